@@ -1,0 +1,1 @@
+"""The signed credit ledger: feeds, double-entry book, fork proofs."""

@@ -1,0 +1,1 @@
+"""The rules of Sparkle without any I/O: ids, signed facts, messages, work, verification."""

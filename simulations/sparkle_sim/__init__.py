@@ -1,0 +1,1 @@
+"""The deterministic multi-peer simulator: production cores on virtual time."""

@@ -1,0 +1,254 @@
+"""What a node shows of itself: one frozen tree that TUI, web page, API and CLI all read.
+
+``NodeControl`` is the matching command set. In-process it is the node itself; elsewhere it is a client of the
+local API. Clients never reach behind these two.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something is as it is: a stable code, one sentence for people, and the numbers behind it."""
+
+    code: str
+    sentence: str
+    numbers: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """A connected peer. ``standing`` is ``ok``, or ``rejected`` once its work was proven wrong here."""
+
+    peer_id: str
+    addresses: tuple[str, ...]
+    direction: Literal["in", "out"]
+    latency_ms: float | None
+    agent: str
+    connected_s: float
+    units_accepted: int = 0
+    units_rejected: int = 0
+    violations: int = 0
+    standing: Literal["ok", "rejected"] = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class UnitView:
+    """A unit this node holds now."""
+
+    job: str
+    index: int
+    kernel: str
+    state: Literal["queued", "running", "paused", "committed", "revealed"]
+    progress: float  # 0..1
+    seconds: float  # since it started (0 while queued)
+    keeper: str  # who leased it to us
+
+
+@dataclass(frozen=True, slots=True)
+class UnitCounts:
+    """Units of a job by state; they sum to ``total``."""
+
+    total: int
+    pending: int = 0
+    leased: int = 0
+    committed: int = 0
+    provisional: int = 0
+    final: int = 0
+    dead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A result that was refused, with the evidence in words."""
+
+    unit: int
+    worker: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job this node submitted."""
+
+    job: str
+    kernel: str
+    params: Mapping[str, Any]
+    state: Literal["queued", "running", "done", "cancelled", "failed"]
+    verify: str
+    units: UnitCounts
+    replicas: int  # executions committed so far
+    rejected: int  # results refused
+    workers: Mapping[str, int]  # peer id -> units of it accepted
+    rejections: tuple[Rejection, ...]
+    result: Any  # JSON value; None until done; large or binary results say how to fetch them
+    error: str | None
+    age_s: float
+    eta_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of the node's diary. ``time`` is Unix seconds."""
+
+    time: float
+    level: Literal["info", "good", "warning", "error"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class KernelView:
+    """A kernel this node can run."""
+
+    name: str
+    version: int
+    summary: str
+    params: Mapping[str, str]  # name -> type, range and meaning in words
+    verification: Literal["exact", "algebraic", "tolerance", "homogeneous"]
+    cost: str  # how reference work grows with the parameters
+    example: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """Everything a client needs to draw a node."""
+
+    peer_id: str
+    net: str
+    version: str
+    pid: int
+    state: Literal["working", "idle", "paused", "stopping"]
+    reason: Reason
+    network: Literal["starting", "alone", "connected", "down"]
+    uptime_s: float
+    addresses: tuple[str, ...]
+    api: str | None
+    peers: tuple[PeerView, ...]
+    units: tuple[UnitView, ...]
+    jobs: tuple[JobView, ...]
+    units_done: int  # computed by this node
+    units_verified: int  # of these, accepted by the job's owner
+    credit_micro: int
+    cpu_percent: float  # node and children, share of the whole machine (0..100)
+    pss_bytes: int  # node and children
+    limits: Mapping[str, Scalar]
+    log: tuple[LogLine, ...]  # newest last, bounded
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitRequest:
+    """A job as a user asks for it."""
+
+    kernel: str
+    params: Mapping[str, Any]
+    units: int | None = None  # None: the kernel chooses
+    verify: Literal["fast", "final", "critical"] = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """A finished job's result: a JSON value, or bytes of a media type (an image as PNG)."""
+
+    job: str
+    kernel: str
+    value: Any
+    media_type: str = "application/json"
+    data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Answer to ``why``: a headline, then details with numbers."""
+
+    subject: str
+    headline: Reason
+    details: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, for ``--json`` logs and server-sent events."""
+
+    event: str
+    time: float
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+class NodeControl(Protocol):
+    """What clients may ask of a node. Every method raises SparkleError subclasses only."""
+
+    def view(self) -> NodeView:
+        """The current picture; cheap, called several times a second."""
+        ...
+
+    async def pause(self) -> None:
+        """Stop computing at once (running units are suspended) and take no more units."""
+        ...
+
+    async def resume(self) -> None:
+        """Compute again."""
+        ...
+
+    async def submit(self, request: SubmitRequest) -> str:
+        """Publish a job and return its id (hex). Raises ConfigError for bad kernels or parameters."""
+        ...
+
+    async def job(self, job: str) -> JobView:
+        """One job by id or unique prefix. Raises NotFound."""
+        ...
+
+    async def jobs(self) -> tuple[JobView, ...]:
+        """All jobs this node submitted, newest first."""
+        ...
+
+    async def result(self, job: str) -> JobResult:
+        """The result of a finished job. Raises NotFound, ConfigError (not done yet)."""
+        ...
+
+    async def cancel(self, job: str) -> JobView:
+        """Cancel a job; finished jobs stay as they are."""
+        ...
+
+    async def why(self, subject: str | None = None) -> Explanation:
+        """Explain the node's state (None), or a job ('ID'), a unit ('ID/INDEX') or a peer."""
+        ...
+
+    async def kernels(self) -> tuple[KernelView, ...]:
+        """Kernels that this node knows."""
+        ...
+
+    def events(self) -> AsyncIterator[Event]:
+        """Events from now on; a slow reader loses the oldest (bounded queue)."""
+        ...
+
+
+def status_json(view: NodeView) -> dict[str, Any]:
+    """The document that ``sparkle status --json`` and ``/api/v1/status`` give."""
+    return {
+        "peer_id": view.peer_id,
+        "net": view.net,
+        "state": view.state,
+        "reason": {
+            "code": view.reason.code,
+            "sentence": view.reason.sentence,
+            "numbers": dict(view.reason.numbers),
+        },
+        "network": view.network,
+        "peers": len(view.peers),
+        "units_running": len(view.units),
+        "units_done": view.units_done,
+        "units_verified": view.units_verified,
+        "credit_micro": view.credit_micro,
+        "cpu_percent": round(view.cpu_percent, 2),
+        "pss_bytes": view.pss_bytes,
+        "limits": dict(view.limits),
+        "uptime_s": round(view.uptime_s, 1),
+        "addresses": list(view.addresses),
+        "api": view.api,
+        "pid": view.pid,
+        "version": view.version,
+    }

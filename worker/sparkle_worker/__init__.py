@@ -1,0 +1,1 @@
+"""Computes work units: the kernel library and the executor processes that run it."""
