@@ -31,7 +31,9 @@ from sparkle_protocol.effects import (
     Reply,
     Requested,
     Send,
+    SendFailed,
     Tick,
+    Value,
 )
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.ids import PeerId, key_from_peer_id, peer_id_from_key
@@ -133,6 +135,8 @@ class Membership:
             self._out.append(Reply(event.token, self._sample(event.peer)))
         elif isinstance(event, Replied):
             self._replied(event, now_ns)
+        elif isinstance(event, SendFailed):
+            self._asked.pop(event.tag, None)
         elif not isinstance(event, Tick):
             return ()
         return self._pump(now_ns)
@@ -215,7 +219,11 @@ class Membership:
                 candidate.addresses.append(event.address)
             candidate.next_try_ns = now_ns + self._pause_ns(candidate)
             if candidate.source == "bootstrap":
-                fields = {"address": event.address, "reason": event.reason, "attempt": candidate.attempts}
+                fields: dict[str, Value] = {
+                    "address": event.address,
+                    "reason": event.reason,
+                    "attempt": candidate.attempts,
+                }
                 self._out.append(Notify("bootstrap_unreachable", fields))
             elif candidate.attempts > 6:
                 del self._candidates[peer]
