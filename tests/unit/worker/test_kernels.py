@@ -1,6 +1,5 @@
 """Kernels against published values and against plain Python."""
 
-import hashlib
 import io
 import struct
 from math import isqrt
@@ -181,7 +180,7 @@ def test_the_default_picture_is_the_known_one_and_opens_as_png():
     assert picture.getpixel((160, 120)) == (0, 0, 0)  # inside the set
     value = combined.value
     assert (value["width"], value["height"], value["min"], value["max"]) == (320, 240, 1, 1000)
-    assert value["sha256"] == "GOLDEN"
+    assert value["sha256"] == "693785d9ec77a14095fa8b10bb0f5b5d0fe12c9519524df6f4a74a24c1f9264e"
 
 
 def test_a_whole_picture_can_be_inside_or_outside():
@@ -236,7 +235,7 @@ def test_progress_rises_to_one(kernel):
     shares = []
     kernel.compute(kernel.unit(params, 1, 0), shares.append)
     assert shares == sorted(shares)
-    assert 0 <= shares[0]
+    assert shares[0] >= 0
     assert shares[-1] == 1.0
 
 
@@ -266,4 +265,3 @@ def test_cost_grows_with_the_work_and_covers_the_base_primes():
     small = PRIMES.cost({"start": 0, "stop": 10**6})
     assert PRIMES.cost({"start": 0, "stop": 10**7}).flops > 5 * small.flops
     assert PRIMES.cost({"start": 10**14 - 10, "stop": 10**14}).flops > isqrt(10**14)
-    assert hashlib.sha256(repr(small).encode())  # costs are plain numbers with a stable form

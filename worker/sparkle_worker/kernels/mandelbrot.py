@@ -6,7 +6,6 @@ escaped has ``|z| <= 2``, so the next coordinates are at most 4 + 4 = 8 and thei
 """
 
 import hashlib
-import struct
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from sparkle_protocol.errors import ConfigError, VerificationError
 from sparkle_worker.kernels.base import Combined, Cost, Params, Progress
 from sparkle_worker.kernels.mandelbrot_png import png
 from sparkle_worker.kernels.parameters import check_names, decimal_text, whole_number
-from sparkle_worker.kernels.splitting import check_unit, cut
+from sparkle_worker.kernels.splitting import FAIR_UNITS, check_unit, cut
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +41,7 @@ class Mandelbrot:
 
     Result bytes of a unit: its rows from top to bottom, each pixel from left to right as a little-endian
     unsigned 16-bit count. A pixel's count is the least ``n`` with ``|z_n| > 2``, where ``z_0 = 0`` and
-    ``z_{n+1} = z_n² + c``, or ``max_iter`` if there is none below it. ``worker/README.md`` gives the rounding.
+    ``z_{n+1} = z_n² + c``, or ``max_iter`` if there is none below it; ``worker/README.md`` has the rounding.
     """
 
     name = "mandelbrot"
@@ -85,12 +84,11 @@ class Mandelbrot:
         return clean
 
     def default_units(self, params: Params) -> int:
-        """As many as the result size demands, at least 64 if there are so many rows, more for deep pictures."""
-        rows_per_4e8 = max(
-            1, 4 * 10**8 // (params["width"] * params["max_iter"])
-        )  # 2 to 4 s if all are inside
-        units = max(self._least_units(params), -(-params["height"] // rows_per_4e8), 64)
-        return min(units, self.max_units(params))
+        """As many as the result size demands, at least 64 if there are so many rows, more if deep."""
+        # 4e8 iterations take 2 to 4 s: what a unit has if all its pixels are inside
+        rows = max(1, 4 * 10**8 // (params["width"] * params["max_iter"]))
+        units = max(self._least_units(params), -(-params["height"] // rows), FAIR_UNITS)
+        return int(min(units, self.max_units(params)))
 
     def max_units(self, params: Params) -> int:
         """One unit for each row."""
@@ -125,13 +123,11 @@ class Mandelbrot:
         counts = np.empty((end - first, width), dtype="<u2")
         band = max(1, BAND_PIXELS // width)
         for row in range(first, end, band):
-            stop = min(row + band, end)
-            c_imaginary = np.repeat(imaginary[row:stop], width)
-            c_real = np.tile(real, stop - row)
-            counts[row - first : stop - first] = _escape_counts(
-                c_real, c_imaginary, clean["max_iter"]
-            ).reshape(stop - row, width)
-            progress((stop - first) / (end - first))
+            rows = slice(row - first, min(row + band, end) - first)
+            c_imaginary = np.repeat(imaginary[first:end][rows], width)
+            c_real = np.tile(real, len(c_imaginary) // width)
+            counts[rows] = _escape_counts(c_real, c_imaginary, clean["max_iter"]).reshape(-1, width)
+            progress(rows.stop / (end - first))
         return counts.tobytes()
 
     def check_result(self, unit: Params, result: bytes) -> None:
@@ -190,8 +186,9 @@ def _check_view(view: Mapping[str, int]) -> None:
     """
     width, height, scale = view["width"], view["height"], view["scale_fixed"]
     if scale < FINEST_STEP * width:
+        smallest = FINEST_STEP * width / ONE
         raise ConfigError(
-            f"'scale' of mandelbrot is too small for {width} pixels; use at least {FINEST_STEP * width / ONE:.1g}"
+            f"'scale' of mandelbrot is too small for {width} pixels; use at least {smallest:.1g}"
         )
     reach_x = abs(view["x_fixed"]) + scale // 2
     reach_y = abs(view["y_fixed"]) + scale * height // (2 * width)

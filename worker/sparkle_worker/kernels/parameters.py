@@ -28,7 +28,7 @@ def check_names(kernel: str, params: Mapping[str, Any], known: Iterable[str]) ->
         raise ConfigError(f"the parameters of {kernel} must be a table of names and values")
     for name in params:
         if name not in names:
-            raise ConfigError(f"{kernel} has no parameter {_show(name)}; it takes {', '.join(names)}")
+            raise ConfigError(f"{kernel} has no parameter {show(name)}; it takes {', '.join(names)}")
 
 
 def whole_number(
@@ -47,10 +47,10 @@ def whole_number(
     else:
         exact = _decimal(kernel, name, value)
         if exact.adjusted() > 30 or exact != exact.to_integral_value():
-            raise ConfigError(f"'{name}' of {kernel} must be a whole number, not {_show(value)}")
+            raise ConfigError(f"'{name}' of {kernel} must be a whole number, not {show(value)}")
         number = int(exact)
     if not low <= number <= high:
-        raise ConfigError(f"'{name}' of {kernel} must lie between {low} and {high}, not {_show(number)}")
+        raise ConfigError(f"'{name}' of {kernel} must lie between {low} and {high}, not {show(number)}")
     return number
 
 
@@ -66,8 +66,8 @@ def decimal_text(kernel: str, params: Mapping[str, Any], name: str, default: str
     value = params.get(name, default)
     exact = Decimal(value) if type(value) is int and abs(value) < 10**30 else _decimal(kernel, name, value)
     if not low <= exact <= high:
-        raise ConfigError(f"'{name}' of {kernel} must lie between {low} and {high}, not {_show(value)}")
-    sign, digits, exponent = exact.as_tuple()
+        raise ConfigError(f"'{name}' of {kernel} must lie between {low} and {high}, not {show(value)}")
+    _, digits, exponent = exact.as_tuple()
     if not isinstance(exponent, int) or exponent < -40 or len(digits) > 40:
         raise ConfigError(f"'{name}' of {kernel} has more than 40 decimals; write fewer")
     text = format(exact, "f")
@@ -81,11 +81,11 @@ def _decimal(kernel: str, name: str, value: Any) -> Decimal:
     # repr gives the shortest decimal that reads back as the same float: what the user typed
     text = repr(value) if type(value) is float else value
     if type(text) is not str or len(text) > MAX_TEXT or not _NUMBER.fullmatch(text.strip()):
-        raise ConfigError(f"'{name}' of {kernel} must be a number such as 250 or 1e9, not {_show(value)}")
+        raise ConfigError(f"'{name}' of {kernel} must be a number such as 250 or 1e9, not {show(value)}")
     return Decimal(text.strip().replace("_", ""))
 
 
-def _show(value: object) -> str:
+def show(value: object) -> str:
     """A short quotation of anything, safe to print on a terminal."""
     if type(value) is int and value.bit_length() > 128:
         return "a far larger number"

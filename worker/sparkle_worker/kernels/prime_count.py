@@ -63,7 +63,7 @@ class PrimeCount:
 
     def max_units(self, params: Params) -> int:
         """One unit for each number of the range."""
-        return min(max(params["stop"] - params["start"], 1), UNIT_LIMIT)
+        return min(max(int(params["stop"] - params["start"]), 1), UNIT_LIMIT)
 
     def unit(self, params: Params, units: int, index: int) -> dict[str, Any]:
         """The ``index``-th piece of the range, itself a ``start`` and ``stop``."""
