@@ -51,14 +51,14 @@ def load_config(home: Path, flags: Mapping[str, Any], environ: Mapping[str, str]
     chosen: dict[str, Any] = {}
     file = home / CONFIG_FILE
     for key, value in _read_toml(file).items():
-        chosen[_known(key, f"{file}: ")] = _checked(key, value, f"{file}: {key}")
+        chosen[key] = _checked(_known(key, f"{file}: "), value, f"{file}: {key}")
     for variable, value in environ.items():
         field = _field_of_variable(variable)
         if field is not None and value != "":
             chosen[field] = _checked(field, value, variable)
     for key, value in flags.items():
         if value is not None:
-            chosen[_known(key, "")] = _checked(key, value, _flag(key, value))
+            chosen[key] = _checked(_known(key, ""), value, _flag(key, value))
     return NodeConfig(home=home, **chosen)
 
 

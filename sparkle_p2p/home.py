@@ -31,7 +31,7 @@ _LOCK_PAUSE_S = 0.02
 
 
 class HomeDir:
-    """An open home directory: nobody else can open it until ``close`` or the process's end, however it ends."""
+    """An open home directory: nobody else can open it until ``close`` or the end of the process."""
 
     def __init__(self, path: Path, lock: int, identity: Identity, token: str) -> None:
         self.path = path
