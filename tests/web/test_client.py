@@ -170,7 +170,7 @@ async def test_more_followers_than_allowed_are_turned_away(node: Any) -> None:
         writers.append(writer)
         writer.write(head.encode())
         await asyncio.wait_for(reader.readuntil(b": sparkle events"), 10)
-    with pytest.raises(ConfigError, match="follow events already"):
+    with pytest.raises(ConfigError, match="follow the events already"):
         await call(lambda: list(node.client.events()))
     for writer in writers:
         writer.close()
