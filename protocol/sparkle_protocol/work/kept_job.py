@@ -199,7 +199,7 @@ class KeptJob:
         self.settle_dirty(now_ns)
 
     def _check_report(self, worker: PeerId, message: Report, facts: list[Fact], reveals: list[RevealItem]) -> None:
-        units = {item.unit for item in (*message.running, *message.returned)}
+        units = {beat.unit for beat in message.running} | {back.unit for back in message.returned}
         for fact in facts:
             if fact.author != worker:
                 raise RemoteProtocolError("a report carries facts of somebody else")
