@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -76,7 +77,7 @@ class Store:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA_VERSION:
                 raise ConfigError(
-                    f"{self.path} was written by a newer Sparkle (format {version}, this one knows {SCHEMA_VERSION}); "
+                    f"{self.path} was written by a newer Sparkle (format {version}, here {SCHEMA_VERSION}); "
                     "update Sparkle or use another --home"
                 )
             db.execute("PRAGMA journal_mode=WAL")
@@ -115,7 +116,7 @@ class Store:
             while self._next.waiters:
                 batch, self._next = self._next, _Batch()
                 try:
-                    await self._call(lambda db=self._connection(), work=batch: _write(db, work.records))
+                    await self._call(partial(_write, self._connection(), batch.records))
                 except (sqlite3.Error, StoreError) as error:
                     log.error("writing %s failed: %s", self.path, error)
                     failure = StoreError(f"{self.path} could not be written ({error}); free space or check the disk")
@@ -147,6 +148,15 @@ class Store:
         await self._run(
             lambda db: db.executemany("INSERT OR REPLACE INTO totals VALUES (?, ?)", list(totals.items()))
         )
+
+    async def forget_jobs(self, jobs: Sequence[JobId]) -> None:
+        """Remove everything about jobs that concern this node no longer."""
+
+        def work(db: sqlite3.Connection) -> None:
+            for table in ("facts", "results", "commits"):
+                db.executemany(f"DELETE FROM {table} WHERE job = ?", [(job,) for job in jobs])  # noqa: S608
+
+        await self._run(work)
 
     # --- reading ------------------------------------------------------------------------------------------
 
