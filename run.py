@@ -103,7 +103,7 @@ def check(rest: list[str]) -> int:
         "ruff check": ["ruff", "check", "."],
         "ruff format": ["ruff", "format", "--check", "."],
         "mypy": ["mypy"],
-        "import rules": ["lint-imports", "--no-timing"],
+        "import rules": ["lint-imports", "--no-logo"],
     }
     failed = []
     for name, (program, *arguments) in tools.items():
