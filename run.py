@@ -46,6 +46,7 @@ USAGE = """usage: python3 run.py COMMAND [ARGUMENTS...]
   bench    measures, writes bench/results.json; --check fails on a missed bar
   soak     the long test
   setup    only sets up the environment
+  uv       runs uv with the user's settings for pip             (arguments: uv's)
   lock     compiles requirements/*.txt anew from pyproject.toml
   clean    removes everything that this program made
 """
@@ -131,6 +132,13 @@ def setup(rest: list[str]) -> int:
     return 0
 
 
+def run_uv(rest: list[str]) -> int:
+    """Replaces this process by the uv that set-up uses, with the same settings."""
+    PRIVATE.mkdir(exist_ok=True)
+    uv = find_uv()
+    os.execve(uv, [uv, *rest], {**os.environ, **uv_settings()})
+
+
 def lock(rest: list[str]) -> int:
     """Compiles both locks anew; with ``--upgrade`` to the newest versions that pyproject.toml allows."""
     PRIVATE.mkdir(exist_ok=True)
@@ -162,6 +170,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "bench": bench,
     "soak": soak,
     "setup": setup,
+    "uv": run_uv,
     "lock": lock,
     "clean": clean,
 }
