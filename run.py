@@ -104,6 +104,7 @@ def check(rest: list[str]) -> int:
         "ruff check": ["ruff", "check", "."],
         "ruff format": ["ruff", "format", "--check", "."],
         "mypy": ["mypy"],
+        "mypy run.py": ["mypy", "run.py"],
         "import rules": ["lint-imports", "--no-logo"],
     }
     failed = []
