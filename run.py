@@ -204,8 +204,10 @@ def become(program: str, *arguments: str) -> int:
 
 
 def environment() -> dict[str, str]:
-    """This process's environment, with the set-up one active."""
-    return {**os.environ, "VIRTUAL_ENV": str(VENV), "PATH": f"{VENV / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    """This process's environment variables, with ``.venv`` active and no other Python's modules mixed in."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    path = os.pathsep.join([str(VENV / "bin"), os.environ.get("PATH", os.defpath)])
+    return {**kept, "VIRTUAL_ENV": str(VENV), "PATH": path}
 
 
 # --- set-up -------------------------------------------------------------------------------------------------
@@ -281,11 +283,11 @@ def make_venv(uv: str, settings: dict[str, str]) -> None:
 
 def install(uv: str, settings: dict[str, str]) -> None:
     """Makes ``.venv`` hold the lock's packages and this folder, editable."""
-    count = sum(1 for line in LOCK.read_text().splitlines() if re.match(r"[a-zA-Z0-9]", line))
+    count = len(set(re.findall(r"^([\w.-]+)==", LOCK.read_text(), re.MULTILINE)))
     sync = [uv, "pip", "sync", "--python", str(PYTHON), "--compile-bytecode", str(LOCK)]
     advice = "Check the network (behind a company's proxy: pip's or uv's settings for it) and run this again"
     try:
-        step(f"installing {count} packages (about 180 MB)", sync, advice, settings)
+        step(f"installing {count} packages", sync, advice, settings)
     except SetupError as failed:
         try:
             step("trying what earlier set-ups left in uv's cache", [*sync, "--offline"], "", settings)
@@ -369,6 +371,7 @@ def fetch_uv(pip: list[str]) -> None:
     )
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
+    shutil.rmtree(PRIVATE / "debian", ignore_errors=True)  # package lists, if pip had to be fetched
 
 
 def debian_pip() -> Path:

@@ -18,7 +18,8 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def files() -> list[Path]:
     """Every file of the repository that still exists, relative to its root."""
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    git = ["git", "-c", "safe.directory=*"]  # CI may run as another user than the one who made the checkout
+    listing = [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
     return sorted(Path(name) for name in set(names.split("\0")) if name and (ROOT / name).is_file())
 
