@@ -45,7 +45,9 @@ class OverlayEvents:
 
     peer_up: Callable[[Link], None] = field(default=lambda _link: None)
     peer_down: Callable[[PeerId, str], None] = field(default=lambda _peer, _reason: None)
-    discovered: Callable[[str, str], None] = field(default=lambda _address, _source: None)  # e.g. source "mdns"
+    discovered: Callable[[str, str], None] = field(
+        default=lambda _address, _source: None
+    )  # e.g. source "mdns"
     gossip: Callable[[str, PeerId, bytes], None] = field(default=lambda _topic, _author, _payload: None)
     violation: Callable[[PeerId | None, str], None] = field(default=lambda _peer, _reason: None)
     restarted: Callable[[str], None] = field(default=lambda _reason: None)  # the service died and came back
