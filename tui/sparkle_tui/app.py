@@ -10,19 +10,19 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import ClassVar, Literal
 
+from sparkle_protocol.errors import SparkleError
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from sparkle_p2p.view import NodeControl, NodeView
-from sparkle_protocol.errors import SparkleError
 from sparkle_tui import formatting as fmt
 from sparkle_tui import themes
 from sparkle_tui.arrange import TALL, WIDE
 from sparkle_tui.board import Board
 from sparkle_tui.shown import History, Shown
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _COMMAND_S = 5.0  # pause takes effect within 50 ms; a command without an answer for this long has failed
 _CONFIRM_S = 3.0  # how long a carried out wish may differ from the view before the view counts again
 _DEMO_S = 60.0  # starting five local peers takes a few seconds
@@ -44,10 +44,10 @@ class SparkleApp(App[None]):
     CSS_PATH = "sparkle.tcss"
     TITLE = "Sparkle"
     AUTO_FOCUS = None
-    HORIZONTAL_BREAKPOINTS: ClassVar = [(0, "-narrow"), (WIDE, "-wide")]
-    VERTICAL_BREAKPOINTS: ClassVar = [(0, "-short"), (TALL, "-tall")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 (Textual has an instance variable)
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (TALL, "-tall")]  # noqa: RUF012
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "toggle", "Pause or resume"),
+        Binding("space", "pause_or_resume", "Pause or resume"),
         Binding("d", "demo", "Local demo"),
         Binding("l", "log", "Log"),
         Binding("question_mark", "help", "Help", key_display="?"),
@@ -106,7 +106,7 @@ class SparkleApp(App[None]):
         except SparkleError as error:
             self._failure = str(error)
         except Exception as error:
-            _LOG.exception("the node's view failed")
+            logger.exception("the node's view failed")
             self._failure = f"It has a fault of its own ({type(error).__name__}); its log has the details."
         else:
             self._view, self._failure, self._answered = view, None, now
@@ -156,13 +156,13 @@ class SparkleApp(App[None]):
         except TimeoutError:
             self._say(f"{what}: no answer within {limit_s:.0f} s; try again.", "error")
         except Exception as error:
-            _LOG.exception(what)
-            self._say(f"{what}: a fault of the node ({type(error).__name__}); its log has the details.", "error")
+            logger.exception(what)
+            self._say(f"{what}: a fault ({type(error).__name__}); the log has the details.", "error")
         else:
             return True
         return False
 
-    def action_toggle(self) -> None:
+    def action_pause_or_resume(self) -> None:
         """Pause at once, or resume: the screen says so now, the node follows."""
         state = self._shown().state
         if state is None or state == "stopping":
@@ -175,7 +175,7 @@ class SparkleApp(App[None]):
             self.run_worker(self._carry_out(), group="command")
 
     async def _carry_out(self) -> None:
-        """Command what is wished until the last wish is carried out; keys pressed meanwhile only change it."""
+        """Command what is wished until the last wish is carried out; a key pressed meanwhile changes it."""
         carried_out = None
         try:
             while self._wish is not None and self._wish != carried_out:
@@ -248,9 +248,9 @@ class SparkleApp(App[None]):
         """What the command palette (ctrl+p) offers."""
         paused = self._shown().state == "paused"
         word, effect = ("Resume", "Compute again") if paused else ("Pause", "Stop computing at once")
-        yield SystemCommand(word, effect, self.action_toggle)
+        yield SystemCommand(word, effect, self.action_pause_or_resume)
         if self._shown().alone:
-            yield SystemCommand("Local demo", "Start peers on this computer and watch them work", self.action_demo)
+            yield SystemCommand("Local demo", "Start peers on this computer", self.action_demo)
         yield SystemCommand("Log", "Go to the log", self.action_log)
         yield SystemCommand("Light or dark", "Change the look", self.action_look)
         yield SystemCommand("Theme", "Choose one of many looks", self.action_change_theme)

@@ -2,7 +2,7 @@
 
 Style sheets can stack boxes but not decide which of them a small terminal should rather do without. These
 rules do: every section asks for the rows that it wants, the focused one is served first, then the others in
-order of importance; one that gets less than its least is hidden, and the last takes what is left.
+order of importance, row by row; one that gets less than its least is hidden, the last takes what is left.
 """
 
 from collections.abc import Sequence
@@ -69,11 +69,16 @@ def allot(wants: Sequence[Want], available: int, chrome: int, focus: str | None 
         if want.rows and left >= want.least + chrome:
             heights[want.name] = want.least + chrome
             left -= want.least + chrome
-    for want in served:
-        if heights[want.name]:
-            more = min(left, max(0, want.rows - want.least))
-            heights[want.name] += more
-            left -= more
+    missing = {want.name: want.rows - want.least for want in served if heights[want.name]}
+    if focus in missing:
+        more = min(left, missing.pop(focus))
+        heights[focus] += more
+        left -= more
+    while left and any(rows > 0 for rows in missing.values()):
+        for name in [name for name, rows in missing.items() if rows > 0][:left]:
+            heights[name] += 1
+            missing[name] -= 1
+            left -= 1
     shown = [want.name for want in wants if heights[want.name]]
     if shown:
         heights[shown[-1]] += left
@@ -90,9 +95,10 @@ def arrange(
     # A cut hint helps nobody; of a list of peers the first row is already worth its rule.
     peers = Want("peers", counts["peers"], least=min(3, counts["peers"]) if alone else 1)
     if not geometry.wide:
-        return allot([peers, units, jobs, log] if alone else [units, jobs, peers, log], available, chrome, focus)
+        ordered = [peers, units, jobs, log] if alone else [units, jobs, peers, log]
+        return allot(ordered, available, chrome, focus)
     log_rows = available // 2 if focus == "log" else max(3 + chrome, available // 3)
     wanted = max(counts["units"] + counts["jobs"] + 2 * chrome, counts["peers"] + chrome)
-    upper = max(0, min(wanted, available - log_rows))
+    upper = max(0, min(max(wanted, available * 2 // 5), available - log_rows))
     heights = allot([units, jobs], upper, chrome, focus)
     return {**heights, "peers": upper if upper > chrome else 0, "log": max(0, available - upper)}

@@ -29,7 +29,7 @@ class Keys(Static):
 
     def show(self, shown: Shown, width: int) -> None:
         """Name the keys; the less important ones only where they fit."""
-        keys = [("space", "Resume" if shown.state == "paused" else "Pause", "toggle")]
+        keys = [("space", "Resume" if shown.state == "paused" else "Pause", "pause_or_resume")]
         if shown.alone and shown.demo == "none":
             keys.append(("d", "Demo", "demo"))
         keys += [("l", "Log", "log"), ("?", "Help", "help"), ("q", "Quit", "quit")]
@@ -95,14 +95,20 @@ class Board(Container):
         self._header.show((shown, width), lambda: [status.header(shown, width)])
         self._keys.show(shown, width)
         used = 2 + self._draw_banner(shown, width)
-        used += self._draw_cards_wide(shown, geometry) if geometry.wide else self._draw_cards_stacked(shown, width)
+        used += self._draw_cards(shown, geometry)
         self._draw_sections(shown, geometry, geometry.height - used)
 
     def _draw_banner(self, shown: Shown, width: int) -> int:
         text = status.banner(shown)
         self._banner.set_class(bool(text), "-shown")
-        drawn = self._banner.show((text, width), lambda: [((row, ""),) for row in fmt.wrap(text, width, lines=3)])
-        return len(drawn)
+        wrapped = fmt.wrap(text, width, lines=3)
+        self._banner.show((wrapped,), lambda: [((row, ""),) for row in wrapped])
+        return len(wrapped)
+
+    def _draw_cards(self, shown: Shown, geometry: Geometry) -> int:
+        if geometry.wide:
+            return self._draw_cards_wide(shown, geometry)
+        return self._draw_cards_stacked(shown, geometry.width - 2)
 
     def _draw_cards_stacked(self, shown: Shown, width: int) -> int:
         """State with its reason, then one row each for the machine and the score; returns the rows taken."""
@@ -132,7 +138,7 @@ class Board(Container):
             "jobs": self._fill(self._jobs, shown, left, rows.jobs, _NO_JOBS if empty else ""),
             "peers": self._fill(self._peers, shown, right, rows.peers, ""),
         }
-        self._name_sections(shown)
+        self._name_sections(shown, geometry)
         focused = self.screen.focused
         focus = focused.section if isinstance(focused, Section) else None
         heights = arrange(geometry, counts, available, alone=shown.alone, focus=focus)
@@ -141,7 +147,7 @@ class Board(Container):
         entries = shown.view.log if shown.view else ()
         width = geometry.inner(geometry.width)
         wrapped = heights["log"] - geometry.chrome >= _LOG_WRAPS_FROM
-        self._log.text.show((entries, width, wrapped), lambda: rows.log(entries, width, wrapped=wrapped))
+        self._log.show((entries, width, wrapped), lambda: rows.log(entries, width, wrapped=wrapped))
 
     def _fill(
         self, section: Section, shown: Shown, width: int, draw: Callable[[Shown, int], list[Line]], empty: str
@@ -151,12 +157,14 @@ class Board(Container):
         def lines() -> list[Line]:
             return draw(shown, width) or [((row, status.MUTED),) for row in fmt.wrap(empty, width)]
 
-        return len(section.text.show((shown, width, empty), lines))
+        return section.show((shown, width, empty), lines)
 
-    def _name_sections(self, shown: Shown) -> None:
+    def _name_sections(self, shown: Shown, geometry: Geometry) -> None:
         view = shown.view
+        for section in (self._units, self._jobs, self._peers, self._log):
+            section.boxed = geometry.boxed
         units, jobs, peers = (len(view.units), len(view.jobs), len(view.peers)) if view else (0, 0, 0)
-        self._units.title(f"Units here ({units})" if units else "Units here")
-        self._jobs.title(f"Your jobs ({jobs})" if jobs else "Your jobs")
-        self._peers.title(f"Peers ({peers}) · ✓ accepted ✗ refused" if peers else "Peers")
+        self._units.title("Units on this computer", units)
+        self._jobs.title("Jobs you submitted", jobs)
+        self._peers.title("Peers", peers, legend="✓ accepted  ✗ refused")
         self._log.title("Log")

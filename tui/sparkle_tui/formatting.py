@@ -15,6 +15,11 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 _STEPS = len(_BLOCKS) - 1
 
 
+def cells(text: str) -> int:
+    """Width of ``text`` on a terminal."""
+    return cell_len(text)
+
+
 @lru_cache(maxsize=2048)
 def clean(text: str) -> str:
     """One printable line: no control or bidirectional characters, no stacked marks, no line breaks."""
@@ -32,11 +37,11 @@ def clean(text: str) -> str:
 
 def take(text: str, width: int) -> str:
     """The longest prefix of ``text`` that is at most ``width`` cells wide."""
-    if cell_len(text) <= width:
+    if cells(text) <= width:
         return text
     used = 0
     for position, character in enumerate(text):
-        used += cell_len(character)
+        used += cells(character)
         if used > width:
             return text[:position]
     return text
@@ -44,7 +49,7 @@ def take(text: str, width: int) -> str:
 
 def shorten(text: str, width: int) -> str:
     """``text`` in at most ``width`` cells; what does not fit becomes an ellipsis."""
-    if cell_len(text) <= width:
+    if cells(text) <= width:
         return text
     if width < 1:
         return ""
@@ -54,22 +59,25 @@ def shorten(text: str, width: int) -> str:
 def pad(text: str, width: int, *, right: bool = False) -> str:
     """``text`` in exactly ``width`` cells, shortened or filled with spaces."""
     text = shorten(text, width)
-    fill = " " * (width - cell_len(text))
+    fill = " " * (width - cells(text))
     return fill + text if right else text + fill
 
 
 def wrap(text: str, width: int, *, lines: int | None = None) -> list[str]:
-    """``text`` broken between words into rows of at most ``width`` cells; the last row may end in an ellipsis."""
+    """``text`` broken between words into rows of at most ``width`` cells.
+
+    With ``lines`` the last of so many rows ends in an ellipsis if words are left over.
+    """
     width = max(1, width)
     rows: list[str] = []
     row = ""
     for word in text.split():
-        if row and cell_len(row) + 1 + cell_len(word) <= width:
+        if row and cells(row) + 1 + cells(word) <= width:
             row = f"{row} {word}"
             continue
         if row:
             rows.append(row)
-        while cell_len(word) > width:
+        while cells(word) > width:
             head = take(word, width) or word[0]  # a wide character in a one-cell column still moves on
             rows.append(head)
             word = word[len(head) :]

@@ -7,18 +7,19 @@ as plain text, never read as markup.
 import time
 from collections.abc import Mapping, Sequence
 
-from sparkle_p2p.view import JobView, LogLine, NodeView, PeerView, UnitView
 from sparkle_protocol.ids import short_peer
+
+from sparkle_p2p.view import JobView, LogLine, NodeView, PeerView, UnitView
 from sparkle_tui import formatting as fmt
 from sparkle_tui.shown import Line, Shown
 from sparkle_tui.status import ACCENT, BAD, CAUTION, GOOD, MUTED
 
 _UNITS: Mapping[str, tuple[str, str, str]] = {  # glyph, words instead of a bar, style
-    "queued": ("◌", "waits its turn", MUTED),
+    "queued": ("◌", "waiting", MUTED),
     "running": ("●", "", ACCENT),
     "paused": ("‖", "", CAUTION),
-    "committed": ("◐", "done, being checked", GOOD),
-    "revealed": ("✓", "done, handed in", GOOD),
+    "committed": ("◐", "in review", GOOD),
+    "revealed": ("✓", "handed in", GOOD),
 }
 _JOBS: Mapping[str, tuple[str, str, str]] = {
     "queued": ("◌", "waiting", MUTED),
@@ -48,7 +49,7 @@ def unit(item: UnitView, width: int, *, paused: bool) -> Line:
     keeper = f"  for {fmt.clean(short_peer(item.keeper))}" if width >= 68 else ""
     elapsed = fmt.clock_time(item.seconds) if item.seconds else ""
     end = f"{elapsed:>7}{keeper}"
-    middle = max(3, width - 2 - len(name) - 1 - fmt.cell_len(place) - 1 - 1 - fmt.cell_len(end))
+    middle = max(3, width - 2 - len(name) - 1 - fmt.cells(place) - 1 - 1 - fmt.cells(end))
     start: Line = ((f"{glyph} ", style), (f"{name} ", "bold"), (f"{place} ", MUTED))
     if words:
         return (*start, (fmt.pad(words, middle), style), (f" {end}", MUTED))
@@ -63,17 +64,17 @@ def job(item: JobView, width: int) -> Line:
     name = fmt.pad(fmt.clean(item.kernel), _name_width(width))
     ident = fmt.clean(item.job)[:6]
     start: Line = ((f"{glyph} ", style), (f"{name} ", "bold"), (f"{ident} ", MUTED))
-    room = width - 2 - fmt.cell_len(name) - 1 - len(ident) - 1
+    room = width - 2 - fmt.cells(name) - 1 - len(ident) - 1
     if item.state == "failed":
         reason = fmt.clean(item.error or "no reason given")
         return (*start, (fmt.shorten(f"failed: {reason}", room), style))
     finished = item.units.final + item.units.provisional
     counts = f"{finished}/{item.units.total}".rjust(7 if width < 56 else 9)
     if item.eta_s is not None and item.state == "running":
-        words = f"{fmt.roughly(item.eta_s)} left"
-    end = fmt.pad(words, 11)
+        words = f"{fmt.roughly(item.eta_s)} left" if width >= 56 else f"~{fmt.roughly(item.eta_s)}"
+    end = fmt.pad(words, 11 if width >= 56 else 9)
     trouble = _trouble(item) if width >= 60 else ""
-    bar_width = max(3, room - fmt.cell_len(counts) - 2 - len(end) - fmt.cell_len(trouble))
+    bar_width = max(3, room - fmt.cells(counts) - 2 - len(end) - fmt.cells(trouble))
     done, left = fmt.bar(finished / item.units.total if item.units.total else 0.0, bar_width)
     return (*start, (done, style), (left, MUTED), (counts, ""), (f"  {end}", MUTED), (trouble, BAD))
 
@@ -100,7 +101,7 @@ def peer(item: PeerView, width: int) -> Line:
         (f"✗ {fmt.tally(item.units_rejected):<4} ", BAD if item.units_rejected else MUTED),
         (f"{word:<8}", BAD if rejected else MUTED),
     )
-    room = width - sum(fmt.cell_len(text) for text, _ in start) - 2
+    room = width - sum(fmt.cells(text) for text, _ in start) - 2
     note = fmt.clean(item.agent)
     if item.violations:
         note = f"{fmt.plural(item.violations, 'broken rule')} · {note}"
@@ -119,7 +120,7 @@ def peers(shown: Shown, width: int) -> list[Line]:
         text = "Starting the network… Peers appear here within seconds. Everything else works already."
         return [((row, ""),) for row in fmt.wrap(text, width)]
     if view.network == "down":
-        text = "The network service stopped. It is restarted by itself; 'sparkle doctor' tells what blocks it."
+        text = "The network service stopped and is being restarted; 'sparkle doctor' tells what blocks it."
         return [((row, BAD),) for row in fmt.wrap(text, width)]
     return alone(shown, view, width)
 
@@ -150,7 +151,8 @@ def units(shown: Shown, width: int) -> list[Line]:
         return []
     order = {"running": 0, "paused": 0, "committed": 1, "revealed": 2, "queued": 3}
     paused = shown.state == "paused"
-    return [unit(item, width, paused=paused) for item in sorted(view.units, key=lambda item: order[item.state])]
+    ordered = sorted(view.units, key=lambda item: order[item.state])
+    return [unit(item, width, paused=paused) for item in ordered]
 
 
 def jobs(shown: Shown, width: int) -> list[Line]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from sparkle_p2p.view import NodeView, Scalar
 from sparkle_protocol.ids import short_peer
+
+from sparkle_p2p.view import NodeView
 from sparkle_tui import formatting as fmt
 from sparkle_tui.shown import Line, Segment, Shown, State
 
@@ -24,7 +25,7 @@ _STATES: Mapping[State, tuple[str, str, str]] = {
 
 def spread(left: Line, right: Line, width: int) -> Line:
     """``left`` and ``right`` at the ends of a row; the left one gives way where both do not fit."""
-    right_width = sum(fmt.cell_len(text) for text, _ in right)
+    right_width = sum(fmt.cells(text) for text, _ in right)
     fitted, used = _fit(left, max(0, width - right_width - 1))
     gap = width - used - right_width
     return (*fitted, (" " * gap, ""), *right) if gap > 0 else fitted
@@ -37,7 +38,7 @@ def _fit(line: Line, width: int) -> tuple[Line, int]:
         shown = fmt.shorten(text, width - used)
         if shown:
             fitted.append((shown, style))
-            used += fmt.cell_len(shown)
+            used += fmt.cells(shown)
         if shown != text:
             break
     return tuple(fitted), used
@@ -105,31 +106,22 @@ def machine(shown: Shown, width: int, rows: int) -> list[Line]:
     view = shown.view
     if view is None:
         return [(("CPU –   Memory –", MUTED),)]
-    percent = f"{view.cpu_percent:.0f} %"
+    percent = f"{view.cpu_percent:.1f} %" if view.cpu_percent < 10 else f"{view.cpu_percent:.0f} %"
     memory = fmt.size(view.pss_bytes)
     if rows < 2:
         tail: Line = (("   Memory ", MUTED), (memory, ""))
         graph = max(0, min(60, width - 11 - sum(len(text) for text, _ in tail)))
         curve = fmt.sparkline(shown.cpu, graph)[0]
         return [(("CPU ", MUTED), (f"{percent:<6} ", ""), (curve, ACCENT), *tail)]
-    curves = fmt.sparkline(shown.cpu, max(1, width - 14), rows - 1)
+    limit = view.limits.get("cpu_percent")
+    notes = [("CPU", percent), ("max", f"{limit:g} %") if isinstance(limit, int | float) else ("", "")]
     lines: list[Line] = []
-    for row, curve in enumerate(curves):
-        label, value = ("CPU", percent) if row == 0 else ("", "")
-        lines.append(((f"{label:<8}", MUTED), (f"{value:<6}", "bold"), (curve, ACCENT)))
-    caps = " · ".join(_caps(view.limits))
-    note = fmt.shorten(caps, width - 17)
-    return [*lines, (("Memory  ", MUTED), (memory, "bold"), (f"  {note}" if caps else "", MUTED))]
-
-
-def _caps(limits: Mapping[str, Scalar]) -> list[str]:
-    """The limits that the two figures above run up against."""
-    caps = []
-    if isinstance(cpu := limits.get("cpu_percent"), int | float):
-        caps.append(f"limit {cpu:g} % CPU")
-    if isinstance(memory := limits.get("memory_mb"), int | float):
-        caps.append(f"{memory:g} MB")
-    return caps
+    for row, curve in enumerate(fmt.sparkline(shown.cpu, max(1, width - 15), rows - 1)):
+        label, value = notes[row] if row < len(notes) else ("", "")
+        lines.append(((f"{label:<8}", MUTED), (f"{value:<7}", MUTED if row else "bold"), (curve, ACCENT)))
+    cap = view.limits.get("memory_mb")
+    allowed = f"  max {cap:g} MB" if isinstance(cap, int | float) else ""
+    return [*lines, _fit((("Memory  ", MUTED), (memory, "bold"), (allowed, MUTED)), width)[0]]
 
 
 def score(shown: Shown, width: int, rows: int) -> list[Line]:
@@ -160,4 +152,4 @@ def score(shown: Shown, width: int, rows: int) -> list[Line]:
 
 
 def _refused(refused: int) -> str:
-    return f"✗ {fmt.plural(refused, 'wrong result')} from others" if refused else "0"
+    return f"✗ {fmt.plural(refused, 'result')}" if refused else "0"

@@ -1,4 +1,4 @@
-"""Two themes, dark and light. Any other of Textual's works too (``TEXTUAL_THEME``, or the command palette)."""
+"""Two themes, dark and light. Any of Textual's works too (``TEXTUAL_THEME``, command palette)."""
 
 import os
 from typing import Final
