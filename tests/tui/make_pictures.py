@@ -21,7 +21,7 @@ async def draw(view: NodeView, size: tuple[int, int], *, theme: str | None = Non
     """The screen as SVG, without the random id that would make every picture a new one."""
     from sparkle_tui.app import SparkleApp
 
-    clock = FakeClock()
+    clock = FakeClock(scenes.NOW - 41)
     node = FakeNode(view)
     app = SparkleApp(node, clock=clock, refresh_hz=0)
     async with app.run_test(size=size) as pilot:

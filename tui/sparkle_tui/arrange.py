@@ -93,7 +93,7 @@ def arrange(
     log = Want("log", 200 if focus == "log" else 3)
     units, jobs = Want("units", counts["units"]), Want("jobs", counts["jobs"])
     # A cut hint helps nobody; of a list of peers the first row is already worth its rule.
-    peers = Want("peers", counts["peers"], least=min(3, counts["peers"]) if alone else 1)
+    peers = Want("peers", counts["peers"], least=min(7, counts["peers"]) if alone else 1)
     if not geometry.wide:
         ordered = [peers, units, jobs, log] if alone else [units, jobs, peers, log]
         return allot(ordered, available, chrome, focus)

@@ -128,13 +128,13 @@ def peers(shown: Shown, width: int) -> list[Line]:
 def alone(shown: Shown, view: NodeView, width: int) -> list[Line]:
     """Says plainly that nobody else is here, and the three things that help, shortest way first."""
     if shown.demo == "running":
-        demo = "The local demo is starting: its peers appear here in a moment."
+        demo = "The local demo starts; its peers appear here."
     elif shown.can_demo:
-        demo = "Press d to try it now: a local demo with peers on this computer."
+        demo = "Press d to try a local demo on this computer."
     else:
-        demo = "To see it work now, run in another terminal: sparkle demo"
+        demo = "Try it now in another terminal: sparkle demo"
     lines: list[Line] = [(("No other peers yet.", "bold $text-warning"),)]
-    hints = [demo, "Same Wi-Fi or LAN: run sparkle-node on another computer; they find each other."]
+    hints = [demo, "On your LAN: run sparkle-node there too."]
     if view.addresses:
         address = fmt.clean(view.addresses[0])
         hints.append(f"Elsewhere: sparkle-node --bootstrap {address}")

@@ -66,6 +66,8 @@ class History:
         """Take a sample if the last one is a second old (or from the future: the clock was set back)."""
         if self._last is not None and 0 <= now - self._last < _SAMPLE_S:
             return
+        if self._last is not None and now < self._last:
+            self._accepted.clear()
         self._last = now
         self.cpu.append(view.cpu_percent)
         self._accepted.append((now, view.units_verified))

@@ -8,11 +8,11 @@ from sparkle_p2p.view import NodeView
 from sparkle_tui import formatting as fmt
 from sparkle_tui.shown import Line, Segment, Shown, State
 
-MUTED = "$text-muted"
+MUTED = "$foreground 60%"
 GOOD = "$text-success"
 BAD = "bold $text-error"
 CAUTION = "$text-warning"
-ACCENT = "$text-accent"
+ACCENT = "$primary"  # bars and curves
 
 # Glyph, word, style. The glyphs differ in shape so that they can be told apart without colour.
 _STATES: Mapping[State, tuple[str, str, str]] = {
