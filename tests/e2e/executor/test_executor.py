@@ -29,7 +29,7 @@ async def executor():
     await executor.stop()
     assert executor.pid is None
     if pid is not None:
-        assert not Path(f"/proc/{pid}").exists()
+        assert not exists(pid)
 
 
 class Spinning:
@@ -67,6 +67,10 @@ async def stopped(pid):
     async with asyncio.timeout(10):
         await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
     return process_state(pid) == "T"
+
+
+def exists(pid):
+    return Path(f"/proc/{pid}").exists()
 
 
 def process_state(pid):
@@ -248,7 +252,7 @@ async def test_stop_ends_a_paused_process_at_once(executor):
         assert await stopped(pid)
         async with asyncio.timeout(5):
             await executor.stop()
-        assert not Path(f"/proc/{pid}").exists()
+        assert not exists(pid)
         with pytest.raises(ExecutorCrashed, match="stopped"):
             await spinning.task
     executor.resume()
