@@ -165,9 +165,7 @@ def _slots(value: Any) -> int:
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
         value = int(value)
     if type(value) is not int or not 1 <= value <= MAX_SLOTS:
-        raise ValueError(
-            f"must be a whole number from 1 to {MAX_SLOTS} (to compute nothing, use work = false)"
-        )
+        raise ValueError(f"must be a whole number from 1 to {MAX_SLOTS} (to compute nothing, use work = false)")
     return value
 
 

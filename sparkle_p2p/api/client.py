@@ -68,9 +68,7 @@ class LocalClient:
         """One job by id or unique prefix."""
         return self._json("GET", f"/api/v1/jobs/{_quote(job)}")  # type: ignore[no-any-return]
 
-    def submit(
-        self, kernel: str, params: Mapping[str, Any], units: int | None = None, verify: str = "final"
-    ) -> str:
+    def submit(self, kernel: str, params: Mapping[str, Any], units: int | None = None, verify: str = "final") -> str:
         """Publish a job and return its id."""
         document = {"kernel": kernel, "params": dict(params), "units": units, "verify": verify}
         return str(self._json("POST", "/api/v1/jobs", document)["job"])

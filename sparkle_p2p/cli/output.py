@@ -39,9 +39,7 @@ def paint_state(state: str, *, enabled: bool) -> str:
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(
-        json.dumps(document, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None) + "\n"
-    )
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None) + "\n")
 
 
 def clean(text: object) -> str:
@@ -110,11 +108,7 @@ def size(size_bytes: float) -> str:
     """``512 B``, ``1.5 kB``, ``100 MB``: decimal units."""
     for unit in ("B", "kB", "MB", "GB"):
         if size_bytes < 999.5 or unit == "GB":
-            return (
-                f"{size_bytes:.0f} {unit}"
-                if size_bytes >= 99.5 or unit == "B"
-                else f"{size_bytes:.1f} {unit}"
-            )
+            return f"{size_bytes:.0f} {unit}" if size_bytes >= 99.5 or unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1000
     return ""
 

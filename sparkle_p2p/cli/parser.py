@@ -29,9 +29,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def add_home(parser: argparse.ArgumentParser) -> None:
     """The ``--home`` that every command has."""
-    parser.add_argument(
-        "--home", metavar="DIR", help="the node's directory (default: SPARKLE_HOME or ~/.sparkle)"
-    )
+    parser.add_argument("--home", metavar="DIR", help="the node's directory (default: SPARKLE_HOME or ~/.sparkle)")
 
 
 def _build() -> Parser:
@@ -74,9 +72,7 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-p", "--param", metavar="NAME=VALUE", action="append", default=[], help="a parameter of the kernel"
     )
-    parser.add_argument(
-        "--units", metavar="N", type=whole_number(1, 2**20), help="pieces to cut the job into"
-    )
+    parser.add_argument("--units", metavar="N", type=whole_number(1, 2**20), help="pieces to cut the job into")
     parser.add_argument(
         "--verify",
         choices=("fast", "final", "critical"),
@@ -90,9 +86,7 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--peers", metavar="N", type=whole_number(2, 32), default=5, help="local peers (default 5)"
-    )
+    parser.add_argument("--peers", metavar="N", type=whole_number(2, 32), default=5, help="local peers (default 5)")
     parser.add_argument(
         "--cheaters", metavar="N", type=whole_number(0, 31), default=1, help="of them, liars (default 1)"
     )

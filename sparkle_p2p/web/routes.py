@@ -132,9 +132,7 @@ class Routes:
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events from now on; the oldest are lost to a slow reader, a stuck one is dropped."""
         if self._event_clients >= MAX_EVENT_CLIENTS:
-            return error_response(
-                503, f"{MAX_EVENT_CLIENTS} clients follow the events already", "ConfigError"
-            )
+            return error_response(503, f"{MAX_EVENT_CLIENTS} clients follow the events already", "ConfigError")
         self._event_clients += 1
         try:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -21,9 +21,7 @@ _BACKLOG = 64
 class ApiServer:
     """Serves a node's view and commands over HTTP on a loopback address."""
 
-    def __init__(
-        self, control: NodeControl, *, token: str, bind: str, keep_alive_s: float = KEEP_ALIVE_S
-    ) -> None:
+    def __init__(self, control: NodeControl, *, token: str, bind: str, keep_alive_s: float = KEEP_ALIVE_S) -> None:
         """Nothing is opened yet.
 
         Args:
@@ -99,9 +97,7 @@ def _loopback(bind: str) -> tuple[str, int]:
 def _listen(host: str, port: int, bind: str) -> socket.socket:
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        listener.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # not held up by TIME_WAIT of the last run
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not held up by TIME_WAIT of the last run
         listener.bind((host, port))
         listener.listen(_BACKLOG)
         listener.setblocking(False)
@@ -109,8 +105,7 @@ def _listen(host: str, port: int, bind: str) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(
-                f"port {port} is in use, so the API cannot listen on {bind}; "
-                "choose another with --api HOST:PORT"
+                f"port {port} is in use, so the API cannot listen on {bind}; choose another with --api HOST:PORT"
             ) from error
         reason = (error.strerror or str(error)).lower()
         raise ConfigError(

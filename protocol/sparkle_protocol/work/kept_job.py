@@ -194,12 +194,12 @@ class KeptJob:
             self._refresh(back.unit)
         for beat in message.running:
             self._heartbeat(beat.unit, beat.epoch, worker, beat.progress, now_ns)
-        touched = {i.unit for f in facts if isinstance(f.payload, Commits | Reveals) for i in f.payload.items}
-        self._dirty |= touched | {beat.unit for beat in message.running}
+        self._dirty |= {unit for fact in facts for unit, _ in unit_epochs(fact.payload)}
+        self._dirty |= {beat.unit for beat in message.running}
         self.settle_dirty(now_ns)
 
     def _check_report(self, worker: PeerId, message: Report, facts: list[Fact], reveals: list[RevealItem]) -> None:
-        units = {item.unit for item in (*message.running, *message.returned)}
+        units = {beat.unit for beat in message.running} | {back.unit for back in message.returned}
         for fact in facts:
             if fact.author != worker:
                 raise RemoteProtocolError("a report carries facts of somebody else")
