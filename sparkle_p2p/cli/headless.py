@@ -19,9 +19,7 @@ from sparkle_p2p.view import Event
 log = logging.getLogger("sparkle")
 
 
-def run_headless(
-    config: NodeConfig, *, as_json: bool, executor_factory: Callable[[], Any] | None = None
-) -> int:
+def run_headless(config: NodeConfig, *, as_json: bool, executor_factory: Callable[[], Any] | None = None) -> int:
     """Run until SIGTERM or SIGINT; 0 after a clean end.
 
     Raises:

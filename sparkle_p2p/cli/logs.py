@@ -21,9 +21,7 @@ def set_up_logging(level: str, file: Path | None = None) -> None:
         handler = logging.StreamHandler(sys.stderr)
         form = "%(asctime)s %(levelname)-7s %(message)s"
     else:
-        handler = logging.handlers.RotatingFileHandler(
-            file, maxBytes=_FILE_BYTES, backupCount=1, encoding="utf-8"
-        )
+        handler = logging.handlers.RotatingFileHandler(file, maxBytes=_FILE_BYTES, backupCount=1, encoding="utf-8")
         form = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     handler.setFormatter(logging.Formatter(form, datefmt=None if file else "%H:%M:%S"))
     logging.raiseExceptions = False  # a closed terminal is no reason for tracebacks

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparkle_protocol.errors import ConfigError
+
 from sparkle_p2p import __version__
 from sparkle_p2p.cli.main import guarded
 from sparkle_p2p.cli.parser import Parser, add_home, whole_number
 from sparkle_p2p.config import LOG_LEVELS, MAX_SLOTS, NodeConfig, load_config
 from sparkle_p2p.runtime.locate import home_path
-from sparkle_protocol.errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,9 +92,7 @@ def _parser() -> Parser:
         "--slots", metavar="N", type=whole_number(1, MAX_SLOTS), help="units to compute at once (default 1)"
     )
     # None, not False, when absent: the configuration file decides then.
-    parser.add_argument(
-        "--no-work", dest="work", action="store_const", const=False, help="submit and keep work only"
-    )
+    parser.add_argument("--no-work", dest="work", action="store_const", const=False, help="submit and keep work only")
     parser.add_argument(
         "--bootstrap-only", action="store_const", const=True, help="only introduce peers to each other"
     )

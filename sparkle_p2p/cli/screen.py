@@ -1,8 +1,11 @@
 """The node with its screen: the first frame comes at once, the network loads behind it."""
 
 import asyncio
+import logging
 import signal
 from typing import Any
+
+from sparkle_tui.app import SparkleApp
 
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.api.remote import RemoteControl
@@ -10,7 +13,8 @@ from sparkle_p2p.cli.logs import LOG_FILE, set_up_logging
 from sparkle_p2p.cli.service import LEAVE_LIMIT_S, Service, limit_leaving
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
-from sparkle_tui.app import SparkleApp
+
+log = logging.getLogger("sparkle")
 
 
 def run_screen(config: NodeConfig) -> int:
@@ -31,9 +35,13 @@ def attach(home: str) -> int:
         NodeNotRunning: there is none.
     """
     with RemoteControl(LocalClient(home)) as control:
-        app = SparkleApp(control)
+        app = SparkleApp(control, leave=_nothing)
         app.run()
         return app.return_code or 0
+
+
+async def _nothing() -> None:
+    """Leaving an attached screen ends nothing but the screen."""
 
 
 class _Screen:
@@ -76,6 +84,7 @@ class _Screen:
             await self._drawn.wait()
             await self._service.run()
         except Exception as error:  # the boundary: shown by run() once the screen has gone
+            log.exception("the node failed")
             self._failure = error
         finally:
             self._gone.set()

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sparkle_protocol.errors import SparkleError
+
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.node.node import Node
 from sparkle_p2p.view import Event
-from sparkle_protocol.errors import SparkleError
 
 LEAVE_LIMIT_S = 10.0  # INTERFACES: a node leaves within ten seconds, whatever hangs
 
@@ -29,13 +30,13 @@ class Service:
         executor_factory: replaces the executor that computes units; the demo's liar uses it.
     """
 
-    def __init__(
-        self, config: NodeConfig, home: HomeDir, executor_factory: Callable[[], Any] | None = None
-    ) -> None:
+    def __init__(self, config: NodeConfig, home: HomeDir, executor_factory: Callable[[], Any] | None = None) -> None:
         self._config = config
         self._home = home
-        extra = {} if executor_factory is None else {"executor_factory": executor_factory}
-        self.node = Node(config, home, **extra)
+        if executor_factory is None:
+            self.node = Node(config, home)
+        else:
+            self.node = Node(config, home, executor_factory=executor_factory)
 
     async def run(
         self,
@@ -59,9 +60,7 @@ class Service:
             self._home.retract()
             await api.stop()
 
-    async def _run_node(
-        self, on_ready: Callable[[], None], on_event: Callable[[Event], None] | None
-    ) -> None:
+    async def _run_node(self, on_ready: Callable[[], None], on_event: Callable[[Event], None] | None) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(self.node.run(), name="node")

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sparkle_protocol.errors import SparkleError
+from sparkle_protocol.errors import LocalProtocolError, SparkleError
 
 READY_TIMEOUT_S = 90.0  # five peers on one slow core load for half a minute
 STOP_TIMEOUT_S = 10.0  # what a node promises
@@ -33,6 +33,8 @@ class LocalPeer:
     home: Path
     lying: bool
     process: asyncio.subprocess.Process
+    stdin: asyncio.StreamWriter
+    stdout: asyncio.StreamReader
     ready: "asyncio.Future[dict[str, Any]]"
     pump: "asyncio.Task[None]" = field(init=False)
 
@@ -143,7 +145,10 @@ class Swarm:
                 limit=_LINE_BYTES,
                 start_new_session=True,  # Ctrl-C in the terminal reaches us alone; we stop them in order
             )
-        peer = LocalPeer(name, home, lying, process, asyncio.get_running_loop().create_future())
+        if process.stdin is None or process.stdout is None:
+            raise LocalProtocolError("both ends were asked to be pipes")
+        ready = asyncio.get_running_loop().create_future()
+        peer = LocalPeer(name, home, lying, process, process.stdin, process.stdout, ready)
         peer.pump = asyncio.create_task(_pump(peer), name=f"output of {name}")
         return peer
 
@@ -157,9 +162,8 @@ class Swarm:
 
 async def _pump(peer: LocalPeer) -> None:
     """Read the peer's output to its end: the first line says that it is ready, the rest is not needed."""
-    assert peer.process.stdout is not None
     with contextlib.suppress(ValueError):  # an endless line: not ours, and it will not become ready
-        async for line in peer.process.stdout:
+        async for line in peer.stdout:
             if not peer.ready.done():
                 document = json.loads(line)
                 if document.get("event") == "ready":
@@ -167,10 +171,9 @@ async def _pump(peer: LocalPeer) -> None:
 
 
 async def _tell(peer: LocalPeer, bootstrap: str) -> None:
-    assert peer.process.stdin is not None
     with contextlib.suppress(ConnectionError):  # it has ended; waiting for it to be ready says so
-        peer.process.stdin.write(bootstrap.encode() + b"\n")
-        await peer.process.stdin.drain()
+        peer.stdin.write(bootstrap.encode() + b"\n")
+        await peer.stdin.drain()
 
 
 def _last_words(peer: LocalPeer) -> str:
