@@ -29,10 +29,10 @@ class UnitId(NamedTuple):
     """One work unit of a job."""
 
     job: JobId
-    index: int
+    unit: int
 
     def __str__(self) -> str:
-        return f"{self.job.hex()[:12]}/{self.index}"
+        return f"{self.job.hex()[:12]}/{self.unit}"
 
 
 def digest(*parts: bytes) -> bytes:

@@ -1,0 +1,305 @@
+"""Signed facts: what peers state about a job, each checkable by anybody who holds the bytes.
+
+======  ===========  ==========  ==========================================================
+kind    payload      author      states
+======  ===========  ==========  ==========================================================
+1       JobSpec      submitter   this job exists
+2       KeeperSet    submitter   these peers hand out its units and decide in this view
+3       Leases       keeper      these workers were given these units
+4       Commits      worker      I have results with these commitments
+5       Reveals      worker      these are the hashes and nonces behind my commitments
+6       Verdicts     submitter   these results are accepted and those workers' rejected
+7       Reset        submitter   a unit starts over in a new epoch
+8       Cancel       submitter   nobody need compute this job any further
+9       Failures     worker      these units could not be computed, and why
+======  ===========  ==========  ==========================================================
+
+On the wire a fact is the msgpack array ``[body, signature]`` with body = msgpack
+``[version, kind, network, author key, payload]``, signature = Ed25519 over ``DOMAIN ‖ body``. Its id is
+BLAKE3(body), so that a second signature over the same body is the same fact.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+from msgspec import Meta
+
+from sparkle_protocol.codec import Wire, decode, encode
+from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
+from sparkle_protocol.identity import verify_signature
+from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash, digest, peer_id_from_key
+
+DOMAIN = b"sparkle/fact/1\x00"
+COMMIT_DOMAIN = b"sparkle/commit/1\x00"
+FACT_VERSION = 1
+MAX_UNITS = 1 << 20
+MAX_SPEC_BYTES = 64 << 10  # ARCHITECTURE section 6: a JobSpec is at most 64 kB
+MAX_FACT_BYTES = 256 << 10
+MAX_RESULT_BYTES = 64 << 10  # larger results will travel as blobs
+NONCE_BYTES = 16
+
+Hash32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Key32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Nonce = Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
+UnitIndex = Annotated[int, Meta(ge=0, lt=MAX_UNITS)]
+Epoch = Annotated[int, Meta(ge=0, lt=1 << 16)]
+Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
+Amount = Annotated[float, Meta(ge=0.0, le=1e24)]  # le also keeps NaN and infinity out
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+ShortText = Annotated[str, Meta(max_length=400)]
+ParamValue = str | int | bool | float
+
+
+class Policy(Wire, frozen=True):
+    """How results of a job are verified."""
+
+    level: Annotated[str, Meta(pattern="^(fast|final|critical)$")] = "final"
+    quorum: Annotated[int, Meta(ge=1, le=16)] = 2  # distinct workers that must agree
+    max_replicas: Annotated[int, Meta(ge=1, le=64)] = 8  # after that many without agreement the unit is dead
+
+
+class Resources(Wire, frozen=True):
+    """Reference work of one unit (the largest of the job)."""
+
+    flops: Amount = 0.0
+    bytes: Amount = 0.0
+    memory_bytes: Count = 0
+
+
+class Deadlines(Wire, frozen=True):
+    """Seconds: waiting for a first worker, running one unit, and the whole job. Kept separate on purpose."""
+
+    queue_s: Annotated[int, Meta(ge=1, le=31_536_000)] = 604_800
+    execution_s: Annotated[int, Meta(ge=1, le=31_536_000)] = 86_400
+    total_s: Annotated[int, Meta(ge=1, le=31_536_000)] = 604_800
+
+
+class JobSpec(Wire, tag=1, frozen=True):
+    """One immutable job: a kernel, its parameters and how many units it is cut into."""
+
+    kernel: Name
+    kernel_version: Annotated[int, Meta(ge=1, lt=1 << 31)]
+    params: dict[str, ParamValue]
+    units: Annotated[int, Meta(ge=1, le=MAX_UNITS)]
+    verification: Annotated[str, Meta(pattern="^(exact|algebraic|tolerance|homogeneous)$")]
+    policy: Policy
+    resources: Resources
+    deadlines: Deadlines
+    audit_commitment: Hash32  # H(secret) of the audit coin; the secret opens when the job ends
+    nonce: Nonce  # two equal requests are two jobs
+    created_ms: Count  # submitter's wall clock; informative, decides nothing
+    priority: Annotated[int, Meta(ge=0, le=9)] = 5
+    price_micro: Count = 0  # per accepted execution
+    hold_micro: Count = 0  # taken into the job's escrow
+    inputs: Annotated[list[Hash32], Meta(max_length=1024)] = []  # msgspec copies defaults
+
+
+class KeeperSet(Wire, tag=2, frozen=True):
+    """The peers that keep a job in one view and how many of them decide."""
+
+    job: Hash32
+    view: Annotated[int, Meta(ge=0, lt=1 << 31)]
+    keys: Annotated[list[Key32], Meta(min_length=1, max_length=16)]
+    threshold: Annotated[int, Meta(ge=1, le=16)]
+
+
+class LeaseItem(Wire, frozen=True):
+    """One unit promised to one worker. ``ttl_ms`` counts from receipt on the holder's monotonic clock."""
+
+    counter: Count
+    unit: UnitIndex
+    epoch: Epoch
+    worker: Key32
+    ttl_ms: Annotated[int, Meta(ge=1, le=86_400_000)]
+
+
+class Leases(Wire, tag=3, frozen=True):
+    """Units promised to workers by a keeper."""
+
+    job: Hash32
+    view: Annotated[int, Meta(ge=0, lt=1 << 31)]
+    items: Annotated[list[LeaseItem], Meta(min_length=1, max_length=1024)]
+
+
+class CommitItem(Wire, frozen=True):
+    """A worker's binding commitment to a result it does not show yet."""
+
+    unit: UnitIndex
+    epoch: Epoch
+    commit: Hash32
+
+
+class Commits(Wire, tag=4, frozen=True):
+    """Commitments of one worker."""
+
+    job: Hash32
+    items: Annotated[list[CommitItem], Meta(min_length=1, max_length=1024)]
+
+
+class RevealItem(Wire, frozen=True):
+    """The opening of a commitment."""
+
+    unit: UnitIndex
+    epoch: Epoch
+    result_hash: Hash32
+    nonce: Nonce
+
+
+class Reveals(Wire, tag=5, frozen=True):
+    """Openings of one worker's commitments; the result bytes travel beside them."""
+
+    job: Hash32
+    items: Annotated[list[RevealItem], Meta(min_length=1, max_length=1024)]
+
+
+class VerdictItem(Wire, frozen=True):
+    """The accepted result of a unit, who gave it, and who gave another."""
+
+    unit: UnitIndex
+    epoch: Epoch
+    result_hash: Hash32
+    accepted: Annotated[list[Key32], Meta(min_length=1, max_length=64)]
+    rejected: Annotated[list[Key32], Meta(max_length=64)]
+
+
+class Verdicts(Wire, tag=6, frozen=True):
+    """Units that are final."""
+
+    job: Hash32
+    items: Annotated[list[VerdictItem], Meta(min_length=1, max_length=1024)]
+
+
+class Reset(Wire, tag=7, frozen=True):
+    """A unit starts over: facts of earlier epochs no longer count for it."""
+
+    job: Hash32
+    unit: UnitIndex
+    epoch: Epoch
+    reason: ShortText
+
+
+class Cancel(Wire, tag=8, frozen=True):
+    """The submitter wants no further work on the job."""
+
+    job: Hash32
+    reason: ShortText
+
+
+class FailureItem(Wire, frozen=True):
+    """A unit that a worker could not compute. Equal codes from distinct workers point at the unit."""
+
+    unit: UnitIndex
+    epoch: Epoch
+    code: Annotated[str, Meta(pattern="^(kernel|crash|memory|time|refused)$")]
+    text: ShortText
+
+
+class Failures(Wire, tag=9, frozen=True):
+    """Units that one worker could not compute."""
+
+    job: Hash32
+    items: Annotated[list[FailureItem], Meta(min_length=1, max_length=1024)]
+
+
+Payload = JobSpec | KeeperSet | Leases | Commits | Reveals | Verdicts | Reset | Cancel | Failures
+_PAYLOAD: Any = Payload  # a union is no ``type`` to mypy
+KINDS: dict[type, int] = {
+    JobSpec: 1, KeeperSet: 2, Leases: 3, Commits: 4, Reveals: 5, Verdicts: 6, Reset: 7, Cancel: 8, Failures: 9,
+}  # fmt: skip
+
+
+class _Sealed(Wire, frozen=True):
+    body: Annotated[bytes, Meta(max_length=MAX_FACT_BYTES)]
+    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]
+
+
+class _Body(Wire, frozen=True):
+    version: int
+    kind: int
+    network: Name
+    author: Key32
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A verified signed statement. ``raw`` is what travels and what is stored."""
+
+    id: FactId
+    author: PeerId
+    payload: Payload
+    raw: bytes
+
+    @property
+    def job(self) -> JobId:
+        """The job it speaks of; a spec's own id is the job."""
+        return JobId(self.id) if isinstance(self.payload, JobSpec) else JobId(self.payload.job)
+
+
+class Signer(Protocol):
+    """Whoever can sign as a peer: an ``Identity``, or the simulator's cheap stand-in."""
+
+    public_key: bytes
+    peer_id: PeerId
+
+    def sign(self, message: bytes) -> bytes:
+        """64-byte signature."""
+        ...
+
+
+Verify = Callable[[bytes, bytes, bytes], None]
+
+
+class FactCodec:
+    """Signs and opens the facts of one network."""
+
+    __slots__ = ("_verify", "network")
+
+    def __init__(self, network: str, verify: Verify = verify_signature) -> None:
+        self.network = network
+        self._verify = verify
+
+    def seal(self, signer: Signer, payload: Payload) -> Fact:
+        """State ``payload`` as ``signer``."""
+        body = encode(_Body(FACT_VERSION, KINDS[type(payload)], self.network, signer.public_key, encode(payload)))
+        limit = MAX_SPEC_BYTES if isinstance(payload, JobSpec) else MAX_FACT_BYTES
+        if len(body) > limit:
+            raise LocalProtocolError(f"a {type(payload).__name__} of {len(body)} bytes exceeds {limit}")
+        raw = encode(_Sealed(body, signer.sign(DOMAIN + body)))
+        return Fact(FactId(digest(body)), signer.peer_id, payload, raw)
+
+    def open(self, raw: bytes) -> Fact:
+        """The fact in ``raw`` once signature, network, kind and shape hold.
+
+        Raises:
+            RemoteProtocolError: any of them does not.
+        """
+        sealed = decode(raw, _Sealed, max_bytes=MAX_FACT_BYTES + 256)
+        body = decode(sealed.body, _Body, max_bytes=MAX_FACT_BYTES)
+        if body.version != FACT_VERSION:
+            raise RemoteProtocolError(f"fact version {body.version} is not spoken here")
+        if body.network != self.network:
+            raise RemoteProtocolError(f"a fact of network '{body.network}' is none of '{self.network}'")
+        self._verify(body.author, sealed.signature, DOMAIN + sealed.body)
+        payload: Payload = decode(body.payload, _PAYLOAD, max_bytes=MAX_FACT_BYTES)
+        if KINDS[type(payload)] != body.kind:
+            raise RemoteProtocolError(f"a fact of kind {body.kind} holds a {type(payload).__name__}")
+        if isinstance(payload, JobSpec) and len(sealed.body) > MAX_SPEC_BYTES:
+            raise RemoteProtocolError(f"a job spec of {len(sealed.body)} bytes exceeds {MAX_SPEC_BYTES}")
+        return Fact(FactId(digest(sealed.body)), peer_id_from_key(body.author), payload, raw)
+
+
+def commitment(
+    network: str, job: JobId, unit: int, epoch: int, worker: bytes, result_hash: ResultHash, nonce: bytes
+) -> bytes:
+    """What a worker commits to before it shows a result (TRUST: commit and reveal).
+
+    All fields but the network have a fixed size; the network is preceded by its length. The worker's key is
+    inside, so another's commitment is useless to copy.
+    """
+    name = network.encode()
+    return digest(
+        COMMIT_DOMAIN, len(name).to_bytes(2, "big"), name,
+        job, unit.to_bytes(4, "big"), epoch.to_bytes(4, "big"), worker, result_hash, nonce,
+    )  # fmt: skip

@@ -1,0 +1,214 @@
+"""Views of a node as users meet them, with fixed data, for snapshots, pictures and the runnable fake."""
+
+from dataclasses import replace
+from typing import Protocol
+
+from sparkle_p2p.view import JobView, LogLine, NodeView, PeerView, Reason, Rejection, UnitCounts, UnitView
+
+NOW = 1_790_000_000.0  # a fixed moment; its time of day is 14:13:20 UTC
+ME = "12D3KooWQnZ8yLwxbJrS7cVtpM2aKdE5fGhUu3Xo9TqRk3Xy8Qp2"
+PEERS = (
+    "12D3KooWAbCdEfGhJkLmNpQrStUvWxYz123456789AbCdEf7mTq4Ws",
+    "12D3KooWBbCdEfGhJkLmNpQrStUvWxYz123456789AbCdEfZp9Lk2Ha",
+    "12D3KooWCbCdEfGhJkLmNpQrStUvWxYz123456789AbCdEfN5vRx8Ju",
+    "12D3KooWDbCdEfGhJkLmNpQrStUvWxYz123456789AbCdEfBad1iArs",
+)
+ADDRESS = f"/ip4/192.168.1.23/tcp/41234/p2p/{ME}"
+CPU = (3, 2, 4, 9, 22, 35, 44, 47, 46, 48, 45, 47, 38, 30, 24, 31, 39, 46, 48, 47, 44, 46, 47)
+
+
+def log(*entries: tuple[float, str, str]) -> tuple[LogLine, ...]:
+    """Log lines so many seconds before NOW."""
+    return tuple(LogLine(NOW - ago, level, text) for ago, level, text in entries)  # type: ignore[arg-type]
+
+
+def peer(number: int, **changes: object) -> PeerView:
+    values: dict[str, object] = {
+        "peer_id": PEERS[number],
+        "addresses": (f"/ip4/192.168.1.{30 + number}/tcp/4001",),
+        "direction": ("out", "in", "out", "in")[number],
+        "latency_ms": (0.6, 12.4, 87.0, 31.0)[number],
+        "agent": ("sparkle/0.1.0 linux", "sparkle/0.1.0 linux", "sparkle/0.1.1 linux", "sparkle/0.0.9")[
+            number
+        ],
+        "connected_s": 812.0,
+        "units_accepted": (31, 22, 9, 3)[number],
+    }
+    return PeerView(**{**values, **changes})  # type: ignore[arg-type]
+
+
+STARTING = NodeView(
+    peer_id=ME,
+    net="main",
+    version="0.1.0",
+    pid=4242,
+    state="idle",
+    reason=Reason("network_starting", "The network is starting; nothing to compute yet."),
+    network="starting",
+    uptime_s=0.4,
+    addresses=(),
+    api="http://127.0.0.1:41235",
+    peers=(),
+    units=(),
+    jobs=(),
+    units_done=0,
+    units_verified=0,
+    credit_micro=0,
+    cpu_percent=3.0,
+    pss_bytes=61_000_000,
+    limits={"cpu_percent": 50, "memory_mb": 1024},
+    log=log((0.3, "info", "Sparkle 0.1.0 starts; home is ~/.sparkle.")),
+)
+
+ALONE = replace(
+    STARTING,
+    network="alone",
+    reason=Reason("no_peers", "No peers are connected, so nobody has work for this computer."),
+    uptime_s=34.0,
+    addresses=(ADDRESS,),
+    pss_bytes=118_000_000,
+    cpu_percent=0.4,
+    log=log(
+        (34, "info", "Sparkle 0.1.0 starts; home is ~/.sparkle."),
+        (33, "good", "The network is up: listening on port 41234."),
+        (33, "warning", "No bootstrap peer is configured; looking on the local network."),
+    ),
+)
+
+JOB = JobView(
+    job="3fa2c17b" * 8,
+    kernel="prime_count",
+    params={"start": 0, "stop": 1_000_000_000},
+    state="running",
+    verify="final",
+    units=UnitCounts(total=64, pending=11, leased=8, committed=4, final=41),
+    replicas=84,
+    rejected=0,
+    workers={PEERS[0]: 31, PEERS[1]: 22, PEERS[2]: 9, ME: 20},
+    rejections=(),
+    result=None,
+    error=None,
+    age_s=95.0,
+    eta_s=48.0,
+)
+
+WORKING = replace(
+    ALONE,
+    state="working",
+    reason=Reason("units", "Computing 2 units for …f7mTq4Ws and handing in 1.", {"units": 3}),
+    network="connected",
+    uptime_s=8_043.0,
+    peers=(peer(0), peer(1), peer(2)),
+    units=(
+        UnitView("3fa2c17b" * 8, 45, "prime_count", "running", 0.63, 12.0, PEERS[0]),
+        UnitView("3fa2c17b" * 8, 52, "prime_count", "running", 0.18, 3.4, PEERS[0]),
+        UnitView("c01d88aa" * 8, 7, "mandelbrot", "committed", 1.0, 21.0, PEERS[1]),
+        UnitView("c01d88aa" * 8, 9, "mandelbrot", "queued", 0.0, 0.0, PEERS[1]),
+    ),
+    jobs=(
+        JOB,
+        replace(
+            JOB,
+            job="9b40d2e1" * 8,
+            kernel="mandelbrot",
+            state="done",
+            units=UnitCounts(total=16, final=16),
+            eta_s=None,
+        ),
+    ),
+    units_done=124,
+    units_verified=118,
+    credit_micro=12_354_321,
+    cpu_percent=47.0,
+    pss_bytes=231_000_000,
+    log=log(
+        (95, "info", "Job 3fa2c1 published: prime_count in 64 units."),
+        (64, "info", "Peer …N5vRx8Ju connected (12 ms)."),
+        (31, "good", "Unit 3fa2c1/38 accepted: two workers agree."),
+        (22, "good", "Unit c01d88/3, computed here, was accepted by …Zp9Lk2Ha."),
+        (12, "info", "Took unit 3fa2c1/45 of prime_count from …f7mTq4Ws."),
+        (3, "info", "Took unit 3fa2c1/52 of prime_count from …f7mTq4Ws."),
+    ),
+)
+
+PAUSED = replace(
+    WORKING,
+    state="paused",
+    reason=Reason("paused_by_user", "Paused by you. Press space to compute again."),
+    units=(replace(WORKING.units[0], state="paused"), replace(WORKING.units[1], state="paused")),
+    cpu_percent=0.3,
+    log=(*WORKING.log, LogLine(NOW - 1, "info", "Paused by you; 2 running units are suspended.")),
+)
+
+_LIE = Reason("quorum_disagrees", "Two other workers agree on a different result.")
+REJECTED = replace(
+    WORKING,
+    peers=(*WORKING.peers, peer(3, units_rejected=2, violations=1, standing="rejected")),
+    jobs=(replace(JOB, rejected=2, rejections=(Rejection(17, PEERS[3], _LIE),)), WORKING.jobs[1]),
+    log=(
+        *WORKING.log,
+        LogLine(
+            NOW - 1,
+            "error",
+            "Unit 3fa2c1/17 from …Bad1iArs is wrong: two others agree on another result.",
+        ),
+    ),
+)
+
+HOSTILE_TEXT = (
+    "[bold red]own[/] [@click=app.quit]me[/]\x1b[2J\x1b]0;title\x07\u202e漢字漢字漢字 "
+    "e\u0301\u0301\u0301 \U0001f469\u200d\U0001f467 \r\nnext"
+)
+HOSTILE = replace(
+    WORKING,
+    net="[b]net[/b]",
+    reason=Reason("hostile", HOSTILE_TEXT),
+    peers=(peer(0, agent=HOSTILE_TEXT, peer_id="[red]" + "漢" * 40), peer(1, agent="[/]" * 5000)),
+    units=(UnitView("[x]" * 20, 1_000_000, "[red]漢字漢字漢字漢字", "running", 7.5, 1e9, "[/b]"),),
+    jobs=(
+        replace(JOB, kernel="漢字漢字漢字漢字漢字", state="failed", error=HOSTILE_TEXT),
+        replace(JOB, kernel="[/]", units=UnitCounts(total=0)),
+    ),
+    log=log((5, "warning", HOSTILE_TEXT), (4, "error", "[unclosed [tag=" + "x" * 300)),
+)
+
+SCENES = {
+    "starting": STARTING,
+    "alone": ALONE,
+    "working": WORKING,
+    "paused": PAUSED,
+    "rejected": REJECTED,
+    "hostile": HOSTILE,
+}
+
+
+class Polled(Protocol):
+    """The one thing that a scene needs of the app."""
+
+    def poll(self) -> None: ...
+
+
+class Pictured(Protocol):
+    """A node whose picture can be set."""
+
+    picture: NodeView
+
+
+def live_through(app: Polled, node: Pictured, clock: "Moving") -> None:
+    """Let the last half minute pass, second by second, so that the CPU curve and recent counts are there."""
+    final = node.picture
+    for second in range(40):
+        load = CPU[second % len(CPU)] / max(CPU) * final.cpu_percent
+        verified = max(0, final.units_verified - (39 - second) // 4)
+        node.picture = replace(final, cpu_percent=float(load), units_verified=verified)
+        clock.now = NOW - 40 + second
+        app.poll()
+    node.picture = final
+    clock.now = NOW
+    app.poll()
+
+
+class Moving(Protocol):
+    """A clock that can be set."""
+
+    now: float
