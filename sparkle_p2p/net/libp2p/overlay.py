@@ -28,9 +28,7 @@ from sparkle_protocol.ids import PeerId, short_peer
 from sparkle_p2p.net.addresses import split_address, split_listen
 from sparkle_p2p.net.libp2p.ask import Ask
 from sparkle_p2p.net.libp2p.bridge import Main, TrioThread
-from sparkle_p2p.net.libp2p.frames import ErrorCode
 from sparkle_p2p.net.libp2p.inbox import Inbox
-from sparkle_p2p.net.libp2p.serving import Serving
 from sparkle_p2p.net.libp2p.sink import CONNECTION_LOST, Answer, Direction
 from sparkle_p2p.net.overlay import (
     MAX_PENDING_PER_PEER,
@@ -42,6 +40,7 @@ from sparkle_p2p.net.overlay import (
     check_key,
     check_request,
 )
+from sparkle_p2p.net.serving import ErrorCode, Serving
 
 if TYPE_CHECKING:
     from sparkle_p2p.net.libp2p.mdns import Mdns

@@ -17,7 +17,6 @@ from sparkle_protocol.ids import PeerId, short_peer
 
 from sparkle_p2p.net.libp2p.frames import (
     PREFIX_BYTES,
-    ErrorCode,
     Frame,
     Kind,
     body_length,
@@ -28,6 +27,7 @@ from sparkle_p2p.net.libp2p.frames import (
 )
 from sparkle_p2p.net.libp2p.sink import Sink
 from sparkle_p2p.net.overlay import MAX_PENDING_PER_PEER
+from sparkle_p2p.net.serving import ErrorCode
 
 # What libp2p and trio raise when a connection or stream is gone.
 BROKEN = (BaseLibp2pError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)

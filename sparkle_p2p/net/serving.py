@@ -3,16 +3,34 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from enum import IntEnum
 
-from sparkle_protocol.errors import RemoteProtocolError
+from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, SparkleError
 from sparkle_protocol.ids import PeerId, short_peer
 
-from sparkle_p2p.net.libp2p.frames import ErrorCode
 from sparkle_p2p.net.overlay import MAX_REQUEST_BYTES, RequestHandler
 
 logger = logging.getLogger("sparkle.net")
 
 HANDLER_TIMEOUT_S = 60.0  # far above every asker's time-out; frees what a hanging handler holds
+
+
+class ErrorCode(IntEnum):
+    """Why a request was not served."""
+
+    REFUSED = 1
+    FAILED = 2
+    BUSY = 3
+
+
+def error_for(code: ErrorCode, text: str) -> SparkleError:
+    """What the asker's ``request`` raises for an error answer."""
+    if code is ErrorCode.BUSY:
+        return PeerUnreachable("the peer is busy with our earlier requests; try again later")
+    if code is ErrorCode.FAILED:
+        return RemoteProtocolError("the peer failed to serve the request")
+    return RemoteProtocolError(f"the peer refused the request: {text}")
+
 
 Reply = Callable[[bytes | ErrorCode, str], None]
 
