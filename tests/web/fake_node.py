@@ -52,11 +52,7 @@ class FakeControl:
         if self.broken is not None:
             raise self.broken
         state: Any = "paused" if self.paused else "working"
-        reason = (
-            Reason("paused-by-user", "You paused it.")
-            if self.paused
-            else Reason("ok", "Computing.", {"n": 1})
-        )
+        reason = Reason("paused-by-user", "You paused it.") if self.paused else Reason("ok", "Computing.", {"n": 1})
         return NodeView(
             peer_id=ME, net="test", version="0.1.0", pid=1, state=state, reason=reason, network=self.network,
             uptime_s=12.5, addresses=(f"/ip4/127.0.0.1/tcp/4001/p2p/{ME}",), api="http://127.0.0.1:1",
@@ -105,9 +101,7 @@ class FakeControl:
     def _advanced(self, view: JobView) -> JobView:
         total = view.units.total
         final = min(total, view.units.final + max(1, total // 4))
-        rejection = Rejection(
-            1, LIAR, Reason("wrong-hash", "two other peers agree on another result", {"n": 2})
-        )
+        rejection = Rejection(1, LIAR, Reason("wrong-hash", "two other peers agree on another result", {"n": 2}))
         return dataclasses.replace(
             view,
             units=UnitCounts(total, pending=total - final, final=final),
@@ -124,9 +118,7 @@ class FakeControl:
         if view is None:
             raise NotFound(f"no job '{job}' is known to this node; 'sparkle jobs' lists them")
         if view.state != "done":
-            raise ConfigError(
-                f"job {view.job[:12]} is {view.state}; 'sparkle wait {view.job[:12]}' waits for it"
-            )
+            raise ConfigError(f"job {view.job[:12]} is {view.state}; 'sparkle wait {view.job[:12]}' waits for it")
         if view.kernel == "mandelbrot":
             return JobResult(view.job, view.kernel, {"width": 16}, "image/png", PNG)
         return JobResult(view.job, view.kernel, {"count": 25})

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from sparkle_protocol.errors import ComputeError, ConfigError, SparkleError
+
 from sparkle_worker import confine, frames
 from sparkle_worker.kernels.base import Kernel
 from sparkle_worker.kernels.registry import KERNELS, get_kernel
@@ -65,9 +66,7 @@ def load_kernels(source: str) -> Mapping[str, Kernel]:
             module = importlib.import_module(place)
         kernels = getattr(module, name)
     except (ImportError, OSError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"no kernels could be loaded from '{source}' (MODULE:NAME or FILE.py:NAME)"
-        ) from error
+        raise ConfigError(f"no kernels could be loaded from '{source}' (MODULE:NAME or FILE.py:NAME)") from error
     if not isinstance(kernels, Mapping):
         raise ConfigError(f"'{source}' is not a mapping of names to kernels")
     return kernels
@@ -109,9 +108,7 @@ class _Worker:
         if type(result) is not bytes:
             raise ComputeError(f"{name} returned {type(result).__name__} instead of bytes")
         if len(result) > frames.RESULT_LIMIT:
-            raise ComputeError(
-                f"{name} returned {len(result)} bytes; at most {frames.RESULT_LIMIT} can be sent"
-            )
+            raise ComputeError(f"{name} returned {len(result)} bytes; at most {frames.RESULT_LIMIT} can be sent")
         return result
 
     def _progress(self, run: int) -> Callable[[float], None]:
@@ -129,14 +126,10 @@ class _Worker:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m sparkle_worker.child", description="Sparkle worker process"
-    )
+    parser = argparse.ArgumentParser(prog="python -m sparkle_worker.child", description="Sparkle worker process")
     parser.add_argument("--parent", type=int, required=True, help="process id of the node")
     parser.add_argument("--memory-mb", type=int, default=4096, help="limit of the address space")
-    parser.add_argument(
-        "--normal-priority", action="store_true", help="compete with the machine's other work"
-    )
+    parser.add_argument("--normal-priority", action="store_true", help="compete with the machine's other work")
     parser.add_argument("--kernels", help="more kernels: MODULE:NAME or FILE.py:NAME")
     return parser.parse_args()
 

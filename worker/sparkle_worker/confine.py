@@ -42,9 +42,7 @@ def lower_priority() -> list[str]:
     try:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     except OSError as error:
-        return [
-            f"worker processes run at nice 19 only: the idle scheduling class is refused ({error.strerror})"
-        ]
+        return [f"worker processes run at nice 19 only: the idle scheduling class is refused ({error.strerror})"]
     return []
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from sparkle_protocol.errors import ComputeError, ConfigError, ExecutorCrashed, LocalProtocolError
+
 from sparkle_worker import frames
 
 STARTUP_SECONDS = 60.0  # 0.2 s on an idle machine; a loaded one with a cold disk was seen to need 20
@@ -224,9 +225,7 @@ class _Child(asyncio.SubprocessProtocol):
         try:
             request = frames.encode(["run", self._run, kernel, version, dict(unit)], frames.REQUEST_LIMIT)
         except LocalProtocolError as error:
-            raise ComputeError(
-                f"the unit of {kernel} cannot be handed to the worker process: {error}"
-            ) from error
+            raise ComputeError(f"the unit of {kernel} cannot be handed to the worker process: {error}") from error
         if not self.alive or self._transport is None:
             raise ExecutorCrashed("the worker process ended before it could compute")
         answer: asyncio.Future[bytes] = self._loop.create_future()

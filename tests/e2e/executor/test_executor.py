@@ -8,7 +8,6 @@ from pathlib import Path
 
 import msgpack
 import pytest
-
 from sparkle_protocol.errors import ComputeError, ConfigError, ExecutorCrashed, LocalProtocolError
 from sparkle_worker.executor import Executor
 from sparkle_worker.kernels.registry import KERNELS
@@ -41,9 +40,7 @@ class Spinning:
         self.task = None
 
     async def __aenter__(self):
-        self.task = asyncio.create_task(
-            self._executor.run("spin", 1, {}, lambda _share: self._computes.set())
-        )
+        self.task = asyncio.create_task(self._executor.run("spin", 1, {}, lambda _share: self._computes.set()))
         await self.progress()
         return self
 
@@ -129,9 +126,7 @@ async def test_a_second_run_at_the_same_time_is_our_own_bug(executor):
         ("echo", 1, {"text": "x" * 2**21}, "cannot be handed"),
     ],
 )
-async def test_a_unit_that_cannot_be_computed_costs_nothing_but_itself(
-    executor, kernel, version, unit, words
-):
+async def test_a_unit_that_cannot_be_computed_costs_nothing_but_itself(executor, kernel, version, unit, words):
     assert await works(executor)
     pid = executor.pid
     with pytest.raises(ComputeError, match=words) as caught:

@@ -4,7 +4,6 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from sparkle_protocol.errors import LocalProtocolError
 from sparkle_worker import frames
 
@@ -48,9 +47,7 @@ def test_what_cannot_be_encoded_is_refused(value):
         frames.encode(["run", value], LIMIT)
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"\xc0", b"\x90", msgpack.packb([1]), b"\xc1", b"\x91" * 2000 + b"\xc0"]
-)
+@pytest.mark.parametrize("body", [b"", b"\xc0", b"\x90", msgpack.packb([1]), b"\xc1", b"\x91" * 2000 + b"\xc0"])
 def test_bodies_that_are_no_message_are_refused(body):
     with pytest.raises(LocalProtocolError):
         frames.decode(body, LIMIT)
