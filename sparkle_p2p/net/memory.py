@@ -15,16 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sparkle_protocol.errors import (
-    ConfigError,
-    LocalProtocolError,
-    OverlayDown,
-    PeerUnreachable,
-    RequestTimeout,
-)
-from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import PeerId, short_peer
-
 from sparkle_p2p.net.addresses import expand, split_address, split_listen
 from sparkle_p2p.net.distance import nearest
 from sparkle_p2p.net.overlay import (
@@ -39,6 +29,15 @@ from sparkle_p2p.net.overlay import (
     sort_addresses,
 )
 from sparkle_p2p.net.serving import ErrorCode, Serving, error_for
+from sparkle_protocol.errors import (
+    ConfigError,
+    LocalProtocolError,
+    OverlayDown,
+    PeerUnreachable,
+    RequestTimeout,
+)
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import PeerId, short_peer
 
 _RECORD_COPIES = 8  # a provider record is kept by so many peers nearest to its key
 _FIRST_PORT = 40000

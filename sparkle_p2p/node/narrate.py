@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from sparkle_protocol import effects as fx
-from sparkle_protocol.ids import short_peer
-from sparkle_protocol.work.worker import WorkerAgent
-
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.net.overlay import Link, Overlay
 from sparkle_p2p.node.diary import Diary, Level
 from sparkle_p2p.view import Reason
+from sparkle_protocol import effects as fx
+from sparkle_protocol.ids import short_peer
+from sparkle_protocol.work.worker import WorkerAgent
 
 NetworkState = Literal["starting", "alone", "connected", "down"]
 NodeState = Literal["working", "idle", "paused", "stopping"]

@@ -13,6 +13,17 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
 
+from sparkle_p2p.config import NodeConfig
+from sparkle_p2p.home import HomeDir
+from sparkle_p2p.net.overlay import Link, Overlay, OverlayEvents
+from sparkle_p2p.node import narrate, picture, results
+from sparkle_p2p.node.computing import Computing, UnitExecutor
+from sparkle_p2p.node.diary import Diary
+from sparkle_p2p.node.shell import Core, Shell
+from sparkle_p2p.node.store import Store, StoreError
+from sparkle_p2p.node.usage import Usage
+from sparkle_p2p.runtime.clock import boot_ns, wall_ms
+from sparkle_p2p.view import Event, Explanation, JobResult, JobView, KernelView, NodeView, SubmitRequest
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.errors import ConfigError, NotFound, SparkleError
@@ -25,18 +36,6 @@ from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
 from sparkle_worker.kernels.base import Combined
 from sparkle_worker.kernels.registry import KERNELS
-
-from sparkle_p2p.config import NodeConfig
-from sparkle_p2p.home import HomeDir
-from sparkle_p2p.net.overlay import Link, Overlay, OverlayEvents
-from sparkle_p2p.node import narrate, picture, results
-from sparkle_p2p.node.computing import Computing, UnitExecutor
-from sparkle_p2p.node.diary import Diary
-from sparkle_p2p.node.shell import Core, Shell
-from sparkle_p2p.node.store import Store, StoreError
-from sparkle_p2p.node.usage import Usage
-from sparkle_p2p.runtime.clock import boot_ns, wall_ms
-from sparkle_p2p.view import Event, Explanation, JobResult, JobView, KernelView, NodeView, SubmitRequest
 
 log = logging.getLogger("sparkle.node")
 

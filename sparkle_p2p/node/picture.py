@@ -4,13 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sparkle_p2p.net.overlay import Link
+from sparkle_p2p.view import JobView, PeerView, Reason, Rejection, Scalar, UnitCounts, UnitView
 from sparkle_protocol.ids import PeerId, ResultHash, short_peer
 from sparkle_protocol.work import kept_job
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.worker import WorkerAgent
-
-from sparkle_p2p.net.overlay import Link
-from sparkle_p2p.view import JobView, PeerView, Reason, Rejection, Scalar, UnitCounts, UnitView
 
 REJECTIONS_SHOWN = 32
 _SHOWN_STATES = {"committing": "committed", "revealing": "revealed"}

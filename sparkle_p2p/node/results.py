@@ -3,6 +3,10 @@
 import asyncio
 import secrets
 
+from sparkle_p2p.node.computing import unit_parameters
+from sparkle_p2p.node.store import Store
+from sparkle_p2p.runtime.clock import wall_ms
+from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import NONCE_BYTES, Deadlines, JobSpec, Policy, Resources
 from sparkle_protocol.identity import Identity
@@ -10,11 +14,6 @@ from sparkle_protocol.ids import ResultHash, digest
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_worker.kernels.base import Combined
 from sparkle_worker.kernels.registry import get_kernel
-
-from sparkle_p2p.node.computing import unit_parameters
-from sparkle_p2p.node.store import Store
-from sparkle_p2p.runtime.clock import wall_ms
-from sparkle_p2p.view import SubmitRequest
 
 QUORUMS = {"fast": 1, "final": 2, "critical": 3}
 

@@ -2,13 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from sparkle_protocol.errors import NotFound
-from sparkle_protocol.ids import PeerId, peer_id_from_key, short_peer
-from sparkle_protocol.work.kept_job import KeptJob
-
 from sparkle_p2p.node.picture import job_view, rejection_view
 from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_p2p.view import Explanation, NodeView, PeerView, Reason
+from sparkle_protocol.errors import NotFound
+from sparkle_protocol.ids import PeerId, peer_id_from_key, short_peer
+from sparkle_protocol.work.kept_job import KeptJob
 
 if TYPE_CHECKING:
     from sparkle_p2p.node.node import Node

@@ -10,8 +10,6 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sparkle_protocol.errors import ConfigError, NotFound
-
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.view import (
     Event,
@@ -29,6 +27,7 @@ from sparkle_p2p.view import (
     UnitView,
 )
 from sparkle_p2p.web.server import ApiServer
+from sparkle_protocol.errors import ConfigError, NotFound
 
 ME = "12D3KooWGRUf7wkzqgZFN1r5ZfUqcjdnzDgWqTCxbK2nBN1NqBd5"
 OTHER = "12D3KooWH3uVF6wv47WnArKHk5p6cvgCJEb74UTmxztmQDc298L3"

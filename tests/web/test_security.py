@@ -5,9 +5,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from sparkle_protocol.errors import ConfigError
 
 from sparkle_p2p.web.server import ApiServer
+from sparkle_protocol.errors import ConfigError
 
 
 async def ask(

@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from sparkle_protocol.errors import ComputeError, ConfigError, SparkleError
-
 from sparkle_worker import confine, frames
 from sparkle_worker.kernels.base import Kernel
 from sparkle_worker.kernels.registry import KERNELS, get_kernel

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from sparkle_protocol.errors import ComputeError, ConfigError, ExecutorCrashed, LocalProtocolError
-
 from sparkle_worker import frames
 
 STARTUP_SECONDS = 60.0  # 0.2 s on an idle machine; a loaded one with a cold disk was seen to need 20

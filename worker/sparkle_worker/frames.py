@@ -18,6 +18,7 @@ import struct
 from typing import Any
 
 import msgpack
+
 from sparkle_protocol.errors import LocalProtocolError
 
 FORMAT = 1

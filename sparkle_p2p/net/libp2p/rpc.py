@@ -12,8 +12,6 @@ import trio
 from libp2p.abc import INetStream
 from libp2p.exceptions import BaseLibp2pError
 from libp2p.network.stream.exceptions import StreamEOF
-from sparkle_protocol.errors import OverlayDown, PeerUnreachable, RemoteProtocolError, TransportError
-from sparkle_protocol.ids import PeerId, short_peer
 
 from sparkle_p2p.net.libp2p.frames import (
     PREFIX_BYTES,
@@ -28,6 +26,8 @@ from sparkle_p2p.net.libp2p.frames import (
 from sparkle_p2p.net.libp2p.sink import Sink
 from sparkle_p2p.net.overlay import MAX_PENDING_PER_PEER
 from sparkle_p2p.net.serving import ErrorCode
+from sparkle_protocol.errors import OverlayDown, PeerUnreachable, RemoteProtocolError, TransportError
+from sparkle_protocol.ids import PeerId, short_peer
 
 # What libp2p and trio raise when a connection or stream is gone.
 BROKEN = (BaseLibp2pError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
 from multiaddr import Multiaddr
-from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, TransportError
-from sparkle_protocol.ids import PeerId, short_peer
 
 from sparkle_p2p.net.addresses import believable
 from sparkle_p2p.net.libp2p.ask import Ask
@@ -23,6 +21,8 @@ from sparkle_p2p.net.libp2p.frames import PROTOCOL_ID, PROTOCOL_VERSION, Hello, 
 from sparkle_p2p.net.libp2p.host import Host, is_outbound, peer_of
 from sparkle_p2p.net.libp2p.rpc import BROKEN, Answerer, Asker, Channel
 from sparkle_p2p.net.libp2p.sink import CONNECTION_LOST, Direction, Sink
+from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, TransportError
+from sparkle_protocol.ids import PeerId, short_peer
 
 logger = logging.getLogger("sparkle.net")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgpack
 import pytest
+
 from sparkle_protocol.errors import ComputeError, ConfigError, ExecutorCrashed, LocalProtocolError
 from sparkle_worker.executor import Executor
 from sparkle_worker.kernels.registry import KERNELS

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from sparkle_protocol.errors import ConfigError
 
 from sparkle_p2p.config import NodeConfig, load_config
+from sparkle_protocol.errors import ConfigError
 
 PEER = "12D3KooWGRUf7wkzqgZFN1r5ZfUqcjdnzDgWqTCxbK2nBN1NqBd5"
 ADDRESS = f"/ip4/192.0.2.1/tcp/4001/p2p/{PEER}"

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sparkle_protocol.errors import ConfigError, HomeInUse, NodeNotRunning
 
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.runtime.locate import find_node, home_path, is_locked
+from sparkle_protocol.errors import ConfigError, HomeInUse, NodeNotRunning
 
 HOLD = (
     "import sys; from sparkle_p2p.home import HomeDir\n"

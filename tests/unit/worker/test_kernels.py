@@ -6,6 +6,7 @@ from math import isqrt
 
 import pytest
 from PIL import Image
+
 from sparkle_protocol.errors import ConfigError, VerificationError
 from sparkle_worker.kernels import collatz as collatz_module
 from sparkle_worker.kernels.collatz import chain_steps

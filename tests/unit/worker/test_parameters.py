@@ -2,6 +2,7 @@
 
 import msgpack
 import pytest
+
 from sparkle_protocol.errors import ConfigError, NotFound
 from sparkle_worker.kernels.registry import KERNELS, get_kernel
 

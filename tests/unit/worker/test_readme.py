@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from sparkle_worker.kernels.registry import KERNELS
 
 README = (Path(__file__).parents[3] / "worker" / "README.md").read_text(encoding="utf-8")

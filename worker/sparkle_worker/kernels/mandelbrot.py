@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparkle_protocol.errors import ConfigError, VerificationError
-
 from sparkle_worker.kernels.base import Combined, Cost, Params, Progress
 from sparkle_worker.kernels.mandelbrot_png import png
 from sparkle_worker.kernels.parameters import check_names, decimal_text, whole_number

@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparkle_protocol.errors import VerificationError
-
 from sparkle_worker.kernels.base import Combined, Cost, Params, Progress
 from sparkle_worker.kernels.parameters import check_names, whole_number
 from sparkle_worker.kernels.splitting import UNIT_LIMIT, check_unit, cut, sensible_units

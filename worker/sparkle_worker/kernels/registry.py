@@ -5,7 +5,6 @@ from difflib import get_close_matches
 from types import MappingProxyType
 
 from sparkle_protocol.errors import NotFound
-
 from sparkle_worker.kernels.base import Kernel
 from sparkle_worker.kernels.collatz import Collatz
 from sparkle_worker.kernels.mandelbrot import Mandelbrot

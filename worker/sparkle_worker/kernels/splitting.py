@@ -1,7 +1,6 @@
 """Cuts a range of work into units that cover it exactly once."""
 
 from sparkle_protocol.errors import ConfigError
-
 from sparkle_worker.kernels.parameters import show
 
 UNIT_LIMIT = 2**20  # units of one job, a limit of the job format
