@@ -146,8 +146,8 @@ class Board(Container):
             section.fit(heights[section.section])
         entries = shown.view.log if shown.view else ()
         width = geometry.inner(geometry.width)
-        wrapped = heights["log"] - geometry.chrome >= _LOG_WRAPS_FROM
-        self._log.show((entries, width, wrapped), lambda: rows.log(entries, width, wrapped=wrapped))
+        wrapped = focus == "log" or heights["log"] - geometry.chrome >= _LOG_WRAPS_FROM
+        self._log.text.show((entries, width, wrapped), lambda: rows.log(entries, width, wrapped=wrapped))
 
     def _fill(
         self, section: Section, shown: Shown, width: int, draw: Callable[[Shown, int], list[Line]], empty: str
@@ -157,7 +157,7 @@ class Board(Container):
         def lines() -> list[Line]:
             return draw(shown, width) or [((row, status.MUTED),) for row in fmt.wrap(empty, width)]
 
-        return section.show((shown, width, empty), lines)
+        return len(section.text.show((shown, width, empty), lines))
 
     def _name_sections(self, shown: Shown, geometry: Geometry) -> None:
         view = shown.view
