@@ -262,9 +262,7 @@ class FactCodec:
 
     def seal(self, signer: Signer, payload: Payload) -> Fact:
         """State ``payload`` as ``signer``."""
-        body = encode(
-            _Body(FACT_VERSION, KINDS[type(payload)], self.network, signer.public_key, encode(payload))
-        )
+        body = encode(_Body(FACT_VERSION, KINDS[type(payload)], self.network, signer.public_key, encode(payload)))
         limit = MAX_SPEC_BYTES if isinstance(payload, JobSpec) else MAX_FACT_BYTES
         if len(body) > limit:
             raise LocalProtocolError(f"a {type(payload).__name__} of {len(body)} bytes exceeds {limit}")

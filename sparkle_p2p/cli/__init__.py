@@ -1,0 +1,1 @@
+"""The commands ``sparkle`` and ``sparkle-node``. Each loads only what it needs."""

@@ -6,21 +6,24 @@ faults on demand). One conformance suite holds for both (``tests/e2e/overlay``).
 Rules that every implementation keeps:
 
 - All methods are called on one asyncio loop, and all callbacks run on it.
-- Every wait ends: by its ``timeout_s``, or with ``OverlayDown`` once the overlay has stopped or its thread died.
-- Payloads are opaque bytes of at most ``MAX_REQUEST_BYTES`` / ``MAX_GOSSIP_BYTES``; a larger one from us is a
-  ``LocalProtocolError``, from a peer a violation.
-- A handler that raises ``RemoteProtocolError`` gets that recorded as a violation of the peer and the peer gets an
-  error reply; any other exception is logged, answered by an error reply and hurts nobody else.
+- Every wait ends: by its ``timeout_s``, or with ``OverlayDown`` once the overlay has stopped or its thread
+  died.
+- Payloads are opaque bytes of at most ``MAX_REQUEST_BYTES`` / ``MAX_GOSSIP_BYTES``; a larger one from us is
+  a ``LocalProtocolError``, from a peer a violation. Routing keys have 2 to ``MAX_KEY_BYTES`` bytes.
+- A handler that raises ``RemoteProtocolError`` gets that recorded as a violation of the peer and the peer
+  gets an error reply; any other exception is logged, answered by an error reply and hurts nobody else.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from sparkle_protocol.errors import LocalProtocolError
 from sparkle_protocol.ids import PeerId
 
 MAX_REQUEST_BYTES = 1 << 20
 MAX_GOSSIP_BYTES = 16 << 10
+MAX_KEY_BYTES = 50  # what other libp2p implementations accept in a lookup
 MAX_PENDING_PER_PEER = 64  # further requests fail at once: a slow peer must not pile up our memory
 
 
@@ -122,6 +125,28 @@ class Overlay(Protocol):
     async def connect_peer(self, peer: PeerId, *, timeout_s: float = 10.0) -> None:
         """Connect to a peer by its id, with addresses known from routing. Raises PeerUnreachable."""
         ...
+
+
+def check_request(payload: bytes) -> None:
+    """Return when a request of ours keeps to the size limit, else raise LocalProtocolError."""
+    if len(payload) > MAX_REQUEST_BYTES:
+        raise LocalProtocolError(
+            f"{len(payload)} bytes are too many for a request; the limit is {MAX_REQUEST_BYTES}"
+        )
+
+
+def check_gossip(payload: bytes) -> None:
+    """Return when a message of ours keeps to the size limit, else raise LocalProtocolError."""
+    if len(payload) > MAX_GOSSIP_BYTES:
+        raise LocalProtocolError(
+            f"{len(payload)} bytes are too many to gossip; the limit is {MAX_GOSSIP_BYTES}"
+        )
+
+
+def check_key(key: bytes) -> None:
+    """Return when a routing key of ours has a legal length, else raise LocalProtocolError."""
+    if not 2 <= len(key) <= MAX_KEY_BYTES:
+        raise LocalProtocolError(f"a routing key has 2 to {MAX_KEY_BYTES} bytes, this one {len(key)}")
 
 
 def sort_addresses(addresses: Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""The node's HTTP side: a JSON API for clients on this machine."""

@@ -3,7 +3,7 @@
 A kernel's description must be importable without NumPy: nodes that only submit or keep work never load it.
 ``compute`` runs in the executor process only and may import NumPy inside the function.
 
-Results travel as canonical bytes (``encode_result``), because results of the exact class are compared by hash.
+Results travel as canonical bytes, because results of the exact class are compared by hash.
 """
 
 from collections.abc import Callable, Mapping, Sequence

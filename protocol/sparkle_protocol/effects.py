@@ -1,0 +1,274 @@
+"""What the cores ask of their shell, and what the shell tells them.
+
+A core is ``handle(event, now_ns) -> tuple[Effect, ...]`` plus ``next_deadline() -> int | None``. ``now_ns`` is a
+monotonic clock that only moves forward. The shell performs effects in their order; what stands after a ``Persist``
+waits until that is durable. Whatever answers an effect comes back as an event with the effect's ``tag``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sparkle_protocol import messages
+from sparkle_protocol.facts import Fact, JobSpec
+from sparkle_protocol.ids import JobId, PeerId, ResultHash
+
+Value = str | int | float | bool | None
+
+# --- effects ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFact:
+    """Keep a fact."""
+
+    fact: Fact
+
+
+@dataclass(frozen=True, slots=True)
+class StoreResult:
+    """Keep a unit's result bytes; they are found again by job and hash."""
+
+    job: JobId
+    result_hash: ResultHash
+    result: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCommit:
+    """Keep what a worker must not lose between commit and reveal."""
+
+    job: JobId
+    unit: int
+    epoch: int
+    nonce: bytes
+    result: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DropCommits:
+    """The job needs none of our commits any more."""
+
+    job: JobId
+
+
+Record = StoreFact | StoreResult | StoreCommit | DropCommits
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Make records durable before any later effect of the same batch."""
+
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer the request that came with ``token``."""
+
+    token: int
+    message: messages.Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a request; its reply (or failure) comes back with ``tag``."""
+
+    tag: int
+    peer: PeerId
+    message: messages.Request
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Gossip a payload."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Provide:
+    """Announce in the routing layer that we provide ``key``."""
+
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FindProviders:
+    """Look for providers of ``key`` and connect to them."""
+
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Run a unit in the executor."""
+
+    job: JobId
+    unit: int
+    epoch: int
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StopCompute:
+    """Drop a running unit."""
+
+    job: JobId
+    unit: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Connect to an address; ``tag`` names the attempt."""
+
+    tag: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    """Close the connection to a peer."""
+
+    peer: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RememberPeer:
+    """Keep a peer's addresses for the next start."""
+
+    peer: PeerId
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Record that a peer broke a rule."""
+
+    peer: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Something a person or a client may want to know. ``event`` is a stable name."""
+
+    event: str
+    fields: Mapping[str, Value] = field(default_factory=dict)
+
+
+Effect = (
+    Persist | Reply | Send | Publish | Provide | FindProviders | Compute | StopCompute | Dial | Hangup
+    | RememberPeer | Violation | Notify
+)  # fmt: skip
+Effects = tuple[Effect, ...]
+
+# --- events -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A deadline has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """A peer (or this node itself) asks; answer with ``Reply(token, …)`` in the same batch."""
+
+    token: int
+    peer: PeerId
+    message: messages.Request
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """The answer to a ``Send``."""
+
+    tag: int
+    peer: PeerId
+    message: messages.Reply
+
+
+@dataclass(frozen=True, slots=True)
+class SendFailed:
+    """A ``Send`` got no answer."""
+
+    tag: int
+    peer: PeerId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """A peer is connected."""
+
+    peer: PeerId
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    """A peer's connection is gone."""
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class Gossiped:
+    """A gossip message arrived."""
+
+    topic: str
+    author: PeerId
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """An address of some peer was learnt."""
+
+    address: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """A ``Dial`` ended; ``peer`` is None when it failed."""
+
+    tag: int
+    address: str
+    peer: PeerId | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """The executor finished a unit."""
+
+    job: JobId
+    unit: int
+    epoch: int
+    result: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeFailed:
+    """The executor could not finish a unit. ``blame`` tells whether the unit or this machine is at fault."""
+
+    job: JobId
+    unit: int
+    epoch: int
+    code: str
+    text: str
+    blame: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeProgress:
+    """A running unit is this far (0..1)."""
+
+    job: JobId
+    unit: int
+    epoch: int
+    progress: float

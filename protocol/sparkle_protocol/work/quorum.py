@@ -1,0 +1,40 @@
+"""When results agree well enough: first-to-m voting among distinct workers.
+
+A result is accepted once ``quorum`` distinct workers gave it and no other result has as many. Until then further
+replicas are wanted, one at a time beyond a disagreement (Sarmenta 2001: with f wrong workers out of all, m = 2
+accepts a wrong result with 3f² − 2f³). A result computed by a trusted peer, which for its own jobs is the
+submitter's node, decides alone.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+
+from sparkle_protocol.facts import Policy
+from sparkle_protocol.ids import PeerId, ResultHash
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """``accepted`` is the agreed result, if any; ``wanted`` how many distinct votes are needed in all so far."""
+
+    accepted: ResultHash | None
+    wanted: int
+    dead: bool = False  # max_replicas voted without agreement
+
+
+def decide(policy: Policy, votes: Mapping[PeerId, ResultHash], trusted: Set[PeerId]) -> Decision:
+    """What these votes mean under ``policy``."""
+    for peer in sorted(trusted & votes.keys()):
+        return Decision(votes[peer], len(votes))
+    if not votes:
+        return Decision(None, policy.quorum)
+    ranked = sorted(Counter(votes.values()).items(), key=lambda item: (-item[1], item[0]))
+    leader, count = ranked[0]
+    runner_up = ranked[1][1] if len(ranked) > 1 else 0
+    if count >= policy.quorum and count > runner_up:
+        return Decision(leader, len(votes))
+    wanted = len(votes) + max(policy.quorum, runner_up + 1) - count
+    if wanted > policy.max_replicas:
+        return Decision(None, len(votes), dead=True)
+    return Decision(None, wanted)

@@ -1,0 +1,127 @@
+"""The arguments of ``sparkle``. Commands themselves are imported when one is run."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from sparkle_p2p import __version__
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers wrong usage with one sentence instead of a page."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where help is; exit code 2."""
+        sys.stderr.write(f"{self.prog}: {message}; '{self.prog} --help' shows the usage\n")
+        raise SystemExit(2)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The parsed command line; ``command`` in it is what to call with it."""
+    parser = _build()
+    if not arguments:
+        parser.print_help()
+        raise SystemExit(0)
+    return parser.parse_args(arguments)
+
+
+def add_home(parser: argparse.ArgumentParser) -> None:
+    """The ``--home`` that every command has."""
+    parser.add_argument("--home", metavar="DIR", help="the node's directory (default: SPARKLE_HOME or ~/.sparkle)")
+
+
+def _build() -> Parser:
+    parser = Parser(prog="sparkle", description="Use the Sparkle node that runs on this computer.")
+    parser.add_argument("--version", action="version", version=f"sparkle {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, where: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        add_home(command)
+        command.add_argument("--json", action="store_true", help="print JSON on standard output")
+        command.set_defaults(command=_lazily(where))
+        return command
+
+    _add_demo(add("demo", "demo:demo", "start local peers, run real jobs on them, catch a liar"))
+    add("status", "show:status", "show what this node does and why")
+    add("peers", "show:peers", "show the connected peers")
+    add("kernels", "show:kernels", "show the kernels this node knows")
+    _add_submit(add("submit", "work:submit", "submit a job"))
+    add("jobs", "show:jobs", "list the jobs of this node, newest first")
+    _add_job(add("job", "show:job", "show one job"))
+    result = add("result", "work:result", "fetch the result of a finished job")
+    _add_job(result)
+    result.add_argument("-o", "--output", metavar="FILE", help="write it there; '-' is standard output")
+    _add_job(add("wait", "work:wait", "wait for a job and show its progress"))
+    _add_job(add("cancel", "work:cancel", "cancel a job"))
+    why = add("why", "show:why", "explain the node's state, or a job, unit or peer")
+    why.add_argument("subject", nargs="?", help="a job ID, a unit as ID/INDEX, or a peer id")
+    add("pause", "show:pause", "stop computing at once")
+    add("resume", "show:resume", "compute again")
+    return parser
+
+
+def _add_job(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", metavar="ID", help="the job's id; its first characters are enough")
+
+
+def _add_submit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kernel", metavar="KERNEL", help="what to compute; 'sparkle kernels' lists them")
+    parser.add_argument(
+        "-p", "--param", metavar="NAME=VALUE", action="append", default=[], help="a parameter of the kernel"
+    )
+    parser.add_argument("--units", metavar="N", type=whole_number(1, 2**20), help="pieces to cut the job into")
+    parser.add_argument(
+        "--verify",
+        choices=("fast", "final", "critical"),
+        default="final",
+        help="how sure to be: first result, two agreeing peers (default), three",
+    )
+    parser.add_argument("--wait", action="store_true", help="wait for the result and show progress")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="write the result there; '-' is standard output (with --wait)"
+    )
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--peers", metavar="N", type=whole_number(2, 32), default=5, help="local peers (default 5)")
+    parser.add_argument(
+        "--cheaters", metavar="N", type=whole_number(0, 31), default=1, help="of them, liars (default 1)"
+    )
+    parser.add_argument("--out", metavar="DIR", default=".", help="where mandelbrot.png goes (default: here)")
+    parser.add_argument(
+        "--stop", metavar="N", type=whole_number(2, 10**12), default=10**9, help="count primes up to N (1e9)"
+    )
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """An argument type: a whole number in a range, also written as 1e9 or 1_000."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            try:
+                number = float(text)
+                value = int(number)
+            except (ValueError, OverflowError):
+                raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+            if value != number:
+                raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
+        return value
+
+    return convert
+
+
+def _lazily(where: str) -> Callable[[argparse.Namespace], int]:
+    module, _, function = where.partition(":")
+
+    def run(arguments: argparse.Namespace) -> int:
+        command: Any = getattr(importlib.import_module(f"sparkle_p2p.cli.{module}"), function)
+        return int(command(arguments))
+
+    return run

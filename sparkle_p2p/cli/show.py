@@ -1,0 +1,199 @@
+"""Commands that look: status, peers, kernels, jobs, job, why; and the two switches pause and resume."""
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from sparkle_p2p.api.client import LocalClient
+from sparkle_p2p.cli import output
+from sparkle_p2p.runtime.locate import home_path
+
+
+def client_of(arguments: argparse.Namespace) -> LocalClient:
+    """The client of the node that the command line means."""
+    return LocalClient(home_path(arguments.home, os.environ))
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """This node: state with reason, network, work, load."""
+    document = client_of(arguments).status()
+    if arguments.json:
+        output.print_json(document)
+    else:
+        _print_status(document)
+    return 0
+
+
+def _print_status(document: dict[str, Any]) -> None:
+    state = output.paint_state(document["state"], enabled=output.wants_colour(sys.stdout))
+    print(f"{state}: {output.clean(document['reason']['sentence'])}")
+    peers = output.many(document["peers"], "peer")
+    done, accepted = document["units_done"], document["units_verified"]
+    rows = [
+        ("peer id", document["peer_id"]),
+        ("network", f"{document['net']}: {document['network']}, {peers}"),
+        ("units", f"{document['units_running']} running, {done} computed, {accepted} accepted"),
+        ("credit", f"{document['credit_micro'] / 1e6:.6f}"),
+        ("load", f"{document['cpu_percent']:.1f} % CPU, {output.size(document['pss_bytes'])} memory"),
+        ("up", output.duration(document["uptime_s"])),
+        *(("address", address) for address in document["addresses"]),
+        ("api", document["api"] or "–"),
+    ]
+    for name, value in rows:
+        print(f"  {name:8} {output.clean(value)}")
+
+
+def peers(arguments: argparse.Namespace) -> int:
+    """Connected peers with latency and what their work was worth."""
+    rows = client_of(arguments).peers()
+    if arguments.json:
+        output.print_json(rows)
+        return 0
+    if not rows:
+        print("no peers are connected; start another node with --bootstrap and an address of this one")
+        return 0
+    output.print_table(
+        ("PEER", "ADDRESS", "WAY", "LATENCY", "CONNECTED", "ACCEPTED", "REJECTED", "STANDING"),
+        [
+            (
+                output.short_peer(row["peer_id"]),
+                row["addresses"][0] if row["addresses"] else "–",
+                row["direction"],
+                "–" if row["latency_ms"] is None else f"{row['latency_ms']:.1f} ms",
+                output.duration(row["connected_s"]),
+                row["units_accepted"],
+                row["units_rejected"],
+                row["standing"],
+            )
+            for row in rows
+        ],
+        right=(3, 5, 6),
+    )
+    return 0
+
+
+def kernels(arguments: argparse.Namespace) -> int:
+    """Kernels with parameters, cost and verification class."""
+    rows = client_of(arguments).kernels()
+    if arguments.json:
+        output.print_json(rows)
+        return 0
+    colour = output.wants_colour(sys.stdout)
+    for position, row in enumerate(rows):
+        if position:
+            print()
+        name = output.paint(f"{row['name']}@{row['version']}", "bold", enabled=colour)
+        print(f"{name}  {output.clean(row['summary'])}")
+        width = max((len(parameter) for parameter in row["params"]), default=0)
+        for parameter, meaning in row["params"].items():
+            print(f"  {parameter:{width}}  {output.clean(meaning)}")
+        print(f"  verification: {row['verification']}; cost: {output.clean(row['cost'])}")
+        print(f"  {output.paint(output.clean(row['example']), 'dim', enabled=colour)}")
+    return 0
+
+
+def jobs(arguments: argparse.Namespace) -> int:
+    """The jobs of this node, newest first."""
+    rows = client_of(arguments).jobs()
+    if arguments.json:
+        output.print_json(rows)
+        return 0
+    if not rows:
+        print("no jobs yet; 'sparkle kernels' shows what can be submitted")
+        return 0
+    output.print_table(
+        ("JOB", "KERNEL", "STATE", "UNITS", "REJECTED", "PEERS", "AGE", "LEFT"),
+        [
+            (
+                output.short_job(row["job"]),
+                row["kernel"],
+                row["state"],
+                f"{row['units']['final']}/{row['units']['total']}",
+                row["rejected"],
+                len(row["workers"]),
+                output.duration(row["age_s"]),
+                output.duration(row["eta_s"]) if row["state"] in ("queued", "running") else "",
+            )
+            for row in rows
+        ],
+        right=(3, 4, 5),
+    )
+    return 0
+
+
+def job(arguments: argparse.Namespace) -> int:
+    """One job in full."""
+    document = client_of(arguments).job(arguments.job)
+    if arguments.json:
+        output.print_json(document)
+    else:
+        _print_job(document)
+    return 0
+
+
+def _print_job(document: dict[str, Any]) -> None:
+    state = output.paint_state(document["state"], enabled=output.wants_colour(sys.stdout))
+    units = document["units"]
+    counts = ", ".join(f"{units[name]} {name}" for name in units if name != "total" and units[name])
+    parameters = " ".join(f"{name}={value}" for name, value in document["params"].items())
+    print(f"{document['job']}: {state}")
+    rows = [
+        ("kernel", f"{document['kernel']} {parameters}"),
+        ("verify", document["verify"]),
+        ("units", f"{units['total']}: {counts}"),
+        ("work", f"{output.many(document['replicas'], 'execution')}, {document['rejected']} rejected"),
+        ("age", output.duration(document["age_s"])),
+    ]
+    if document["eta_s"] is not None and document["state"] in ("queued", "running"):
+        rows.append(("left", output.duration(document["eta_s"])))
+    for peer, count in sorted(document["workers"].items(), key=lambda pair: (-pair[1], pair[0])):
+        rows.append(("peer", f"{peer}  {output.many(count, 'unit')} accepted"))
+    for rejection in document["rejections"]:
+        sentence = rejection["reason"]["sentence"]
+        rows.append(("rejected", f"unit {rejection['unit']} of {rejection['worker']}: {sentence}"))
+    if document["error"]:
+        rows.append(("error", document["error"]))
+    if document["state"] == "done":
+        rows.append(("result", result_text(document["result"])))
+    for name, value in rows:
+        print(f"  {name:8} {output.clean(value)}")
+
+
+def result_text(value: Any) -> str:
+    """A result on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {content}" for name, content in value.items())
+    return str(value)
+
+
+def why(arguments: argparse.Namespace) -> int:
+    """The reason with its numbers."""
+    document = client_of(arguments).why(arguments.subject)
+    if arguments.json:
+        output.print_json(document)
+        return 0
+    for indent, reason in [("", document["headline"]), *(("  ", detail) for detail in document["details"])]:
+        print(f"{indent}{output.clean(reason['sentence'])}")
+        if reason["numbers"]:
+            text = f"{indent}  {output.numbers(reason['numbers'])}"
+            print(output.paint(text, "dim", enabled=output.wants_colour(sys.stdout)))
+    return 0
+
+
+def pause(arguments: argparse.Namespace) -> int:
+    """Stop computing at once."""
+    return _switch(arguments, client_of(arguments).pause())
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """Compute again."""
+    return _switch(arguments, client_of(arguments).resume())
+
+
+def _switch(arguments: argparse.Namespace, document: dict[str, Any]) -> int:
+    if arguments.json:
+        output.print_json(document)
+    else:
+        print(f"{document['state']}: {output.clean(document['reason']['sentence'])}")
+    return 0

@@ -1,0 +1,163 @@
+"""Commands that make and end work: submit, wait, result, cancel."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from sparkle_protocol.errors import ConfigError
+
+from sparkle_p2p.api.client import LocalClient
+from sparkle_p2p.cli import output
+from sparkle_p2p.cli.main import INTERRUPTED
+from sparkle_p2p.cli.progress import ProgressLine, follow
+from sparkle_p2p.cli.show import client_of, result_text
+
+
+def submit(arguments: argparse.Namespace) -> int:
+    """Submit a job; with ``--wait`` follow it to its result."""
+    params = parse_params(arguments.param)
+    if arguments.output and not arguments.wait:
+        raise ConfigError("-o needs --wait; without it, 'sparkle result ID -o FILE' fetches the result later")
+    check_writable(arguments.output)
+    client = client_of(arguments)
+    job = client.submit(arguments.kernel, params, arguments.units, arguments.verify)
+    if not arguments.wait:
+        if arguments.json:
+            output.print_json({"job": job})
+        else:
+            print(job)
+            _tell(f"follow it with 'sparkle wait {output.short_job(job)}'")
+        return 0
+    if not arguments.json:
+        _tell(f"job {output.short_job(job)}")
+    return _follow(client, job, arguments)
+
+
+def wait(arguments: argparse.Namespace) -> int:
+    """Wait until a job has ended."""
+    arguments.output = None
+    client = client_of(arguments)
+    return _follow(client, client.job(arguments.job)["job"], arguments)
+
+
+def _follow(client: LocalClient, job: str, arguments: argparse.Namespace) -> int:
+    short = output.short_job(job)
+    try:
+        document = follow(client, job, ProgressLine())
+    except KeyboardInterrupt:
+        _tell(f"the job goes on; 'sparkle wait {short}' follows it, 'sparkle cancel {short}' ends it")
+        return INTERRUPTED
+    if document["state"] != "done":
+        if arguments.json:
+            output.print_json(document)
+        _tell(f"sparkle: job {short} {_ending(document)}; 'sparkle why {short}' explains it")
+        return 1
+    if arguments.output:
+        _save(client.result(job), arguments.output)
+    if arguments.json and arguments.output != "-":
+        output.print_json(document)
+    elif not arguments.output:
+        print(output.clean(result_text(document["result"])))
+    return 0
+
+
+def _ending(document: dict[str, Any]) -> str:
+    if document["state"] == "cancelled":
+        return "was cancelled"
+    return f"failed: {output.clean(document['error'] or 'no reason is known')}"
+
+
+def result(arguments: argparse.Namespace) -> int:
+    """Fetch a result, into a file or onto stdout."""
+    check_writable(arguments.output)
+    document = client_of(arguments).result(arguments.job)
+    if arguments.output:
+        _save(document, arguments.output)
+    if arguments.output == "-":
+        return 0
+    if arguments.json:
+        data = document.pop("data")
+        output.print_json({**document, "size_bytes": len(data), "file": arguments.output})
+    elif not arguments.output:
+        print(output.clean(result_text(document["value"])))
+        if document["data"]:
+            kind, short = document["media_type"], output.short_job(document["job"])
+            ending = kind.rpartition("/")[2]
+            _tell(f"there is also a file ({kind}); 'sparkle result {short} -o result.{ending}' writes it")
+    return 0
+
+
+def cancel(arguments: argparse.Namespace) -> int:
+    """Cancel a job; one that has ended stays as it is."""
+    document = client_of(arguments).cancel(arguments.job)
+    if arguments.json:
+        output.print_json(document)
+    else:
+        print(f"{output.short_job(document['job'])}: {document['state']}")
+    return 0
+
+
+def parse_params(texts: list[str]) -> dict[str, str]:
+    """Parameters from ``name=value`` texts; their types are the kernel's business.
+
+    Raises:
+        ConfigError: one is malformed or given twice.
+    """
+    params: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise ConfigError(f"'-p {text}' is no parameter; write it as -p name=value")
+        if name in params:
+            raise ConfigError(f"the parameter '{name}' is given twice")
+        params[name] = value.strip()
+    return params
+
+
+def check_writable(target: str | None) -> None:
+    """Return if a file can be written there: better known before a long job than after it.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not target or target == "-":
+        return
+    path = Path(target)
+    if path.is_dir():
+        raise ConfigError(f"{target} is a directory; name a file in it")
+    if not path.parent.is_dir():
+        raise ConfigError(f"the directory {path.parent} does not exist; make it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"{target} may not be written; choose another file")
+
+
+def _save(document: dict[str, Any], target: str) -> None:
+    content: bytes = document["data"]
+    if not content:
+        content = (json.dumps(document["value"], ensure_ascii=False) + "\n").encode()
+    if target == "-":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        return
+    write_file(Path(target), content)
+    _tell(f"wrote {target} ({output.size(len(content))})")
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a whole file.
+
+    Raises:
+        ConfigError: the system refused.
+    """
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(text + "\n")

@@ -1,0 +1,242 @@
+"""What a node must not lose, in one SQLite database (``node.db``, WAL, synchronous=FULL).
+
+``write`` returns when the records are on disk. Calls that arrive while a commit is under way share the next one
+(group commit), so a flush costs a node the same whether one unit or a hundred wait for it. One thread owns the
+connection. A database from a newer version is refused, never changed.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from sparkle_protocol.effects import DropCommits, Record, StoreCommit, StoreFact, StoreResult
+from sparkle_protocol.errors import ConfigError, SparkleError
+from sparkle_protocol.ids import JobId, PeerId, ResultHash
+
+log = logging.getLogger("sparkle.store")
+
+SCHEMA_VERSION = 1
+MAX_PENDING_RECORDS = 100_000  # beyond that writers wait: the disk is slower than the network
+SCHEMA = """
+CREATE TABLE facts   (id BLOB PRIMARY KEY, job BLOB NOT NULL, raw BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX facts_by_job ON facts (job);
+CREATE TABLE results (job BLOB NOT NULL, hash BLOB NOT NULL, result BLOB NOT NULL, PRIMARY KEY (job, hash))
+    WITHOUT ROWID;
+CREATE TABLE commits (job BLOB NOT NULL, unit INTEGER NOT NULL, epoch INTEGER NOT NULL, nonce BLOB NOT NULL,
+    result BLOB NOT NULL, PRIMARY KEY (job, unit, epoch)) WITHOUT ROWID;
+CREATE TABLE peers   (peer TEXT PRIMARY KEY, addresses TEXT NOT NULL, seen_s INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE totals  (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+MAX_PEERS_KEPT = 256
+
+T = TypeVar("T")
+
+
+class StoreError(SparkleError):
+    """The database could not be read or written."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    records: list[Record] = field(default_factory=list)
+    waiters: list[asyncio.Future[None]] = field(default_factory=list)
+
+
+class Store:
+    """The node's database. Open it before use; every method may raise StoreError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sparkle-store")
+        self._db: sqlite3.Connection | None = None
+        self._next = _Batch()
+        self._flushing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Open or create the database.
+
+        Raises:
+            ConfigError: it is damaged, unreadable or from a newer version.
+        """
+        try:
+            self._db = await self._call(self._open)
+        except sqlite3.Error as error:
+            raise ConfigError(
+                f"{self.path} cannot be used ({error}); restore it, or move it away to start without its history"
+            ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        try:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION:
+                raise ConfigError(
+                    f"{self.path} was written by a newer Sparkle (format {version}, here {SCHEMA_VERSION}); "
+                    "update Sparkle or use another --home"
+                )
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            if version == 0:
+                db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    async def close(self) -> None:
+        """Write what is pending and close; idempotent."""
+        if self._flushing is not None:
+            await self._flushing
+        db, self._db = self._db, None
+        if db is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, db.close)
+        self._thread.shutdown(wait=False)
+
+    # --- writing ------------------------------------------------------------------------------------------
+
+    async def write(self, records: Sequence[Record]) -> None:
+        """Make records durable."""
+        while len(self._next.records) > MAX_PENDING_RECORDS and self._flushing is not None:
+            await asyncio.wait([self._flushing])
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._next.records.extend(records)
+        self._next.waiters.append(done)
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush())
+        await done
+
+    async def _flush(self) -> None:
+        try:
+            while self._next.waiters:
+                batch, self._next = self._next, _Batch()
+                try:
+                    await self._call(partial(_write, self._connection(), batch.records))
+                except (sqlite3.Error, StoreError) as error:
+                    log.error("writing %s failed: %s", self.path, error)
+                    failure = StoreError(f"{self.path} could not be written ({error}); free space or check the disk")
+                    for waiter in batch.waiters:
+                        if not waiter.done():
+                            waiter.set_exception(failure)
+                else:
+                    for waiter in batch.waiters:
+                        if not waiter.done():
+                            waiter.set_result(None)
+        finally:
+            self._flushing = None
+
+    async def remember_peer(self, peer: PeerId, addresses: Sequence[str], now_s: int) -> None:
+        """Keep where a peer was reached; the oldest beyond a bound are forgotten."""
+
+        def work(db: sqlite3.Connection) -> None:
+            row = (peer, "\n".join(addresses), now_s)
+            db.execute("INSERT OR REPLACE INTO peers VALUES (?, ?, ?)", row)
+            db.execute(
+                "DELETE FROM peers WHERE peer NOT IN (SELECT peer FROM peers ORDER BY seen_s DESC LIMIT ?)",
+                (MAX_PEERS_KEPT,),
+            )
+
+        await self._run(work)
+
+    async def save_totals(self, totals: dict[str, int]) -> None:
+        """Keep running totals (units done and the like)."""
+        await self._run(
+            lambda db: db.executemany("INSERT OR REPLACE INTO totals VALUES (?, ?)", list(totals.items()))
+        )
+
+    async def forget_jobs(self, jobs: Sequence[JobId]) -> None:
+        """Remove everything about jobs that concern this node no longer."""
+
+        def work(db: sqlite3.Connection) -> None:
+            for table in ("facts", "results", "commits"):
+                db.executemany(f"DELETE FROM {table} WHERE job = ?", [(job,) for job in jobs])  # noqa: S608
+
+        await self._run(work)
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    async def facts(self) -> list[bytes]:
+        """All facts, as signed."""
+        return await self._run(lambda db: [row[0] for row in db.execute("SELECT raw FROM facts")])
+
+    async def commits(self) -> list[StoreCommit]:
+        """Commits of ours that are not settled."""
+        return await self._run(
+            lambda db: [
+                StoreCommit(JobId(job), unit, epoch, nonce, result)
+                for job, unit, epoch, nonce, result in db.execute(
+                    "SELECT job, unit, epoch, nonce, result FROM commits"
+                )
+            ]
+        )
+
+    async def results(self, job: JobId, hashes: Sequence[ResultHash]) -> list[bytes]:
+        """Result bytes by hash, in order. Raises StoreError when one is missing."""
+
+        def work(db: sqlite3.Connection) -> list[bytes]:
+            found = []
+            for name in hashes:
+                row = db.execute("SELECT result FROM results WHERE job = ? AND hash = ?", (job, name)).fetchone()
+                if row is None:
+                    raise StoreError(f"the result {name.hex()[:12]} of job {job.hex()[:12]} is not in {self.path}")
+                found.append(row[0])
+            return found
+
+        return await self._run(work)
+
+    async def peers(self) -> list[str]:
+        """Addresses of peers from earlier runs, the latest seen first."""
+        rows = await self._run(lambda db: db.execute("SELECT addresses FROM peers ORDER BY seen_s DESC").fetchall())
+        return [address for (text,) in rows for address in text.split("\n") if address]
+
+    async def totals(self) -> dict[str, int]:
+        """The totals kept by ``save_totals``."""
+        return await self._run(lambda db: dict(db.execute("SELECT name, value FROM totals").fetchall()))
+
+    # --- the thread ---------------------------------------------------------------------------------------
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise StoreError(f"{self.path} is closed")
+        return self._db
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        db = self._connection()
+        try:
+            return await self._call(lambda: work(db))
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path} failed ({error}); free space or check the disk") from error
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _write(db: sqlite3.Connection, records: Sequence[Record]) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for record in records:
+            _write_one(db, record)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _write_one(db: sqlite3.Connection, record: Record) -> None:
+    if isinstance(record, StoreFact):
+        fact = record.fact
+        db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?, ?)", (fact.id, fact.job, fact.raw))
+    elif isinstance(record, StoreResult):
+        row = (record.job, record.result_hash, record.result)
+        db.execute("INSERT OR IGNORE INTO results VALUES (?, ?, ?)", row)
+    elif isinstance(record, StoreCommit):
+        commit = (record.job, record.unit, record.epoch, record.nonce, record.result)
+        db.execute("INSERT OR REPLACE INTO commits VALUES (?, ?, ?, ?, ?)", commit)
+    elif isinstance(record, DropCommits):
+        db.execute("DELETE FROM commits WHERE job = ?", (record.job,))

@@ -1,0 +1,1 @@
+"""What of a node can be seen on this machine: its home directory's address, lock and running process."""

@@ -1,0 +1,241 @@
+"""A small world for the cores: several nodes on explicit time, with loss, delay, crashes and lies.
+
+No I/O and no threads: one heap of (time, sequence). It drives exactly the production cores.
+"""
+
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from sparkle_protocol import effects as fx
+from sparkle_protocol.facts import Deadlines, Fact, FactCodec, JobSpec, KeeperSet, Policy, Resources
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import JobId, PeerId
+from sparkle_protocol.messages import (
+    Offer,
+    Notice,
+    Refusal,
+    Reply,
+    decode_reply,
+    decode_request,
+    encode_message,
+)
+from sparkle_protocol.work.submitter import Submitter
+from sparkle_protocol.work.worker import WorkerAgent
+
+MS = 1_000_000
+SECOND = 1_000_000_000
+NET = "test"
+KERNEL = "square"
+Core = Submitter | WorkerAgent
+
+
+def spec(units: int, rng: Random, policy: Policy | None = None, total_s: int = 3600) -> JobSpec:
+    return JobSpec(
+        KERNEL, 1, {"n": 1}, units, "exact", policy or Policy(), Resources(), Deadlines(total_s=total_s),
+        b"\0" * 32, rng.randbytes(16), 0,
+    )  # fmt: skip
+
+
+def true_result(unit: int) -> bytes:
+    return (unit * unit).to_bytes(8, "big")
+
+
+@dataclass
+class Disk:
+    """What a node has made durable."""
+
+    facts: dict[bytes, Fact] = field(default_factory=dict)
+    results: dict[tuple[JobId, bytes], bytes] = field(default_factory=dict)
+    commits: dict[tuple[JobId, int, int], tuple[bytes, bytes]] = field(default_factory=dict)
+
+    def write(self, record: fx.Record) -> None:
+        if isinstance(record, fx.StoreFact):
+            self.facts[record.fact.id] = record.fact
+        elif isinstance(record, fx.StoreResult):
+            self.results[record.job, record.result_hash] = record.result
+        elif isinstance(record, fx.StoreCommit):
+            self.commits[record.job, record.unit, record.epoch] = (record.nonce, record.result)
+        elif isinstance(record, fx.DropCommits):
+            for key in [k for k in self.commits if k[0] == record.job]:
+                del self.commits[key]
+
+
+class WorldNode:
+    def __init__(self, world: "World", seed: int, *, works: bool, lie: Callable[[int], bool] | None) -> None:
+        self.world = world
+        self.identity = Identity.from_private_bytes(Random(seed).randbytes(32))
+        self.id: PeerId = self.identity.peer_id
+        self.codec = FactCodec(NET)
+        self.works = works
+        self.lie = lie
+        self.disk = Disk()
+        self.up = False
+        self.life = 0
+        self.seed = seed
+        self.violations: list[str] = []
+        self.events: list[fx.Notify] = []
+        self.acknowledged: list[tuple[PeerId, bytes]] = []
+
+    def start(self) -> None:
+        self.life += 1
+        self.up = True
+        rng = Random(self.seed * 1000 + self.life)
+        self.submitter = Submitter(self.identity, self.codec, rng, lambda spec, unit, result: None)
+        self.worker = WorkerAgent(self.identity, self.codec, rng, [f"{KERNEL}@1"] if self.works else [])
+        self.tokens: dict[int, Callable[[Reply], None]] = {}
+        self.token = 0
+        self.timer: int | None = None
+        now = self.world.now
+        specs = [f for f in self.disk.facts.values() if isinstance(f.payload, JobSpec)]
+        for one in specs:
+            own = [f for f in self.disk.facts.values() if f.job == one.job and f.id != one.id]
+            if one.author == self.id:
+                self.perform(self.submitter, self.submitter.restore(one, own, now))
+            else:
+                keepers = next((f for f in own if isinstance(f.payload, KeeperSet)), None)
+                commits = [(u, e, *v) for (j, u, e), v in self.disk.commits.items() if j == one.job]
+                if keepers is not None and commits:
+                    self.perform(self.worker, self.worker.restore(one, keepers, commits, now))
+        for other in self.world.nodes:
+            if other is not self and other.up:
+                self.world.link_up(self, other)
+        self.arm()
+
+    def crash(self) -> None:
+        self.up = False
+        for other in self.world.nodes:
+            if other is not self and other.up:
+                self.world.later(0.01, other, lambda o=other: o.handle(fx.PeerDown(self.id)))
+
+    def handle(self, event: object) -> None:
+        if not self.up:
+            return
+        for core in (self.submitter, self.worker):
+            self.tell(core, event)
+
+    def tell(self, core: Core, event: object) -> None:
+        if self.up:
+            self.perform(core, core.handle(event, self.world.now))
+            self.arm()
+
+    def arm(self) -> None:
+        times = [t for t in (self.submitter.next_deadline(), self.worker.next_deadline()) if t is not None]
+        if not times:
+            return
+        due = max(min(times), self.world.now)
+        if self.timer is None or due < self.timer or self.timer <= self.world.now:
+            self.timer = due
+            self.world.at(due, self, self.tick)
+
+    def tick(self) -> None:
+        self.timer = None
+        self.handle(fx.Tick())
+
+    def perform(self, core: Core, effects: fx.Effects) -> None:
+        for effect in effects:
+            if isinstance(effect, fx.Persist):
+                for record in effect.records:
+                    self.disk.write(record)
+            elif isinstance(effect, fx.Reply):
+                self.tokens.pop(effect.token)(effect.message)
+            elif isinstance(effect, fx.Send):
+                self.world.send(self, core, effect)
+            elif isinstance(effect, fx.Compute):
+                self.compute(effect)
+            elif isinstance(effect, fx.Violation):
+                self.violations.append(effect.reason)
+            elif isinstance(effect, fx.Notify):
+                self.events.append(effect)
+
+    def compute(self, effect: fx.Compute) -> None:
+        result = true_result(effect.unit)
+        if self.lie is not None and self.lie(effect.unit):
+            result = bytes([1 + self.seed % 200]) + result[1:]  # liars do not agree with each other
+        done = fx.Computed(effect.job, effect.unit, effect.epoch, result)
+        self.world.later(self.world.rng.uniform(0.5, 1.5), self, lambda: self.handle(done))
+
+    def ask(self, asker: PeerId, data: bytes, answer: Callable[[Reply], None]) -> None:
+        """Serve a request as the node shell does."""
+        self.token += 1
+        token = self.token
+        self.tokens[token] = answer
+        event = fx.Requested(token, asker, decode_request(data))
+        core = self.worker if isinstance(event.message, Offer | Notice) else self.submitter
+        self.tell(core, event)
+        if token in self.tokens:
+            self.tokens.pop(token)(Refusal("unserved", "nobody answered"))
+
+
+class World:
+    def __init__(self, seed: int, *, loss: float = 0.0, delay_s: float = 0.02) -> None:
+        self.rng = Random(seed)
+        self.now = 0
+        self.heap: list[tuple[int, int, WorldNode | None, int, Callable[[], None]]] = []
+        self.seq = itertools.count()
+        self.nodes: list[WorldNode] = []
+        self.loss = loss
+        self.delay_s = delay_s
+        self.seed = seed
+
+    def add(self, *, works: bool = True, lie: Callable[[int], bool] | None = None) -> WorldNode:
+        node = WorldNode(self, self.seed * 100 + len(self.nodes), works=works, lie=lie)
+        self.nodes.append(node)
+        node.start()
+        return node
+
+    def at(self, when: int, node: WorldNode | None, call: Callable[[], None]) -> None:
+        heapq.heappush(self.heap, (when, next(self.seq), node, node.life if node else 0, call))
+
+    def later(self, seconds: float, node: WorldNode | None, call: Callable[[], None]) -> None:
+        self.at(self.now + int(seconds * SECOND), node, call)
+
+    def link_up(self, a: WorldNode, b: WorldNode) -> None:
+        self.later(0.01, a, lambda: a.handle(fx.PeerUp(b.id, ())))
+        self.later(0.01, b, lambda: b.handle(fx.PeerUp(a.id, ())))
+
+    def send(self, sender: WorldNode, core: Core, effect: fx.Send) -> None:
+        target = next(n for n in self.nodes if n.id == effect.peer)
+        local = target is sender
+        data = encode_message(effect.message)
+
+        def fail() -> None:
+            sender.tell(core, fx.SendFailed(effect.tag, effect.peer, "lost"))
+
+        def answer(reply: Reply) -> None:
+            raw = encode_message(reply)
+            if not local and self.rng.random() < self.loss:
+                self.later(10.0, sender, fail)
+                return
+            self.later(
+                0 if local else self.rng.uniform(0, self.delay_s),
+                sender,
+                lambda: sender.tell(core, fx.Replied(effect.tag, effect.peer, decode_reply(raw))),
+            )
+
+        def arrive() -> None:
+            if target.up:
+                target.ask(sender.id, data, answer)
+            else:
+                self.later(0.01, sender, fail)
+
+        if not local and self.rng.random() < self.loss:
+            self.later(10.0, sender, fail)
+        else:
+            self.later(0 if local else self.rng.uniform(0, self.delay_s), None, arrive)
+
+    def run(self, until: Callable[[], bool], *, seconds: float = 3600.0, events: int = 500_000) -> bool:
+        """Run until the condition holds; False when time or events ran out first."""
+        end = self.now + int(seconds * SECOND)
+        for _ in range(events):
+            if until():
+                return True
+            if not self.heap or self.heap[0][0] > end:
+                return until()
+            when, _, node, life, call = heapq.heappop(self.heap)
+            self.now = max(self.now, when)
+            if node is None or (node.up and node.life == life):
+                call()
+        raise AssertionError(f"{events} events without an end at {self.now / SECOND:.1f} s: something spins")

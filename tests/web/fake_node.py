@@ -1,0 +1,176 @@
+"""A node without a network: the real home directory, API server and event queues over invented contents.
+
+Tests import it; run as a script it is a process that ``sparkle`` commands can talk to:
+``python fake_node.py HOME`` prints ``ready`` and lives until its standard input closes.
+"""
+
+import asyncio
+import dataclasses
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+from sparkle_protocol.errors import ConfigError, NotFound
+
+from sparkle_p2p.home import HomeDir
+from sparkle_p2p.view import (
+    Event,
+    Explanation,
+    JobResult,
+    JobView,
+    KernelView,
+    LogLine,
+    NodeView,
+    PeerView,
+    Reason,
+    Rejection,
+    SubmitRequest,
+    UnitCounts,
+    UnitView,
+)
+from sparkle_p2p.web.server import ApiServer
+
+ME = "12D3KooWGRUf7wkzqgZFN1r5ZfUqcjdnzDgWqTCxbK2nBN1NqBd5"
+OTHER = "12D3KooWH3uVF6wv47WnArKHk5p6cvgCJEb74UTmxztmQDc298L3"
+LIAR = "12D3KooWLRPJAA5o6W8y2YV9FmdJfYoQwWgkvM5kHVnKYgcRCqj5"
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+
+
+class FakeControl:
+    """Keeps jobs in memory. Each look at a running job finishes a quarter of it."""
+
+    def __init__(self) -> None:
+        self.paused = False
+        self.network: Any = "connected"
+        self.records: dict[str, JobView] = {}
+        self.submitted: list[SubmitRequest] = []
+        self.queues: list[asyncio.Queue[Event]] = []
+        self.listening = asyncio.Event()
+        self.broken: Exception | None = None
+
+    def view(self) -> NodeView:
+        if self.broken is not None:
+            raise self.broken
+        state: Any = "paused" if self.paused else "working"
+        reason = (
+            Reason("paused-by-user", "You paused it.")
+            if self.paused
+            else Reason("ok", "Computing.", {"n": 1})
+        )
+        return NodeView(
+            peer_id=ME, net="test", version="0.1.0", pid=1, state=state, reason=reason, network=self.network,
+            uptime_s=12.5, addresses=(f"/ip4/127.0.0.1/tcp/4001/p2p/{ME}",), api="http://127.0.0.1:1",
+            peers=(
+                PeerView(OTHER, ("/ip4/10.0.0.2/tcp/4001",), "out", 1.25, "sparkle/0.1.0", 60.0, 31, 0),
+                PeerView(LIAR, ("/ip4/10.0.0.3/tcp/4001",), "in", None, "x/1", 5.0, 0, 2, 1, "rejected"),
+            ),
+            units=(UnitView("ab" * 32, 3, "prime_count", "running", 0.25, 1.5, OTHER),),
+            jobs=tuple(self.records.values()), units_done=7, units_verified=5, credit_micro=1_500_000,
+            cpu_percent=42.126, pss_bytes=100 << 20, limits={"slots": 1},
+            log=(LogLine(1_700_000_000.0, "good", "hello"),),
+        )  # fmt: skip
+
+    async def pause(self) -> None:
+        self.paused = True
+        self.emit("paused")
+
+    async def resume(self) -> None:
+        self.paused = False
+
+    async def submit(self, request: SubmitRequest) -> str:
+        if request.kernel not in ("prime_count", "mandelbrot", "endless"):
+            raise ConfigError(f"there is no kernel '{request.kernel}'; 'sparkle kernels' lists them")
+        self.submitted.append(request)
+        job = f"{len(self.records):02x}" * 32
+        units = request.units or 4
+        self.records = {
+            job: JobView(
+                job, request.kernel, request.params, "running", request.verify,
+                UnitCounts(units, pending=units), 0, 0, {}, (), None, None, 0.5, None,
+            ),
+            **self.records,
+        }  # fmt: skip
+        return job
+
+    async def job(self, job: str) -> JobView:
+        matches = [name for name in self.records if name.startswith(job)]
+        if len(matches) != 1:
+            raise NotFound(f"no job '{job}' is known to this node; 'sparkle jobs' lists them")
+        view = self.records[matches[0]]
+        if view.state == "running" and view.kernel != "endless":
+            view = self._advanced(view)
+            self.records[view.job] = view
+        return view
+
+    def _advanced(self, view: JobView) -> JobView:
+        total = view.units.total
+        final = min(total, view.units.final + max(1, total // 4))
+        rejection = Rejection(
+            1, LIAR, Reason("wrong-hash", "two other peers agree on another result", {"n": 2})
+        )
+        return dataclasses.replace(
+            view,
+            units=UnitCounts(total, pending=total - final, final=final),
+            replicas=2 * final, rejected=1, workers={OTHER: final}, rejections=(rejection,), eta_s=3.0,
+            state="done" if final == total else "running",
+            result=({"count": 25} if final == total else None),
+        )  # fmt: skip
+
+    async def jobs(self) -> tuple[JobView, ...]:
+        return tuple(self.records.values())
+
+    async def result(self, job: str) -> JobResult:
+        view = next((v for name, v in self.records.items() if name.startswith(job)), None)
+        if view is None:
+            raise NotFound(f"no job '{job}' is known to this node; 'sparkle jobs' lists them")
+        if view.state != "done":
+            raise ConfigError(
+                f"job {view.job[:12]} is {view.state}; 'sparkle wait {view.job[:12]}' waits for it"
+            )
+        if view.kernel == "mandelbrot":
+            return JobResult(view.job, view.kernel, {"width": 16}, "image/png", PNG)
+        return JobResult(view.job, view.kernel, {"count": 25})
+
+    async def cancel(self, job: str) -> JobView:
+        view = await self.job(job)
+        if view.state == "running":
+            self.records[view.job] = dataclasses.replace(view, state="cancelled")
+        return self.records[view.job]
+
+    async def why(self, subject: str | None = None) -> Explanation:
+        if subject not in (None, OTHER, "ab/3"):
+            raise NotFound(f"nothing called '{subject}' is known to this node")
+        detail = Reason("latency", "It answers quickly.", {"latency_ms": 1.25})
+        return Explanation(subject or "node", Reason("ok", "Computing because work is there."), (detail,))
+
+    async def kernels(self) -> tuple[KernelView, ...]:
+        example = "sparkle submit prime_count -p stop=1e9"
+        params = {"start": "whole number", "stop": "whole number"}
+        return (KernelView("prime_count", 1, "Counts primes.", params, "exact", "n log log n", example),)
+
+    def emit(self, event: str, **fields: Any) -> None:
+        for queue in self.queues:
+            queue.put_nowait(Event(event, 1_700_000_000.0, fields))
+
+    async def events(self) -> AsyncIterator[Event]:
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        self.queues.append(queue)
+        self.listening.set()
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self.queues.remove(queue)
+
+
+async def main(path: str) -> None:
+    with HomeDir.open(path) as home:
+        server = ApiServer(FakeControl(), token=home.token, bind="127.0.0.1:0")
+        home.announce(await server.start())
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        await server.stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
