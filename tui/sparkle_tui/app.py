@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from sparkle_protocol.errors import SparkleError
@@ -41,7 +42,7 @@ class SparkleApp(App[None]):
             line in the terminal says so, and its owner stops the node.
     """
 
-    CSS_PATH = "sparkle.tcss"
+    CSS_PATH = Path(__file__).with_name("sparkle.tcss")
     TITLE = "Sparkle"
     AUTO_FOCUS = None
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 (Textual has an instance variable)

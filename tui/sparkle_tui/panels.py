@@ -68,7 +68,7 @@ class Section(VerticalScroll):
 
     def _stay_at_end(self) -> None:
         if self._newest_last and self._at_end:
-            self.scroll_end(animate=False)
+            self.scroll_end(animate=False, immediate=True)
 
     def fit(self, height: int) -> None:
         """Take ``height`` rows with the frame; none hides the section."""
