@@ -92,7 +92,10 @@ class SparkleApp(App[None]):
         yield self._board
 
     def on_mount(self) -> None:
-        """The first frame already shows what the node says."""
+        """The first frame already shows what the node says, arranged for the terminal."""
+        # Textual applies breakpoints after its first layout: without this a wrong frame flashes by.
+        self.screen.set_class(self.size.width >= WIDE, "-wide")
+        self.screen.set_class(self.size.height >= TALL, "-tall")
         self.poll()
         if self._refresh_hz > 0:
             self.set_interval(1 / self._refresh_hz, self.poll)

@@ -96,7 +96,7 @@ def peer(item: PeerView, width: int) -> Line:
     start: Line = (
         ("✗ " if rejected else "● ", BAD if rejected else GOOD),
         (fmt.pad(fmt.clean(short_peer(item.peer_id)), 9), "bold"),
-        (f" {fmt.latency(item.latency_ms):>7} {item.direction:<3} ", MUTED),
+        (f" {fmt.latency(item.latency_ms):>6} {item.direction:<3} ", MUTED),
         (f"✓ {fmt.tally(item.units_accepted):<4} ", GOOD if item.units_accepted else MUTED),
         (f"✗ {fmt.tally(item.units_rejected):<4} ", BAD if item.units_rejected else MUTED),
         (f"{word:<8}", BAD if rejected else MUTED),

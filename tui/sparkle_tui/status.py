@@ -121,7 +121,7 @@ def machine(shown: Shown, width: int, rows: int) -> list[Line]:
         label, value = notes[row] if row < len(notes) else ("", "")
         lines.append(((f"{label:<8}", MUTED), (f"{value:<7}", MUTED if row else "bold"), (curve, ACCENT)))
     cap = view.limits.get("memory_mb")
-    allowed = f"  max {cap:g} MB" if isinstance(cap, int | float) else ""
+    allowed = f" of {cap:g} MB" if isinstance(cap, int | float) else ""
     return [*lines, fit((("Memory  ", MUTED), (memory, "bold"), (allowed, MUTED)), width)]
 
 
