@@ -99,6 +99,7 @@ class Board(Container):
     def _draw_banner(self, shown: Shown, width: int) -> int:
         text = status.banner(shown)
         self._banner.set_class(bool(text), "-shown")
+        self._banner.set_class(shown.leaving, "-calm")
         wrapped = fmt.wrap(text, width, lines=3)
         self._banner.show((wrapped,), lambda: [((row, ""),) for row in wrapped])
         return len(wrapped)

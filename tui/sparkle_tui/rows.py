@@ -150,7 +150,7 @@ def units(shown: Shown, width: int) -> list[Line]:
     if view is None:
         return []
     order = {"running": 0, "paused": 0, "committed": 1, "revealed": 2, "queued": 3}
-    paused = shown.state == "paused"
+    paused = "paused" in (shown.state, view.state) and shown.wish != "running"
     ordered = sorted(view.units, key=lambda item: order[item.state])
     return [fit(unit(item, width, paused=paused), width) for item in ordered]
 
