@@ -9,10 +9,10 @@ does).
 """
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 from sparkle_protocol.errors import (
@@ -54,7 +54,7 @@ def _pair(one: PeerId, other: PeerId) -> _Pair:
 class MemoryNetwork:
     """The wires between nodes, and what is wrong with them."""
 
-    random: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311  a model, not a secret
+    random: Random = field(default_factory=lambda: Random(0))  # noqa: S311  a model, not a secret
     delay_s: float = 0.0
     loss: float = 0.0  # share of requests, replies and gossip hops that get lost
     nodes: dict[PeerId, "MemoryOverlay"] = field(default_factory=dict)
@@ -141,9 +141,7 @@ class MemoryNetwork:
                 for transport in node.transports
             )
             if taken:
-                raise ConfigError(
-                    f"port {port} of {host} is already in use; choose another port with --listen"
-                )
+                raise ConfigError(f"port {port} of {host} is already in use; choose another port with --listen")
             return port
         self._next_port += 1
         return self._next_port
@@ -289,9 +287,7 @@ class MemoryOverlay(Overlay):
         if node is None or not self._network.reachable(self._peer, node.peer_id):
             raise PeerUnreachable(f"cannot connect to {short_peer(peer)}: nobody answers at {transport}")
         if node.peer_id != peer:
-            raise PeerUnreachable(
-                f"cannot connect to {short_peer(peer)}: somebody else answers at {transport}"
-            )
+            raise PeerUnreachable(f"cannot connect to {short_peer(peer)}: somebody else answers at {transport}")
         self._link_with(node)
         return peer
 
@@ -302,9 +298,7 @@ class MemoryOverlay(Overlay):
         future = self._future(peer)
         handle = asyncio.get_running_loop().call_later(seconds, _set_result, future, None)
         try:
-            await self._outcome(
-                future, timeout_s, f"{short_peer(peer)} did not answer within {timeout_s:g} s"
-            )
+            await self._outcome(future, timeout_s, f"{short_peer(peer)} did not answer within {timeout_s:g} s")
         finally:
             handle.cancel()
 

@@ -56,9 +56,7 @@ class Serving:
             async with asyncio.timeout(HANDLER_TIMEOUT_S):
                 outcome = await self._handler(peer, payload)
             if len(outcome) > MAX_REQUEST_BYTES:
-                logger.error(
-                    "a reply of %d bytes to %s is larger than the limit", len(outcome), short_peer(peer)
-                )
+                logger.error("a reply of %d bytes to %s is larger than the limit", len(outcome), short_peer(peer))
                 outcome = ErrorCode.FAILED
         except RemoteProtocolError as error:
             outcome, text = ErrorCode.REFUSED, str(error)

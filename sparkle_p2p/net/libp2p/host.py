@@ -125,9 +125,7 @@ class Host:
             except SecurityUpgradeFailure:
                 if not is_initiator:
                     remote = raw.get_remote_address()
-                    self._violation(
-                        None, f"{remote[0] if remote else 'somebody'} connected without a Noise channel"
-                    )
+                    self._violation(None, f"{remote[0] if remote else 'somebody'} connected without a Noise channel")
                 raise
 
         vars(upgrader)["upgrade_security"] = checked

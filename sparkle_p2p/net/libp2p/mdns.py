@@ -75,9 +75,7 @@ class Mdns:
             addresses=[socket.inet_aton(ip) for ip in _ips(addresses)],
         )
 
-    def _changed(
-        self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
-    ) -> None:
+    def _changed(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
         # Overflow policy: with too many at once the newest is left out; it is announced again.
         if state_change is ServiceStateChange.Removed or name == self._name:
             return

@@ -171,9 +171,7 @@ class Routing:
         """Transport addresses of a peer, looked up if none are known."""
         if not self._host.known_addresses(peer):
             with trio.move_on_after(timeout_s):
-                await self._dht.peer_routing.find_closest_peers_network(
-                    ID.from_base58(peer).to_bytes(), LOOKUP_WIDTH
-                )
+                await self._dht.peer_routing.find_closest_peers_network(ID.from_base58(peer).to_bytes(), LOOKUP_WIDTH)
         return self._host.known_addresses(peer)
 
 
