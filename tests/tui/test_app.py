@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
-from sparkle_protocol.errors import ConfigError, NodeNotRunning, TransportError
-from sparkle_tui.app import SparkleApp
-from sparkle_tui.help import HelpScreen
-from sparkle_tui.panels import Section, Text
 from textual.content import Content
 from textual.pilot import Pilot
 
 from sparkle_p2p.view import LogLine, NodeView, Reason
+from sparkle_protocol.errors import ConfigError, NodeNotRunning, TransportError
+from sparkle_tui.app import SparkleApp
+from sparkle_tui.help import HelpScreen
+from sparkle_tui.panels import Section, Text
 from tests.tui import scenes
 from tests.tui.fake_node import FakeClock, FakeNode
 

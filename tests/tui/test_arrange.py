@@ -1,5 +1,6 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sparkle_tui.arrange import Geometry, arrange
 
 NAMES = ("units", "jobs", "peers", "log")

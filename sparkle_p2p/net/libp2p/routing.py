@@ -11,9 +11,9 @@ a while; the library alone would wait 10 s for it in every lookup and never forg
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import TypeVar
 
-import base58
 import trio
 from libp2p.abc import INetStream
 from libp2p.kad_dht.common import PROTOCOL_ID
@@ -21,13 +21,13 @@ from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.tools.anyio_service import background_trio_service
-from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.ids import PeerId, key_from_peer_id, short_peer
 
 from sparkle_p2p.net.addresses import believable
-from sparkle_p2p.net.libp2p.host import Host
-from sparkle_p2p.net.libp2p.rpc import BROKEN
+from sparkle_p2p.net.distance import nearest
+from sparkle_p2p.net.libp2p.host import BROKEN, Host
 from sparkle_p2p.net.libp2p.sessions import Sessions
+from sparkle_protocol.errors import RemoteProtocolError
+from sparkle_protocol.ids import PeerId, key_from_peer_id, short_peer
 
 logger = logging.getLogger("sparkle.net")
 
@@ -43,18 +43,12 @@ PROVIDES_PER_10_S = 60  # accepted from one peer; the library's 10 is less than 
 _ADDRESS_TTL_S = 3600
 
 
-def distance(key: bytes, peer: PeerId) -> int:
-    """Kademlia distance of a peer from a key."""
-    place = hashlib.sha256(key).digest()
-    position = hashlib.sha256(base58.b58decode(peer)).digest()
-    return int.from_bytes(place, "big") ^ int.from_bytes(position, "big")
-
-
 class Routing:
     """Lookups and provider records of one node."""
 
-    def __init__(self, host: Host, sessions: Sessions) -> None:
+    def __init__(self, host: Host, sessions: Sessions, nursery: trio.Nursery) -> None:
         self._host = host
+        self._nursery = nursery
         self._sessions = sessions
         self._banished: dict[PeerId, float] = {}
         self._dht = KadDHT(host.raw, DHTMode.SERVER, enable_values=False)
@@ -89,13 +83,23 @@ class Routing:
             name = PeerId(str(peer))
             if self._is_banished(name):
                 return nothing
+            outcome = [nothing]
+            answered = trio.Event()
+            scope = trio.CancelScope()
+
+            async def ask() -> None:
+                with scope, suppress(*BROKEN):
+                    outcome[0] = await query(peer, *args)
+                answered.set()
+
+            # Not awaited when late: libp2p shields the closing of a stream, which a frozen peer can hold up
+            # until its connection is given up.
+            self._nursery.start_soon(ask)
             with trio.move_on_after(QUERY_TIMEOUT_S):
-                try:
-                    nothing_or_more = await query(peer, *args)
-                except BROKEN:
-                    nothing_or_more = nothing
-                if self._host.is_connected(name):
-                    return nothing_or_more
+                await answered.wait()
+            if answered.is_set() and self._host.is_connected(name):
+                return outcome[0]
+            scope.cancel()
             self.banish(name, BANISHED_S)
             return nothing
 
@@ -135,7 +139,7 @@ class Routing:
         candidates = {peer for peer in self._valid(found) if not self._is_banished(peer)}
         candidates.update(self._sessions.peers())
         candidates.add(self._host.peer)
-        return tuple(sorted(candidates, key=lambda peer: distance(key, peer))[:k])
+        return nearest(key, candidates, k)
 
     def _valid(self, ids: Iterable[ID]) -> Iterable[PeerId]:
         for raw in ids:
@@ -156,9 +160,9 @@ class Routing:
         found: dict[PeerId, None] = {}
         self._collect(found, self._dht.provider_store.get_providers(record))
         with trio.move_on_after(timeout_s):
-            nearest = await self._dht.peer_routing.find_closest_peers_network(record, LOOKUP_WIDTH)
+            asked = await self._dht.peer_routing.find_closest_peers_network(record, LOOKUP_WIDTH)
             async with trio.open_nursery() as nursery:
-                for peer in nearest[:PROVIDERS_ASKED]:
+                for peer in asked[:PROVIDERS_ASKED]:
                     nursery.start_soon(self._collect_from, found, peer, record)
         return tuple(found)[:limit]
 
@@ -178,9 +182,7 @@ class Routing:
         """Transport addresses of a peer, looked up if none are known."""
         if not self._host.known_addresses(peer):
             with trio.move_on_after(timeout_s):
-                await self._dht.peer_routing.find_closest_peers_network(
-                    ID.from_base58(peer).to_bytes(), LOOKUP_WIDTH
-                )
+                await self._dht.peer_routing.find_closest_peers_network(ID.from_base58(peer).to_bytes(), LOOKUP_WIDTH)
         return self._host.known_addresses(peer)
 
 

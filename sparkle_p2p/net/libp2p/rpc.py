@@ -10,14 +10,10 @@ from typing import Any
 
 import trio
 from libp2p.abc import INetStream
-from libp2p.exceptions import BaseLibp2pError
 from libp2p.network.stream.exceptions import StreamEOF
-from sparkle_protocol.errors import OverlayDown, PeerUnreachable, RemoteProtocolError, TransportError
-from sparkle_protocol.ids import PeerId, short_peer
 
 from sparkle_p2p.net.libp2p.frames import (
     PREFIX_BYTES,
-    ErrorCode,
     Frame,
     Kind,
     body_length,
@@ -26,11 +22,12 @@ from sparkle_p2p.net.libp2p.frames import (
     encode,
     encode_error,
 )
+from sparkle_p2p.net.libp2p.host import BROKEN, is_closing
 from sparkle_p2p.net.libp2p.sink import Sink
 from sparkle_p2p.net.overlay import MAX_PENDING_PER_PEER
-
-# What libp2p and trio raise when a connection or stream is gone.
-BROKEN = (BaseLibp2pError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+from sparkle_p2p.net.serving import ErrorCode
+from sparkle_protocol.errors import OverlayDown, PeerUnreachable, RemoteProtocolError, TransportError
+from sparkle_protocol.ids import PeerId, short_peer
 
 WRITE_TIMEOUT_S = 4.5  # per chunk; below the 5 s after which yamux itself gives up on a closed window
 CLOSE_TIMEOUT_S = 1.0
@@ -44,9 +41,7 @@ Resolve = Callable[[Any], None]  # a result, or an exception instance
 class Channel:
     """One request stream: reads frames, writes queued ones, ends when either side fails."""
 
-    def __init__(
-        self, stream: INetStream, peer: PeerId, sink: Sink, stalled: Callable[[PeerId], None]
-    ) -> None:
+    def __init__(self, stream: INetStream, peer: PeerId, sink: Sink, stalled: Callable[[PeerId], None]) -> None:
         self.peer = peer
         self.open = True
         self.heard_at = trio.current_time()
@@ -88,15 +83,10 @@ class Channel:
             if data:
                 chunks += data
                 continue
-            if (may_end and not chunks) or self._connection_is_closing():
+            if (may_end and not chunks) or is_closing(self._stream):
                 return None
             raise RemoteProtocolError("its stream ended inside a frame")
         return bytes(chunks)
-
-    def _connection_is_closing(self) -> bool:
-        connection = self._stream.muxed_conn
-        shutting_down = getattr(connection, "event_shutting_down", None)
-        return connection.is_closed or (shutting_down is not None and shutting_down.is_set())
 
     async def write_frame(self, data: bytes) -> None:
         """Write one frame.
@@ -145,9 +135,7 @@ class Channel:
                 self.open = False
                 self.ended(OverlayDown("the network service is not running"))
             else:
-                self.ended(
-                    PeerUnreachable(f"the connection to {short_peer(self.peer)} was lost: {self._reason}")
-                )
+                self.ended(PeerUnreachable(f"the connection to {short_peer(self.peer)} was lost: {self._reason}"))
             await self.reset()
 
     async def reset(self) -> None:
@@ -201,9 +189,7 @@ class Channel:
 class Asker(Channel):
     """Our own stream to a peer: requests and pings out, replies in."""
 
-    def __init__(
-        self, stream: INetStream, peer: PeerId, sink: Sink, stalled: Callable[[PeerId], None]
-    ) -> None:
+    def __init__(self, stream: INetStream, peer: PeerId, sink: Sink, stalled: Callable[[PeerId], None]) -> None:
         super().__init__(stream, peer, sink, stalled)
         self._next_id = 1
         self._waiting: dict[int, Resolve] = {}
@@ -252,9 +238,7 @@ class Asker(Channel):
 class Answerer(Channel):
     """A peer's stream to us: its requests and pings in, our replies out."""
 
-    def __init__(
-        self, stream: INetStream, peer: PeerId, sink: Sink, stalled: Callable[[PeerId], None]
-    ) -> None:
+    def __init__(self, stream: INetStream, peer: PeerId, sink: Sink, stalled: Callable[[PeerId], None]) -> None:
         super().__init__(stream, peer, sink, stalled)
         self._serving: dict[int, int] = {}  # request id: its bytes, until its answer is queued
         self._last_id = 0

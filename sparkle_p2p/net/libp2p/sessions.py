@@ -12,17 +12,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
+<<<<<<< .merge_file_Adyf8r
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
 from multiaddr import Multiaddr
+=======
+from libp2p.abc import INetConn, INetStream, INetwork
 from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, TransportError
 from sparkle_protocol.ids import PeerId, short_peer
+>>>>>>> .merge_file_GhwpNx
 
 from sparkle_p2p.net.addresses import believable
 from sparkle_p2p.net.libp2p.ask import Ask
 from sparkle_p2p.net.libp2p.frames import PROTOCOL_ID, PROTOCOL_VERSION, Hello, decode_hello, encode_hello
-from sparkle_p2p.net.libp2p.host import Host, is_outbound, peer_of
-from sparkle_p2p.net.libp2p.rpc import BROKEN, Answerer, Asker, Channel
+from sparkle_p2p.net.libp2p.host import BROKEN, Host, Notifee, is_outbound, peer_of
+from sparkle_p2p.net.libp2p.rpc import Answerer, Asker, Channel
 from sparkle_p2p.net.libp2p.sink import CONNECTION_LOST, Direction, Sink
+from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, TransportError
+from sparkle_protocol.ids import PeerId, short_peer
 
 logger = logging.getLogger("sparkle.net")
 
@@ -48,12 +54,10 @@ class Session:
     opening: trio.Lock = field(default_factory=trio.Lock)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     reason: str = CONNECTION_LOST
-    refused: PeerUnreachable | None = (
-        None  # why it is not one of us; for everybody who waits for its greeting
-    )
+    refused: PeerUnreachable | None = None  # why it is not one of us; for everybody who waits for its greeting
 
 
-class Sessions(INotifee):
+class Sessions(Notifee):
     """All connected peers."""
 
     def __init__(
@@ -106,18 +110,6 @@ class Sessions(INotifee):
         peer = peer_of(conn)
         if not self._host.is_connected(peer):
             self._drop(peer)
-
-    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
-        """Nothing to do."""
-
-    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
-        """Nothing to do."""
-
-    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
-        """Nothing to do."""
-
-    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
-        """Nothing to do."""
 
     def _drop(self, peer: PeerId) -> None:
         session = self._sessions.pop(peer, None)
@@ -177,9 +169,7 @@ class Sessions(INotifee):
                 with trio.fail_after(GREETING_TIMEOUT_S):
                     asker = await self._open_stream(session)
             except trio.TooSlowError as error:
-                raise PeerUnreachable(
-                    f"{short_peer(session.peer)} is connected but does not answer"
-                ) from error
+                raise PeerUnreachable(f"{short_peer(session.peer)} is connected but does not answer") from error
             except RemoteProtocolError as error:
                 self._sink.violation(session.peer, str(error))
                 raise PeerUnreachable(f"{short_peer(session.peer)} broke the protocol: {error}") from error
@@ -315,9 +305,7 @@ class Sessions(INotifee):
                 else:
                     missed = 0
                     old = session.latency_ms
-                    session.latency_ms = (
-                        sample_ms if old is None else old + LATENCY_WEIGHT * (sample_ms - old)
-                    )
+                    session.latency_ms = sample_ms if old is None else old + LATENCY_WEIGHT * (sample_ms - old)
                     self._sink.latency(session.peer, session.latency_ms)
                 await trio.sleep(PING_INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311  only spreads load
             self._nursery.start_soon(self.disconnect, session.peer, "it does not answer any more")
