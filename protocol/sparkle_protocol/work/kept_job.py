@@ -85,6 +85,7 @@ class KeptJob:
         self.verdicts: list[VerdictItem] = []  # decided in this step, to be signed as one fact
         self._deciding: set[int] = set()  # their units
         self._dirty: set[int] = set()  # units whose decision may change because a worker was excluded
+        self.restored_final = len(state.final_units)  # by an earlier run of this node
         for unit in sorted(state.touched_units()):
             self._restore(unit)
 
@@ -97,8 +98,24 @@ class KeptJob:
         for worker in self.state.rejected_workers(unit):
             self.rejected.add(worker)
             self.rejected_count += 1
+        self._restore_evidence(unit)
         if unit not in self.state.final_units:
-            self.leases.want_more(unit, more=True)
+            hopeless = self._hopeless(unit, "")
+            if hopeless:
+                self.dead[unit] = hopeless
+            else:
+                self.leases.want_more(unit, more=True)
+                self._dirty.add(unit)  # what was asked for is forgotten: ask again
+
+    def _restore_evidence(self, unit: int) -> None:
+        """Why workers of a unit were rejected, as its facts still tell."""
+        verdict, votes = self.state.verdict(unit), self.state.votes(unit)
+        for worker in sorted(self.state.rejected_workers(unit) & votes.keys()):
+            accepted = ResultHash(verdict.result_hash) if verdict is not None else None
+            agreeing = tuple(sorted(peer for peer, given in votes.items() if given == accepted))
+            code = "trusted" if self.me in agreeing else "minority"
+            self.rejections.append(Rejection(unit, worker, votes[worker], accepted, agreeing, code))
+        del self.rejections[MAX_REJECTIONS_KEPT:]
 
     # --- leases -------------------------------------------------------------------------------------------
 
@@ -274,12 +291,19 @@ class KeptJob:
     def _failed(self, unit: int, worker: PeerId, code: str, text: str, now_ns: int) -> None:
         self.leases.release(unit, worker)
         self.leases.delay(unit, now_ns)
-        failures = self.state.failures(unit)
-        alike = sum(1 for known in failures.values() if known == code)
-        if worker == self.me or alike >= SAME_FAILURES or len(failures) >= MAX_FAILURES:
-            who = "this node" if worker == self.me else f"{len(failures)} workers"
-            self._kill(unit, f"unit {unit} failed on {who}: {text or code}")
+        hopeless = self._hopeless(unit, text or code)
+        if hopeless:
+            self._kill(unit, hopeless)
         self._refresh(unit)
+
+    def _hopeless(self, unit: int, text: str) -> str:
+        """Why nobody need try the unit again; empty while there is hope."""
+        failures = self.state.failures(unit)
+        alike = max(Counter(failures.values()).values(), default=0)
+        if self.me not in failures and alike < SAME_FAILURES and len(failures) < MAX_FAILURES:
+            return ""
+        who = "this node" if self.me in failures else f"{len(failures)} workers"
+        return f"unit {unit} failed on {who}: {text or ', '.join(sorted(set(failures.values())))}"
 
     def _heartbeat(self, unit: int, epoch: int, worker: PeerId, progress: float, now_ns: int) -> None:
         """A unit that a worker runs, or holds a committed result of."""

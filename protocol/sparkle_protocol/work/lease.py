@@ -61,6 +61,7 @@ class LeaseBook:
         self._deadlines: list[tuple[int, int]] = []  # heap of (earliest possible expiry, unit), lazily cleaned
         self._run_times_ns: deque[int] = deque(maxlen=64)
         self._counter = 0
+        self._lost: set[PeerId] = set()  # workers whose connection broke
         self.live = 0  # leases out now
         self.new_needs = units > 0  # a unit became wanted since somebody last looked
 
@@ -150,12 +151,20 @@ class LeaseBook:
         return True
 
     def shorten(self, worker: PeerId, now_ns: int) -> None:
-        """A worker's connection broke: its leases end soon unless it reports again."""
+        """A worker's connection broke: its leases and its time to reveal end soon unless it is back."""
+        self._lost.add(worker)
         for unit, book in self.books.items():
             lease = book.leases.get(worker)
             if lease is not None:
                 lease.deadline_ns = min(lease.deadline_ns, now_ns + LOST_PEER_GRACE_NS)
                 heapq.heappush(self._deadlines, (lease.deadline_ns, unit))
+            if worker in book.asked:
+                book.asked[worker] = min(book.asked[worker], now_ns + LOST_PEER_GRACE_NS)
+                heapq.heappush(self._deadlines, (book.asked[worker], unit))
+
+    def returned(self, worker: PeerId) -> None:
+        """A worker's connection is back."""
+        self._lost.discard(worker)
 
     def delay(self, unit: int, now_ns: int) -> None:
         """A unit failed: it waits longer after every failure."""
@@ -166,7 +175,7 @@ class LeaseBook:
 
     def ask_reveal(self, unit: int, worker: PeerId, now_ns: int) -> None:
         """A worker's result is wanted by a deadline."""
-        deadline = now_ns + REVEAL_DEADLINE_NS
+        deadline = now_ns + (LOST_PEER_GRACE_NS if worker in self._lost else REVEAL_DEADLINE_NS)
         self.book(unit).asked[worker] = deadline
         heapq.heappush(self._deadlines, (deadline, unit))
 

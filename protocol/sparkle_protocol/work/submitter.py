@@ -102,11 +102,17 @@ class Submitter:
     def restore(self, spec: Fact, facts: Iterable[Fact], now_ns: int) -> Effects:
         """Continue a job of ours from its stored facts."""
         job = self._keep(spec, facts, now_ns)
+        job.settle_dirty(now_ns)
+        self._sign_verdicts(job)
         self._end_if_over(job, now_ns)
         if not job.outcome:
             self._announce_ns = now_ns
             self._offer([self.me])
         return self._flush(now_ns)
+
+    def withdraw(self, job_id: JobId) -> None:
+        """Forget a job that could not be stored: nobody was promised anything about it."""
+        self.jobs.pop(job_id, None)
 
     def cancel(self, job_id: JobId, reason: str, now_ns: int) -> Effects:
         """End a job; one that is over stays as it is."""
@@ -136,6 +142,8 @@ class Submitter:
             self._requested(event, now_ns)
         elif isinstance(event, PeerUp):
             self._peers[event.peer] = None
+            for job in self._open_jobs():
+                job.leases.returned(event.peer)
             if any(job.leases.has_work for job in self._open_jobs()):
                 self._offer([event.peer])
         elif isinstance(event, PeerDown):

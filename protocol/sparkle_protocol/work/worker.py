@@ -74,6 +74,7 @@ MAX_BATCH = 256
 HEARTBEAT_NS = 10 * SECOND_NS  # a third of the shortest lease
 PAUSE_HOLD_NS = 300 * SECOND_NS
 LOOKUP_EVERY_S = 30.0
+ASK_PATIENCE_NS = 2 * SECOND_NS  # a keeper that has not answered by then does not keep us from asking another
 RETRY_CAP_S = 60.0
 
 T = TypeVar("T")
@@ -101,6 +102,7 @@ class Keeper:
 
     ask_at_ns: int = 0
     asking: int | None = None  # tag of the request under way
+    asked_ns: int = 0  # when it was sent
     failures: int = 0
 
 
@@ -223,7 +225,7 @@ class WorkerAgent:
 
     def next_deadline(self) -> int | None:
         """When ``Tick`` is due."""
-        times = [k.ask_at_ns for k in self._keepers.values() if k.asking is None and self._hungry()]
+        times = self._ask_times() if self._hungry() else []
         for job, box in self._outboxes.items():
             if box.tag is None:
                 if box.urgent:
@@ -285,16 +287,24 @@ class WorkerAgent:
 
     def _ask(self, now_ns: int) -> None:
         """Ask one keeper at a time for as much as there is room for; our own jobs come first."""
-        if not self._hungry() or any(k.asking is not None for k in self._keepers.values()):
+        if not self._hungry():
             return
-        ready = [peer for peer, keeper in self._keepers.items() if keeper.ask_at_ns <= now_ns]
-        if not ready:
+        ready = [p for p, keeper in self._keepers.items() if keeper.asking is None and keeper.ask_at_ns <= now_ns]
+        if not ready or now_ns < max(self._ask_times()):
             return
         peer = self.me if self.me in ready else min(ready, key=lambda p: (self._keepers[p].ask_at_ns, p))
         busy = sum(1 for h in self.held.values() if h.state in ("queued", "running"))
         want = self.slots * QUEUE_PER_SLOT - busy
         known: list[bytes] = [*sorted(self.jobs)[:64]]
-        self._keepers[peer].asking = self._send(peer, messages.LeaseRequest(want, self.kernels, known))
+        keeper = self._keepers[peer]
+        keeper.asked_ns = now_ns
+        keeper.asking = self._send(peer, messages.LeaseRequest(want, self.kernels, known))
+
+    def _ask_times(self) -> list[int]:
+        """When the next keeper may be asked (at most one time): one is due, and nobody was asked just now."""
+        due = [keeper.ask_at_ns for keeper in self._keepers.values() if keeper.asking is None]
+        asked = [keeper.asked_ns + ASK_PATIENCE_NS for keeper in self._keepers.values() if keeper.asking is not None]
+        return [max([min(due), *asked])] if due else []
 
     def _leased(self, peer: PeerId, reply: messages.LeaseReply, now_ns: int) -> None:
         keeper = self._keepers[peer]
