@@ -123,6 +123,7 @@ class Submitter:
             fact = self._codec.seal(self._signer, Cancel(job_id, reason[:400]))
             job.state.add(fact)
             job.records.append(StoreFact(fact))
+            self._persist()
             self._end_if_over(job, now_ns)
         return self._flush(now_ns)
 
@@ -253,6 +254,7 @@ class Submitter:
             fact = self._codec.seal(self._signer, Verdicts(job.state.id, job.verdicts[start : start + 1024]))
             job.state.add(fact)
             job.records.append(StoreFact(fact))
+        self._persist()  # nobody is told of a verdict that a crash could undo
         for verdict in job.verdicts:
             fields: dict[str, Value] = {
                 "job": job.state.id.hex(), "unit": verdict.unit, "workers": len(verdict.accepted),
