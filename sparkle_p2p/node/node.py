@@ -18,8 +18,8 @@ from sparkle_p2p.home import HomeDir
 from sparkle_p2p.net.overlay import Link, Overlay, OverlayEvents
 from sparkle_p2p.node import narrate, picture, results
 from sparkle_p2p.node.computing import Computing, UnitExecutor
-from sparkle_p2p.node.conduct import Conduct
 from sparkle_p2p.node.diary import Diary
+from sparkle_p2p.node.offenders import Offenders
 from sparkle_p2p.node.restoring import sort_stored
 from sparkle_p2p.node.shell import Core, Shell
 from sparkle_p2p.node.store import Store, StoreError
@@ -88,7 +88,7 @@ class Node:
         self.startup_ms: dict[str, float] = {}
         self.diary = Diary()
         self.usage = Usage()
-        self.conduct = Conduct()
+        self.offenders = Offenders()
         self._overlay_factory = overlay_factory
         self._executor_factory = executor_factory
         self._codec = FactCodec(config.net)
@@ -306,7 +306,7 @@ class Node:
         self.diary.note("warning", f"Rule broken by {who}: {reason}")
         self.diary.publish("violation", {"peer": peer, "reason": reason})
         if peer is not None and peer != self.identity.peer_id:
-            self.conduct.note(peer, reason, wall_ms() / 1000)
+            self.offenders.note(peer, reason, wall_ms() / 1000)
             self.shell.perform(self.membership, self.membership.violation(peer, boot_ns()))
 
     def _extra(self, effect: fx.Effect) -> None:
@@ -371,7 +371,7 @@ class Node:
             uptime_s=(now - self.started_ns) / 1e9,
             addresses=self.overlay.addresses() if self.overlay is not None else (),
             api=self.api_url,
-            peers=picture.peer_views(links, jobs, self.conduct, loop_time_s),
+            peers=picture.peer_views(links, jobs, self.offenders, loop_time_s),
             units=picture.unit_views(self.worker, now, paused=self.worker.paused),
             jobs=tuple(self._job_view(job) for job in newest),
             units_done=self.units_done,

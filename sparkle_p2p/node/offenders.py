@@ -17,7 +17,7 @@ class Record:
     reasons: "deque[tuple[float, str]]" = field(default_factory=lambda: deque(maxlen=REASONS_KEPT))
 
 
-class Conduct:
+class Offenders:
     """Rule violations by peer."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Conduct:
         """What is known of a peer."""
         return self._records.get(peer, Record())
 
-    def offenders(self) -> tuple[PeerId, ...]:
+    def all(self) -> tuple[PeerId, ...]:
         """Peers with violations, the latest offender last."""
         return tuple(self._records)
 

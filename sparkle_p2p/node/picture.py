@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sparkle_p2p.net.overlay import Link
-from sparkle_p2p.node.conduct import Conduct
+from sparkle_p2p.node.offenders import Offenders
 from sparkle_p2p.view import JobView, PeerView, Reason, Rejection, Scalar, UnitCounts, UnitView
 from sparkle_protocol.ids import PeerId, ResultHash, short_peer
 from sparkle_protocol.work import kept_job
@@ -32,7 +32,7 @@ def unit_views(worker: WorkerAgent, now_ns: int, *, paused: bool) -> tuple[UnitV
 
 
 def peer_views(
-    links: Iterable[Link], jobs: Iterable[KeptJob], conduct: Conduct, loop_time_s: float
+    links: Iterable[Link], jobs: Iterable[KeptJob], offenders: Offenders, loop_time_s: float
 ) -> tuple[PeerView, ...]:
     """Connected peers and how their work fared with us."""
     accepted: Counter[PeerId] = Counter()
@@ -44,7 +44,7 @@ def peer_views(
         PeerView(
             link.peer, link.addresses, link.direction, link.latency_ms, link.agent,
             max(0.0, loop_time_s - link.since_s), accepted[link.peer], refused[link.peer],
-            conduct.of(link.peer).violations, "rejected" if refused[link.peer] else "ok",
+            offenders.of(link.peer).violations, "rejected" if refused[link.peer] else "ok",
         )
         for link in links
     )  # fmt: skip

@@ -44,7 +44,7 @@ def explain(node: "Node", view: NodeView, subject: str | None) -> Explanation:
 
 def _known_peers(node: "Node", view: NodeView) -> list[PeerId]:
     """Everybody who is connected, worked for us or broke a rule."""
-    known = {PeerId(peer.peer_id) for peer in view.peers} | set(node.conduct.offenders())
+    known = {PeerId(peer.peer_id) for peer in view.peers} | set(node.offenders.all())
     for job in node.submitter.jobs.values():
         known |= job.accepted_by.keys() | job.rejected
     return sorted(known - {node.identity.peer_id})
@@ -63,9 +63,9 @@ def _explain_node(node: "Node", view: NodeView) -> Explanation:
     if node.membership.clock_off_ms:
         off_s = node.membership.clock_off_ms // 1000
         details.append(Reason("clock_off", f"This machine's clock is {abs(off_s)} s off.", {"seconds": off_s}))
-    offenders = node.conduct.offenders()
+    offenders = node.offenders.all()
     if offenders:
-        total = node.conduct.total
+        total = node.offenders.total
         who = ", ".join(short_peer(peer) for peer in reversed(offenders[-DETAILS_NAMED:]))
         sentence = f"{many(total, 'rule violation')} by {many(len(offenders), 'peer')}, the latest by {who}."
         details.append(Reason("violations", sentence, {"violations": total, "offenders": len(offenders)}))
@@ -169,7 +169,7 @@ def _waiting_for_others(job: KeptJob) -> Reason | None:
 
 
 def _explain_peer(node: "Node", view: NodeView, peer: PeerId) -> Explanation:
-    record = node.conduct.of(peer)
+    record = node.offenders.of(peer)
     jobs = list(node.submitter.jobs.values())
     accepted = sum(job.accepted_by[peer] for job in jobs)
     rejections = [rejection for job in jobs for rejection in job.rejections if rejection.worker == peer]
