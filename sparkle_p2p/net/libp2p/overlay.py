@@ -77,6 +77,7 @@ class Libp2pOverlay(Overlay):
         self._serving: Serving | None = None
         self._thread: TrioThread | None = None
         self._service: Service | None = None
+        self._inbox: Inbox | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._mdns: Mdns | None = None
         self._links: dict[PeerId, Link] = {}
@@ -106,18 +107,19 @@ class Libp2pOverlay(Overlay):
             self._reset()
             raise
         self._supervisor = asyncio.get_running_loop().create_task(self._supervise(), name="sparkle-overlay")
+        self._supervisor.add_done_callback(_log_failure)
         if self._mdns_wanted:
             from sparkle_p2p.net.libp2p.mdns import Mdns
 
             self._mdns = Mdns(self._net, self.peer_id, lambda address: events.discovered(address, "mdns"))
-            await self._mdns.start(self._addresses)
+            self._mdns.start(self._addresses)
 
     async def _start_thread(self, listen: tuple[str, ...]) -> None:
         """Start a trio thread; returns when it listens."""
         loop = asyncio.get_running_loop()
         thread = TrioThread("sparkle-libp2p")
         listening: asyncio.Future[Ready] = loop.create_future()
-        inbox = Inbox(
+        inbox = self._inbox = Inbox(
             up=self._peer_up,
             down=self._peer_down,
             latency=self._peer_latency,
@@ -193,6 +195,8 @@ class Libp2pOverlay(Overlay):
                 last_chance()
         logger.error("the network thread did not stop in time; abandoning it")
         thread.abandon()
+        if self._inbox is not None:
+            self._inbox.close()
 
     async def _supervise(self) -> None:
         failures = 0
@@ -209,7 +213,13 @@ class Libp2pOverlay(Overlay):
             failures += 1
             for link in redial:
                 await self._redial(link)
+            await self._announce_again()
             self._events.restarted(reason)
+
+    async def _announce_again(self) -> None:
+        if self._mdns is not None and self._mdns.addresses != self._addresses:
+            await self._mdns.stop()
+            self._mdns.start(self._addresses)
 
     async def _restart(self, pause_s: float) -> bool:
         await asyncio.sleep(pause_s)
@@ -406,6 +416,11 @@ class Libp2pOverlay(Overlay):
         return await thread.call(
             service.providers, key, limit, timeout_s, timeout_s=timeout_s + 1.0, what="looking up providers"
         )
+
+
+def _log_failure(supervisor: asyncio.Task[None]) -> None:
+    if not supervisor.cancelled() and supervisor.exception() is not None:
+        logger.error("supervision of the network service failed", exc_info=supervisor.exception())
 
 
 def _start_error(error: BaseException | None) -> SparkleError:
