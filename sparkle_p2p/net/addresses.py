@@ -9,10 +9,10 @@ import socket
 from collections.abc import Iterable
 
 import psutil
-from sparkle_protocol.errors import ConfigError, RemoteProtocolError
-from sparkle_protocol.ids import PeerId, key_from_peer_id
 
 from sparkle_p2p.net.overlay import sort_addresses
+from sparkle_protocol.errors import ConfigError, RemoteProtocolError
+from sparkle_protocol.ids import PeerId, key_from_peer_id
 
 _DIALABLE = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/([^/]{1,253})/tcp/(\d{1,5})/p2p/([1-9A-HJ-NP-Za-km-z]{1,64})")
 _LISTEN = re.compile(r"/(ip4|ip6)/([^/]{1,64})/tcp/(\d{1,5})")

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable
 
 import base58
+
 from sparkle_protocol.ids import PeerId
 
 

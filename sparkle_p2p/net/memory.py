@@ -13,16 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from sparkle_protocol.errors import (
-    ConfigError,
-    LocalProtocolError,
-    OverlayDown,
-    PeerUnreachable,
-    RequestTimeout,
-)
-from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import PeerId, short_peer
-
 from sparkle_p2p.net.addresses import expand, split_address, split_listen
 from sparkle_p2p.net.distance import nearest
 from sparkle_p2p.net.memory_network import MemoryNetwork
@@ -38,6 +28,15 @@ from sparkle_p2p.net.overlay import (
     sort_addresses,
 )
 from sparkle_p2p.net.serving import ErrorCode, Serving, error_for
+from sparkle_protocol.errors import (
+    ConfigError,
+    LocalProtocolError,
+    OverlayDown,
+    PeerUnreachable,
+    RequestTimeout,
+)
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import PeerId, short_peer
 
 __all__ = ["MemoryNetwork", "MemoryOverlay"]
 

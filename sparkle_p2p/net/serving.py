@@ -5,10 +5,9 @@ import logging
 from collections.abc import Callable
 from enum import IntEnum
 
+from sparkle_p2p.net.overlay import MAX_REQUEST_BYTES, RequestHandler
 from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, SparkleError
 from sparkle_protocol.ids import PeerId, short_peer
-
-from sparkle_p2p.net.overlay import MAX_REQUEST_BYTES, RequestHandler
 
 logger = logging.getLogger("sparkle.net")
 

@@ -14,8 +14,8 @@ from sparkle_protocol.facts import Deadlines, Fact, FactCodec, JobSpec, KeeperSe
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId, PeerId
 from sparkle_protocol.messages import (
-    Offer,
     Notice,
+    Offer,
     Refusal,
     Reply,
     decode_reply,

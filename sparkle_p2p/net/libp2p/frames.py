@@ -36,10 +36,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import msgpack
-from sparkle_protocol.errors import RemoteProtocolError, SparkleError
 
 from sparkle_p2p.net.overlay import MAX_REQUEST_BYTES
 from sparkle_p2p.net.serving import ErrorCode, error_for
+from sparkle_protocol.errors import RemoteProtocolError, SparkleError
 
 PROTOCOL_ID = "/sparkle/rpc/1"
 PROTOCOL_VERSION = 1

@@ -31,12 +31,12 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.transport.exceptions import SecurityUpgradeFailure
 from multiaddr import Multiaddr
-from sparkle_protocol.errors import ConfigError, PeerUnreachable
-from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import PeerId, short_peer
 
 from sparkle_p2p.net.addresses import expand, split_listen
 from sparkle_p2p.net.overlay import sort_addresses
+from sparkle_protocol.errors import ConfigError, PeerUnreachable
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import PeerId, short_peer
 
 logger = logging.getLogger("sparkle.net")
 

@@ -13,14 +13,14 @@ import secrets
 import socket
 from collections.abc import Callable, Sequence
 
-from sparkle_protocol.errors import ConfigError
-from sparkle_protocol.ids import PeerId
 from zeroconf import Error as ZeroconfError
 from zeroconf import IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from sparkle_p2p.net.addresses import split_address
 from sparkle_p2p.net.overlay import sort_addresses
+from sparkle_protocol.errors import ConfigError
+from sparkle_protocol.ids import PeerId
 
 logger = logging.getLogger("sparkle.net")
 

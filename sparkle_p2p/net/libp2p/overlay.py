@@ -13,18 +13,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sparkle_protocol.errors import (
-    ConfigError,
-    LocalProtocolError,
-    OverlayDown,
-    PeerUnreachable,
-    RequestTimeout,
-    SparkleError,
-    TransportError,
-)
-from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import PeerId, short_peer
-
 from sparkle_p2p.net.addresses import split_address, split_listen
 from sparkle_p2p.net.libp2p.ask import Ask
 from sparkle_p2p.net.libp2p.bridge import Main, TrioThread
@@ -42,6 +30,17 @@ from sparkle_p2p.net.overlay import (
     check_request,
 )
 from sparkle_p2p.net.serving import ErrorCode, Serving
+from sparkle_protocol.errors import (
+    ConfigError,
+    LocalProtocolError,
+    OverlayDown,
+    PeerUnreachable,
+    RequestTimeout,
+    SparkleError,
+    TransportError,
+)
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import PeerId, short_peer
 
 if TYPE_CHECKING:
     from sparkle_p2p.net.libp2p.mdns import Mdns

@@ -21,13 +21,13 @@ from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.tools.anyio_service import background_trio_service
-from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.ids import PeerId, key_from_peer_id, short_peer
 
 from sparkle_p2p.net.addresses import believable
 from sparkle_p2p.net.distance import nearest
 from sparkle_p2p.net.libp2p.host import BROKEN, Host
 from sparkle_p2p.net.libp2p.sessions import Sessions
+from sparkle_protocol.errors import RemoteProtocolError
+from sparkle_protocol.ids import PeerId, key_from_peer_id, short_peer
 
 logger = logging.getLogger("sparkle.net")
 

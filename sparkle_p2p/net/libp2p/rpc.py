@@ -11,8 +11,6 @@ from typing import Any
 import trio
 from libp2p.abc import INetStream
 from libp2p.network.stream.exceptions import StreamEOF
-from sparkle_protocol.errors import OverlayDown, PeerUnreachable, RemoteProtocolError, TransportError
-from sparkle_protocol.ids import PeerId, short_peer
 
 from sparkle_p2p.net.libp2p.frames import (
     PREFIX_BYTES,
@@ -28,6 +26,8 @@ from sparkle_p2p.net.libp2p.host import BROKEN, is_closing
 from sparkle_p2p.net.libp2p.sink import Sink
 from sparkle_p2p.net.overlay import MAX_PENDING_PER_PEER
 from sparkle_p2p.net.serving import ErrorCode
+from sparkle_protocol.errors import OverlayDown, PeerUnreachable, RemoteProtocolError, TransportError
+from sparkle_protocol.ids import PeerId, short_peer
 
 WRITE_TIMEOUT_S = 4.5  # per chunk; below the 5 s after which yamux itself gives up on a closed window
 CLOSE_TIMEOUT_S = 1.0

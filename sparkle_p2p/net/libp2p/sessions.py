@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork
-from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, TransportError
-from sparkle_protocol.ids import PeerId, short_peer
 
 from sparkle_p2p.net.addresses import believable
 from sparkle_p2p.net.libp2p.ask import Ask
@@ -22,6 +20,8 @@ from sparkle_p2p.net.libp2p.frames import PROTOCOL_ID, PROTOCOL_VERSION, Hello, 
 from sparkle_p2p.net.libp2p.host import BROKEN, Host, Notifee, is_outbound, peer_of
 from sparkle_p2p.net.libp2p.rpc import Answerer, Asker, Channel
 from sparkle_p2p.net.libp2p.sink import CONNECTION_LOST, Direction, Sink
+from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, TransportError
+from sparkle_protocol.ids import PeerId, short_peer
 
 logger = logging.getLogger("sparkle.net")
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import PeerId
 
 from sparkle_p2p.net.libp2p import Libp2pOverlay
 from sparkle_p2p.net.libp2p.bridge import TrioThread
 from sparkle_p2p.net.memory import MemoryNetwork, MemoryOverlay
 from sparkle_p2p.net.overlay import Link, OverlayEvents
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import PeerId
 
 WAIT_S = 20.0  # for what takes milliseconds on an idle machine
 

@@ -7,10 +7,9 @@ import asyncio
 import json
 import sys
 
-from sparkle_protocol.identity import Identity
-
 from sparkle_p2p.net.libp2p import Libp2pOverlay
 from sparkle_p2p.net.overlay import OverlayEvents
+from sparkle_protocol.identity import Identity
 
 
 def tell(**fields: object) -> None:

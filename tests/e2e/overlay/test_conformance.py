@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import base58
 import pytest
+
+from sparkle_p2p.net.overlay import MAX_GOSSIP_BYTES, MAX_PENDING_PER_PEER, MAX_REQUEST_BYTES
 from sparkle_protocol.errors import (
     ConfigError,
     LocalProtocolError,
@@ -16,8 +18,6 @@ from sparkle_protocol.errors import (
     TransportError,
 )
 from sparkle_protocol.identity import Identity
-
-from sparkle_p2p.net.overlay import MAX_GOSSIP_BYTES, MAX_PENDING_PER_PEER, MAX_REQUEST_BYTES
 
 TOPIC = "/sparkle/test/jobs/1"
 

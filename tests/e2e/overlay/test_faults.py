@@ -4,9 +4,9 @@ import asyncio
 import time
 
 import pytest
-from sparkle_protocol.errors import LocalProtocolError, OverlayDown, PeerUnreachable, RequestTimeout
 
 from sparkle_p2p.net.overlay import MAX_GOSSIP_BYTES
+from sparkle_protocol.errors import LocalProtocolError, OverlayDown, PeerUnreachable, RequestTimeout
 
 TOPIC = "/sparkle/test/jobs/1"
 

@@ -6,11 +6,11 @@ import time
 
 import msgpack
 import pytest
-from sparkle_protocol.errors import ConfigError, PeerUnreachable
-from sparkle_protocol.identity import Identity
 
 from sparkle_p2p.net.libp2p.frames import PROTOCOL_ID, Hello, Kind, encode, encode_hello
 from sparkle_p2p.net.overlay import MAX_REQUEST_BYTES
+from sparkle_protocol.errors import ConfigError, PeerUnreachable
+from sparkle_protocol.identity import Identity
 
 HELLO = encode_hello(Hello("test", "hostile/1", ()))
 

@@ -1,0 +1,46 @@
+"""The demo's cheat: an executor that computes honestly and then alters every result a little.
+
+What it returns passes every check of form; only another peer's result, or the truth, gives it away. Each lie is
+drawn at random, so two liars do not agree by accident.
+"""
+
+import random
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sparkle_worker.executor import Executor
+from sparkle_worker.kernels.collatz import chain_steps
+
+_COUNT = struct.Struct("<Q")
+_CHAIN = struct.Struct("<QQ")
+
+
+class LyingExecutor(Executor):
+    """Computes one unit at a time and never tells the truth about it."""
+
+    async def run(
+        self, kernel: str, version: int, unit: Mapping[str, Any], on_progress: Callable[[float], None]
+    ) -> bytes:
+        """A plausible result that is wrong."""
+        return falsify(kernel, unit, await super().run(kernel, version, unit, on_progress))
+
+
+def falsify(kernel: str, unit: Mapping[str, Any], result: bytes) -> bytes:
+    """Another result of the same form: a count a little off, a pixel of another colour, a shorter chain."""
+    draw = random.SystemRandom()
+    if kernel == "prime_count":
+        (count,) = _COUNT.unpack(result)
+        off = draw.randint(1, 9)
+        return _COUNT.pack(count - off if count > off else count + off)
+    if kernel == "mandelbrot":
+        pixels = bytearray(result)
+        at = 2 * draw.randrange(len(pixels) // 2)
+        value = int.from_bytes(pixels[at : at + 2], "little")
+        pixels[at : at + 2] = (value - 1 if value > 1 else 2).to_bytes(2, "little")
+        return bytes(pixels)
+    if kernel == "collatz" and unit["stop"] - unit["start"] > 1:
+        (best, _) = _CHAIN.unpack(result)
+        start = draw.choice([n for n in (unit["start"], unit["start"] + 1, unit["stop"] - 1) if n != best])
+        return _CHAIN.pack(start, chain_steps(start))
+    return bytes(result[:-1]) + bytes([result[-1] ^ 1])

@@ -1,0 +1,82 @@
+"""Where log lines go: stderr for a daemon, a file beside the key for a node with a screen."""
+
+import logging
+import logging.handlers
+import queue
+import sys
+import threading
+from pathlib import Path
+from typing import TextIO
+
+LOG_FILE = "node.log"
+_FILE_BYTES = 2 * 1024 * 1024
+# libp2p and its neighbours log every stream; what matters to a user we say ourselves.
+_NOISY = ("libp2p", "async_service", "multiaddr", "trio", "zeroconf", "asyncio", "aiohttp")
+
+
+def set_up_logging(level: str, file: Path | None = None) -> None:
+    """Send log lines of ``level`` and above to ``file`` (bounded, one predecessor kept) or to stderr."""
+    handler: logging.Handler
+    if file is None:
+        handler = logging.StreamHandler(sys.stderr)
+        form = "%(asctime)s %(levelname)-7s %(message)s"
+    else:
+        handler = logging.handlers.RotatingFileHandler(file, maxBytes=_FILE_BYTES, backupCount=1, encoding="utf-8")
+        form = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    handler.setFormatter(logging.Formatter(form, datefmt=None if file else "%H:%M:%S"))
+    logging.raiseExceptions = False  # a closed terminal is no reason for tracebacks
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR if level != "debug" else logging.WARNING)
+
+
+class LineWriter:
+    """Writes lines from a thread of its own, so that a reader who stops reading never stops the node.
+
+    At most ``LIMIT`` lines wait; beyond that the oldest are lost. A closed pipe ends the writing silently.
+    """
+
+    LIMIT = 1024
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lines: queue.Queue[str | None] = queue.Queue(self.LIMIT)
+        self._thread = threading.Thread(target=self._run, name="sparkle-stdout", daemon=True)
+        self._thread.start()
+
+    def write(self, line: str) -> None:
+        """Queue a line (without its end)."""
+        self._put(line)
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Write what waits, for at most so long."""
+        self._put(None)
+        self._thread.join(timeout_s)
+
+    def _put(self, line: str | None) -> None:
+        while True:
+            try:
+                self._lines.put_nowait(line)
+                return
+            except queue.Full:
+                self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        try:
+            self._lines.get_nowait()
+        except queue.Empty:
+            return  # the writer took it meanwhile
+
+    def _run(self) -> None:
+        try:
+            while (line := self._lines.get()) is not None:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+        except (OSError, ValueError):
+            self._discard()
+
+    def _discard(self) -> None:
+        while self._lines.get() is not None:
+            pass

@@ -1,0 +1,96 @@
+"""The node with its screen: the first frame comes at once, the network loads behind it."""
+
+import asyncio
+import logging
+import signal
+from typing import Any
+
+from sparkle_p2p.api.client import LocalClient
+from sparkle_p2p.api.remote import RemoteControl
+from sparkle_p2p.cli.logs import LOG_FILE, set_up_logging
+from sparkle_p2p.cli.service import LEAVE_LIMIT_S, Service, limit_leaving
+from sparkle_p2p.config import NodeConfig
+from sparkle_p2p.home import HomeDir
+from sparkle_tui.app import SparkleApp
+
+log = logging.getLogger("sparkle")
+
+
+def run_screen(config: NodeConfig) -> int:
+    """Node and screen in one process, until the user quits.
+
+    Raises:
+        SparkleError: the node cannot start or has failed; the screen is closed then.
+    """
+    with HomeDir.open(config.home) as home:
+        set_up_logging(config.log_level, home.path / LOG_FILE)
+        return asyncio.run(_Screen(config, Service(config, home)).run())
+
+
+def attach(home: str) -> int:
+    """The screen of a node that already runs; quitting leaves the node alone.
+
+    Raises:
+        NodeNotRunning: there is none.
+    """
+    with RemoteControl(LocalClient(home)) as control:
+        app = SparkleApp(control, leave=_nothing)
+        app.run()
+        return app.return_code or 0
+
+
+async def _nothing() -> None:
+    """Leaving an attached screen ends nothing but the screen."""
+
+
+class _Screen:
+    """Binds the node's life to the screen's: whichever ends first ends the other."""
+
+    def __init__(self, config: NodeConfig, service: Service) -> None:
+        from sparkle_p2p.cli.companions import Companions
+
+        self._service = service
+        self._node = service.node
+        self._companions = Companions(self._node, config.net)
+        self._app = SparkleApp(self._node, start_demo=self._companions.start, leave=self._leave)
+        self._drawn = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    async def run(self) -> int:
+        """Until one of the two has ended; the screen's exit code."""
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, self._app.exit)
+        async with asyncio.TaskGroup() as tasks:
+            background = tasks.create_task(self._run_node(), name="node behind the screen")
+            try:
+                await self._app.run_async(auto_pilot=self._first_frame)
+            finally:
+                limit_leaving()
+                if not self._drawn.is_set():
+                    background.cancel()  # it never started
+                self._node.stop()
+        if self._failure is not None:
+            raise self._failure
+        return self._app.return_code or 0
+
+    async def _first_frame(self, _pilot: Any) -> None:
+        """Called by Textual once it has drawn: now importing the network may take the processor."""
+        self._drawn.set()
+
+    async def _run_node(self) -> None:
+        try:
+            await self._drawn.wait()
+            await self._service.run()
+        except Exception as error:  # the boundary: shown by run() once the screen has gone
+            log.exception("the node failed")
+            self._failure = error
+        finally:
+            self._gone.set()
+            self._app.exit()
+            await self._companions.stop()
+
+    async def _leave(self) -> None:
+        self._node.stop()
+        async with asyncio.timeout(LEAVE_LIMIT_S):
+            await self._gone.wait()
