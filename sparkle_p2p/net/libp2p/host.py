@@ -306,6 +306,11 @@ class Host:
             else:
                 opened.close()
 
+    def abort_all(self) -> None:
+        """Close the sockets of all connections at once."""
+        for peer in list(self.network.connections):
+            self.abort(PeerId(str(peer)))
+
     def close_sockets(self) -> None:
         """Close every socket after trio has ended (trio's own way of closing needs it running)."""
         sockets = [_socket_of(conn) for conns in self.network.connections.values() for conn in conns]

@@ -27,6 +27,7 @@ from sparkle_p2p.net.overlay import (
     RequestHandler,
     check_gossip,
     check_key,
+    check_net,
     check_request,
 )
 from sparkle_p2p.net.serving import ErrorCode, Serving
@@ -61,6 +62,7 @@ class Libp2pOverlay(Overlay):
     """See ``Overlay``. One instance runs once at a time; it can be started again after ``stop``."""
 
     def __init__(self, identity: Identity, *, net: str, listen: Sequence[str], agent: str, mdns: bool = True) -> None:
+        check_net(net)
         for address in listen:
             split_listen(address)
         self.startup_ms: dict[str, float] = {}
