@@ -80,6 +80,7 @@ class Service:
             nursery.cancel_scope.cancel()
 
     async def _say_goodbye(self) -> None:
+        self._sessions.leaving = True
         with trio.move_on_after(GOODBYE_S):
             async with trio.open_nursery() as nursery:
                 for peer in self._sessions.peers():
