@@ -40,7 +40,6 @@ async def _serve(service: Service, *, as_json: bool) -> None:
         log.info("ready as %s", document["peer_id"])
         for address in document["addrs"]:
             log.info("others reach this node at %s", address)
-        log.info("the API answers at %s", document["api"])
         if writer is not None:
             writer.write(json.dumps(document))
 

@@ -55,6 +55,7 @@ class Service:
             url = await api.start()
             self.node.api_url = url
             self._home.announce(url)
+            log.info("the local API answers at %s", url)
             await self._run_node(on_ready, on_event)
         finally:
             self._home.retract()

@@ -20,9 +20,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(sys.executable).parent
-BLOCK = re.compile(
-    r"^(?P<not_run><!-- not run: .+? -->\n+)?```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
-)
+BLOCK = re.compile(r"^(?P<not_run><!-- not run: .+? -->\n+)?```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "--- command {} ---"
 NODE_START_S, NODE_STOP_S, PAGE_S = 30.0, 15.0, 100.0
 
