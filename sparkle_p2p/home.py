@@ -17,10 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sparkle_p2p.runtime.locate import LOCK_FILE, NODE_FILE, TOKEN_FILE
 from sparkle_protocol.errors import ConfigError, HomeInUse
 from sparkle_protocol.identity import Identity
-
-from sparkle_p2p.runtime.locate import LOCK_FILE, NODE_FILE, TOKEN_FILE
 
 KEY_FILE = "identity.key"
 _KEY_TAG = "sparkle-key-1 "

@@ -64,9 +64,7 @@ def unlisted_skips(config: pytest.Config) -> list[tuple[str, str]]:
     """The tests that did not run although the list does not excuse them, with the reason that they gave."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     reports = [*reporter.stats.get("skipped", ()), *reporter.stats.get("xfailed", ())] if reporter else []
-    excused = [
-        line.split()[0] for line in (ROOT / "tests/skips.txt").read_text().splitlines() if is_entry(line)
-    ]
+    excused = [line.split()[0] for line in (ROOT / "tests/skips.txt").read_text().splitlines() if is_entry(line)]
 
     def is_excused(test_id: str) -> bool:
         return any(test_id == entry or test_id.startswith((f"{entry}[", f"{entry}::")) for entry in excused)

@@ -11,10 +11,9 @@ import _socket
 import os
 import time
 
+from sparkle_p2p.runtime.locate import RunningNode, find_node
 from sparkle_protocol import errors
 from sparkle_protocol.errors import ConfigError, NodeNotRunning, RequestTimeout, SparkleError
-
-from sparkle_p2p.runtime.locate import RunningNode, find_node
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
-from sparkle_protocol.errors import NodeNotRunning, SparkleError
 
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.api.documents import event_from_document, view_from_json
@@ -21,6 +20,7 @@ from sparkle_p2p.view import (
     NodeView,
     SubmitRequest,
 )
+from sparkle_protocol.errors import NodeNotRunning, SparkleError
 
 POLL_S = 0.25
 VIEW_TIMEOUT_S = 5.0

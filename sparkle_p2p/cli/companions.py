@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 
-from sparkle_protocol.errors import ConfigError
-
 from sparkle_p2p.cli.service import with_peer
 from sparkle_p2p.cli.swarm import Swarm
 from sparkle_p2p.view import NodeControl, SubmitRequest
+from sparkle_protocol.errors import ConfigError
 
 HONEST = 3
 LIARS = 1

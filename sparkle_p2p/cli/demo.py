@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparkle_protocol.errors import ConfigError, SparkleError, VerificationError
-
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.cli import output
 from sparkle_p2p.cli.main import INTERRUPTED
 from sparkle_p2p.cli.progress import ENDED, ProgressLine
 from sparkle_p2p.cli.swarm import LocalPeer, Swarm
 from sparkle_p2p.cli.work import check_writable, write_file
+from sparkle_protocol.errors import ConfigError, SparkleError, VerificationError
 
 POLL_S = 0.1
 JOB_TIMEOUT_S = 300.0

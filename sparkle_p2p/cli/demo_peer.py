@@ -14,10 +14,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from sparkle_protocol.errors import ConfigError
-
 from sparkle_p2p.cli.main import guarded
 from sparkle_p2p.cli.node import run
+from sparkle_protocol.errors import ConfigError
 
 STDIN_TIMEOUT_S = 120.0
 _PR_SET_PDEATHSIG = 1  # prctl(2)

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparkle_protocol.errors import ConfigError
-
 from sparkle_p2p import __version__
 from sparkle_p2p.cli.main import guarded
 from sparkle_p2p.cli.parser import Parser, add_home, whole_number
 from sparkle_p2p.config import LOG_LEVELS, MAX_SLOTS, NodeConfig, load_config
 from sparkle_p2p.runtime.locate import home_path
+from sparkle_protocol.errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,14 +5,13 @@ import logging
 import signal
 from typing import Any
 
-from sparkle_tui.app import SparkleApp
-
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.api.remote import RemoteControl
 from sparkle_p2p.cli.logs import LOG_FILE, set_up_logging
 from sparkle_p2p.cli.service import LEAVE_LIMIT_S, Service, limit_leaving
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
+from sparkle_tui.app import SparkleApp
 
 log = logging.getLogger("sparkle")
 

@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sparkle_protocol.errors import SparkleError
-
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.node.node import Node
 from sparkle_p2p.view import Event
+from sparkle_protocol.errors import SparkleError
 
 LEAVE_LIMIT_S = 10.0  # INTERFACES: a node leaves within ten seconds, whatever hangs
 

@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sparkle_protocol.errors import ConfigError
-
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.cli import output
 from sparkle_p2p.cli.main import INTERRUPTED
 from sparkle_p2p.cli.progress import ProgressLine, follow
 from sparkle_p2p.cli.show import client_of, result_text
+from sparkle_protocol.errors import ConfigError
 
 
 def submit(arguments: argparse.Namespace) -> int:

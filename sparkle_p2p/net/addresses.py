@@ -9,14 +9,12 @@ import socket
 from collections.abc import Iterable
 
 import psutil
+
+from sparkle_p2p.net.overlay import sort_addresses
 from sparkle_protocol.errors import ConfigError, RemoteProtocolError
 from sparkle_protocol.ids import PeerId, key_from_peer_id
 
-from sparkle_p2p.net.overlay import sort_addresses
-
-_DIALABLE = re.compile(
-    r"/(ip4|ip6|dns|dns4|dns6)/([^/]{1,253})/tcp/(\d{1,5})/p2p/([1-9A-HJ-NP-Za-km-z]{1,64})"
-)
+_DIALABLE = re.compile(r"/(ip4|ip6|dns|dns4|dns6)/([^/]{1,253})/tcp/(\d{1,5})/p2p/([1-9A-HJ-NP-Za-km-z]{1,64})")
 _LISTEN = re.compile(r"/(ip4|ip6)/([^/]{1,64})/tcp/(\d{1,5})")
 
 
@@ -56,9 +54,7 @@ def split_listen(address: str) -> tuple[str, int]:
     """
     match = _LISTEN.fullmatch(address)
     if match is None or not _check_host(match[1], match[2]) or int(match[3]) > 65535:
-        raise ConfigError(
-            f"'{address[:120]}' is not an address to listen on; it looks like /ip4/0.0.0.0/tcp/0"
-        )
+        raise ConfigError(f"'{address[:120]}' is not an address to listen on; it looks like /ip4/0.0.0.0/tcp/0")
     return match[2], int(match[3])
 
 

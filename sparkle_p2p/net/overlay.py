@@ -48,9 +48,7 @@ class OverlayEvents:
 
     peer_up: Callable[[Link], None] = field(default=lambda _link: None)
     peer_down: Callable[[PeerId, str], None] = field(default=lambda _peer, _reason: None)
-    discovered: Callable[[str, str], None] = field(
-        default=lambda _address, _source: None
-    )  # e.g. source "mdns"
+    discovered: Callable[[str, str], None] = field(default=lambda _address, _source: None)  # e.g. source "mdns"
     gossip: Callable[[str, PeerId, bytes], None] = field(default=lambda _topic, _author, _payload: None)
     violation: Callable[[PeerId | None, str], None] = field(default=lambda _peer, _reason: None)
     restarted: Callable[[str], None] = field(default=lambda _reason: None)  # the service died and came back
@@ -130,17 +128,13 @@ class Overlay(Protocol):
 def check_request(payload: bytes) -> None:
     """Return when a request of ours keeps to the size limit, else raise LocalProtocolError."""
     if len(payload) > MAX_REQUEST_BYTES:
-        raise LocalProtocolError(
-            f"{len(payload)} bytes are too many for a request; the limit is {MAX_REQUEST_BYTES}"
-        )
+        raise LocalProtocolError(f"{len(payload)} bytes are too many for a request; the limit is {MAX_REQUEST_BYTES}")
 
 
 def check_gossip(payload: bytes) -> None:
     """Return when a message of ours keeps to the size limit, else raise LocalProtocolError."""
     if len(payload) > MAX_GOSSIP_BYTES:
-        raise LocalProtocolError(
-            f"{len(payload)} bytes are too many to gossip; the limit is {MAX_GOSSIP_BYTES}"
-        )
+        raise LocalProtocolError(f"{len(payload)} bytes are too many to gossip; the limit is {MAX_GOSSIP_BYTES}")
 
 
 def check_key(key: bytes) -> None:

@@ -10,14 +10,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from sparkle_p2p.net.overlay import Overlay
+from sparkle_p2p.node.store import Store, StoreError
+from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError, SparkleError, TransportError
 from sparkle_protocol.ids import PeerId, short_peer
-
-from sparkle_p2p.net.overlay import Overlay
-from sparkle_p2p.node.store import Store, StoreError
-from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 
 log = logging.getLogger("sparkle.node")
 

@@ -15,6 +15,8 @@ import logging
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+
+from sparkle_p2p.api.documents import encode
 from sparkle_protocol.errors import (
     ComputeError,
     ConfigError,
@@ -30,8 +32,6 @@ from sparkle_protocol.errors import (
     TransportError,
     VerificationError,
 )
-
-from sparkle_p2p.api.documents import encode
 
 log = logging.getLogger(__name__)
 

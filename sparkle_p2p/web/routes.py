@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import msgspec
 from aiohttp import hdrs, web
-from sparkle_protocol.errors import ConfigError
 
 from sparkle_p2p.api.documents import encode, event_document
 from sparkle_p2p.view import Event, NodeControl, SubmitRequest, status_json
 from sparkle_p2p.web.guard import error_response, json_response
+from sparkle_protocol.errors import ConfigError
 
 CALL_TIMEOUT_S = 30.0
 KEEP_ALIVE_S = 10.0  # proxies and clients give a silent stream up after 30 s and more

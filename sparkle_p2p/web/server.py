@@ -6,12 +6,12 @@ import ipaddress
 import socket
 
 from aiohttp import web
-from sparkle_protocol.errors import ConfigError
 
 from sparkle_p2p.config import parse_host_port
 from sparkle_p2p.view import NodeControl
 from sparkle_p2p.web.guard import errors_as_json, guard, harden
 from sparkle_p2p.web.routes import KEEP_ALIVE_S, Routes
+from sparkle_protocol.errors import ConfigError
 
 MAX_BODY_BYTES = 256 * 1024  # a job is at most 64 kB on the wire; JSON is wordier
 STOP_TIMEOUT_S = 2.0  # part of the ten seconds in which a node leaves

@@ -66,9 +66,7 @@ def test_import_stays_light(module: str) -> None:
 
 def test_a_users_own_modules_do_not_disturb_ours(tmp_path: Path) -> None:
     for name in ("worker", "protocol", "ledger", "tui", "simulations", "tests", "net", "node", "run"):
-        (tmp_path / f"{name}.py").write_text(
-            f"raise RuntimeError('Sparkle imported the user\\'s {name}.py')\n"
-        )
+        (tmp_path / f"{name}.py").write_text(f"raise RuntimeError('Sparkle imported the user\\'s {name}.py')\n")
     script = tmp_path / "mine.py"
     script.write_text(IMPORT_EVERYTHING)
     assert python(str(script), folder=tmp_path).strip(), "import ours by their full names only"

@@ -56,9 +56,7 @@ def test_tests_do_not_sleep(repository: Path, tests: list[Path]) -> None:
         for node in nodes(repository / path)
         if isinstance(node, ast.Call) and is_sleep(node)
     ]
-    report(
-        sleeps, "wait for an event with a time-out instead of sleeping (sleep(0), a plain yield, is fine):"
-    )
+    report(sleeps, "wait for an event with a time-out instead of sleeping (sleep(0), a plain yield, is fine):")
 
 
 def is_sleep(call: ast.Call) -> bool:

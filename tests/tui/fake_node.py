@@ -9,8 +9,6 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
-from sparkle_protocol.errors import NodeNotRunning, SparkleError
-
 from sparkle_p2p.view import (
     Event,
     Explanation,
@@ -22,6 +20,7 @@ from sparkle_p2p.view import (
     SubmitRequest,
     UnitView,
 )
+from sparkle_protocol.errors import NodeNotRunning, SparkleError
 from tests.tui import scenes
 
 

@@ -28,9 +28,7 @@ def peer(number: int, **changes: object) -> PeerView:
         "addresses": (f"/ip4/192.168.1.{30 + number}/tcp/4001",),
         "direction": ("out", "in", "out", "in")[number],
         "latency_ms": (0.6, 12.4, 87.0, 31.0)[number],
-        "agent": ("sparkle/0.1.0 linux", "sparkle/0.1.0 linux", "sparkle/0.1.1 linux", "sparkle/0.0.9")[
-            number
-        ],
+        "agent": ("sparkle/0.1.0 linux", "sparkle/0.1.0 linux", "sparkle/0.1.1 linux", "sparkle/0.0.9")[number],
         "connected_s": 812.0,
         "units_accepted": (31, 22, 9, 3)[number],
     }

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from sparkle_protocol.errors import NodeNotRunning
-from sparkle_tui.app import SparkleApp
 from textual.pilot import Pilot
 
+from sparkle_protocol.errors import NodeNotRunning
+from sparkle_tui.app import SparkleApp
 from tests.tui import scenes
 from tests.tui.fake_node import FakeClock, FakeNode
 

@@ -10,8 +10,6 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sparkle_protocol.errors import ConfigError, NotFound
-
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.view import (
     Event,
@@ -29,6 +27,7 @@ from sparkle_p2p.view import (
     UnitView,
 )
 from sparkle_p2p.web.server import ApiServer
+from sparkle_protocol.errors import ConfigError, NotFound
 
 ME = "12D3KooWGRUf7wkzqgZFN1r5ZfUqcjdnzDgWqTCxbK2nBN1NqBd5"
 OTHER = "12D3KooWH3uVF6wv47WnArKHk5p6cvgCJEb74UTmxztmQDc298L3"
@@ -52,11 +51,7 @@ class FakeControl:
         if self.broken is not None:
             raise self.broken
         state: Any = "paused" if self.paused else "working"
-        reason = (
-            Reason("paused-by-user", "You paused it.")
-            if self.paused
-            else Reason("ok", "Computing.", {"n": 1})
-        )
+        reason = Reason("paused-by-user", "You paused it.") if self.paused else Reason("ok", "Computing.", {"n": 1})
         return NodeView(
             peer_id=ME, net="test", version="0.1.0", pid=1, state=state, reason=reason, network=self.network,
             uptime_s=12.5, addresses=(f"/ip4/127.0.0.1/tcp/4001/p2p/{ME}",), api="http://127.0.0.1:1",
@@ -105,9 +100,7 @@ class FakeControl:
     def _advanced(self, view: JobView) -> JobView:
         total = view.units.total
         final = min(total, view.units.final + max(1, total // 4))
-        rejection = Rejection(
-            1, LIAR, Reason("wrong-hash", "two other peers agree on another result", {"n": 2})
-        )
+        rejection = Rejection(1, LIAR, Reason("wrong-hash", "two other peers agree on another result", {"n": 2}))
         return dataclasses.replace(
             view,
             units=UnitCounts(total, pending=total - final, final=final),
@@ -124,9 +117,7 @@ class FakeControl:
         if view is None:
             raise NotFound(f"no job '{job}' is known to this node; 'sparkle jobs' lists them")
         if view.state != "done":
-            raise ConfigError(
-                f"job {view.job[:12]} is {view.state}; 'sparkle wait {view.job[:12]}' waits for it"
-            )
+            raise ConfigError(f"job {view.job[:12]} is {view.state}; 'sparkle wait {view.job[:12]}' waits for it")
         if view.kernel == "mandelbrot":
             return JobResult(view.job, view.kernel, {"width": 16}, "image/png", PNG)
         return JobResult(view.job, view.kernel, {"count": 25})

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from sparkle_protocol.errors import ConfigError, NodeNotRunning, NotFound
 
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.api.documents import view_from_json
 from sparkle_p2p.web.routes import MAX_EVENT_CLIENTS
+from sparkle_protocol.errors import ConfigError, NodeNotRunning, NotFound
 
 T = TypeVar("T")
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from sparkle_protocol.errors import ConfigError
 
 from sparkle_p2p.web.server import ApiServer
+from sparkle_protocol.errors import ConfigError
 
 
 async def ask(
@@ -64,9 +64,7 @@ async def test_our_own_names_are_accepted(node: Any, host: str) -> None:
     assert status == 200
 
 
-@pytest.mark.parametrize(
-    "origin", ["https://evil.example", "null", "http://127.0.0.1:1", "https://127.0.0.1:{port}"]
-)
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "https://127.0.0.1:{port}"])
 async def test_a_foreign_origin_is_refused(node: Any, origin: str) -> None:
     status, document, _ = await ask(node, Origin=origin.format(port=node.port))
     assert (status, document["kind"]) == (403, "Forbidden")

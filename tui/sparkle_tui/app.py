@@ -10,12 +10,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import ClassVar, Literal
 
-from sparkle_protocol.errors import SparkleError
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from sparkle_p2p.view import NodeControl, NodeView
+from sparkle_protocol.errors import SparkleError
 from sparkle_tui import formatting as fmt
 from sparkle_tui import themes
 from sparkle_tui.arrange import TALL, WIDE

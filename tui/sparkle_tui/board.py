@@ -63,9 +63,7 @@ class Board(Container):
         yield self._header
         yield self._banner
         yield Container(self._state, self._machine, self._score, id="cards")
-        yield Container(
-            Container(self._units, self._jobs, id="left"), Container(self._peers, id="right"), id="upper"
-        )
+        yield Container(Container(self._units, self._jobs, id="left"), Container(self._peers, id="right"), id="upper")
         yield self._log
         yield self._keys
 

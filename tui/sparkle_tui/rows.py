@@ -7,9 +7,8 @@ as plain text, never read as markup.
 import time
 from collections.abc import Mapping, Sequence
 
-from sparkle_protocol.ids import short_peer
-
 from sparkle_p2p.view import JobView, LogLine, NodeView, PeerView, UnitView
+from sparkle_protocol.ids import short_peer
 from sparkle_tui import formatting as fmt
 from sparkle_tui.shown import Line, Shown
 from sparkle_tui.status import ACCENT, BAD, CAUTION, GOOD, MUTED

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-from sparkle_protocol.ids import short_peer
-
 from sparkle_p2p.view import NodeView
+from sparkle_protocol.ids import short_peer
 from sparkle_tui import formatting as fmt
 from sparkle_tui.shown import Line, Segment, Shown, State
 

@@ -75,6 +75,7 @@ class KeptJob:
         self.error = ""
         self.dead: dict[int, str] = {}
         self.rejections: list[Rejection] = []
+        self.fresh_rejections: list[Rejection] = []  # of this step, to be told
         self.rejected_count = 0
         self.rejected: set[PeerId] = set()
         self.accepted_by: Counter[PeerId] = Counter()
@@ -391,6 +392,7 @@ class KeptJob:
 
     def _reject(self, rejection: Rejection) -> None:
         self.rejected_count += 1
+        self.fresh_rejections.append(rejection)
         if len(self.rejections) < MAX_REJECTIONS_KEPT:
             self.rejections.append(rejection)
         if rejection.worker != self.me:

@@ -251,6 +251,12 @@ class Submitter:
             }  # fmt: skip
             self._out.append(Notify("unit_final", fields))
         job.signed()
+        for rejection in job.fresh_rejections:
+            refused: dict[str, Value] = {
+                "job": job.state.id.hex(), "unit": rejection.unit, "peer": rejection.worker, "code": rejection.code,
+            }  # fmt: skip
+            self._out.append(Notify("worker_rejected", refused))
+        job.fresh_rejections.clear()
 
     def _end_if_over(self, job: KeptJob, now_ns: int) -> None:
         if job.outcome:

@@ -36,9 +36,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import msgpack
-from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, SparkleError
 
 from sparkle_p2p.net.overlay import MAX_REQUEST_BYTES
+from sparkle_p2p.net.serving import ErrorCode, error_for
+from sparkle_protocol.errors import RemoteProtocolError, SparkleError
 
 PROTOCOL_ID = "/sparkle/rpc/1"
 PROTOCOL_VERSION = 1
@@ -52,6 +53,7 @@ PREFIX_BYTES = 4
 _HEADER = struct.Struct(">IQB")
 _BODY_HEADER_BYTES = _HEADER.size - PREFIX_BYTES
 _MAX_HELLO_BYTES = 8192
+_ERROR_CODES = {bytes([code]) for code in ErrorCode}
 
 
 class Kind(IntEnum):
@@ -63,14 +65,6 @@ class Kind(IntEnum):
     ERROR = 3
     PING = 4
     PONG = 5
-
-
-class ErrorCode(IntEnum):
-    """Why a request was not served."""
-
-    REFUSED = 1
-    FAILED = 2
-    BUSY = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +163,5 @@ def encode_error(frame_id: int, code: ErrorCode, text: str) -> bytes:
 
 def decode_error(payload: bytes) -> SparkleError:
     """The exception that an error frame stands for (also when it is itself malformed)."""
-    text = payload[1 : 1 + MAX_ERROR_BYTES].decode(errors="replace")
-    if payload[:1] == bytes([ErrorCode.BUSY]):
-        return PeerUnreachable("the peer is busy with our earlier requests; try again later")
-    if payload[:1] == bytes([ErrorCode.FAILED]):
-        return RemoteProtocolError("the peer failed to serve the request" + (f": {text}" if text else ""))
-    return RemoteProtocolError(
-        f"the peer refused the request: {text}" if text else "the peer refused the request"
-    )
+    code = ErrorCode(payload[0]) if payload[:1] in _ERROR_CODES else ErrorCode.REFUSED
+    return error_for(code, payload[1 : 1 + MAX_ERROR_BYTES].decode(errors="replace"))

@@ -16,13 +16,13 @@ from libp2p.pubsub.gossipsub import PROTOCOL_ID, PROTOCOL_ID_V11, GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.tools.anyio_service import background_trio_service
-from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.ids import PeerId, key_from_peer_id
 
 from sparkle_p2p.net.libp2p.host import Host
 from sparkle_p2p.net.libp2p.limits import RateLimiter
 from sparkle_p2p.net.libp2p.sink import Sink
 from sparkle_p2p.net.overlay import MAX_GOSSIP_BYTES
+from sparkle_protocol.errors import RemoteProtocolError
+from sparkle_protocol.ids import PeerId, key_from_peer_id
 
 logger = logging.getLogger("sparkle.net")
 

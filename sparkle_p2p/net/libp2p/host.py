@@ -29,13 +29,13 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.transport.exceptions import SecurityUpgradeFailure
 from multiaddr import Multiaddr
-from sparkle_protocol.errors import ConfigError, PeerUnreachable
-from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import PeerId, short_peer
 
 from sparkle_p2p.net.addresses import expand, split_listen
 from sparkle_p2p.net.libp2p.rpc import BROKEN
 from sparkle_p2p.net.overlay import sort_addresses
+from sparkle_protocol.errors import ConfigError, PeerUnreachable
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import PeerId, short_peer
 
 logger = logging.getLogger("sparkle.net")
 
@@ -125,9 +125,7 @@ class Host:
             except SecurityUpgradeFailure:
                 if not is_initiator:
                     remote = raw.get_remote_address()
-                    self._violation(
-                        None, f"{remote[0] if remote else 'somebody'} connected without a Noise channel"
-                    )
+                    self._violation(None, f"{remote[0] if remote else 'somebody'} connected without a Noise channel")
                 raise
 
         vars(upgrader)["upgrade_security"] = checked

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sparkle_protocol.ids import PeerId
-
 from sparkle_p2p.net.libp2p.sink import Answer, Direction
+from sparkle_protocol.ids import PeerId
 
 logger = logging.getLogger("sparkle.net")
 

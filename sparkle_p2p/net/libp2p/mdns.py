@@ -13,14 +13,14 @@ import secrets
 import socket
 from collections.abc import Callable, Sequence
 
-from sparkle_protocol.errors import ConfigError
-from sparkle_protocol.ids import PeerId
 from zeroconf import Error as ZeroconfError
 from zeroconf import IPVersion, NonUniqueNameException, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from sparkle_p2p.net.addresses import split_address
 from sparkle_p2p.net.overlay import sort_addresses
+from sparkle_protocol.errors import ConfigError
+from sparkle_protocol.ids import PeerId
 
 logger = logging.getLogger("sparkle.net")
 
@@ -75,9 +75,7 @@ class Mdns:
             addresses=[socket.inet_aton(ip) for ip in _ips(addresses)],
         )
 
-    def _changed(
-        self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
-    ) -> None:
+    def _changed(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
         # Overflow policy: with too many at once the newest is left out; it is announced again.
         if state_change is ServiceStateChange.Removed or name == self._name:
             return

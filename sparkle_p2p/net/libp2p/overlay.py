@@ -13,24 +13,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sparkle_protocol.errors import (
-    ConfigError,
-    LocalProtocolError,
-    OverlayDown,
-    PeerUnreachable,
-    RequestTimeout,
-    SparkleError,
-    TransportError,
-)
-from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import PeerId, short_peer
-
 from sparkle_p2p.net.addresses import split_address, split_listen
 from sparkle_p2p.net.libp2p.ask import Ask
 from sparkle_p2p.net.libp2p.bridge import Main, TrioThread
-from sparkle_p2p.net.libp2p.frames import ErrorCode
 from sparkle_p2p.net.libp2p.inbox import Inbox
-from sparkle_p2p.net.libp2p.serving import Serving
 from sparkle_p2p.net.libp2p.sink import CONNECTION_LOST, Answer, Direction
 from sparkle_p2p.net.overlay import (
     MAX_PENDING_PER_PEER,
@@ -42,6 +28,18 @@ from sparkle_p2p.net.overlay import (
     check_key,
     check_request,
 )
+from sparkle_p2p.net.serving import ErrorCode, Serving
+from sparkle_protocol.errors import (
+    ConfigError,
+    LocalProtocolError,
+    OverlayDown,
+    PeerUnreachable,
+    RequestTimeout,
+    SparkleError,
+    TransportError,
+)
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import PeerId, short_peer
 
 if TYPE_CHECKING:
     from sparkle_p2p.net.libp2p.mdns import Mdns
@@ -62,9 +60,7 @@ MAX_REDIALLED = 64
 class Libp2pOverlay(Overlay):
     """See ``Overlay``. One instance runs once at a time; it can be started again after ``stop``."""
 
-    def __init__(
-        self, identity: Identity, *, net: str, listen: Sequence[str], agent: str, mdns: bool = True
-    ) -> None:
+    def __init__(self, identity: Identity, *, net: str, listen: Sequence[str], agent: str, mdns: bool = True) -> None:
         for address in listen:
             split_listen(address)
         self.startup_ms: dict[str, float] = {}
@@ -274,9 +270,7 @@ class Libp2pOverlay(Overlay):
     def _peer_latency(self, peer: PeerId, latency_ms: float) -> None:
         link = self._links.get(peer)
         if link is not None:
-            self._links[peer] = Link(
-                peer, link.addresses, link.direction, latency_ms, link.agent, link.since_s
-            )
+            self._links[peer] = Link(peer, link.addresses, link.direction, latency_ms, link.agent, link.since_s)
 
     def _peer_asks(self, peer: PeerId, payload: bytes, answer: Answer) -> None:
         thread, serving = self._thread, self._serving
@@ -329,9 +323,7 @@ class Libp2pOverlay(Overlay):
         try:
             await thread.call(service.connect_known, peer, timeout_s, timeout_s=timeout_s + 0.5)
         except RequestTimeout as error:
-            raise PeerUnreachable(
-                f"cannot connect to {short_peer(peer)}: no answer in {timeout_s:g} s"
-            ) from error
+            raise PeerUnreachable(f"cannot connect to {short_peer(peer)}: no answer in {timeout_s:g} s") from error
 
     async def disconnect(self, peer: PeerId) -> None:
         """Close the connection to a peer, if there is one."""
@@ -347,9 +339,7 @@ class Libp2pOverlay(Overlay):
         if peer not in self._links:
             raise PeerUnreachable(f"there is no connection to {short_peer(peer)}")
         if self._in_flight[peer] >= MAX_PENDING_PER_PEER:
-            raise PeerUnreachable(
-                f"{MAX_PENDING_PER_PEER} requests to {short_peer(peer)} are unanswered; try later"
-            )
+            raise PeerUnreachable(f"{MAX_PENDING_PER_PEER} requests to {short_peer(peer)} are unanswered; try later")
         future = thread.future()
         ask = Ask(lambda outcome: thread.resolve(future, outcome))
         self._in_flight[peer] += 1

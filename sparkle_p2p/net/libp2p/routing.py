@@ -13,7 +13,6 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
-import base58
 import trio
 from libp2p.abc import INetStream
 from libp2p.kad_dht.common import PROTOCOL_ID
@@ -21,13 +20,14 @@ from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.tools.anyio_service import background_trio_service
-from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.ids import PeerId, key_from_peer_id, short_peer
 
 from sparkle_p2p.net.addresses import believable
+from sparkle_p2p.net.distance import nearest
 from sparkle_p2p.net.libp2p.host import Host
 from sparkle_p2p.net.libp2p.rpc import BROKEN
 from sparkle_p2p.net.libp2p.sessions import Sessions
+from sparkle_protocol.errors import RemoteProtocolError
+from sparkle_protocol.ids import PeerId, key_from_peer_id, short_peer
 
 logger = logging.getLogger("sparkle.net")
 
@@ -41,13 +41,6 @@ PROVIDERS_ASKED = 8
 GREETED_WITHIN_S = 2.0
 PROVIDES_PER_10_S = 60  # accepted from one peer; the library's 10 is less than a keeper's open jobs
 _ADDRESS_TTL_S = 3600
-
-
-def distance(key: bytes, peer: PeerId) -> int:
-    """Kademlia distance of a peer from a key."""
-    place = hashlib.sha256(key).digest()
-    position = hashlib.sha256(base58.b58decode(peer)).digest()
-    return int.from_bytes(place, "big") ^ int.from_bytes(position, "big")
 
 
 class Routing:
@@ -135,7 +128,7 @@ class Routing:
         candidates = {peer for peer in self._valid(found) if not self._is_banished(peer)}
         candidates.update(self._sessions.peers())
         candidates.add(self._host.peer)
-        return tuple(sorted(candidates, key=lambda peer: distance(key, peer))[:k])
+        return nearest(key, candidates, k)
 
     def _valid(self, ids: Iterable[ID]) -> Iterable[PeerId]:
         for raw in ids:
@@ -156,9 +149,9 @@ class Routing:
         found: dict[PeerId, None] = {}
         self._collect(found, self._dht.provider_store.get_providers(record))
         with trio.move_on_after(timeout_s):
-            nearest = await self._dht.peer_routing.find_closest_peers_network(record, LOOKUP_WIDTH)
+            asked = await self._dht.peer_routing.find_closest_peers_network(record, LOOKUP_WIDTH)
             async with trio.open_nursery() as nursery:
-                for peer in nearest[:PROVIDERS_ASKED]:
+                for peer in asked[:PROVIDERS_ASKED]:
                     nursery.start_soon(self._collect_from, found, peer, record)
         return tuple(found)[:limit]
 
@@ -178,9 +171,7 @@ class Routing:
         """Transport addresses of a peer, looked up if none are known."""
         if not self._host.known_addresses(peer):
             with trio.move_on_after(timeout_s):
-                await self._dht.peer_routing.find_closest_peers_network(
-                    ID.from_base58(peer).to_bytes(), LOOKUP_WIDTH
-                )
+                await self._dht.peer_routing.find_closest_peers_network(ID.from_base58(peer).to_bytes(), LOOKUP_WIDTH)
         return self._host.known_addresses(peer)
 
 

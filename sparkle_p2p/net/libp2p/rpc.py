@@ -12,12 +12,9 @@ import trio
 from libp2p.abc import INetStream
 from libp2p.exceptions import BaseLibp2pError
 from libp2p.network.stream.exceptions import StreamEOF
-from sparkle_protocol.errors import OverlayDown, PeerUnreachable, RemoteProtocolError, TransportError
-from sparkle_protocol.ids import PeerId, short_peer
 
 from sparkle_p2p.net.libp2p.frames import (
     PREFIX_BYTES,
-    ErrorCode,
     Frame,
     Kind,
     body_length,
@@ -28,6 +25,9 @@ from sparkle_p2p.net.libp2p.frames import (
 )
 from sparkle_p2p.net.libp2p.sink import Sink
 from sparkle_p2p.net.overlay import MAX_PENDING_PER_PEER
+from sparkle_p2p.net.serving import ErrorCode
+from sparkle_protocol.errors import OverlayDown, PeerUnreachable, RemoteProtocolError, TransportError
+from sparkle_protocol.ids import PeerId, short_peer
 
 # What libp2p and trio raise when a connection or stream is gone.
 BROKEN = (BaseLibp2pError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -44,9 +44,7 @@ Resolve = Callable[[Any], None]  # a result, or an exception instance
 class Channel:
     """One request stream: reads frames, writes queued ones, ends when either side fails."""
 
-    def __init__(
-        self, stream: INetStream, peer: PeerId, sink: Sink, stalled: Callable[[PeerId], None]
-    ) -> None:
+    def __init__(self, stream: INetStream, peer: PeerId, sink: Sink, stalled: Callable[[PeerId], None]) -> None:
         self.peer = peer
         self.open = True
         self.heard_at = trio.current_time()
@@ -145,9 +143,7 @@ class Channel:
                 self.open = False
                 self.ended(OverlayDown("the network service is not running"))
             else:
-                self.ended(
-                    PeerUnreachable(f"the connection to {short_peer(self.peer)} was lost: {self._reason}")
-                )
+                self.ended(PeerUnreachable(f"the connection to {short_peer(self.peer)} was lost: {self._reason}"))
             await self.reset()
 
     async def reset(self) -> None:
@@ -201,9 +197,7 @@ class Channel:
 class Asker(Channel):
     """Our own stream to a peer: requests and pings out, replies in."""
 
-    def __init__(
-        self, stream: INetStream, peer: PeerId, sink: Sink, stalled: Callable[[PeerId], None]
-    ) -> None:
+    def __init__(self, stream: INetStream, peer: PeerId, sink: Sink, stalled: Callable[[PeerId], None]) -> None:
         super().__init__(stream, peer, sink, stalled)
         self._next_id = 1
         self._waiting: dict[int, Resolve] = {}
@@ -252,9 +246,7 @@ class Asker(Channel):
 class Answerer(Channel):
     """A peer's stream to us: its requests and pings in, our replies out."""
 
-    def __init__(
-        self, stream: INetStream, peer: PeerId, sink: Sink, stalled: Callable[[PeerId], None]
-    ) -> None:
+    def __init__(self, stream: INetStream, peer: PeerId, sink: Sink, stalled: Callable[[PeerId], None]) -> None:
         super().__init__(stream, peer, sink, stalled)
         self._serving: dict[int, int] = {}  # request id: its bytes, until its answer is queued
         self._last_id = 0

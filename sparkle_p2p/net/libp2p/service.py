@@ -9,9 +9,6 @@ from dataclasses import dataclass
 
 import trio
 from libp2p.tools.anyio_service import background_trio_service
-from sparkle_protocol.errors import PeerUnreachable
-from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import PeerId, short_peer
 
 from sparkle_p2p.net.libp2p.ask import Ask
 from sparkle_p2p.net.libp2p.gossip import Gossip
@@ -19,6 +16,9 @@ from sparkle_p2p.net.libp2p.host import Host
 from sparkle_p2p.net.libp2p.routing import Routing
 from sparkle_p2p.net.libp2p.sessions import Sessions
 from sparkle_p2p.net.libp2p.sink import Direction, Sink
+from sparkle_protocol.errors import PeerUnreachable
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import PeerId, short_peer
 
 GOODBYE_S = 1.0  # how long a clean stop may take to close connections politely
 FOREIGN_S = 600.0  # how long a peer of another network stays out of lookups

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork, INotifee
 from multiaddr import Multiaddr
-from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, TransportError
-from sparkle_protocol.ids import PeerId, short_peer
 
 from sparkle_p2p.net.addresses import believable
 from sparkle_p2p.net.libp2p.ask import Ask
@@ -23,6 +21,8 @@ from sparkle_p2p.net.libp2p.frames import PROTOCOL_ID, PROTOCOL_VERSION, Hello, 
 from sparkle_p2p.net.libp2p.host import Host, is_outbound, peer_of
 from sparkle_p2p.net.libp2p.rpc import BROKEN, Answerer, Asker, Channel
 from sparkle_p2p.net.libp2p.sink import CONNECTION_LOST, Direction, Sink
+from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, TransportError
+from sparkle_protocol.ids import PeerId, short_peer
 
 logger = logging.getLogger("sparkle.net")
 
@@ -48,9 +48,7 @@ class Session:
     opening: trio.Lock = field(default_factory=trio.Lock)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     reason: str = CONNECTION_LOST
-    refused: PeerUnreachable | None = (
-        None  # why it is not one of us; for everybody who waits for its greeting
-    )
+    refused: PeerUnreachable | None = None  # why it is not one of us; for everybody who waits for its greeting
 
 
 class Sessions(INotifee):
@@ -177,9 +175,7 @@ class Sessions(INotifee):
                 with trio.fail_after(GREETING_TIMEOUT_S):
                     asker = await self._open_stream(session)
             except trio.TooSlowError as error:
-                raise PeerUnreachable(
-                    f"{short_peer(session.peer)} is connected but does not answer"
-                ) from error
+                raise PeerUnreachable(f"{short_peer(session.peer)} is connected but does not answer") from error
             except RemoteProtocolError as error:
                 self._sink.violation(session.peer, str(error))
                 raise PeerUnreachable(f"{short_peer(session.peer)} broke the protocol: {error}") from error
@@ -315,9 +311,7 @@ class Sessions(INotifee):
                 else:
                     missed = 0
                     old = session.latency_ms
-                    session.latency_ms = (
-                        sample_ms if old is None else old + LATENCY_WEIGHT * (sample_ms - old)
-                    )
+                    session.latency_ms = sample_ms if old is None else old + LATENCY_WEIGHT * (sample_ms - old)
                     self._sink.latency(session.peer, session.latency_ms)
                 await trio.sleep(PING_INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311  only spreads load
             self._nursery.start_soon(self.disconnect, session.peer, "it does not answer any more")

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from sparkle_p2p.net.serving import ErrorCode
 from sparkle_protocol.ids import PeerId
-
-from sparkle_p2p.net.libp2p.frames import ErrorCode
 
 CONNECTION_LOST = "the connection was lost"  # reason of a peer that went without a word
 

@@ -4,6 +4,7 @@ import struct
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sparkle_protocol.errors import ConfigError, SparkleError, VerificationError
 from sparkle_worker.kernels.base import Combined
 from sparkle_worker.kernels.registry import KERNELS

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from sparkle_protocol.errors import ConfigError
 
 from sparkle_p2p.config import NodeConfig, load_config
+from sparkle_protocol.errors import ConfigError
 
 PEER = "12D3KooWGRUf7wkzqgZFN1r5ZfUqcjdnzDgWqTCxbK2nBN1NqBd5"
 ADDRESS = f"/ip4/192.0.2.1/tcp/4001/p2p/{PEER}"
@@ -79,9 +79,7 @@ def test_every_field_can_be_set_by_file_environment_and_flag(tmp_path: Path) -> 
         ("slots = ", ["not valid TOML", "config.toml"]),
     ],
 )
-def test_a_slip_in_the_file_is_named_with_file_key_and_value(
-    tmp_path: Path, text: str, expected: list[str]
-) -> None:
+def test_a_slip_in_the_file_is_named_with_file_key_and_value(tmp_path: Path, text: str, expected: list[str]) -> None:
     write(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path, {}, {})

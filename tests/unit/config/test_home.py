@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sparkle_protocol.errors import ConfigError, HomeInUse, NodeNotRunning
 
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.runtime.locate import find_node, home_path, is_locked
+from sparkle_protocol.errors import ConfigError, HomeInUse, NodeNotRunning
 
 HOLD = (
     "import sys; from sparkle_p2p.home import HomeDir\n"
@@ -126,9 +126,7 @@ def test_home_path_prefers_flag_then_variable() -> None:
         (b"sparkle-key-1 " + b"A" * 9000, "damaged"),
     ],
 )
-def test_a_key_file_that_is_none_is_refused_and_left_alone(
-    tmp_path: Path, content: bytes, expected: str
-) -> None:
+def test_a_key_file_that_is_none_is_refused_and_left_alone(tmp_path: Path, content: bytes, expected: str) -> None:
     key = tmp_path / "identity.key"
     key.write_bytes(content)
     key.chmod(0o600)

@@ -6,6 +6,7 @@ from math import isqrt
 
 import pytest
 from PIL import Image
+
 from sparkle_protocol.errors import ConfigError, VerificationError
 from sparkle_worker.kernels import collatz as collatz_module
 from sparkle_worker.kernels.collatz import chain_steps
@@ -64,9 +65,7 @@ def test_a_demo_sized_count_has_about_64_units():
 @pytest.mark.parametrize("start", [0, 10**6, 10**9 - 500, 10**12, 10**14 - 1000])
 def test_primes_are_counted_like_by_a_primality_test(start):
     stop = start + 1000
-    assert run_job(PRIMES, {"start": start, "stop": stop}, units=3).value == sum(
-        map(is_prime, range(start, stop))
-    )
+    assert run_job(PRIMES, {"start": start, "stop": stop}, units=3).value == sum(map(is_prime, range(start, stop)))
 
 
 def test_every_small_range_has_its_primes():
@@ -218,9 +217,7 @@ def test_a_forged_picture_unit_is_refused_before_any_work(change):
     params = MANDELBROT.validate({"width": 20, "height": 20})
     unit = MANDELBROT.unit(params, 1, 0)
     if change == {"x_fixed": "1"}:
-        assert MANDELBROT.compute(
-            {**unit, **change}, quiet
-        )  # text is read as a number, never trusted as text
+        assert MANDELBROT.compute({**unit, **change}, quiet)  # text is read as a number, never trusted as text
         return
     with pytest.raises(ConfigError):
         MANDELBROT.compute({**unit, **change}, quiet)
@@ -228,9 +225,7 @@ def test_a_forged_picture_unit_is_refused_before_any_work(change):
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 def test_progress_rises_to_one(kernel):
-    params = kernel.validate(
-        {"stop": 3_000_000} if "stop" in kernel.parameters else {"width": 300, "height": 100}
-    )
+    params = kernel.validate({"stop": 3_000_000} if "stop" in kernel.parameters else {"width": 300, "height": 100})
     shares = []
     kernel.compute(kernel.unit(params, 1, 0), shares.append)
     assert shares == sorted(shares)

@@ -2,6 +2,7 @@
 
 import msgpack
 import pytest
+
 from sparkle_protocol.errors import ConfigError, NotFound
 from sparkle_worker.kernels.registry import KERNELS, get_kernel
 
@@ -44,9 +45,7 @@ def test_defaults_are_valid_and_stay_the_same_when_read_again(kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-@pytest.mark.parametrize(
-    "value", HOSTILE_NUMBERS, ids=lambda v: str(v)[:12] if not isinstance(v, int) else "n"
-)
+@pytest.mark.parametrize("value", HOSTILE_NUMBERS, ids=lambda v: str(v)[:12] if not isinstance(v, int) else "n")
 def test_nonsense_is_refused_with_one_short_sentence(kernel, value):
     for name in kernel.parameters:
         if kernel.name == "mandelbrot" and name in ("x", "y", "scale") and value in ("1.5", 1.5, -1):

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MAX_STOP = (
-    10**15
-)  # every chain from below 2^68 is known to end (Barina 2021); this also bounds the first jump
+MAX_STOP = 10**15  # every chain from below 2^68 is known to end (Barina 2021); this also bounds the first jump
 BLOCK_BITS = 16  # the block's arrays (about 19 000 values) stay in the second-level cache
 JUMP_BITS = 12  # tables of 4096 entries stay near the first-level cache
 LIMIT = ((2**64 - 1 - 3**JUMP_BITS) // 3**JUMP_BITS) << JUMP_BITS
@@ -95,9 +93,7 @@ class Collatz:
         best_steps, best_start = -1, start
         for block in range(start >> BLOCK_BITS, ((stop - 1) >> BLOCK_BITS) + 1):
             low, high = max(start, block << BLOCK_BITS), min(stop, (block + 1) << BLOCK_BITS)
-            steps, number = _longest_in_block(
-                block, low - (block << BLOCK_BITS), high - (block << BLOCK_BITS)
-            )
+            steps, number = _longest_in_block(block, low - (block << BLOCK_BITS), high - (block << BLOCK_BITS))
             if steps > best_steps:  # blocks come in rising order, so the smallest start stays on ties
                 best_steps, best_start = steps, number
             if block & 15 == 15:

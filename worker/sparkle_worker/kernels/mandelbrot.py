@@ -59,9 +59,7 @@ class Mandelbrot:
     )
     verification: Literal["exact", "algebraic", "tolerance", "homogeneous"] = "exact"
     cost_law = "10 width height max_iter / 4 (a quarter of the whole view lies inside)"
-    example = (
-        "sparkle submit mandelbrot -p x=-0.7436 -p y=0.1318 -p scale=0.01 -p max_iter=4000 --wait -o m.png"
-    )
+    example = "sparkle submit mandelbrot -p x=-0.7436 -p y=0.1318 -p scale=0.01 -p max_iter=4000 --wait -o m.png"
 
     def validate(self, params: Params) -> dict[str, Any]:
         """Sizes as integers; ``x``, ``y``, ``scale`` as exact decimal text; the view within ±4."""
@@ -77,9 +75,7 @@ class Mandelbrot:
             "max_iter": whole_number(self.name, params, "max_iter", 1000, 1, MAX_ITER),
         }
         if width * height > MAX_PIXELS:
-            raise ConfigError(
-                f"a picture of {width} x {height} is too large; at most {MAX_PIXELS} pixels fit"
-            )
+            raise ConfigError(f"a picture of {width} x {height} is too large; at most {MAX_PIXELS} pixels fit")
         _check_view(_view(clean))
         return clean
 
@@ -99,9 +95,7 @@ class Mandelbrot:
         check_unit(self.name, units, index, self.max_units(params))
         least = self._least_units(params)
         if units < least:
-            raise ConfigError(
-                f"this picture needs at least {least} units, because a unit's result is at most 64 kB"
-            )
+            raise ConfigError(f"this picture needs at least {least} units, because a unit's result is at most 64 kB")
         first, end = cut(0, params["height"], units, index)
         return {**_view(params), "max_iter": params["max_iter"], "row_start": first, "row_stop": end}
 
@@ -109,9 +103,7 @@ class Mandelbrot:
         """Ten integer operations for each iteration; a quarter of the pixels need all of them."""
         pixels = unit["width"] * (unit["row_stop"] - unit["row_start"])
         flops = 10 * pixels * max(unit["max_iter"], 4) // 4
-        return Cost(
-            flops=float(flops), bytes=float(2 * pixels), memory_bytes=2**22 + 8 * unit["width"] + 2 * pixels
-        )
+        return Cost(flops=float(flops), bytes=float(2 * pixels), memory_bytes=2**22 + 8 * unit["width"] + 2 * pixels)
 
     def compute(self, unit: Params, progress: Progress) -> bytes:
         """Counts of the unit's rows."""
@@ -144,9 +136,7 @@ class Mandelbrot:
         width, height, limit = params["width"], params["height"], params["max_iter"]
         pixels = b"".join(results)
         if len(results) != units or len(pixels) != 2 * width * height:
-            raise VerificationError(
-                f"{len(results)} results with {len(pixels)} bytes do not make this picture"
-            )
+            raise VerificationError(f"{len(results)} results with {len(pixels)} bytes do not make this picture")
         counts = _counts(pixels)
         summary = {
             "width": width,
@@ -187,15 +177,11 @@ def _check_view(view: Mapping[str, int]) -> None:
     width, height, scale = view["width"], view["height"], view["scale_fixed"]
     if scale < FINEST_STEP * width:
         smallest = FINEST_STEP * width / ONE
-        raise ConfigError(
-            f"'scale' of mandelbrot is too small for {width} pixels; use at least {smallest:.1g}"
-        )
+        raise ConfigError(f"'scale' of mandelbrot is too small for {width} pixels; use at least {smallest:.1g}")
     reach_x = abs(view["x_fixed"]) + scale // 2
     reach_y = abs(view["y_fixed"]) + scale * height // (2 * width)
     if max(reach_x, reach_y) >= COORDINATE_LIMIT * ONE:
-        raise ConfigError(
-            "the view of mandelbrot must lie within ±4; choose a smaller 'scale' or another centre"
-        )
+        raise ConfigError("the view of mandelbrot must lie within ±4; choose a smaller 'scale' or another centre")
 
 
 def _check_unit_params(unit: Params) -> dict[str, int]:
@@ -216,9 +202,7 @@ def _check_unit_params(unit: Params) -> dict[str, int]:
         "row_stop": (1, MAX_SIDE),
     }
     check_names("a mandelbrot unit", unit, limits)
-    clean = {
-        n: whole_number("a mandelbrot unit", unit, n, None, low, high) for n, (low, high) in limits.items()
-    }
+    clean = {n: whole_number("a mandelbrot unit", unit, n, None, low, high) for n, (low, high) in limits.items()}
     _check_view(clean)
     rows = clean["row_stop"] - clean["row_start"]
     if rows < 1 or clean["row_stop"] > clean["height"] or 2 * clean["width"] * rows > MAX_RESULT_BYTES:

@@ -31,9 +31,7 @@ def check_names(kernel: str, params: Mapping[str, Any], known: Iterable[str]) ->
             raise ConfigError(f"{kernel} has no parameter {show(name)}; it takes {', '.join(names)}")
 
 
-def whole_number(
-    kernel: str, params: Mapping[str, Any], name: str, default: int | None, low: int, high: int
-) -> int:
+def whole_number(kernel: str, params: Mapping[str, Any], name: str, default: int | None, low: int, high: int) -> int:
     """The integer parameter ``name``, within ``low..high``; text such as "1e9" or "1_000_000" is read.
 
     Raises:

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MAX_STOP = (
-    10**14
-)  # base primes to 10^7: 664 579 of them, 30 ms and 40 MB; ten times more would cost 0.5 s a unit
+MAX_STOP = 10**14  # base primes to 10^7: 664 579 of them, 30 ms and 40 MB; ten times more would cost 0.5 s a unit
 SEGMENT = 2**19  # indexes of one row: half of a 1 MB second-level cache; 15.7 million numbers over all rows
 DENSE = 64  # strikes per row above which a slice assignment (150 ns) is cheaper than listing the strikes
 RESIDUES = (1, 7, 11, 13, 17, 19, 23, 29)
@@ -77,9 +75,7 @@ class PrimeCount:
         segments = -(-size // (30 * SEGMENT))
         base = root // max(root.bit_length() - 1, 1)
         flops = 2 * size // 5 + 120 * base * segments
-        return Cost(
-            flops=float(flops), bytes=float(flops), memory_bytes=2**24 + SEGMENT + root + 24 * 8 * base
-        )
+        return Cost(flops=float(flops), bytes=float(flops), memory_bytes=2**24 + SEGMENT + root + 24 * 8 * base)
 
     def compute(self, unit: Params, progress: Progress) -> bytes:
         """Count the primes of the unit."""

@@ -28,10 +28,6 @@ def get_kernel(name: str, version: int | None = None, kernels: Mapping[str, Kern
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(kernels))}"
         raise NotFound(f"no kernel {shown} is known here; {hint}")
     if version is not None and version != kernel.version:
-        wanted = (
-            str(version)[:20] if isinstance(version, int) and abs(version) < 2**63 else "an impossible one"
-        )
-        raise NotFound(
-            f"{name} is here in version {kernel.version}, not {wanted}; update the older of the two nodes"
-        )
+        wanted = str(version)[:20] if isinstance(version, int) and abs(version) < 2**63 else "an impossible one"
+        raise NotFound(f"{name} is here in version {kernel.version}, not {wanted}; update the older of the two nodes")
     return kernel

@@ -3,16 +3,33 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from enum import IntEnum
 
-from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.ids import PeerId, short_peer
-
-from sparkle_p2p.net.libp2p.frames import ErrorCode
 from sparkle_p2p.net.overlay import MAX_REQUEST_BYTES, RequestHandler
+from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, SparkleError
+from sparkle_protocol.ids import PeerId, short_peer
 
 logger = logging.getLogger("sparkle.net")
 
 HANDLER_TIMEOUT_S = 60.0  # far above every asker's time-out; frees what a hanging handler holds
+
+
+class ErrorCode(IntEnum):
+    """Why a request was not served."""
+
+    REFUSED = 1
+    FAILED = 2
+    BUSY = 3
+
+
+def error_for(code: ErrorCode, text: str) -> SparkleError:
+    """What the asker's ``request`` raises for an error answer."""
+    if code is ErrorCode.BUSY:
+        return PeerUnreachable("the peer is busy with our earlier requests; try again later")
+    if code is ErrorCode.FAILED:
+        return RemoteProtocolError("the peer failed to serve the request")
+    return RemoteProtocolError(f"the peer refused the request: {text}")
+
 
 Reply = Callable[[bytes | ErrorCode, str], None]
 
@@ -38,9 +55,7 @@ class Serving:
             async with asyncio.timeout(HANDLER_TIMEOUT_S):
                 outcome = await self._handler(peer, payload)
             if len(outcome) > MAX_REQUEST_BYTES:
-                logger.error(
-                    "a reply of %d bytes to %s is larger than the limit", len(outcome), short_peer(peer)
-                )
+                logger.error("a reply of %d bytes to %s is larger than the limit", len(outcome), short_peer(peer))
                 outcome = ErrorCode.FAILED
         except RemoteProtocolError as error:
             outcome, text = ErrorCode.REFUSED, str(error)

@@ -1,0 +1,480 @@
+"""An overlay inside one process: nodes of a ``MemoryNetwork`` talk by function calls, with faults on demand.
+
+For tests of everything above the network, and held to the same conformance suite as the real one. Given a
+seeded ``random.Random`` (and a loop whose clock is controlled, if delays are used) a run is deterministic.
+
+Faults: ``cut``/``heal`` a pair, ``delay_s`` and ``loss`` for all or for a pair, ``stall`` a node (it stays
+connected but reads nothing), ``crash`` a node's network service (it comes back by itself, as the real one
+does).
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sparkle_p2p.net.addresses import expand, split_address, split_listen
+from sparkle_p2p.net.distance import nearest
+from sparkle_p2p.net.overlay import (
+    MAX_PENDING_PER_PEER,
+    Link,
+    Overlay,
+    OverlayEvents,
+    RequestHandler,
+    check_gossip,
+    check_key,
+    check_request,
+    sort_addresses,
+)
+from sparkle_p2p.net.serving import ErrorCode, Serving, error_for
+from sparkle_protocol.errors import (
+    ConfigError,
+    LocalProtocolError,
+    OverlayDown,
+    PeerUnreachable,
+    RequestTimeout,
+)
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import PeerId, short_peer
+
+_RECORD_COPIES = 8  # a provider record is kept by so many peers nearest to its key
+_FIRST_PORT = 40000
+
+_Pair = frozenset[PeerId]
+
+
+def _pair(one: PeerId, other: PeerId) -> _Pair:
+    return frozenset((one, other))
+
+
+@dataclass
+class MemoryNetwork:
+    """The wires between nodes, and what is wrong with them."""
+
+    random: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311  a model, not a secret
+    delay_s: float = 0.0
+    loss: float = 0.0  # share of requests, replies and gossip hops that get lost
+    nodes: dict[PeerId, "MemoryOverlay"] = field(default_factory=dict)
+    _cut: set[_Pair] = field(default_factory=set)
+    _delays_s: dict[_Pair, float] = field(default_factory=dict)
+    _losses: dict[_Pair, float] = field(default_factory=dict)
+    _stalled: set[PeerId] = field(default_factory=set)
+    _next_port: int = _FIRST_PORT
+
+    # -- faults ------------------------------------------------------------------------------------
+
+    def cut(self, one: PeerId, other: PeerId) -> None:
+        """Break the link between two nodes and keep them from connecting again."""
+        self._cut.add(_pair(one, other))
+        self._unlink(one, other, "the connection was lost")
+
+    def heal(self, one: PeerId, other: PeerId) -> None:
+        """Let two nodes connect again."""
+        self._cut.discard(_pair(one, other))
+
+    def set_delay(self, one: PeerId, other: PeerId, delay_s: float) -> None:
+        """One-way delay between two nodes."""
+        self._delays_s[_pair(one, other)] = delay_s
+
+    def set_loss(self, one: PeerId, other: PeerId, loss: float) -> None:
+        """Share of what two nodes send each other that gets lost."""
+        self._losses[_pair(one, other)] = loss
+
+    def stall(self, peer: PeerId) -> None:
+        """The node stops reading: nothing reaches it until ``unstall``."""
+        self._stalled.add(peer)
+
+    def unstall(self, peer: PeerId) -> None:
+        """The node reads again; what was sent meanwhile is gone."""
+        self._stalled.discard(peer)
+
+    def crash(self, peer: PeerId, reason: str = "injected crash") -> None:
+        """Kill the node's network service; it restarts by itself."""
+        self.nodes[peer].inject_crash(reason)
+
+    # -- wires -------------------------------------------------------------------------------------
+
+    def reachable(self, one: PeerId, other: PeerId) -> bool:
+        """Whether a connection between two nodes can be made or exist."""
+        return other in self.nodes and _pair(one, other) not in self._cut
+
+    def carry(self, sender: PeerId, receiver: PeerId, deliver: Callable[[], None]) -> None:
+        """Deliver something after the delay, unless it gets lost."""
+        pair = _pair(sender, receiver)
+        if receiver in self._stalled or self.random.random() < self._losses.get(pair, self.loss):
+            return
+        delay_s = self._delays_s.get(pair, self.delay_s)
+        loop = asyncio.get_running_loop()
+        if delay_s:
+            loop.call_later(delay_s, deliver)
+        else:
+            loop.call_soon(deliver)
+
+    def round_trip_ms(self, one: PeerId, other: PeerId) -> float:
+        """Twice the delay between two nodes."""
+        return 2000 * self._delays_s.get(_pair(one, other), self.delay_s)
+
+    def at(self, transport: str) -> "MemoryOverlay | None":
+        """The node that listens at a transport address."""
+        return next((node for node in self.nodes.values() if transport in node.transports), None)
+
+    def component(self, start: PeerId) -> list[PeerId]:
+        """Nodes that a node can reach over links, itself first."""
+        seen = [start]
+        for peer in seen:
+            seen.extend(link.peer for link in self.nodes[peer].links() if link.peer not in seen)
+        return seen
+
+    def assign_port(self, host: str, port: int) -> int:
+        """The port itself, or a free one for port 0.
+
+        Raises:
+            ConfigError: it is taken.
+        """
+        if port:
+            taken = any(
+                split_listen(transport) == (host, port)
+                for node in self.nodes.values()
+                for transport in node.transports
+            )
+            if taken:
+                raise ConfigError(f"port {port} of {host} is already in use; choose another port with --listen")
+            return port
+        self._next_port += 1
+        return self._next_port
+
+    def _unlink(self, one: PeerId, other: PeerId, reason: str) -> None:
+        for peer, lost in ((one, other), (other, one)):
+            node = self.nodes.get(peer)
+            if node is not None:
+                node.link_down(lost, reason)
+
+
+class MemoryOverlay(Overlay):
+    """One node of a ``MemoryNetwork``; see ``Overlay``."""
+
+    def __init__(
+        self,
+        network: MemoryNetwork,
+        identity: Identity,
+        *,
+        net: str,
+        listen: Sequence[str] = ("/ip4/127.0.0.1/tcp/0",),
+        agent: str = "memory",
+        mdns: bool = False,
+    ) -> None:
+        for address in listen:
+            split_listen(address)
+        self.net = net
+        self.transports: tuple[str, ...] = ()
+        self.records: dict[bytes, dict[PeerId, None]] = {}
+        self.mdns = mdns
+        self.agent = agent
+        self._network = network
+        self._peer = identity.peer_id
+        self._listen = tuple(listen)
+        self._events = OverlayEvents()
+        self._serving: Serving | None = None
+        self._links: dict[PeerId, Link] = {}
+        self._topics: set[str] = set()
+        self._seen: dict[tuple[PeerId, int], None] = {}
+        self._published = 0
+        self._pending: dict[asyncio.Future[Any], PeerId] = {}
+        self._in_flight: Counter[PeerId] = Counter()
+        self._restarting: asyncio.Task[None] | None = None
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Our own id."""
+        return self._peer
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def start(self, handler: RequestHandler, events: OverlayEvents) -> None:
+        """Listen. Raises ConfigError (port in use)."""
+        if self._serving is not None:
+            raise LocalProtocolError("the overlay is already running")
+        self._listen_at(self._listen)
+        self._events = events
+        self._serving = Serving(handler, events.violation)
+        others = [n for n in self._network.nodes.values() if n.mdns and n.net == self.net and n is not self]
+        for other in others if self.mdns else ():
+            for finder, found in ((self, other), (other, self)):
+                for address in found.addresses():
+                    asyncio.get_running_loop().call_soon(finder.discovered, address)
+
+    def _listen_at(self, listen: Sequence[str]) -> None:
+        transports: list[str] = []
+        for address in listen:
+            host, port = split_listen(address)
+            assigned = self._network.assign_port(host, port)
+            transports.extend(expand(f"{address.rsplit('/', 1)[0]}/{assigned}"))
+        self.transports = sort_addresses(transports)
+        self._network.nodes[self._peer] = self
+
+    def discovered(self, address: str) -> None:
+        """The network's mDNS found an address."""
+        if self._serving is not None:
+            self._events.discovered(address, "mdns")
+
+    async def stop(self) -> None:
+        """Leave; idempotent. Pending calls fail with OverlayDown."""
+        serving, self._serving = self._serving, None
+        restarting, self._restarting = self._restarting, None
+        if restarting is not None:
+            restarting.cancel()
+            await asyncio.gather(restarting, return_exceptions=True)
+        self._go_down("this node is stopping")
+        self.transports = ()
+        self._topics.clear()
+        self.records.clear()
+        if serving is not None:
+            await serving.stop()
+
+    def _go_down(self, reason: str) -> None:
+        self._network.nodes.pop(self._peer, None)
+        for future in list(self._pending):
+            if not future.done():
+                future.set_exception(OverlayDown("the network service is not running"))
+        for peer in sorted(self._links):
+            self.link_down(peer, reason)
+            other = self._network.nodes.get(peer)
+            if other is not None:
+                other.link_down(self._peer, reason)
+
+    def inject_crash(self, reason: str = "injected crash") -> None:
+        """Kill the network service; it restarts by itself and ``events.restarted`` follows."""
+        links = self.links()
+        self._go_down(f"the network service died: {reason}")
+        self._restarting = asyncio.get_running_loop().create_task(self._restart(links, reason))
+
+    async def _restart(self, links: tuple[Link, ...], reason: str) -> None:
+        await asyncio.sleep(0)
+        self._listen_at(self.transports)
+        for link in links:
+            if self._network.reachable(self._peer, link.peer):
+                self._link_with(self._network.nodes[link.peer])
+        self._events.restarted(reason)
+
+    # -- links -------------------------------------------------------------------------------------
+
+    def _check_running(self) -> Serving:
+        if self._serving is None or self._network.nodes.get(self._peer) is not self:
+            raise OverlayDown("the network service is not running")
+        return self._serving
+
+    def addresses(self) -> tuple[str, ...]:
+        """Our own dialable multiaddrs, each ending in /p2p/<our id>; empty before ``start``."""
+        return tuple(f"{transport}/p2p/{self._peer}" for transport in self.transports)
+
+    def links(self) -> tuple[Link, ...]:
+        """Live connections, in order of peer id."""
+        return tuple(link for _, link in sorted(self._links.items()))
+
+    async def connect(self, address: str, *, timeout_s: float = 10.0) -> PeerId:
+        """Connect to the node at an address; see ``Overlay.connect``."""
+        transport, peer = split_address(address)
+        if peer == self._peer:
+            raise ConfigError(f"{address} is this node's own address; give another peer's")
+        self._check_running()
+        if peer in self._links:
+            return peer
+        await self._wait(peer, self._network.round_trip_ms(self._peer, peer) / 1000, timeout_s)
+        node = self._network.at(transport)
+        if node is None or not self._network.reachable(self._peer, node.peer_id):
+            raise PeerUnreachable(f"cannot connect to {short_peer(peer)}: nobody answers at {transport}")
+        if node.peer_id != peer:
+            raise PeerUnreachable(f"cannot connect to {short_peer(peer)}: somebody else answers at {transport}")
+        self._link_with(node)
+        return peer
+
+    async def _wait(self, peer: PeerId, seconds: float, timeout_s: float) -> None:
+        """Let time pass for a round trip, but not more than the time-out."""
+        if seconds <= 0:
+            return
+        future = self._future(peer)
+        handle = asyncio.get_running_loop().call_later(seconds, _set_result, future, None)
+        try:
+            await self._outcome(future, timeout_s, f"{short_peer(peer)} did not answer within {timeout_s:g} s")
+        finally:
+            handle.cancel()
+
+    def _link_with(self, node: "MemoryOverlay") -> None:
+        if node.net != self.net:
+            self._events.violation(node.peer_id, "wrong network")
+            node.wrong_network(self._peer)
+            raise PeerUnreachable(
+                f"{short_peer(node.peer_id)} belongs to the network '{node.net}', this node to '{self.net}'"
+            )
+        round_trip_ms = self._network.round_trip_ms(self._peer, node.peer_id)
+        since_s = asyncio.get_running_loop().time()
+        node.link_up(Link(self._peer, self.addresses(), "in", round_trip_ms, self.agent, since_s))
+        self.link_up(Link(node.peer_id, node.addresses(), "out", round_trip_ms, node.agent, since_s))
+
+    def wrong_network(self, peer: PeerId) -> None:
+        """A node of another network tried to connect."""
+        self._events.violation(peer, "wrong network")
+
+    def link_up(self, link: Link) -> None:
+        """A connection came up."""
+        if link.peer not in self._links:
+            self._links[link.peer] = link
+            self._events.peer_up(link)
+
+    def link_down(self, peer: PeerId, reason: str) -> None:
+        """A connection is gone: what waits for that peer fails."""
+        if self._links.pop(peer, None) is None:
+            return
+        for future, asked in list(self._pending.items()):
+            if asked == peer and not future.done():
+                future.set_exception(PeerUnreachable(f"the connection to {short_peer(peer)} was lost"))
+        self._events.peer_down(peer, reason)
+
+    async def disconnect(self, peer: PeerId) -> None:
+        """Close the connection to a peer, if there is one."""
+        self._check_running()
+        if peer in self._links:
+            self.link_down(peer, "closed by this node")
+            other = self._network.nodes.get(peer)
+            if other is not None:
+                other.link_down(self._peer, "the connection was lost")
+
+    async def connect_peer(self, peer: PeerId, *, timeout_s: float = 10.0) -> None:
+        """Connect to a peer that some connected peer knows."""
+        self._check_running()
+        if peer in self._links or peer == self._peer:
+            return
+        if peer not in self._network.component(self._peer):
+            raise PeerUnreachable(f"cannot connect to {short_peer(peer)}: no address of it is known")
+        await self.connect(self._network.nodes[peer].addresses()[0], timeout_s=timeout_s)
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def _future(self, peer: PeerId) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._pending[future] = peer
+        future.add_done_callback(lambda done: self._pending.pop(done, None))
+        return future
+
+    async def _outcome(self, future: asyncio.Future[Any], timeout_s: float, late: str) -> Any:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await future
+        except TimeoutError as error:
+            raise RequestTimeout(late) from error
+
+    async def request(self, peer: PeerId, payload: bytes, *, timeout_s: float = 10.0) -> bytes:
+        """Ask a connected peer (or ourselves); see ``Overlay.request``."""
+        check_request(payload)
+        serving = self._check_running()
+        late = f"{short_peer(peer)} did not answer within {timeout_s:g} s"
+        if peer == self._peer:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await serving.ask_self(peer, payload)
+            except TimeoutError as error:
+                raise RequestTimeout(late) from error
+        if peer not in self._links:
+            raise PeerUnreachable(f"there is no connection to {short_peer(peer)}")
+        if self._in_flight[peer] >= MAX_PENDING_PER_PEER:
+            raise PeerUnreachable(
+                f"{MAX_PENDING_PER_PEER} requests to {short_peer(peer)} are unanswered; try again later"
+            )
+        future = self._future(peer)
+        self._in_flight[peer] += 1
+        try:
+            node = self._network.nodes[peer]
+            self._network.carry(self._peer, peer, lambda: node.asked(self._peer, payload, future))
+            reply: bytes = await self._outcome(future, timeout_s, late)
+            return reply
+        finally:
+            self._in_flight[peer] -= 1
+
+    def asked(self, peer: PeerId, payload: bytes, future: asyncio.Future[Any]) -> None:
+        """A request arrived."""
+        if self._serving is None or peer not in self._links:
+            return
+
+        def reply(outcome: bytes | ErrorCode, text: str) -> None:
+            self._network.carry(self._peer, peer, lambda: _settle(future, outcome, text))
+
+        self._serving.begin(peer, payload, reply)
+
+    # -- gossip ------------------------------------------------------------------------------------
+
+    async def subscribe(self, topic: str) -> None:
+        """Have messages of a gossip topic delivered to ``events.gossip`` (own messages are not)."""
+        self._check_running()
+        self._topics.add(topic)
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Gossip a payload to the topic's subscribers; best effort."""
+        check_gossip(payload)
+        self._check_running()
+        self._published += 1
+        message = (self._peer, self._published)
+        self._seen[message] = None
+        self._spread(topic, message, payload)
+
+    def _spread(self, topic: str, message: tuple[PeerId, int], payload: bytes) -> None:
+        for peer in sorted(self._links):
+            node = self._network.nodes[peer]
+            self._network.carry(self._peer, peer, _call(node.heard, topic, message, payload))
+
+    def heard(self, topic: str, message: tuple[PeerId, int], payload: bytes) -> None:
+        """A message arrived over a link: deliver it once and pass it on, if we follow its topic."""
+        if topic not in self._topics or message in self._seen or self._serving is None:
+            return
+        self._seen[message] = None
+        if len(self._seen) > 4096:  # the oldest is forgotten, as in any seen-cache
+            self._seen.pop(next(iter(self._seen)))
+        self._spread(topic, message, payload)
+        self._events.gossip(topic, message[0], payload)
+
+    # -- routing -----------------------------------------------------------------------------------
+
+    async def closest(self, key: bytes, k: int, *, timeout_s: float = 5.0) -> tuple[PeerId, ...]:
+        """Up to k reachable peers (ourselves included) nearest to SHA-256(key) by XOR, nearest first."""
+        check_key(key)
+        self._check_running()
+        return nearest(key, self._network.component(self._peer), k)
+
+    def _keepers(self, key: bytes) -> Iterator["MemoryOverlay"]:
+        for peer in nearest(key, self._network.component(self._peer), _RECORD_COPIES):
+            yield self._network.nodes[peer]
+
+    async def provide(self, key: bytes, *, timeout_s: float = 5.0) -> None:
+        """Announce that we provide ``key``."""
+        check_key(key)
+        self._check_running()
+        for node in (self, *self._keepers(key)):
+            node.records.setdefault(key, {})[self._peer] = None
+
+    async def providers(self, key: bytes, *, limit: int = 8, timeout_s: float = 5.0) -> tuple[PeerId, ...]:
+        """Peers that provide ``key``."""
+        check_key(key)
+        self._check_running()
+        found: dict[PeerId, None] = {}
+        for node in (self, *self._keepers(key)):
+            found.update(node.records.get(key, {}))
+        return tuple(found)[:limit]
+
+
+def _set_result(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _settle(future: asyncio.Future[Any], outcome: bytes | ErrorCode, text: str) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, bytes):
+        future.set_result(outcome)
+    else:
+        future.set_exception(error_for(outcome, text))
+
+
+def _call(function: Callable[..., None], *args: Any) -> Callable[[], None]:
+    return lambda: function(*args)

@@ -1,0 +1,108 @@
+"""Puts what happens and how things stand into plain sentences."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from sparkle_p2p.config import NodeConfig
+from sparkle_p2p.net.overlay import Link, Overlay
+from sparkle_p2p.node.diary import Diary, Level
+from sparkle_p2p.view import Reason
+from sparkle_protocol import effects as fx
+from sparkle_protocol.ids import short_peer
+from sparkle_protocol.work.worker import WorkerAgent
+
+NetworkState = Literal["starting", "alone", "connected", "down"]
+NodeState = Literal["working", "idle", "paused", "stopping"]
+Fields = Mapping[str, Any]
+
+
+def _job(fields: Fields) -> str:
+    return str(fields["job"])[:8]
+
+
+# event -> (level, sentence); events that come too often for a log have none
+_SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
+    "job_submitted": ("info", lambda f: f"Job {_job(f)}: {f['kernel']} in {f['units']} units published"),
+    "job_done": ("good", lambda f: f"Job {_job(f)} is done"),
+    "job_cancelled": ("info", lambda f: f"Job {_job(f)} was cancelled"),
+    "job_failed": ("error", lambda f: f"Job {_job(f)} failed: {f['error']}"),
+    "result_rejected": ("warning", lambda f: f"Our result for unit {f['unit']} of {_job(f)} was rejected"),
+    "worker_rejected": ("warning", lambda f: f"Result of {short_peer(f['peer'])} for unit {f['unit']} rejected"),
+    "unit_failed": ("error", lambda f: f"Unit {f['unit']} of {_job(f)} failed here: {f['text']}"),
+    "lease_expired": (
+        "warning",
+        lambda f: f"{short_peer(f['peer'])} did not finish unit {f['unit']} of {_job(f)} in time; others get it",
+    ),
+    "report_refused": ("warning", lambda f: f"The keeper of {_job(f)} wants no report: {f['text']}"),
+    "peer_banned": (
+        "warning",
+        lambda f: f"{short_peer(f['peer'])} broke too many rules; ignored for {f['seconds']} s",
+    ),
+    "bootstrap_is_self": ("warning", lambda f: f"The bootstrap address {f['address']} is this node itself"),
+    "bootstrap_unreachable": (
+        "warning",
+        lambda f: f"Bootstrap {f['address']} does not answer (try {f['attempt']}): {f['reason']}",
+    ),
+    "clock_off": (
+        "warning",
+        lambda f: f"This machine's clock differs by {abs(int(f['seconds']))} s from that of {f['peers']} peers",
+    ),
+    "storage_failed": ("error", lambda f: str(f["reason"])),
+}
+
+
+def tell(diary: Diary, effect: fx.Notify) -> None:
+    """Publish an event and write its sentence, if it has one."""
+    diary.publish(effect.event, effect.fields)
+    sentence = _SENTENCES.get(effect.event)
+    if sentence is not None:
+        level, words = sentence
+        diary.note(level, words(effect.fields))
+
+
+def network_state(overlay: Overlay | None, links: Sequence[Link], ready: bool) -> NetworkState:
+    """How the network stands."""
+    if overlay is None or not ready:
+        return "starting"
+    if not overlay.addresses():
+        return "down"
+    return "connected" if links else "alone"
+
+
+def node_state(
+    worker: WorkerAgent, config: NodeConfig, network: NetworkState, peers: int, *, stopping: bool
+) -> tuple[NodeState, Reason]:
+    """What the node does, and why."""
+    running = [key for key, held in worker.held.items() if held.state == "running"]
+    if stopping:
+        return "stopping", Reason("stopping", "Handing back work and leaving the network.", {"running": len(running)})
+    if worker.paused:
+        sentence = f"Paused by you; {len(running)} running unit(s) stand still." if running else "Paused by you."
+        return "paused", Reason("paused_by_user", sentence, {"suspended": len(running)})
+    if running:
+        job = running[0][0]
+        kernel = worker.jobs[job].spec.kernel
+        owner = worker.jobs[job].submitter
+        whose = "your own job" if owner == worker.me else f"a job of {short_peer(owner)}"
+        numbers = {"running": len(running), "held": len(worker.held)}
+        return "working", Reason("computing", f"Computing {kernel} for {whose}.", numbers)
+    return "idle", _idle_reason(worker, config, network, peers)
+
+
+def _idle_reason(worker: WorkerAgent, config: NodeConfig, network: NetworkState, peers: int) -> Reason:
+    if not worker.kernels:
+        flag = "--bootstrap-only" if config.bootstrap_only else "--no-work"
+        return Reason("work_disabled", f"This node runs with {flag} and computes nothing.", {"peers": peers})
+    if worker.held:
+        numbers = {"held": len(worker.held)}
+        return Reason("awaiting_decision", "Results are handed in; waiting for their check.", numbers)
+    if network == "starting":
+        return Reason("network_starting", "The network is starting.")
+    if network == "down":
+        return Reason("network_down", "The network service failed and is being restarted.")
+    if network == "alone":
+        hint = (
+            "waiting for peers on the local network or a first connection" if config.mdns else "nobody connected yet"
+        )
+        return Reason("no_peers", f"No other peers yet: {hint}.", {"bootstraps": len(config.bootstrap)})
+    return Reason("no_work", f"{peers} peer(s) connected; none has open work that fits.", {"peers": peers})

@@ -1,0 +1,454 @@
+"""The node: cores, overlay, store and executors put together, and the commands that clients give it.
+
+Order of a life: open the store, restore jobs, start the network in the background (own work needs none), serve,
+and on ``stop``: hand back what is not committed, report what is, leave the network, end the children, close.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import time
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable
+
+from sparkle_p2p.config import NodeConfig
+from sparkle_p2p.home import HomeDir
+from sparkle_p2p.net.overlay import Link, Overlay, OverlayEvents
+from sparkle_p2p.node import narrate, picture, results
+from sparkle_p2p.node.computing import Computing, UnitExecutor
+from sparkle_p2p.node.diary import Diary
+from sparkle_p2p.node.shell import Core, Shell
+from sparkle_p2p.node.store import Store, StoreError
+from sparkle_p2p.node.usage import Usage
+from sparkle_p2p.runtime.clock import boot_ns, wall_ms
+from sparkle_p2p.view import Event, Explanation, JobResult, JobView, KernelView, NodeView, SubmitRequest
+from sparkle_protocol import effects as fx
+from sparkle_protocol import messages
+from sparkle_protocol.errors import ConfigError, NotFound, SparkleError
+from sparkle_protocol.facts import Fact, FactCodec, JobSpec, KeeperSet
+from sparkle_protocol.ids import JobId, PeerId, find_job, short_peer
+from sparkle_protocol.membership import Membership
+from sparkle_protocol.version import __version__
+from sparkle_protocol.work.kept_job import KeptJob
+from sparkle_protocol.work.submitter import Submitter
+from sparkle_protocol.work.worker import WorkerAgent
+from sparkle_worker.kernels.base import Combined
+from sparkle_worker.kernels.registry import KERNELS
+
+log = logging.getLogger("sparkle.node")
+
+USAGE_EVERY_S = 2.0
+TOTALS_EVERY_S = 30.0
+DRAIN_S = 3.0
+OVERLAY_STOP_S = 3.0
+VALUES_KEPT = 16
+
+OverlayFactory = Callable[[NodeConfig, HomeDir], Overlay]
+ExecutorFactory = Callable[[], UnitExecutor]
+
+
+class _Left(Exception):
+    """Ends the node's task group once it has left cleanly."""
+
+
+def libp2p_overlay(config: NodeConfig, home: HomeDir) -> Overlay:
+    """The production network. libp2p itself loads in its own thread when it starts."""
+    from sparkle_p2p.net.libp2p import Libp2pOverlay
+
+    agent = f"sparkle/{__version__}"
+    return Libp2pOverlay(home.identity, net=config.net, listen=config.listen, agent=agent, mdns=config.mdns)
+
+
+def local_executor() -> UnitExecutor:
+    """One spawned worker process."""
+    from sparkle_worker.executor import Executor
+
+    return Executor()
+
+
+class Node:
+    """One peer. ``run`` it in a task; everything else may be called from the same loop meanwhile."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        home: HomeDir,
+        *,
+        overlay_factory: OverlayFactory = libp2p_overlay,
+        executor_factory: ExecutorFactory = local_executor,
+    ) -> None:
+        self.config = config
+        self.home = home
+        self.identity = home.identity
+        self.api_url: str | None = None
+        self.startup_ms: dict[str, float] = {}
+        self.diary = Diary()
+        self.usage = Usage()
+        self.violations: Counter[PeerId] = Counter()
+        self._overlay_factory = overlay_factory
+        self._executor_factory = executor_factory
+        self._codec = FactCodec(config.net)
+        rng = random.SystemRandom()  # nonces must not be guessable
+        works = config.work and not config.bootstrap_only
+        kernels = [f"{kernel.name}@{kernel.version}" for kernel in KERNELS.values()] if works else []
+        self.membership = Membership(self.identity.peer_id, rng, wall_ms)
+        self.submitter = Submitter(self.identity, self._codec, rng, results.check_result)
+        self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots)
+        self.overlay: Overlay | None = None
+        self.started_ns = boot_ns()
+        self._store = Store(home.path / "node.db")
+        self._shell: Shell | None = None
+        self._computing: Computing | None = None
+        self._stopping = asyncio.Event()
+        self._ready: asyncio.Future[None] | None = None
+        self._values: OrderedDict[JobId, Combined] = OrderedDict()
+        self._totals: dict[str, int] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live until ``stop``. Raises ConfigError when the node cannot start."""
+        ready = self._ready_future()
+        failure: BaseException | None = None
+        try:
+            await self._store.open()
+            self._totals = await self._store.totals()
+            async with asyncio.TaskGroup() as group:
+                await self._start(group)
+                await self._stopping.wait()
+                await self._leave()
+                raise _Left
+        except* _Left:
+            pass
+        except* ConfigError as errors:
+            failure = errors.exceptions[0]
+        finally:
+            self._stopping.set()
+            with contextlib.suppress(StoreError):
+                await self._store.close()
+            if not ready.done():
+                ready.set_exception(failure or ConfigError("the node was stopped before it was ready"))
+                ready.exception()  # whoever waits sees it; nobody need
+        if failure is not None:
+            raise failure
+
+    async def wait_ready(self) -> None:
+        """Return once the network is up. Raises what ended ``run`` before that."""
+        await asyncio.shield(self._ready_future())
+
+    def stop(self) -> None:
+        """Begin to leave; idempotent."""
+        self._stopping.set()
+
+    @property
+    def stopping(self) -> bool:
+        """The node is on its way out."""
+        return self._stopping.is_set()
+
+    def _ready_future(self) -> asyncio.Future[None]:
+        if self._ready is None:
+            self._ready = asyncio.get_running_loop().create_future()
+        return self._ready
+
+    async def _start(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._shell = Shell(self.identity.peer_id, self._store, group, self._route, self._extra)
+        executors = [self._executor_factory() for _ in range(self.config.slots)] if self.worker.kernels else []
+        self._computing = Computing(executors, lambda event: self.shell.tell(self.worker, event), group)
+        await self._restore()
+        group.create_task(self._housekeeping(), name="housekeeping")
+        group.create_task(self._start_network(), name="network")
+
+    async def _start_network(self) -> None:
+        overlay = self._overlay_factory(self.config, self.home)
+        events = OverlayEvents(
+            peer_up=self._peer_up,
+            peer_down=self._peer_down,
+            discovered=lambda address, source: self._tell_all(fx.Discovered(address, source)),
+            gossip=lambda topic, author, payload: self._tell_all(fx.Gossiped(topic, author, payload)),
+            violation=self._violation,
+            restarted=lambda reason: self.diary.note(
+                "warning", f"The network service failed and was restarted: {reason}"
+            ),
+        )
+        await overlay.start(self.shell.serve, events)
+        self.overlay = self.shell.overlay = overlay
+        self.startup_ms = {**getattr(overlay, "startup_ms", {}), "ready": (boot_ns() - self.started_ns) / 1e6}
+        self.submitter.addresses = overlay.addresses()
+        await overlay.subscribe(messages.jobs_topic(self.config.net))
+        remembered = await self._store.peers()
+        start = self.membership.start(self.config.bootstrap, remembered, boot_ns())
+        self.shell.perform(self.membership, start)
+        self.diary.note(
+            "info", f"Listening as {short_peer(self.identity.peer_id)} on {', '.join(overlay.addresses()[:2])}"
+        )
+        if not self.config.bootstrap and not remembered and not self.config.mdns:
+            self.diary.note(
+                "warning", "No bootstrap peers are configured: others can only find this node by its address."
+            )
+        self._ready_future().set_result(None)
+
+    async def _leave(self) -> None:
+        """Stop leasing, hand back or report, leave the network. At most about nine seconds."""
+        self.membership.stop()
+        self.shell.perform(self.worker, self.worker.stop(boot_ns()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                while not self.worker.drained:  # noqa: ASYNC110 - a core has no events to wait for
+                    await asyncio.sleep(0.02)
+        self.shell.stop()
+        if self._computing is not None:
+            await self._computing.stop()
+        if self.overlay is not None:
+            try:
+                async with asyncio.timeout(OVERLAY_STOP_S):
+                    await self.overlay.stop()
+            except TimeoutError:
+                log.warning("the network service did not stop in %s s", OVERLAY_STOP_S)
+        await self._save_totals()
+
+    async def _housekeeping(self) -> None:
+        """Measure ourselves and keep totals."""
+        saved_s = time.monotonic()
+        while True:
+            now_s = time.monotonic()
+            self.usage.sample(now_s)
+            if now_s - saved_s > TOTALS_EVERY_S:
+                saved_s = now_s
+                await self._save_totals()
+            await asyncio.sleep(USAGE_EVERY_S)
+
+    async def _save_totals(self) -> None:
+        try:
+            await self._store.save_totals({"units_done": self.units_done, "units_verified": self.units_verified})
+        except StoreError as error:
+            log.warning("could not save totals: %s", error)
+
+    async def _restore(self) -> None:
+        """Continue jobs and commits of an earlier run from stored facts; forget what concerns us no more."""
+        by_job: dict[JobId, list[Fact]] = {}
+        for raw in await self._store.facts():
+            try:
+                fact = self._codec.open(raw)
+            except SparkleError as error:  # e.g. of another network that this home was used for
+                log.debug("a stored fact is skipped: %s", error)
+                continue
+            by_job.setdefault(fact.job, []).append(fact)
+        commits: dict[JobId, list[fx.StoreCommit]] = {}
+        for commit in await self._store.commits():
+            commits.setdefault(commit.job, []).append(commit)
+        gone = []
+        for job, facts in by_job.items():
+            spec = next((f for f in facts if isinstance(f.payload, JobSpec)), None)
+            keepers = next((f for f in facts if isinstance(f.payload, KeeperSet)), None)
+            if spec is None or keepers is None:
+                gone.append(job)
+                continue
+            if spec.author == self.identity.peer_id:
+                others = [fact for fact in facts if fact is not spec]
+                self.shell.perform(self.submitter, self.submitter.restore(spec, others, boot_ns()))
+            if job in commits and self.worker.kernels:
+                open_ = [(c.unit, c.epoch, c.nonce, c.result) for c in commits[job]]
+                self.shell.perform(self.worker, self.worker.restore(spec, keepers, open_, boot_ns()))
+            elif spec.author != self.identity.peer_id:
+                gone.append(job)
+        await self._store.forget_jobs(gone)
+
+    # --- events -------------------------------------------------------------------------------------------
+
+    @property
+    def shell(self) -> Shell:
+        """The shell of a started node."""
+        if self._shell is None:
+            raise ConfigError("the node has not started yet; try again in a moment")
+        return self._shell
+
+    def _route(self, message: messages.Request) -> Core:
+        if isinstance(message, messages.Offer | messages.Notice):
+            return self.worker
+        return self.membership if isinstance(message, messages.PeersRequest) else self.submitter
+
+    def _tell_all(self, event: object) -> None:
+        for core in (self.membership, self.submitter, self.worker):
+            self.shell.tell(core, event)
+
+    def _peer_up(self, link: Link) -> None:
+        self.diary.note("info", f"Connected to {short_peer(link.peer)}")
+        self.diary.publish("peer_up", {"peer": link.peer, "direction": link.direction})
+        self._tell_all(fx.PeerUp(link.peer, link.addresses))
+
+    def _peer_down(self, peer: PeerId, reason: str) -> None:
+        self.diary.note("info", f"Lost {short_peer(peer)}: {reason}")
+        self.diary.publish("peer_down", {"peer": peer, "reason": reason})
+        self._tell_all(fx.PeerDown(peer))
+
+    def _violation(self, peer: PeerId | None, reason: str) -> None:
+        who = short_peer(peer) if peer is not None else "an unknown peer"
+        self.diary.note("warning", f"Rule broken by {who}: {reason}")
+        self.diary.publish("violation", {"peer": peer, "reason": reason})
+        if peer is not None and peer != self.identity.peer_id:
+            self.violations[peer] += 1
+            self.shell.perform(self.membership, self.membership.violation(peer, boot_ns()))
+
+    def _extra(self, effect: fx.Effect) -> None:
+        """Effects that are not communication."""
+        if isinstance(effect, fx.Compute) and self._computing is not None:
+            self._computing.start(effect)
+        elif isinstance(effect, fx.StopCompute) and self._computing is not None:
+            self._computing.drop(effect)
+        elif isinstance(effect, fx.Violation):
+            self._violation(effect.peer, effect.reason)
+        elif isinstance(effect, fx.Notify):
+            narrate.tell(self.diary, effect)
+            if effect.event == "job_done" and self._group is not None:
+                job = self.submitter.jobs[JobId(bytes.fromhex(str(effect.fields["job"])))]
+                self._group.create_task(self._combine_quietly(job), name="combine")
+
+    async def _combine_quietly(self, job: KeptJob) -> None:
+        try:
+            await self._value(job)
+        except Exception:
+            log.exception("combining job %s failed", job.state.id.hex()[:12])
+
+    async def _value(self, job: KeptJob) -> Combined:
+        known = self._values.get(job.state.id)
+        if known is None:
+            known = self._values[job.state.id] = await results.combine(job, self._store)
+            while len(self._values) > VALUES_KEPT:
+                self._values.popitem(last=False)
+        return known
+
+    # --- totals -------------------------------------------------------------------------------------------
+
+    @property
+    def units_done(self) -> int:
+        """Units computed by this node, earlier runs included."""
+        return self._totals.get("units_done", 0) + self.worker.units_done
+
+    @property
+    def units_verified(self) -> int:
+        """Of these, accepted by their job's owner."""
+        return self._totals.get("units_verified", 0) + self.worker.units_verified
+
+    # --- commands (NodeControl) ---------------------------------------------------------------------------
+
+    def view(self) -> NodeView:
+        """The current picture."""
+        now = boot_ns()
+        links = self.overlay.links() if self.overlay is not None else ()
+        jobs = list(self.submitter.jobs.values())
+        network = narrate.network_state(self.overlay, links, self._ready is not None and self._ready.done())
+        state, reason = narrate.node_state(self.worker, self.config, network, len(links), stopping=self.stopping)
+        newest = sorted(jobs, key=lambda job: -job.started_ns)[:64]
+        loop_time_s = asyncio.get_running_loop().time()
+        return NodeView(
+            peer_id=self.identity.peer_id,
+            net=self.config.net,
+            version=__version__,
+            pid=os.getpid(),
+            state=state,
+            reason=reason,
+            network=network,
+            uptime_s=(now - self.started_ns) / 1e9,
+            addresses=self.overlay.addresses() if self.overlay is not None else (),
+            api=self.api_url,
+            peers=picture.peer_views(links, jobs, self.violations, loop_time_s),
+            units=picture.unit_views(self.worker, now, paused=self.worker.paused),
+            jobs=tuple(self._job_view(job) for job in newest),
+            units_done=self.units_done,
+            units_verified=self.units_verified,
+            credit_micro=0,
+            cpu_percent=self.usage.cpu_percent,
+            pss_bytes=self.usage.pss_bytes,
+            limits={"slots": self.config.slots if self.worker.kernels else 0},
+            log=tuple(self.diary.lines)[-100:],
+        )
+
+    def _job_view(self, job: KeptJob) -> JobView:
+        value = self._values.get(job.state.id)
+        return picture.job_view(job, value.value if value is not None else None, boot_ns())
+
+    def _find(self, job: str) -> KeptJob:
+        try:
+            return self.submitter.jobs[find_job(job, self.submitter.jobs)]
+        except ConfigError as error:
+            raise NotFound(str(error)) from error
+
+    async def pause(self) -> None:
+        """Suspend computing at once and take no more units."""
+        if self._computing is not None:
+            self._computing.pause()
+        if not self.worker.paused:
+            self.shell.perform(self.worker, self.worker.pause(boot_ns()))
+            self.diary.note("info", "Paused; what was running stands still.")
+            self.diary.publish("paused", {})
+
+    async def resume(self) -> None:
+        """Compute again."""
+        if self._computing is not None:
+            self._computing.resume()
+        if self.worker.paused:
+            self.shell.perform(self.worker, self.worker.resume(boot_ns()))
+            self.diary.note("info", "Working again.")
+            self.diary.publish("resumed", {})
+
+    async def submit(self, request: SubmitRequest) -> str:
+        """Publish a job; returns its id once it is on disk."""
+        if self.stopping:
+            raise ConfigError("this node is stopping; submit to another one")
+        spec = results.make_spec(request, self.identity)
+        job, effects = self.submitter.submit(spec, boot_ns())
+        await self.shell.perform_durably(self.submitter, effects)
+        return job.hex()
+
+    async def job(self, job: str) -> JobView:
+        """One job by id or unique prefix."""
+        found = self._find(job)
+        if found.outcome == "done":
+            await self._value(found)
+        return self._job_view(found)
+
+    async def jobs(self) -> tuple[JobView, ...]:
+        """All jobs of this node, newest first."""
+        ordered = sorted(self.submitter.jobs.values(), key=lambda job: -job.started_ns)
+        return tuple(self._job_view(job) for job in ordered)
+
+    async def result(self, job: str) -> JobResult:
+        """The result of a finished job."""
+        found = self._find(job)
+        if found.outcome != "done":
+            state = found.outcome or "running"
+            raise ConfigError(f"job {found.state.id.hex()[:12]} is {state}; 'sparkle wait' follows a running job")
+        value = await self._value(found)
+        return JobResult(found.state.id.hex(), found.state.spec.kernel, value.value, value.media_type, value.data)
+
+    async def cancel(self, job: str) -> JobView:
+        """Cancel a job; a finished one stays as it is."""
+        found = self._find(job)
+        effects = self.submitter.cancel(found.state.id, "cancelled by its owner", boot_ns())
+        await self.shell.perform_durably(self.submitter, effects)
+        return self._job_view(found)
+
+    async def why(self, subject: str | None = None) -> Explanation:
+        """Explain the node, a job, a unit or a peer."""
+        from sparkle_p2p.node.why import explain
+
+        return explain(self, self.view(), subject)
+
+    async def kernels(self) -> tuple[KernelView, ...]:
+        """Kernels that this node knows."""
+        return tuple(
+            KernelView(k.name, k.version, k.summary, dict(k.parameters), k.verification, k.cost_law, k.example)
+            for k in KERNELS.values()
+        )
+
+    def events(self) -> AsyncIterator[Event]:
+        """Events from now on."""
+        return self.diary.read()
+
+    def kept_job(self, job: str) -> KeptJob:
+        """The core's own record of a job, for explanations. Raises NotFound."""
+        return self._find(job)

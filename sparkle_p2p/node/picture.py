@@ -1,0 +1,122 @@
+"""Builds the frozen view of a node from its cores. Reads only; decides nothing."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sparkle_p2p.net.overlay import Link
+from sparkle_p2p.view import JobView, PeerView, Reason, Rejection, Scalar, UnitCounts, UnitView
+from sparkle_protocol.ids import PeerId, ResultHash, short_peer
+from sparkle_protocol.work import kept_job
+from sparkle_protocol.work.kept_job import KeptJob
+from sparkle_protocol.work.worker import WorkerAgent
+
+REJECTIONS_SHOWN = 32
+_SHOWN_STATES = {"committing": "committed", "revealing": "revealed"}
+
+
+def unit_views(worker: WorkerAgent, now_ns: int, *, paused: bool) -> tuple[UnitView, ...]:
+    """Units this node holds, those that run first."""
+    views = []
+    for (job, unit, _), held in worker.held.items():
+        state: Any = _SHOWN_STATES.get(held.state, held.state)
+        if state == "running" and paused:
+            state = "paused"
+        seconds = (now_ns - held.started_ns) / 1e9 if held.started_ns else 0.0
+        kernel = worker.jobs[job].spec.kernel if job in worker.jobs else "?"
+        views.append(UnitView(job.hex(), unit, kernel, state, held.progress, seconds, held.keeper))
+    order = {"running": 0, "paused": 0, "queued": 1}
+    return tuple(sorted(views, key=lambda view: (order.get(view.state, 2), -view.seconds)))
+
+
+def peer_views(
+    links: Iterable[Link], jobs: Iterable[KeptJob], violations: Mapping[PeerId, int], loop_time_s: float
+) -> tuple[PeerView, ...]:
+    """Connected peers and how their work fared with us."""
+    accepted: Counter[PeerId] = Counter()
+    refused: Counter[PeerId] = Counter()
+    for job in jobs:
+        accepted.update(job.accepted_by)
+        refused.update(rejection.worker for rejection in job.rejections)
+    return tuple(
+        PeerView(
+            link.peer, link.addresses, link.direction, link.latency_ms, link.agent,
+            max(0.0, loop_time_s - link.since_s), accepted[link.peer], refused[link.peer],
+            violations.get(link.peer, 0), "rejected" if refused[link.peer] else "ok",
+        )
+        for link in links
+    )  # fmt: skip
+
+
+def unit_counts(job: KeptJob) -> UnitCounts:
+    """Units of a job by state."""
+    total = job.state.spec.units
+    accepted = len(job.state.final_units)
+    leased = committed = 0
+    for unit, book in job.leases.books.items():
+        if job.is_final(unit) or unit in job.dead:
+            continue
+        if job.participants(unit):
+            committed += 1
+        elif book.leases:
+            leased += 1
+    fast = job.state.spec.policy.level == "fast"
+    final, provisional = (0, accepted) if fast else (accepted, 0)
+    dead = len(job.dead)
+    pending = total - accepted - dead - leased - committed
+    return UnitCounts(total, pending, leased, committed, provisional, final, dead)
+
+
+def job_view(job: KeptJob, value: Any, now_ns: int) -> JobView:
+    """One of our jobs. ``value`` is its combined result, once there is one."""
+    spec = job.state.spec
+    counts = unit_counts(job)
+    accepted = counts.final + counts.provisional
+    end_ns = job.ended_ns if job.ended_ns is not None else now_ns
+    elapsed_s = max(0.0, (end_ns - job.started_ns) / 1e9)
+    state: Any = job.outcome or ("running" if job.leases.live or job.replicas else "queued")
+    eta_s = None
+    if state == "running" and accepted:
+        eta_s = elapsed_s / accepted * (counts.total - accepted)
+    return JobView(
+        job=job.state.id.hex(),
+        kernel=spec.kernel,
+        params=dict(spec.params),
+        state=state,
+        verify=spec.policy.level,
+        units=counts,
+        replicas=job.replicas,
+        rejected=job.rejected_count,
+        workers={str(peer): units for peer, units in job.accepted_by.items()},
+        rejections=tuple(rejection_view(r) for r in job.rejections[:REJECTIONS_SHOWN]),
+        result=value,
+        error=job.error or None,
+        age_s=elapsed_s,
+        eta_s=eta_s,
+    )
+
+
+def rejection_view(rejection: kept_job.Rejection) -> Rejection:
+    """A refused result in words."""
+    worker = short_peer(rejection.worker)
+    given, agreed = _short(rejection.given), _short(rejection.accepted)
+    others = ", ".join(short_peer(peer) for peer in rejection.agreeing)
+    sentences = {
+        "minority": f"{worker} answered {given} for unit {rejection.unit}; "
+        f"{others} computed it independently and agree on {agreed}",
+        "trusted": f"{worker} answered {given} for unit {rejection.unit}; this node computed {agreed} itself",
+        "equivocation": f"{worker} signed two different commitments for unit {rejection.unit}",
+        "malformed": f"{worker} sent a result of impossible form for unit {rejection.unit}",
+    }
+    numbers: dict[str, Scalar] = {
+        "unit": rejection.unit,
+        "given": given,
+        "accepted": agreed,
+        "agreeing": len(rejection.agreeing),
+    }
+    reason = Reason(rejection.code, sentences[rejection.code], numbers)
+    return Rejection(rejection.unit, rejection.worker, reason)
+
+
+def _short(result_hash: ResultHash | None) -> str:
+    return result_hash.hex()[:8] if result_hash is not None else "-"

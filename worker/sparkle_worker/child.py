@@ -1,0 +1,167 @@
+"""The worker process: reads one unit at a time from its pipe, computes it, answers.
+
+    python -P -m sparkle_worker.child --parent PID [--memory-mb N] [--normal-priority] [--kernels SOURCE:NAME]
+
+Started by ``executor.Executor`` only. ``--kernels`` is the plug-in hook: ``NAME`` is a mapping of names to
+kernels in a module (``package.module:NAME``) or a file (``path/file.py:NAME``), added to the built-in ones.
+It comes from the node's own command line, never from the network.
+"""
+
+import argparse
+import faulthandler
+import importlib
+import importlib.util
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+from sparkle_protocol.errors import ComputeError, ConfigError, SparkleError
+from sparkle_worker import confine, frames
+from sparkle_worker.kernels.base import Kernel
+from sparkle_worker.kernels.registry import KERNELS, get_kernel
+
+PROGRESS_SECONDS = 0.1
+_BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def main() -> None:
+    """Serve units until the executor closes the pipe."""
+    arguments = _arguments()
+    missing = confine.die_with(arguments.parent)
+    requests, replies = _take_pipes()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the node, which then ends us
+    for name in _BLAS_THREADS:  # two BLAS threads beside other work collapse; read when NumPy is loaded
+        os.environ[name] = "1"
+    kernels = {**KERNELS, **(load_kernels(arguments.kernels) if arguments.kernels else {})}
+    importlib.import_module("numpy")
+    if not arguments.normal_priority:
+        missing += confine.lower_priority()
+    missing += confine.limit_memory(arguments.memory_mb)
+    worker = _Worker(replies, kernels, arguments.memory_mb)
+    worker.send(["ready", frames.FORMAT, missing])
+    while (request := _read(requests)) is not None:
+        worker.answer(request)
+
+
+def load_kernels(source: str) -> Mapping[str, Kernel]:
+    """The mapping of kernels that ``source`` names.
+
+    Raises:
+        ConfigError: there is no such module, file or mapping.
+    """
+    place, _, name = source.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            spec = importlib.util.spec_from_file_location("sparkle_extra_kernels", place)
+            if spec is None or spec.loader is None:
+                raise ImportError(place)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+        kernels = getattr(module, name)
+    except (ImportError, OSError, AttributeError, ValueError) as error:
+        raise ConfigError(f"no kernels could be loaded from '{source}' (MODULE:NAME or FILE.py:NAME)") from error
+    if not isinstance(kernels, Mapping):
+        raise ConfigError(f"'{source}' is not a mapping of names to kernels")
+    return kernels
+
+
+class _Worker:
+    """Computes units and writes the answers."""
+
+    def __init__(self, replies: BinaryIO, kernels: Mapping[str, Kernel], memory_mb: int) -> None:
+        self._replies = replies
+        self._kernels = kernels
+        self._memory_mb = memory_mb
+
+    def send(self, message: list[Any]) -> None:
+        """Write one frame; without a reader there is nothing left to live for."""
+        try:
+            self._replies.write(frames.encode(message, frames.REPLY_LIMIT))
+            self._replies.flush()
+        except OSError:
+            os._exit(1)
+
+    def answer(self, request: list[Any]) -> None:
+        """Compute one ``run`` request; every failure of the kernel becomes an ``error`` message."""
+        _, run, name, version, unit = request
+        try:
+            self.send(["result", run, self._compute(run, name, version, unit)])
+        except SparkleError as error:
+            self.send(["error", run, _sentence(str(error)), ""])
+        except MemoryError:
+            text = f"the unit needs more memory than the {self._memory_mb} MB that this node allows"
+            self.send(["error", run, text, traceback.format_exc()[-frames.TEXT_LIMIT :]])
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - supervision boundary, logged by the executor
+            text = _sentence(f"{name} failed: {type(error).__name__}: {error}")
+            self.send(["error", run, text, traceback.format_exc()[-frames.TEXT_LIMIT :]])
+
+    def _compute(self, run: int, name: str, version: int, unit: Mapping[str, Any]) -> bytes:
+        kernel = get_kernel(name, version, self._kernels)
+        result = kernel.compute(unit, self._progress(run))
+        if type(result) is not bytes:
+            raise ComputeError(f"{name} returned {type(result).__name__} instead of bytes")
+        if len(result) > frames.RESULT_LIMIT:
+            raise ComputeError(f"{name} returned {len(result)} bytes; at most {frames.RESULT_LIMIT} can be sent")
+        return result
+
+    def _progress(self, run: int) -> Callable[[float], None]:
+        """A callback that sends at most ten messages a second, however often the kernel calls it."""
+        due = time.monotonic() + PROGRESS_SECONDS
+
+        def report(share: float) -> None:
+            nonlocal due
+            now = time.monotonic()
+            if now >= due and 0.0 <= share <= 1.0:
+                due = now + PROGRESS_SECONDS
+                self.send(["progress", run, float(share)])
+
+        return report
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m sparkle_worker.child", description="Sparkle worker process")
+    parser.add_argument("--parent", type=int, required=True, help="process id of the node")
+    parser.add_argument("--memory-mb", type=int, default=4096, help="limit of the address space")
+    parser.add_argument("--normal-priority", action="store_true", help="compete with the machine's other work")
+    parser.add_argument("--kernels", help="more kernels: MODULE:NAME or FILE.py:NAME")
+    return parser.parse_args()
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Our pipes on private descriptors; what a kernel prints goes to stderr, what it reads is empty."""
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    os.dup2(2, 1)
+    faulthandler.enable()  # a crash in native code leaves its stack on stderr
+    return requests, replies
+
+
+def _read(requests: BinaryIO) -> list[Any] | None:
+    """The next request, or None when the executor is gone."""
+    header = requests.read(frames.HEADER.size)
+    if len(header) < frames.HEADER.size:
+        return None
+    (length,) = frames.HEADER.unpack(header)
+    body = requests.read(min(length, frames.REQUEST_LIMIT))
+    return frames.decode(body, frames.REQUEST_LIMIT) if len(body) == length else None
+
+
+def _sentence(text: str) -> str:
+    """One short printable line."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else "?" for c in line)[:500]
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SparkleError as failure:
+        sys.exit(str(failure))
