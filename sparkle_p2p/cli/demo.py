@@ -138,7 +138,7 @@ def _who(document: dict[str, Any], peers: list[LocalPeer]) -> str:
     """Who has computed how much of the job so far."""
     workers = document.get("workers", {})
     shares = [f"{peer.name.split()[-1]}:{workers[peer.peer_id]}" for peer in peers if peer.peer_id in workers]
-    return f"  units by peer {' '.join(shares)}" if shares else ""
+    return f"  by peer {' '.join(shares)}" if shares else ""
 
 
 def expected_primes(outcome: Outcome) -> int | None:

@@ -12,6 +12,8 @@ from sparkle_p2p.cli import output
 POLL_S = 0.25
 ENDED = ("done", "cancelled", "failed")
 _BAR_WIDTH = 24
+_NARROW_BAR_WIDTH = 8
+_WIDE = 100  # columns that hold the long bar and everything beside it
 _PLAIN_STEP = 0.1  # elsewhere than in a terminal: a line for every tenth of the job
 
 
@@ -44,7 +46,8 @@ class ProgressLine:
         fraction = job["units"]["final"] / max(job["units"]["total"], 1)
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
-            text = f"{output.clean(job['kernel'])} {bar(fraction)} {progress_text(job)}{self._suffix()}"
+            drawn = bar(fraction, _BAR_WIDTH if width >= _WIDE else _NARROW_BAR_WIDTH)
+            text = f"{output.clean(job['kernel'])} {drawn} {progress_text(job)}{self._suffix()}"
             self._stream.write("\r\x1b[K" + text[:width])
             self._stream.flush()
             self._drawn = True
