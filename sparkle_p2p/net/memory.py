@@ -9,10 +9,10 @@ does).
 """
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 from sparkle_p2p.net.addresses import expand, split_address, split_listen
@@ -53,7 +53,7 @@ def _pair(one: PeerId, other: PeerId) -> _Pair:
 class MemoryNetwork:
     """The wires between nodes, and what is wrong with them."""
 
-    random: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311  a model, not a secret
+    random: Random = field(default_factory=lambda: Random(0))  # noqa: S311  a model, not a secret
     delay_s: float = 0.0
     loss: float = 0.0  # share of requests, replies and gossip hops that get lost
     nodes: dict[PeerId, "MemoryOverlay"] = field(default_factory=dict)

@@ -99,6 +99,7 @@ class Board(Container):
     def _draw_banner(self, shown: Shown, width: int) -> int:
         text = status.banner(shown)
         self._banner.set_class(bool(text), "-shown")
+        self._banner.set_class(shown.leaving, "-calm")
         wrapped = fmt.wrap(text, width, lines=3)
         self._banner.show((wrapped,), lambda: [((row, ""),) for row in wrapped])
         return len(wrapped)
@@ -144,8 +145,8 @@ class Board(Container):
             section.fit(heights[section.section])
         entries = shown.view.log if shown.view else ()
         width = geometry.inner(geometry.width)
-        wrapped = heights["log"] - geometry.chrome >= _LOG_WRAPS_FROM
-        self._log.show((entries, width, wrapped), lambda: rows.log(entries, width, wrapped=wrapped))
+        wrapped = focus == "log" or heights["log"] - geometry.chrome >= _LOG_WRAPS_FROM
+        self._log.text.show((entries, width, wrapped), lambda: rows.log(entries, width, wrapped=wrapped))
 
     def _fill(
         self, section: Section, shown: Shown, width: int, draw: Callable[[Shown, int], list[Line]], empty: str
@@ -155,7 +156,7 @@ class Board(Container):
         def lines() -> list[Line]:
             return draw(shown, width) or [((row, status.MUTED),) for row in fmt.wrap(empty, width)]
 
-        return section.show((shown, width, empty), lines)
+        return len(section.text.show((shown, width, empty), lines))
 
     def _name_sections(self, shown: Shown, geometry: Geometry) -> None:
         view = shown.view

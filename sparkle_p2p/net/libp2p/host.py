@@ -12,10 +12,11 @@ import libp2p.network.connection.swarm_connection as swarm_connection
 import libp2p.network.swarm as swarm_module
 import trio
 from libp2p import create_yamux_muxer_option, new_host
-from libp2p.abc import INetConn, INetStream, IRawConnection, ISecureConn
+from libp2p.abc import INetConn, INetStream, INetwork, INotifee, IRawConnection, ISecureConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
+from libp2p.exceptions import BaseLibp2pError
 from libp2p.host.basic_host import BasicHost
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.swarm_connection import SwarmConn
@@ -31,7 +32,6 @@ from libp2p.transport.exceptions import SecurityUpgradeFailure
 from multiaddr import Multiaddr
 
 from sparkle_p2p.net.addresses import expand, split_listen
-from sparkle_p2p.net.libp2p.rpc import BROKEN
 from sparkle_p2p.net.overlay import sort_addresses
 from sparkle_protocol.errors import ConfigError, PeerUnreachable
 from sparkle_protocol.identity import Identity
@@ -43,6 +43,9 @@ MAX_CONNECTIONS = 300
 MAX_STREAMS = 8192
 UPGRADE_TIMEOUT_S = 5.0  # Noise and yamux take 10 ms; a dialer that stays silent holds a slot this long
 CLOSE_TIMEOUT_S = 1.0
+
+# What libp2p and trio raise when a connection or stream is gone.
+BROKEN = (BaseLibp2pError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 StreamHandler = Callable[[INetStream], Awaitable[None]]
 
@@ -81,6 +84,34 @@ def peer_of(conn: INetConn) -> PeerId:
 def is_outbound(conn: INetConn) -> bool:
     """Whether we dialled it."""
     return cast(SwarmConn, conn).direction is ConnectionDirection.OUTBOUND
+
+
+def is_closing(stream: INetStream) -> bool:
+    """Whether the connection under a stream is gone or going."""
+    shutting_down = getattr(stream.muxed_conn, "event_shutting_down", None)
+    return stream.muxed_conn.is_closed or (shutting_down is not None and shutting_down.is_set())
+
+
+class Notifee(INotifee):
+    """Hears of connections; the rest of libp2p's notifications does nothing."""
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:
+        """A connection came up."""
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        """A connection went down."""
+
+    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
+        """Nothing to do."""
+
+    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
+        """Nothing to do."""
+
+    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Nothing to do."""
+
+    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Nothing to do."""
 
 
 class Host:

@@ -177,6 +177,7 @@ class Libp2pOverlay(Overlay):
         thread, service = self._thread, self._service
         if thread is None:
             return
+        thread.fail_pending()
         if service is not None:
             with suppress(OverlayDown):
                 thread.post(service.leave)
