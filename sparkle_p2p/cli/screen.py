@@ -7,7 +7,6 @@ import signal
 from typing import Any
 
 from sparkle_p2p.api.client import LocalClient
-from sparkle_p2p.api.remote import RemoteControl
 from sparkle_p2p.cli.logs import LOG_FILE, set_up_logging
 from sparkle_p2p.cli.service import LEAVE_LIMIT_S, Service, limit_leaving
 from sparkle_p2p.config import NodeConfig
@@ -34,6 +33,8 @@ def attach(home: str) -> int:
     Raises:
         NodeNotRunning: there is none.
     """
+    from sparkle_p2p.api.remote import RemoteControl
+
     with RemoteControl(LocalClient(home)) as control:
         app = SparkleApp(control, leave=_nothing)
         app.run()
