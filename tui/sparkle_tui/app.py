@@ -111,7 +111,7 @@ class SparkleApp(App[None]):
             self._failure = str(error)
         except Exception as error:
             logger.exception("the node's view failed")
-            self._failure = f"It has a fault of its own ({type(error).__name__}); its log has the details."
+            self._failure = f"it has a fault of its own ({type(error).__name__}); its log has the details."
         else:
             self._view, self._failure, self._answered = view, None, now
             self._history.add(now, view)

@@ -15,6 +15,7 @@ from sparkle_tui.shown import Line, Shown
 
 # Rows of log from which on entries are wrapped to full sentences instead of cut with an ellipsis.
 _LOG_WRAPS_FROM = 6
+_LOG_GLANCE = 60  # entries to draw while nobody reads: drawing all 300 took 24 ms for each new one
 _CARD_SHARES = (5, 4, 4)  # widths of the three cards side by side; the style sheet has the same
 _NO_UNITS = "Nothing to compute right now."
 _NO_JOBS = "None yet. Submit one in another terminal, for example: sparkle submit prime_count --wait"
@@ -144,6 +145,8 @@ class Board(Container):
         for section in (self._units, self._jobs, self._peers, self._log):
             section.fit(heights[section.section])
         entries = shown.view.log if shown.view else ()
+        if focus != "log":
+            entries = entries[-_LOG_GLANCE:]
         width = geometry.inner(geometry.width)
         wrapped = focus == "log" or heights["log"] - geometry.chrome >= _LOG_WRAPS_FROM
         self._log.text.show((entries, width, wrapped), lambda: rows.log(entries, width, wrapped=wrapped))

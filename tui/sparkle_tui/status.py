@@ -61,7 +61,7 @@ def banner(shown: Shown) -> str:
         return "■ Leaving… running units are handed back. Press q again to leave at once."
     if shown.failure is None:
         return ""
-    return f"✗ The node does not answer. {fmt.clean(shown.failure)}"
+    return f"✗ The node does not answer: {fmt.clean(shown.failure)}"
 
 
 def network(view: NodeView) -> Segment:

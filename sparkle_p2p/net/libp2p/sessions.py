@@ -12,14 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
-<<<<<<< .merge_file_Adyf8r
-from libp2p.abc import INetConn, INetStream, INetwork, INotifee
-from multiaddr import Multiaddr
-=======
 from libp2p.abc import INetConn, INetStream, INetwork
-from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, TransportError
-from sparkle_protocol.ids import PeerId, short_peer
->>>>>>> .merge_file_GhwpNx
 
 from sparkle_p2p.net.addresses import believable
 from sparkle_p2p.net.libp2p.ask import Ask
