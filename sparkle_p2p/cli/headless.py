@@ -69,5 +69,6 @@ def _leave_on_signals(service: Service) -> None:
         limit_leaving()
         service.node.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, leave, number)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+            loop.add_signal_handler(number, leave, number)

@@ -64,7 +64,7 @@ def test_five_peers_count_the_primes_draw_the_picture_and_catch_the_liar(tmp_pat
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     process = launch(tmp_path, "--peers", "3", "--stop", "1e12")
     started = descendants_until(process, "submits the jobs")
