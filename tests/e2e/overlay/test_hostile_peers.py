@@ -205,16 +205,13 @@ async def test_an_answerer_that_stops_reading_holds_nobody_up(real_world, hostil
     assert all(isinstance(error, PeerUnreachable) for error in errors)
     assert any("too slowly" in str(error) for error in errors), "no more than a fixed amount waits in memory"
     assert (stuck, "it stopped reading") in node.violations
-    assert slowest_s < 1.0
+    assert slowest_s < 3.0, "the stalled writer is given up after 4.5 s: nobody may wait for that"
 
 
 async def test_an_asker_that_stops_reading_holds_nobody_up(real_world, hostile):
     victim, friend = await real_world.pair()
-    served = 0
 
     async def large(_peer, payload):
-        nonlocal served
-        served += 1
         return bytes(MAX_REQUEST_BYTES) if payload == b"large" else payload
 
     victim.handler = large
@@ -228,14 +225,15 @@ async def test_an_asker_that_stops_reading_holds_nobody_up(real_world, hostile):
 
     await hostile.run(ask_and_ignore)
     complaint = (hostile.identity.peer_id, "it stopped reading")
+    noticed = asyncio.ensure_future(victim.until(lambda: complaint in victim.violations, "the violation"))
     slowest_s = 0.0
-    while complaint not in victim.violations:
+    while not noticed.done():
         started = time.monotonic()
         assert await friend.overlay.request(victim.id, b"x") == b"x"
         slowest_s = max(slowest_s, time.monotonic() - started)
-        await victim.eventually(lambda: asyncio.sleep(0, True), "a round")
-    assert slowest_s < 1.0
-    assert served < 10_000
+        await asyncio.wait([noticed], timeout=0.02)
+    await noticed
+    assert slowest_s < 3.0, "the stalled writer is given up after 4.5 s: nobody may wait for that"
 
 
 async def test_a_frozen_peer_delays_only_calls_to_itself(real_world, hostile):
