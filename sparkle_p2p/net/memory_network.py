@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Generic, Protocol, TypeVar
 
-from sparkle_protocol.errors import ConfigError
-from sparkle_protocol.ids import PeerId
-
 from sparkle_p2p.net.addresses import split_listen
 from sparkle_p2p.net.overlay import Link
+from sparkle_protocol.errors import ConfigError
+from sparkle_protocol.ids import PeerId
 
 _FIRST_PORT = 40000
 

@@ -5,10 +5,9 @@ import time
 from collections import deque
 from dataclasses import replace
 
-from sparkle_protocol.ids import PeerId
-
 from sparkle_p2p.net.libp2p.sink import CONNECTION_LOST, Direction
 from sparkle_p2p.net.overlay import Link, OverlayEvents
+from sparkle_protocol.ids import PeerId
 
 DYING_S = 2.0  # a dying service takes its connections down at most this long before it is seen to be dead
 MAX_REMEMBERED = 64

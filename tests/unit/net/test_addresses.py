@@ -3,11 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sparkle_protocol.errors import ConfigError
-from sparkle_protocol.identity import Identity
 
 from sparkle_p2p.net.addresses import believable, expand, split_address, split_listen
 from sparkle_p2p.net.overlay import sort_addresses
+from sparkle_protocol.errors import ConfigError
+from sparkle_protocol.identity import Identity
 
 PEER = Identity.from_private_bytes(bytes(32)).peer_id
 OTHER = Identity.from_private_bytes(bytes([1] * 32)).peer_id

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from sparkle_protocol.errors import OverlayDown, PeerUnreachable, RequestTimeout
 
 from sparkle_p2p.net.libp2p.bridge import MAX_CALLS, TrioThread
+from sparkle_protocol.errors import OverlayDown, PeerUnreachable, RequestTimeout
 
 
 @pytest.fixture

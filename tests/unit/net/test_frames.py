@@ -6,7 +6,6 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, SparkleError
 
 from sparkle_p2p.net.libp2p import frames
 from sparkle_p2p.net.libp2p.frames import (
@@ -23,6 +22,7 @@ from sparkle_p2p.net.libp2p.frames import (
 )
 from sparkle_p2p.net.overlay import MAX_REQUEST_BYTES
 from sparkle_p2p.net.serving import ErrorCode
+from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, SparkleError
 
 names = st.text(min_size=1, max_size=64)
 
