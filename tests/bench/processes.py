@@ -22,9 +22,9 @@ STOP_S = 15.0
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's variables without those that would configure a node."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("SPARKLE_")}
-    return {**kept, **more}
+    """This process's variables without those that would configure a node or keep Python from caching modules."""
+    others = ("SPARKLE_", "PYTHONDONTWRITEBYTECODE")
+    return {**{name: value for name, value in os.environ.items() if not name.startswith(others)}, **more}
 
 
 @contextlib.contextmanager
