@@ -54,6 +54,7 @@ class Service:
             url = await api.start()
             self.node.api_url = url
             self._home.announce(url)
+            log.info("the local API answers at %s", url)
             await self._run_node(on_ready, on_event)
         finally:
             self._home.retract()
@@ -112,9 +113,11 @@ def limit_leaving(seconds: float = LEAVE_LIMIT_S) -> threading.Timer:
     """From now on the process has ``seconds`` to end by itself; then it is ended. Cancel the timer if it did."""
 
     def end() -> None:
-        sys.stderr.write(f"sparkle-node: it did not leave within {seconds:.0f} s and was ended\n")
-        sys.stderr.flush()
-        os._exit(1)
+        try:
+            sys.stderr.write(f"sparkle-node: it did not leave within {seconds:.0f} s and was ended\n")
+            sys.stderr.flush()
+        finally:  # the terminal may be what has gone
+            os._exit(1)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True

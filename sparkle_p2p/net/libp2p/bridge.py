@@ -93,6 +93,10 @@ class TrioThread:
             return
         self._error = error
         self._ended.set()
+        self.fail_pending()
+
+    def fail_pending(self) -> None:
+        """Fail every call under way with ``OverlayDown``."""
         for future in list(self._pending):
             if not future.done():
                 future.set_exception(OverlayDown("the network service is not running"))

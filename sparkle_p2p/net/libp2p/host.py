@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -12,10 +13,11 @@ import libp2p.network.connection.swarm_connection as swarm_connection
 import libp2p.network.swarm as swarm_module
 import trio
 from libp2p import create_yamux_muxer_option, new_host
-from libp2p.abc import INetConn, INetStream, IRawConnection, ISecureConn
+from libp2p.abc import INetConn, INetStream, INetwork, INotifee, IRawConnection, ISecureConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
+from libp2p.exceptions import BaseLibp2pError
 from libp2p.host.basic_host import BasicHost
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.swarm_connection import SwarmConn
@@ -31,7 +33,6 @@ from libp2p.transport.exceptions import SecurityUpgradeFailure
 from multiaddr import Multiaddr
 
 from sparkle_p2p.net.addresses import expand, split_listen
-from sparkle_p2p.net.libp2p.rpc import BROKEN
 from sparkle_p2p.net.overlay import sort_addresses
 from sparkle_protocol.errors import ConfigError, PeerUnreachable
 from sparkle_protocol.identity import Identity
@@ -41,8 +42,12 @@ logger = logging.getLogger("sparkle.net")
 
 MAX_CONNECTIONS = 300
 MAX_STREAMS = 8192
+MAX_STREAMS_PER_PEER = 64  # a peer needs three, and ten more during a lookup
 UPGRADE_TIMEOUT_S = 5.0  # Noise and yamux take 10 ms; a dialer that stays silent holds a slot this long
 CLOSE_TIMEOUT_S = 1.0
+
+# What libp2p and trio raise when a connection or stream is gone.
+BROKEN = (BaseLibp2pError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 StreamHandler = Callable[[INetStream], Awaitable[None]]
 
@@ -83,6 +88,34 @@ def is_outbound(conn: INetConn) -> bool:
     return cast(SwarmConn, conn).direction is ConnectionDirection.OUTBOUND
 
 
+def is_closing(stream: INetStream) -> bool:
+    """Whether the connection under a stream is gone or going."""
+    shutting_down = getattr(stream.muxed_conn, "event_shutting_down", None)
+    return stream.muxed_conn.is_closed or (shutting_down is not None and shutting_down.is_set())
+
+
+class Notifee(INotifee):
+    """Hears of connections; the rest of libp2p's notifications does nothing."""
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:
+        """A connection came up."""
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        """A connection went down."""
+
+    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
+        """Nothing to do."""
+
+    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
+        """Nothing to do."""
+
+    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Nothing to do."""
+
+    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Nothing to do."""
+
+
 class Host:
     """A libp2p host with our rules. Lives in the trio thread."""
 
@@ -111,6 +144,7 @@ class Host:
         self.network = network
         self.peer = identity.peer_id
         self._violation = violation
+        self._streams: Counter[PeerId] = Counter()  # being served, by who opened them
         self._dialling: dict[PeerId, trio.Lock] = {}
         network.retry_config = RetryConfig(max_retries=0)  # whoever dials decides about trying again
         self._refuse_without_noise()
@@ -174,7 +208,27 @@ class Host:
         handlers = self.raw.get_mux().handlers
         for protocol, handler in list(handlers.items()):
             if protocol is not None and handler is not None:
-                handlers[protocol] = _guarded(str(protocol), handler)
+                handlers[protocol] = self._guarded(str(protocol), handler)
+
+    def _guarded(self, protocol: str, handler: StreamHandler) -> StreamHandler:
+        async def guarded(stream: INetStream) -> None:
+            peer = PeerId(str(stream.muxed_conn.peer_id))
+            self._streams[peer] += 1
+            try:
+                if self._streams[peer] <= MAX_STREAMS_PER_PEER:
+                    await handler(stream)
+                else:
+                    self._violation(peer, "it opens too many streams")
+                    await _reset(stream)
+            except Exception:
+                logger.exception("the handler of %s streams failed", protocol)
+                await _reset(stream)
+            finally:
+                self._streams[peer] -= 1
+                if not self._streams[peer]:
+                    del self._streams[peer]
+
+        return guarded
 
     async def new_stream(self, peer: PeerId, protocol: str) -> INetStream:
         """Open a stream to a connected peer."""
@@ -315,16 +369,9 @@ def _probe(address: str) -> None:
             ) from error
 
 
-def _guarded(protocol: str, handler: StreamHandler) -> StreamHandler:
-    async def guarded(stream: INetStream) -> None:
-        try:
-            await handler(stream)
-        except Exception:
-            logger.exception("the handler of %s streams failed", protocol)
-            with trio.move_on_after(CLOSE_TIMEOUT_S), suppress(*BROKEN):
-                await stream.reset()
-
-    return guarded
+async def _reset(stream: INetStream) -> None:
+    with trio.move_on_after(CLOSE_TIMEOUT_S), suppress(*BROKEN):
+        await stream.reset()
 
 
 def _why(error: BaseException | None, transport: str) -> str:

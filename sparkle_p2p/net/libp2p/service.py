@@ -66,7 +66,7 @@ class Service:
                 host, self._settings.net, self._settings.agent, self._sink, self._foreign, nursery
             )
             self._gossip = Gossip(host, self._sink)
-            self._routing = Routing(host, self._sessions)
+            self._routing = Routing(host, self._sessions, nursery)
             host.guard_handlers()
             host_ms = (time.perf_counter() - started) * 1000
 

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
-from libp2p.abc import INetConn, INetStream, INetwork, INotifee
-from multiaddr import Multiaddr
+from libp2p.abc import INetConn, INetStream, INetwork
 
 from sparkle_p2p.net.addresses import believable
 from sparkle_p2p.net.libp2p.ask import Ask
 from sparkle_p2p.net.libp2p.frames import PROTOCOL_ID, PROTOCOL_VERSION, Hello, decode_hello, encode_hello
-from sparkle_p2p.net.libp2p.host import Host, is_outbound, peer_of
-from sparkle_p2p.net.libp2p.rpc import BROKEN, Answerer, Asker, Channel
+from sparkle_p2p.net.libp2p.host import BROKEN, Host, Notifee, is_outbound, peer_of
+from sparkle_p2p.net.libp2p.rpc import Answerer, Asker, Channel
 from sparkle_p2p.net.libp2p.sink import CONNECTION_LOST, Direction, Sink
 from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, TransportError
 from sparkle_protocol.ids import PeerId, short_peer
@@ -51,7 +50,7 @@ class Session:
     refused: PeerUnreachable | None = None  # why it is not one of us; for everybody who waits for its greeting
 
 
-class Sessions(INotifee):
+class Sessions(Notifee):
     """All connected peers."""
 
     def __init__(
@@ -104,18 +103,6 @@ class Sessions(INotifee):
         peer = peer_of(conn)
         if not self._host.is_connected(peer):
             self._drop(peer)
-
-    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
-        """Nothing to do."""
-
-    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
-        """Nothing to do."""
-
-    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
-        """Nothing to do."""
-
-    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
-        """Nothing to do."""
 
     def _drop(self, peer: PeerId) -> None:
         session = self._sessions.pop(peer, None)
