@@ -25,9 +25,8 @@ def _foreign_programs() -> None:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SparkleNode]:
     """One node for all tests of a module."""
-    running = await SparkleNode.start(tmp_path_factory.mktemp("node"))
-    yield running
-    await running.stop()
+    async with SparkleNode.running(tmp_path_factory.mktemp("node")) as running:
+        yield running
 
 
 @pytest_asyncio.fixture(params=KINDS, loop_scope="module")

@@ -1,6 +1,7 @@
 """What a process said, one JSON document per line, for tests that wait until it says something."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -37,21 +38,27 @@ class EventLog:
 
     async def wait(self, event: str, **fields: object) -> Document:
         """The first document of this event with these fields."""
+        found = await self.came(WAIT_S, event, **fields)
+        if found is None:
+            why = "ended before it said" if self.ended else f"in {WAIT_S:g} s did not say"
+            raise AssertionError(f"{self.name} {why} {event} {fields}; {self._tail()}")
+        return found
+
+    async def came(self, within_s: float, event: str, **fields: object) -> Document | None:
+        """The same, or None if it does not come in time."""
         wanted = {"event": event, **fields}
         position = 0
-        try:
-            async with asyncio.timeout(WAIT_S):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
                 while True:
                     for document in self.seen[position:]:
                         if wanted.items() <= document.items():
                             return document
                     position = len(self.seen)
                     if self.ended:
-                        break
+                        return None
                     await self._news.wait()
-        except TimeoutError:
-            raise AssertionError(f"{self.name} did not say {wanted} in {WAIT_S:g} s: {self._tail()}") from None
-        raise AssertionError(f"{self.name} ended before it said {wanted}: {self._tail()}")
+        return None
 
     def all(self, event: str, **fields: object) -> list[Document]:
         """Every document of this event with these fields so far."""

@@ -28,6 +28,8 @@ IDENTIFY, CONNECT, STREAM_OPEN, STREAM_HANDLER, DHT, PUBSUB = 0, 1, 2, 3, 4, 8  
 FIND_PROVIDERS = 2  # DHTRequest.Type
 DHT_VALUE, DHT_END = 1, 2  # DHTResponse.Type
 LIST_PEERS, PUBLISH, SUBSCRIBE = 1, 2, 3  # PSRequest.Type
+UNIX = 400  # multiaddr code
+HEARTBEAT = "100ms"  # of gossip: a mesh forms at a heartbeat
 _STOP_S = 5.0
 
 
@@ -47,6 +49,7 @@ class GoPeer(ForeignPeer):
         """A listening peer; its error output goes into the folder."""
         sockets = Path(tempfile.mkdtemp(prefix="sparkle-"))  # a socket's path may have 107 characters
         flags = ["-hostAddrs", "/ip4/127.0.0.1/tcp/0", "-dhtServer", "-pubsub", "-relay=false", "-relayService=false"]
+        flags += ["-gossipsubHeartbeatInterval", HEARTBEAT, "-gossipsubHeartbeatInitialDelay", HEARTBEAT]
         # Without a persistent client it ends after this time, so that no killed test run leaves one behind.
         flags += ["-idleTimeout", "5m", "-listen", f"/unix{sockets / 'control'}"]
         with (folder / "go-peer.log").open("wb") as log:
@@ -166,7 +169,8 @@ class GoPeer(ForeignPeer):
         return _stream(decode(blobs(response, 3)[0]), reader, writer)
 
     async def serve(self, protocol: str) -> None:
-        socket = Multiaddr(f"/unix{self._sockets / 'streams'}").to_bytes()
+        path = os.fsencode(self._sockets / "streams")
+        socket = protobuf.varint(UNIX) + protobuf.delimited(path)  # the multiaddr package drops the leading slash
         await self._ask((1, STREAM_HANDLER), (4, encode((1, socket), (2, protocol), (3, 0))))
 
     async def find_providers(self, cid: bytes) -> set[str]:

@@ -1,9 +1,11 @@
 """A real ``sparkle-node --headless --json`` process."""
 
 import asyncio
+import contextlib
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +21,8 @@ class SparkleNode:
     """A running node that submits and keeps jobs but computes nothing, so that its jobs stay open."""
 
     net = "interop"
+    peer_id: str
+    address: str
 
     def __init__(self, process: Process, folder: Path) -> None:
         self.events = EventLog("the node")
@@ -49,8 +53,19 @@ class SparkleNode:
         node.peer_id, node.address = ready["peer_id"], ready["addrs"][0]
         return node
 
-    peer_id: str
-    address: str
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def running(cls, folder: Path, *flags: str) -> AsyncIterator[Self]:
+        """The same, stopped at the end, and checked only if the test did not fail before."""
+        node = await cls.start(folder, *flags)
+        try:
+            yield node
+        except BaseException as error:
+            error.add_note(node.log.read_text(errors="replace")[-2000:])
+            node._process.kill()
+            await node._process.wait()
+            raise
+        await node.stop()
 
     async def stop(self) -> None:
         """Have it leave; it must do so cleanly and must not have failed anywhere."""

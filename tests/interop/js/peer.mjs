@@ -19,6 +19,7 @@ import { createLibp2p } from 'libp2p'
 import { CID } from 'multiformats/cid'
 
 const TIMEOUT_MS = 15_000
+const HEARTBEAT_MS = 100 // of gossip: a mesh forms at a heartbeat
 
 const node = await createLibp2p({
   addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
@@ -27,8 +28,8 @@ const node = await createLibp2p({
   streamMuxers: [yamux()],
   services: {
     identify: identify(),
-    ping: ping(),
-    pubsub: gossipsub({ emitSelf: false }),
+    ping: ping({ maxOutboundStreams: 4 }), // the DHT pings as well, when it meets a peer
+    pubsub: gossipsub({ emitSelf: false, heartbeatInterval: HEARTBEAT_MS }),
     dht: kadDHT({ protocol: '/ipfs/kad/1.0.0', clientMode: false, peerInfoMapper: passthroughMapper })
   }
 })
