@@ -134,7 +134,9 @@ class Shell:
             if isinstance(effect, fx.Persist):
                 if effects[start:position]:
                     yield _Step(effects[start:position], written, keep)
-                written, start = self._store.write_soon(effect.records, keep=keep), position + 1
+                start = position + 1
+                idle = not effect.records and self._store.idle  # a mere barrier, with nothing to wait for
+                written = None if idle else self._store.write_soon(effect.records, keep=keep)
         if effects[start:] or written is not None:
             yield _Step(effects[start:], written, keep)
 

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from sparkle_protocol.effects import DropCommits, Record, StoreCommit, StoreFact, StoreResult
+from sparkle_protocol.effects import DropCommit, DropCommits, Record, StoreCommit, StoreFact, StoreResult
 from sparkle_protocol.errors import ConfigError, SparkleError
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 
@@ -109,6 +109,11 @@ class Store:
         self._thread.shutdown(wait=False)
 
     # --- writing ------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """All that was handed over is on disk."""
+        return not (self._pending or self._overdue or self._flushing)
 
     @property
     def behind(self) -> bool:
@@ -299,5 +304,8 @@ def _write_one(db: sqlite3.Connection, record: Record) -> None:
     elif isinstance(record, StoreCommit):
         commit = (record.job, record.unit, record.epoch, record.nonce, record.result)
         db.execute("INSERT OR REPLACE INTO commits VALUES (?, ?, ?, ?, ?)", commit)
+    elif isinstance(record, DropCommit):
+        key = (record.job, record.unit, record.epoch)
+        db.execute("DELETE FROM commits WHERE job = ? AND unit = ? AND epoch = ?", key)
     elif isinstance(record, DropCommits):
         db.execute("DELETE FROM commits WHERE job = ?", (record.job,))

@@ -1,4 +1,4 @@
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkle_tui.arrange import Geometry, arrange
@@ -7,7 +7,6 @@ NAMES = ("units", "jobs", "peers", "log")
 COUNTS = st.fixed_dictionaries({name: st.integers(0, 60) for name in NAMES[:3]})
 
 
-@settings(deadline=None)
 @given(st.integers(20, 250), st.integers(6, 100), COUNTS, st.booleans(), st.sampled_from([None, *NAMES]))
 def test_sections_fill_the_room_and_none_is_cut(
     width: int, height: int, counts: dict[str, int], alone: bool, focus: str | None

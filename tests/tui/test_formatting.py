@@ -1,11 +1,10 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkle_tui import formatting as fmt
 
 
-@settings(deadline=None)
 @given(st.text(max_size=80), st.integers(0, 60))
 def test_shortened_and_padded_text_keeps_its_width(text: str, width: int) -> None:
     text = fmt.clean(text)
@@ -13,7 +12,6 @@ def test_shortened_and_padded_text_keeps_its_width(text: str, width: int) -> Non
     assert fmt.cells(fmt.pad(text, width)) == width
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200), st.integers(2, 40), st.integers(1, 4))
 def test_wrapped_text_fits_and_loses_no_words(text: str, width: int, lines: int) -> None:
     text = fmt.clean(text)
@@ -23,7 +21,6 @@ def test_wrapped_text_fits_and_loses_no_words(text: str, width: int, lines: int)
     assert len(fmt.wrap(text, width, lines=lines)) <= lines
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_clean_text_is_one_printable_line(text: str) -> None:
     assert fmt.clean(text).isprintable()
@@ -61,7 +58,6 @@ def test_numbers_as_people_read_them() -> None:
     assert [fmt.latency(value) for value in (None, 0.42, 12.4, 1300)] == ["–", "0.4 ms", "12 ms", "1.3 s"]
 
 
-@settings(deadline=None)
 @given(st.floats(-1, 2), st.integers(0, 40))
 def test_a_bar_has_its_width_and_differs_in_shape(share: float, width: int) -> None:
     done, left = fmt.bar(share, width)

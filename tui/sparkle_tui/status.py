@@ -141,7 +141,7 @@ def score(shown: Shown, width: int, rows: int) -> list[Line]:
         if refused and width >= 60:
             line = (*line, ("   Refused ", MUTED), (fmt.number(refused), BAD))
         return [fit(line, width)]
-    recent = f"  +{shown.accepted_recently} in a minute" if shown.accepted_recently else ""
+    recent = f"  +{shown.accepted_recently}/min" if shown.accepted_recently else ""
     lines: list[Line] = [
         (("Credit    ", MUTED), (balance, "bold")),
         (("Computed  ", MUTED), (fmt.plural(view.units_done, "unit"), "bold")),

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -41,6 +42,7 @@ logger = logging.getLogger("sparkle.net")
 
 MAX_CONNECTIONS = 300
 MAX_STREAMS = 8192
+MAX_STREAMS_PER_PEER = 64  # a peer needs three, and ten more during a lookup
 UPGRADE_TIMEOUT_S = 5.0  # Noise and yamux take 10 ms; a dialer that stays silent holds a slot this long
 CLOSE_TIMEOUT_S = 1.0
 
@@ -51,7 +53,13 @@ StreamHandler = Callable[[INetStream], Awaitable[None]]
 
 
 # Logged as errors by libp2p, but they are a remote's doing and reach us as exceptions too.
-_REMOTE_FAULTS = ("failed to upgrade", "Failed to open", "Failed to start TCP listener", "fail to upgrade")
+_REMOTE_FAULTS = (
+    "failed to upgrade",
+    "Error in handle_incoming",
+    "Failed to open",
+    "Failed to start TCP listener",
+    "fail to upgrade",
+)
 
 
 class _Forward(logging.Handler):
@@ -70,6 +78,7 @@ def quiet_libp2p() -> None:
     library.propagate = False
     library.handlers[:] = [_Forward()]
     logging.getLogger("libp2p.network.auto_connector").setLevel(logging.ERROR)  # sets its own level
+    logging.getLogger("libp2p.protocol_muxer").setLevel(logging.CRITICAL)  # errors of remotes only
     # This module calls the functions of `logging` itself, which installs a handler on the root logger.
     vars(swarm_connection)["logging"] = logging.getLogger("libp2p.network.connection")
     # libp2p waits this long after each dial even if it succeeded at once; addresses are ordered here anyway.
@@ -142,6 +151,7 @@ class Host:
         self.network = network
         self.peer = identity.peer_id
         self._violation = violation
+        self._streams: Counter[PeerId] = Counter()  # being served, by who opened them
         self._dialling: dict[PeerId, trio.Lock] = {}
         network.retry_config = RetryConfig(max_retries=0)  # whoever dials decides about trying again
         self._refuse_without_noise()
@@ -205,7 +215,27 @@ class Host:
         handlers = self.raw.get_mux().handlers
         for protocol, handler in list(handlers.items()):
             if protocol is not None and handler is not None:
-                handlers[protocol] = _guarded(str(protocol), handler)
+                handlers[protocol] = self._guarded(str(protocol), handler)
+
+    def _guarded(self, protocol: str, handler: StreamHandler) -> StreamHandler:
+        async def guarded(stream: INetStream) -> None:
+            peer = PeerId(str(stream.muxed_conn.peer_id))
+            self._streams[peer] += 1
+            try:
+                if self._streams[peer] <= MAX_STREAMS_PER_PEER:
+                    await handler(stream)
+                else:
+                    self._violation(peer, "it opens too many streams")
+                    await _reset(stream)
+            except Exception:
+                logger.exception("the handler of %s streams failed", protocol)
+                await _reset(stream)
+            finally:
+                self._streams[peer] -= 1
+                if not self._streams[peer]:
+                    del self._streams[peer]
+
+        return guarded
 
     async def new_stream(self, peer: PeerId, protocol: str) -> INetStream:
         """Open a stream to a connected peer."""
@@ -283,6 +313,11 @@ class Host:
             else:
                 opened.close()
 
+    def abort_all(self) -> None:
+        """Close the sockets of all connections at once."""
+        for peer in list(self.network.connections):
+            self.abort(PeerId(str(peer)))
+
     def close_sockets(self) -> None:
         """Close every socket after trio has ended (trio's own way of closing needs it running)."""
         sockets = [_socket_of(conn) for conns in self.network.connections.values() for conn in conns]
@@ -346,16 +381,9 @@ def _probe(address: str) -> None:
             ) from error
 
 
-def _guarded(protocol: str, handler: StreamHandler) -> StreamHandler:
-    async def guarded(stream: INetStream) -> None:
-        try:
-            await handler(stream)
-        except Exception:
-            logger.exception("the handler of %s streams failed", protocol)
-            with trio.move_on_after(CLOSE_TIMEOUT_S), suppress(*BROKEN):
-                await stream.reset()
-
-    return guarded
+async def _reset(stream: INetStream) -> None:
+    with trio.move_on_after(CLOSE_TIMEOUT_S), suppress(*BROKEN):
+        await stream.reset()
 
 
 def _why(error: BaseException | None, transport: str) -> str:
