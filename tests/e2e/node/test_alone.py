@@ -13,8 +13,8 @@ from tests.e2e.node.processes import PROGRAMS, NodeProcess, Swarm, computing, is
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PRIMES_TO_1E9 = 50_847_534
-PRIMES_TO_1E10 = 455_052_511
-LONG = {"stop": 10**10}
+PRIMES_TO_5E9 = 234_954_223
+LONG = {"stop": 5 * 10**9}  # fifty units take some seconds of two cores: time for things to happen meanwhile
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -45,19 +45,19 @@ async def test_a_lonely_node_says_that_it_is_alone_or_paused(node: NodeProcess) 
 
 async def test_killing_a_worker_process_retries_its_unit(node: NodeProcess) -> None:
     """kill -9 of the child alone: the node starts another one and computes the unit again."""
-    job = await node.submit("prime_count", 20, **LONG)
+    job = await node.submit("prime_count", 4, **LONG)
     executor = await computing(node)
     os.kill(executor, signal.SIGKILL)
     await node.swarm.until(lambda: is_gone(executor), "the worker process is gone", 5)
     document = await node.done(job)
-    assert document["result"] == PRIMES_TO_1E10
-    assert document["workers"] == {node.peer_id: 20}
+    assert document["result"] == PRIMES_TO_5E9
+    assert document["workers"] == {node.peer_id: 4}
     assert node.count("unit_failed", job=job) == 0
 
 
 async def test_pausing_really_stops_and_resuming_goes_on(node: NodeProcess) -> None:
     """The worker process stands still at once (state T); after resume the same unit goes on."""
-    job = await node.submit("prime_count", 20, **LONG)
+    job = await node.submit("prime_count", 4, **LONG)
     executor = await computing(node)
     paused = await node.sparkle("pause", "--json")
     assert process_state(executor) == "T"
@@ -71,15 +71,15 @@ async def test_pausing_really_stops_and_resuming_goes_on(node: NodeProcess) -> N
     assert resumed.document["state"] == "working"
     assert process_state(executor) != "T"
     document = await node.done(job)
-    assert document["result"] == PRIMES_TO_1E10
-    assert document["replicas"] == 20  # nothing was computed twice
+    assert document["result"] == PRIMES_TO_5E9
+    assert document["replicas"] == 4  # nothing was computed twice
     assert node.executors() == [executor]
 
 
 async def test_ctrl_c_leaves_the_job_running_and_says_how_to_follow_it(node: NodeProcess) -> None:
     """``sparkle submit --wait`` interrupted: code 130, and the job ends all the same."""
     process = await asyncio.create_subprocess_exec(
-        str(PROGRAMS / "sparkle"), "submit", "prime_count", "-p", "stop=1e10", "--units", "30", "--wait",
+        str(PROGRAMS / "sparkle"), "submit", "prime_count", "-p", "stop=5e9", "--units", "30", "--wait",
         "--home", str(node.home), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None
@@ -93,7 +93,7 @@ async def test_ctrl_c_leaves_the_job_running_and_says_how_to_follow_it(node: Nod
     assert f"the job goes on; 'sparkle wait {short}' follows it" in rest
     assert "Traceback" not in rest
     waited = await node.sparkle("wait", short)
-    assert (waited.code, waited.out.strip()) == (0, "455052511")
+    assert (waited.code, waited.out.strip()) == (0, "234954223")
 
 
 async def test_progress_of_a_running_unit_is_live(node: NodeProcess) -> None:
@@ -135,7 +135,7 @@ REFUSED = {
 
 async def test_impossible_jobs_are_refused_in_one_sentence(node: NodeProcess) -> None:
     """Whatever is asked for: exit code 1 or 2, one line on stderr that names the trouble, nothing submitted."""
-    before = (await node.sparkle("jobs", "--json")).document
+    before = [row["job"] for row in (await node.sparkle("jobs", "--json")).document]
     answers = await asyncio.gather(*(node.sparkle("submit", *arguments) for arguments, _ in REFUSED.values()))
     for (name, (_, word)), refused in zip(REFUSED.items(), answers, strict=True):
         assert refused.code in (1, 2), (name, refused)
@@ -147,7 +147,7 @@ async def test_impossible_jobs_are_refused_in_one_sentence(node: NodeProcess) ->
         unknown = await node.sparkle("why", subject) if subject else await node.sparkle("job", "ffff")
         assert unknown.code == 1, unknown
         assert len(unknown.err.strip().splitlines()) == 1
-    assert (await node.sparkle("jobs", "--json")).document == before
+    assert [row["job"] for row in (await node.sparkle("jobs", "--json")).document] == before
     assert (await node.status())["state"] == "idle"
     assert "Traceback" not in node.log.read_text()
 

@@ -9,8 +9,8 @@ import pytest
 from tests.e2e.node.processes import Swarm, computing, is_gone
 
 PRIMES_TO_1E9 = 50_847_534
-PRIMES_TO_1E10 = 455_052_511
-LONG = {"stop": 10**10}
+PRIMES_TO_5E9 = 234_954_223
+LONG = {"stop": 5 * 10**9}  # fifty units take some seconds of two cores: time for things to happen meanwhile
 
 
 async def test_killing_a_worker_node_costs_only_time(swarm: Swarm) -> None:
@@ -26,7 +26,7 @@ async def test_killing_a_worker_node_costs_only_time(swarm: Swarm) -> None:
     await swarm.until(lambda: is_gone(executor), "the worker process died with its node", 5)
     await owner.event("peer_down", peer=victim.peer_id)
     document = await owner.done(job)
-    assert document["result"] == PRIMES_TO_1E10
+    assert document["result"] == PRIMES_TO_5E9
     assert document["rejected"] == 0
     assert document["error"] is None
 
@@ -46,7 +46,7 @@ async def test_a_killed_submitter_goes_on_where_it_was(swarm: Swarm) -> None:
     assert after["units"]["final"] >= 10
     assert after["state"] in ("queued", "running")
     document = await owner.done(job)
-    assert document["result"] == PRIMES_TO_1E10
+    assert document["result"] == PRIMES_TO_5E9
     assert document["rejected"] == 0
     assert worker.peer_id in document["workers"]
     # The finished job is still there with its result, after the newer one, and its end is no news.
@@ -103,7 +103,7 @@ async def test_leaving_hands_units_back(swarm: Swarm, number: signal.Signals) ->
     held = [r for r in (await owner.view())["jobs"] if r["job"] == job]
     assert held[0]["units"]["leased"] <= 2  # the owner's own two; what the leaver had is free again
     document = await owner.done(job)
-    assert document["result"] == PRIMES_TO_1E10
+    assert document["result"] == PRIMES_TO_5E9
     assert owner.count("lease_expired") == 0
 
 
