@@ -13,7 +13,7 @@ Rules
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from random import Random
-from statistics import median
+from statistics import median_high, median_low
 
 from sparkle_protocol import messages
 from sparkle_protocol.effects import (
@@ -302,7 +302,10 @@ class Membership:
     def _compare_clock(self, peer: PeerId, time_ms: int) -> None:
         self._clock_offsets[peer] = time_ms - self._wall_ms()
         before = self.clock_off_ms
-        off = int(median(self._clock_offsets.values()))
+        offsets = self._clock_offsets.values()
+        # Of an even number the middle one that is nearer to us: two peers that disagree say nothing about us.
+        low, high = median_low(offsets), median_high(offsets)
+        off = 0 if low < 0 < high else min(low, high, key=abs)
         certain = len(self._clock_offsets) >= 2
         self.clock_off_ms = off if certain and abs(off) > CLOCK_LIMIT_MS else 0
         if self.clock_off_ms and not before:
