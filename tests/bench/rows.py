@@ -24,6 +24,7 @@ class Row:
     judged: Literal["value", "ratio"] = "value"
     against: str = ""  # what the baseline is
     spread: tuple[float, float] | None = None  # of the middle half of the repetitions
+    least: float | None = None  # of all repetitions: what other programs' work has disturbed the least
     repeated: int = 1
     load: float | None = None  # of the machine when the measurement began, per minute
 
@@ -82,6 +83,7 @@ def median_row(
         judged,
         against,
         quartiles(values),
+        min(values),
         len(values),
     )
 
@@ -124,6 +126,7 @@ def _document(row: Row) -> dict[str, Any]:
         "judged": row.judged,
         "against": row.against or None,
         "spread": None if row.spread is None else [_rounded(edge) for edge in row.spread],
+        "least": _rounded(row.least),
         "repeated": row.repeated,
         "load": row.load,
     }
@@ -146,10 +149,10 @@ def _rounded(number: float | None) -> float | None:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows for people."""
-    head = ("name", "value", "spread", "unit", "baseline", "ratio", "bar", "stretch", "", "against")
+    head = ("name", "value", "spread", "least", "unit", "baseline", "ratio", "bar", "stretch", "", "against")
     lines = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    right = {1, 2, 4, 5, 6, 7}
+    right = {1, 2, 3, 5, 6, 7, 8}
     text = [
         "  ".join(
             cell.rjust(width) if column in right else cell.ljust(width)
@@ -166,6 +169,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.name,
         _short(row.value),
         "" if row.spread is None else f"{_short(row.spread[0])}–{_short(row.spread[1])}",
+        _short(row.least),
         row.unit,
         _short(row.baseline),
         "" if row.ratio is None else f"{_short(row.ratio)}×",

@@ -57,7 +57,8 @@ def main(arguments: Sequence[str]) -> int:
         _say(f"{name} took {time.monotonic() - began:.0f} s")
     document = as_json(rows)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(merge(RESULTS.read_text() if RESULTS.exists() else "[]", document))
+    partial = (parsed.names or parsed.cold) and RESULTS.exists()
+    RESULTS.write_text(merge(RESULTS.read_text(), document) if partial else document)
     print(document if parsed.json else table(rows))
     if missed(rows):
         _say("missed: " + ", ".join(missed(rows)))
