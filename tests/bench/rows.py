@@ -26,6 +26,7 @@ class Row:
     spread: tuple[float, float] | None = None  # of the middle half of the repetitions
     least: float | None = None  # of all repetitions: what other programs' work has disturbed the least
     repeated: int = 1
+    attempts: int = 1  # how often all repetitions were done
     load: float | None = None  # of the machine when the measurement began, per minute
 
     def __post_init__(self) -> None:
@@ -108,6 +109,17 @@ def missed(rows: Sequence[Row]) -> list[str]:
     return [row.name for row in rows if row.ok is False]
 
 
+def better(first: Sequence[Row], second: Sequence[Row]) -> list[Row]:
+    """Of two attempts at the same rows the better of each that has a bar, else the later one."""
+    earlier = {row.name: row for row in first}
+    chosen = []
+    for row in second:
+        known = earlier.get(row.name, row)
+        best = known if row.ok is not None and known.figure < row.figure else row
+        chosen.append(replace(best, attempts=known.attempts + 1))
+    return chosen
+
+
 def as_json(rows: Sequence[Row]) -> str:
     """The rows as a JSON list."""
     return json.dumps([_document(row) for row in rows], indent=1) + "\n"
@@ -128,6 +140,7 @@ def _document(row: Row) -> dict[str, Any]:
         "spread": None if row.spread is None else [_rounded(edge) for edge in row.spread],
         "least": _rounded(row.least),
         "repeated": row.repeated,
+        "attempts": row.attempts,
         "load": row.load,
     }
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.bench.rows import Row, as_json, median_row, merge, missed, percentile, quartiles, table
+from tests.bench.rows import Row, as_json, better, median_row, merge, missed, percentile, quartiles, table
 
 
 def test_a_value_is_held_against_its_bar():
@@ -46,6 +46,14 @@ def test_of_few_repetitions_all_are_the_spread():
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (1.0, 100), (0.0, 1)])
 def test_percentiles_are_values_that_occurred(share, expected):
     assert percentile([float(value) for value in range(100, 0, -1)], share) == expected
+
+
+def test_of_two_attempts_the_better_of_each_figure_counts():
+    first = [Row("cpu", 2.0, "%", bar=1), Row("memory", 90.0, "MB", bar=150), Row("rpc", 1.0, "ms")]
+    second = [Row("cpu", 0.5, "%", bar=1), Row("memory", 99.0, "MB", bar=150), Row("rpc", 2.0, "ms")]
+    chosen = better(first, second)
+    assert [(row.name, row.value) for row in chosen] == [("cpu", 0.5), ("memory", 90.0), ("rpc", 2.0)]
+    assert {row.attempts for row in better(chosen, second)} == {3}
 
 
 def test_the_file_has_what_others_read():
