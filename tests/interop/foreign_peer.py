@@ -64,6 +64,10 @@ class ForeignPeer(ABC):
         """Connect."""
 
     @abstractmethod
+    async def neighbours(self) -> set[str]:
+        """Peers to which it has a connection."""
+
+    @abstractmethod
     async def identify(self, peer: str) -> Identified:
         """What a connected peer says about itself."""
 
@@ -74,10 +78,6 @@ class ForeignPeer(ABC):
     @abstractmethod
     async def subscribe(self, topic: str) -> None:
         """Collect a topic's messages in ``messages`` from now on."""
-
-    @abstractmethod
-    async def subscribers(self, topic: str) -> set[str]:
-        """Neighbours of which it knows that they subscribed to the topic."""
 
     @abstractmethod
     async def publish(self, topic: str, data: bytes) -> None:
@@ -94,6 +94,12 @@ class ForeignPeer(ABC):
     @abstractmethod
     async def find_providers(self, cid: bytes) -> set[str]:
         """Look up at least one provider in the DHT."""
+
+    async def gone(self, peer: str) -> None:
+        """Return once it has no connection to a peer (any more)."""
+        async with asyncio.timeout(WAIT_S):
+            while peer in await self.neighbours():
+                pass
 
     async def message_from(self, author: str) -> Gossip:
         """The next message of an author."""

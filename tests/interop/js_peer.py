@@ -95,6 +95,9 @@ class JsPeer(ForeignPeer):
         opened = await self._do("dial", address=address)
         assert opened == {"encryption": "/noise", "multiplexer": "/yamux/1.0.0"}
 
+    async def neighbours(self) -> set[str]:
+        return set(await self._do("neighbours"))
+
     async def identify(self, peer: str) -> Identified:
         said = await self._do("identify", peer=peer)
         return Identified(said["agent"], frozenset(said["protocols"]))
@@ -104,9 +107,6 @@ class JsPeer(ForeignPeer):
 
     async def subscribe(self, topic: str) -> None:
         await self._do("subscribe", topic=topic)
-
-    async def subscribers(self, topic: str) -> set[str]:
-        return set(await self._do("subscribers", topic=topic))
 
     async def publish(self, topic: str, data: bytes) -> None:
         await self._do("publish", topic=topic, data=data.hex())

@@ -37,8 +37,11 @@ async def test_one_that_knows_no_sparkle_is_named_and_not_punished(foreign: Fore
         tried = await node.events.wait("bootstrap_unreachable", address=foreign.address)
         assert "is not a Sparkle peer" in tried["reason"]
         assert not node.violations(foreign.peer_id)
+        await foreign.gone(node.peer_id)
         await foreign.dial(node.address)
-        await foreign.ping(node.peer_id)
+        tries = len(node.events.all("bootstrap_unreachable"))
+        await node.events.wait("bootstrap_unreachable", attempt=tries + 1)  # the node greets again, over their dial
         await node.submit("prime_count", start=0, stop=1_000_000)
         assert decode_announcement((await foreign.message_from(node.peer_id)).data).kernels == ["prime_count@1"]
+        await foreign.ping(node.peer_id)
         assert not node.violations(foreign.peer_id)

@@ -71,6 +71,7 @@ const commands = {
     const connection = await node.dial(multiaddr(address), soon())
     return { encryption: connection.encryption, multiplexer: connection.multiplexer }
   },
+  neighbours: async () => node.getPeers().map(String),
   identify: async ({ peer }) => {
     if (!identified.has(peer)) {
       await new Promise((resolve) => waiting.set(peer, [...(waiting.get(peer) ?? []), resolve]))
@@ -79,7 +80,6 @@ const commands = {
   },
   ping: async ({ peer }) => await node.services.ping.ping(connectionTo(peer).remotePeer, soon()),
   subscribe: async ({ topic }) => node.services.pubsub.subscribe(topic),
-  subscribers: async ({ topic }) => node.services.pubsub.getSubscribers(topic).map(String),
   publish: async ({ topic, data }) => (await node.services.pubsub.publish(topic, unhex(data))).recipients.length,
   open: async ({ peer, protocol }) => adopt(await connectionTo(peer).newStream(protocol, soon())),
   write: async ({ stream, data }) => streams[stream].send(unhex(data)),
