@@ -77,9 +77,9 @@ class _Screen:
             raise self._failure
         return self._app.return_code or 0
 
-    async def _first_frame(self, _pilot: Any) -> None:
-        """Called by Textual once it has drawn: now importing the network may take the processor."""
-        self._drawn.set()
+    async def _first_frame(self, pilot: Any) -> None:
+        """Called by Textual once the screen is laid out; when it is drawn, the network may take the processor."""
+        pilot.app.call_after_refresh(self._drawn.set)
 
     async def _run_node(self) -> None:
         try:

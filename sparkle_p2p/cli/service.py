@@ -7,13 +7,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.node.node import Node
 from sparkle_p2p.view import Event
 from sparkle_protocol.errors import SparkleError
+
+if TYPE_CHECKING:
+    from sparkle_p2p.web.server import ApiServer
 
 LEAVE_LIMIT_S = 10.0  # INTERFACES: a node leaves within ten seconds, whatever hangs
 
@@ -47,9 +50,8 @@ class Service:
         Raises:
             ConfigError: the node cannot start; nothing is left running.
         """
-        from sparkle_p2p.web.server import ApiServer  # a third of a second, which a screen need not wait for
-
-        api = ApiServer(self.node, token=self._home.token, bind=self._config.api)
+        api_server = await asyncio.to_thread(_load_api)  # meanwhile a screen draws and answers keys
+        api = api_server(self.node, token=self._home.token, bind=self._config.api)
         try:
             url = await api.start()
             self.node.api_url = url
@@ -89,6 +91,13 @@ class Service:
             "pid": os.getpid(),
             "startup_ms": {**self.node.startup_ms, "total": round(process_age_s() * 1e3, 1)},
         }
+
+
+def _load_api() -> "type[ApiServer]":
+    """Up to a third of a second."""
+    from sparkle_p2p.web.server import ApiServer
+
+    return ApiServer
 
 
 def with_peer(address: str, peer_id: str) -> str:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from sparkle_protocol.effects import DropCommits, Record, StoreCommit, StoreFact, StoreResult
+from sparkle_protocol.effects import DropCommit, DropCommits, Record, StoreCommit, StoreFact, StoreResult
 from sparkle_protocol.errors import ConfigError, SparkleError
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 
@@ -238,5 +238,8 @@ def _write_one(db: sqlite3.Connection, record: Record) -> None:
     elif isinstance(record, StoreCommit):
         commit = (record.job, record.unit, record.epoch, record.nonce, record.result)
         db.execute("INSERT OR REPLACE INTO commits VALUES (?, ?, ?, ?, ?)", commit)
+    elif isinstance(record, DropCommit):
+        key = (record.job, record.unit, record.epoch)
+        db.execute("DELETE FROM commits WHERE job = ? AND unit = ? AND epoch = ?", key)
     elif isinstance(record, DropCommits):
         db.execute("DELETE FROM commits WHERE job = ?", (record.job,))

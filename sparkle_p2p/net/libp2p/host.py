@@ -53,7 +53,13 @@ StreamHandler = Callable[[INetStream], Awaitable[None]]
 
 
 # Logged as errors by libp2p, but they are a remote's doing and reach us as exceptions too.
-_REMOTE_FAULTS = ("failed to upgrade", "Failed to open", "Failed to start TCP listener", "fail to upgrade")
+_REMOTE_FAULTS = (
+    "failed to upgrade",
+    "Error in handle_incoming",
+    "Failed to open",
+    "Failed to start TCP listener",
+    "fail to upgrade",
+)
 
 
 class _Forward(logging.Handler):
@@ -72,6 +78,7 @@ def quiet_libp2p() -> None:
     library.propagate = False
     library.handlers[:] = [_Forward()]
     logging.getLogger("libp2p.network.auto_connector").setLevel(logging.ERROR)  # sets its own level
+    logging.getLogger("libp2p.protocol_muxer").setLevel(logging.CRITICAL)  # errors of remotes only
     # This module calls the functions of `logging` itself, which installs a handler on the root logger.
     vars(swarm_connection)["logging"] = logging.getLogger("libp2p.network.connection")
     # libp2p waits this long after each dial even if it succeeded at once; addresses are ordered here anyway.
@@ -305,6 +312,11 @@ class Host:
                 logger.error("a connection has no socket to close; it may linger")
             else:
                 opened.close()
+
+    def abort_all(self) -> None:
+        """Close the sockets of all connections at once."""
+        for peer in list(self.network.connections):
+            self.abort(PeerId(str(peer)))
 
     def close_sockets(self) -> None:
         """Close every socket after trio has ended (trio's own way of closing needs it running)."""

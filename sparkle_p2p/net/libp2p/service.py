@@ -82,10 +82,13 @@ class Service:
             nursery.cancel_scope.cancel()
 
     async def _say_goodbye(self) -> None:
+        self._sessions.leaving = True
         with trio.move_on_after(GOODBYE_S):
             async with trio.open_nursery() as nursery:
                 for peer in self._sessions.peers():
                     nursery.start_soon(self._sessions.disconnect, peer, "this node is stopping")
+        # libp2p shields the closing of streams; to a frozen peer that would hold up our own end.
+        self._host.abort_all()
 
     def leave(self) -> None:
         """Stop cleanly, soon."""

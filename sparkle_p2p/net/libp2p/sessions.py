@@ -73,6 +73,7 @@ class Sessions(Notifee):
         self._sink = sink
         self._nursery = nursery
         self._sessions: dict[PeerId, Session] = {}
+        self.leaving = False  # whoever connects now is not greeted any more
         self._changed = trio.Event()
         host.set_stream_handler(PROTOCOL_ID, self._serve_stream)
         host.network.register_notifee(self)
@@ -99,7 +100,7 @@ class Sessions(Notifee):
 
     async def connected(self, network: INetwork, conn: INetConn) -> None:
         """Greet the peer if we dialled it (a lookup may have)."""
-        if is_outbound(conn):
+        if is_outbound(conn) and not self.leaving:
             self._nursery.start_soon(self._greet_quietly, peer_of(conn))
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
