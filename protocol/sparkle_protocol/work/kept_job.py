@@ -206,7 +206,10 @@ class KeptJob:
                 self.records.append(StoreFact(fact))
                 self._learn(worker, news, now_ns)
         if malformed is not None:
-            self._reject(malformed)
+            if worker not in self.rejected:
+                self._reject(malformed)
+            for item, _ in shown:
+                self.news.of(worker).drop[item.unit] = item.epoch
         else:
             for item, result in shown:
                 self._shown(item, worker, result)
@@ -309,7 +312,7 @@ class KeptJob:
                 news.reveal[unit] = epoch
         elif worker in self.state.accepted_workers(unit):
             news.settled[unit] = (epoch, True)
-        elif worker in self.state.rejected_workers(unit) or worker in self.rejected:
+        elif worker in self.state.rejected_workers(unit):
             news.settled[unit] = (epoch, False)
 
     # --- time ---------------------------------------------------------------------------------------------
