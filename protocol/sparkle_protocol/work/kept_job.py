@@ -84,6 +84,7 @@ class KeptJob:
         self._conduct = Conducts()
         self._unsettled: dict[PeerId, set[int]] = {}  # units that a worker committed to and was not judged on
         self._disputed: dict[int, None] = {}  # open units with different votes
+        self.restored_final = len(state.final_units)  # accepted in an earlier life of this node
         self._restore(now_ns)
 
     def _restore(self, now_ns: int) -> None:
@@ -314,6 +315,10 @@ class KeptJob:
             news.settled[unit] = (epoch, True)
         elif worker in self.state.rejected_workers(unit):
             news.settled[unit] = (epoch, False)
+
+    def lost(self, worker: PeerId, now_ns: int) -> None:
+        """A worker's connection broke; it keeps what it holds only if it is soon back."""
+        self.leases.lost(worker, self._unsettled.get(worker, ()), now_ns)
 
     # --- time ---------------------------------------------------------------------------------------------
 
