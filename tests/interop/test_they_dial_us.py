@@ -7,7 +7,7 @@ import pytest
 
 from sparkle_p2p import __version__
 from sparkle_protocol.messages import Announcement, decode_announcement, jobs_topic
-from sparkle_protocol.work.submitter import shard_key
+from sparkle_protocol.messages import shard_key
 from tests.interop.event_log import WAIT_S, Document
 from tests.interop.foreign_peer import RPC_PROTOCOL, ForeignPeer, greet
 from tests.interop.sparkle_node import SparkleNode
