@@ -45,18 +45,30 @@ class StoreCommit:
 
 
 @dataclass(frozen=True, slots=True)
+class DropCommit:
+    """A commit of ours is settled."""
+
+    job: JobId
+    unit: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class DropCommits:
     """The job needs none of our commits any more."""
 
     job: JobId
 
 
-Record = StoreFact | StoreResult | StoreCommit | DropCommits
+Record = StoreFact | StoreResult | StoreCommit | DropCommit | DropCommits
 
 
 @dataclass(frozen=True, slots=True)
 class Persist:
-    """Make records durable before any later effect of the same batch."""
+    """Make records durable before any later effect of the same batch.
+
+    Without records it is a barrier: what stands after it waits until all earlier records of the node are durable.
+    """
 
     records: tuple[Record, ...]
 

@@ -10,7 +10,7 @@ kind    payload      author      states
 5       Reveals      worker      these are the hashes and nonces behind my commitments
 6       Verdicts     submitter   these results are accepted and those workers' rejected
 7       Reset        submitter   a unit starts over in a new epoch
-8       Cancel       submitter   nobody need compute this job any further
+8       Cancel       submitter   nobody need compute this job any further (called off, or failed)
 9       Failures     worker      these units could not be computed, and why
 ======  ===========  ==========  ==========================================================
 
@@ -38,6 +38,7 @@ MAX_SPEC_BYTES = 64 << 10  # ARCHITECTURE section 6: a JobSpec is at most 64 kB
 MAX_FACT_BYTES = 256 << 10
 MAX_RESULT_BYTES = 64 << 10  # larger results will travel as blobs
 NONCE_BYTES = 16
+MAX_BATCH = 1024  # items of one fact
 
 Hash32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Key32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -119,7 +120,7 @@ class Leases(Wire, tag=3, frozen=True):
 
     job: Hash32
     view: Annotated[int, Meta(ge=0, lt=1 << 31)]
-    items: Annotated[list[LeaseItem], Meta(min_length=1, max_length=1024)]
+    items: Annotated[list[LeaseItem], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class CommitItem(Wire, frozen=True):
@@ -134,7 +135,7 @@ class Commits(Wire, tag=4, frozen=True):
     """Commitments of one worker."""
 
     job: Hash32
-    items: Annotated[list[CommitItem], Meta(min_length=1, max_length=1024)]
+    items: Annotated[list[CommitItem], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class RevealItem(Wire, frozen=True):
@@ -150,7 +151,7 @@ class Reveals(Wire, tag=5, frozen=True):
     """Openings of one worker's commitments; the result bytes travel beside them."""
 
     job: Hash32
-    items: Annotated[list[RevealItem], Meta(min_length=1, max_length=1024)]
+    items: Annotated[list[RevealItem], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class VerdictItem(Wire, frozen=True):
@@ -167,7 +168,7 @@ class Verdicts(Wire, tag=6, frozen=True):
     """Units that are final."""
 
     job: Hash32
-    items: Annotated[list[VerdictItem], Meta(min_length=1, max_length=1024)]
+    items: Annotated[list[VerdictItem], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class Reset(Wire, tag=7, frozen=True):
@@ -180,10 +181,11 @@ class Reset(Wire, tag=7, frozen=True):
 
 
 class Cancel(Wire, tag=8, frozen=True):
-    """The submitter wants no further work on the job."""
+    """The submitter wants no further work on the job: it called it off, or it found that it cannot succeed."""
 
     job: Hash32
     reason: ShortText
+    failed: bool = False
 
 
 class FailureItem(Wire, frozen=True):
@@ -199,7 +201,7 @@ class Failures(Wire, tag=9, frozen=True):
     """Units that one worker could not compute."""
 
     job: Hash32
-    items: Annotated[list[FailureItem], Meta(min_length=1, max_length=1024)]
+    items: Annotated[list[FailureItem], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 Payload = JobSpec | KeeperSet | Leases | Commits | Reveals | Verdicts | Reset | Cancel | Failures
@@ -288,6 +290,11 @@ class FactCodec:
         if isinstance(payload, JobSpec) and len(sealed.body) > MAX_SPEC_BYTES:
             raise RemoteProtocolError(f"a job spec of {len(sealed.body)} bytes exceeds {MAX_SPEC_BYTES}")
         return Fact(FactId(digest(sealed.body)), peer_id_from_key(body.author), payload, raw)
+
+
+def kernel_key(spec: JobSpec) -> str:
+    """What workers match their kernels against: results only compare within one version."""
+    return f"{spec.kernel}@{spec.kernel_version}"
 
 
 def commitment(

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from sparkle_protocol.codec import Wire, decode, encode
 from sparkle_protocol.facts import (
+    MAX_BATCH,
     MAX_FACT_BYTES,
     MAX_RESULT_BYTES,
     Epoch,
@@ -23,8 +24,13 @@ from sparkle_protocol.facts import (
 RawFact = Annotated[bytes, Meta(max_length=MAX_FACT_BYTES + 256)]
 Progress = Annotated[float, Meta(ge=0.0, le=1.0)]
 Millis = Annotated[int, Meta(ge=0, le=86_400_000)]
-Address = Annotated[str, Meta(min_length=8, max_length=256)]
+MAX_ADDRESS_CHARS = 256
+MAX_ADDRESSES = 8
+Address = Annotated[str, Meta(min_length=8, max_length=MAX_ADDRESS_CHARS)]
 
+MAX_WANT = 64
+MAX_KNOWN_JOBS = 64
+MAX_HEARTBEATS = 256  # of one report
 MAX_RESULTS_PER_REPORT = 12  # times 64 kB stays under MAX_MESSAGE_BYTES with room for the rest
 
 
@@ -46,9 +52,9 @@ class Settled(Wire, frozen=True):
 class LeaseRequest(Wire, tag=10, frozen=True):
     """Worker to keeper: give me up to ``want`` units of kernels I can run."""
 
-    want: Annotated[int, Meta(ge=1, le=64)]
+    want: Annotated[int, Meta(ge=1, le=MAX_WANT)]
     kernels: Annotated[list[Name], Meta(max_length=256)]  # "name@version"
-    known_jobs: Annotated[list[Hash32], Meta(max_length=64)] = []  # their specs need not be sent again
+    known_jobs: Annotated[list[Hash32], Meta(max_length=MAX_KNOWN_JOBS)] = []  # their specs need not be sent again
 
 
 class JobFacts(Wire, frozen=True):
@@ -83,17 +89,17 @@ class Report(Wire, tag=12, frozen=True):
     results: Annotated[
         list[Annotated[bytes, Meta(max_length=MAX_RESULT_BYTES)]], Meta(max_length=MAX_RESULTS_PER_REPORT)
     ]
-    running: Annotated[list[Heartbeat], Meta(max_length=256)]
-    returned: Annotated[list[UnitEpoch], Meta(max_length=256)] = []  # handed back untouched
+    running: Annotated[list[Heartbeat], Meta(max_length=MAX_HEARTBEATS)]
+    returned: Annotated[list[UnitEpoch], Meta(max_length=MAX_HEARTBEATS)] = []  # handed back untouched
 
 
 class ReportReply(Wire, tag=13, frozen=True):
     """Keeper to worker: which commitments to open now, which units to drop, what was decided."""
 
     job: Hash32
-    reveal: Annotated[list[UnitEpoch], Meta(max_length=1024)]
-    drop: Annotated[list[UnitEpoch], Meta(max_length=1024)]
-    settled: Annotated[list[Settled], Meta(max_length=1024)]
+    reveal: Annotated[list[UnitEpoch], Meta(max_length=MAX_BATCH)]
+    drop: Annotated[list[UnitEpoch], Meta(max_length=MAX_BATCH)]
+    settled: Annotated[list[Settled], Meta(max_length=MAX_BATCH)]
     ended: bool
 
 
@@ -101,9 +107,9 @@ class Notice(Wire, tag=14, frozen=True):
     """Keeper to worker, unasked: the same news as a ReportReply, as soon as they are true."""
 
     job: Hash32
-    reveal: Annotated[list[UnitEpoch], Meta(max_length=1024)]
-    drop: Annotated[list[UnitEpoch], Meta(max_length=1024)]
-    settled: Annotated[list[Settled], Meta(max_length=1024)]
+    reveal: Annotated[list[UnitEpoch], Meta(max_length=MAX_BATCH)]
+    drop: Annotated[list[UnitEpoch], Meta(max_length=MAX_BATCH)]
+    settled: Annotated[list[Settled], Meta(max_length=MAX_BATCH)]
     ended: bool
 
 
@@ -123,7 +129,7 @@ class PeerRecord(Wire, frozen=True):
     """A peer and where it was reached."""
 
     key: Key32
-    addresses: Annotated[list[Address], Meta(max_length=8)]
+    addresses: Annotated[list[Address], Meta(max_length=MAX_ADDRESSES)]
 
 
 class PeersReply(Wire, tag=17, frozen=True):
@@ -158,7 +164,7 @@ class Announcement(Wire, frozen=True):
 
     version: Annotated[int, Meta(ge=1, le=1)]
     kernels: Annotated[list[Name], Meta(max_length=64)]
-    addresses: Annotated[list[Address], Meta(max_length=8)]
+    addresses: Annotated[list[Address], Meta(max_length=MAX_ADDRESSES)]
 
 
 def encode_message(message: Request | Reply | Announcement) -> bytes:
@@ -184,3 +190,8 @@ def decode_announcement(data: bytes) -> Announcement:
 def jobs_topic(network: str) -> str:
     """Gossip topic of job announcements."""
     return f"/sparkle/{network}/jobs/1"
+
+
+def shard_key(network: str, kernel: str) -> bytes:
+    """Routing key under which keepers with open work for a kernel ("name@version") are found."""
+    return f"sparkle/{network}/jobs/{kernel}".encode()

@@ -24,6 +24,7 @@ from sparkle_p2p.net.overlay import (
     RequestHandler,
     check_gossip,
     check_key,
+    check_net,
     check_request,
     sort_addresses,
 )
@@ -56,6 +57,7 @@ class MemoryOverlay(Overlay):
         agent: str = "memory",
         mdns: bool = False,
     ) -> None:
+        check_net(net)
         for address in listen:
             split_listen(address)
         self.net = net

@@ -1,6 +1,7 @@
-"""A small world for the cores: several nodes on explicit time, with loss, delay, crashes and lies.
+"""A small world for the cores: several nodes on explicit time, with loss, delay, duplicates, crashes and lies.
 
-No I/O and no threads: one heap of (time, sequence). It drives exactly the production cores.
+No I/O and no threads: one heap of (time, sequence). It drives exactly the production cores, as the node's shell does:
+what stands after a ``Persist`` waits for the disk, while other batches go on; a crash loses what is not on it yet.
 """
 
 import heapq
@@ -10,14 +11,25 @@ from dataclasses import dataclass, field
 from random import Random
 
 from sparkle_protocol import effects as fx
-from sparkle_protocol.facts import Deadlines, Fact, FactCodec, JobSpec, KeeperSet, Policy, Resources
-from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import JobId, PeerId
+from sparkle_protocol.errors import RemoteProtocolError, VerificationError
+from sparkle_protocol.facts import (
+    Commits,
+    Deadlines,
+    Fact,
+    FactCodec,
+    JobSpec,
+    KeeperSet,
+    Policy,
+    Resources,
+    Verdicts,
+)
+from sparkle_protocol.ids import JobId, PeerId, digest, peer_id_from_key
 from sparkle_protocol.messages import (
     Notice,
     Offer,
-    Refusal,
     Reply,
+    Report,
+    ReportReply,
     decode_reply,
     decode_request,
     encode_message,
@@ -39,8 +51,33 @@ def spec(units: int, rng: Random, policy: Policy | None = None, total_s: int = 3
     )  # fmt: skip
 
 
+def check_form(spec: JobSpec, unit: int, result: bytes) -> None:
+    if len(result) != 8:
+        raise VerificationError("a square has eight bytes")
+
+
+def effect_name(effect: fx.Effect) -> str:
+    return type(effect.message).__name__ if isinstance(effect, fx.Send | fx.Reply) else type(effect).__name__
+
+
 def true_result(unit: int) -> bytes:
     return (unit * unit).to_bytes(8, "big")
+
+
+class CheapIdentity:
+    """Signs with a keyed hash: whoever knows the public key could forge, but nobody here does."""
+
+    def __init__(self, seed: int) -> None:
+        self.public_key = Random(seed).randbytes(32)
+        self.peer_id = peer_id_from_key(self.public_key)
+
+    def sign(self, message: bytes) -> bytes:
+        return digest(self.public_key, message) * 2
+
+
+def verify_cheap(public_key: bytes, signature: bytes, message: bytes) -> None:
+    if signature != digest(public_key, message) * 2:
+        raise RemoteProtocolError("the signature does not fit")
 
 
 @dataclass
@@ -58,6 +95,8 @@ class Disk:
             self.results[record.job, record.result_hash] = record.result
         elif isinstance(record, fx.StoreCommit):
             self.commits[record.job, record.unit, record.epoch] = (record.nonce, record.result)
+        elif isinstance(record, fx.DropCommit):
+            self.commits.pop((record.job, record.unit, record.epoch), None)
         elif isinstance(record, fx.DropCommits):
             for key in [k for k in self.commits if k[0] == record.job]:
                 del self.commits[key]
@@ -66,39 +105,41 @@ class Disk:
 class WorldNode:
     def __init__(self, world: "World", seed: int, *, works: bool, lie: Callable[[int], bool] | None) -> None:
         self.world = world
-        self.identity = Identity.from_private_bytes(Random(seed).randbytes(32))
+        self.identity = CheapIdentity(seed)
         self.id: PeerId = self.identity.peer_id
-        self.codec = FactCodec(NET)
+        self.codec = FactCodec(NET, verify_cheap)
         self.works = works
         self.lie = lie
+        self.withholds = False  # commits and never shows
+        self.broken = False  # every unit fails through no fault of its own
         self.disk = Disk()
         self.up = False
         self.life = 0
         self.seed = seed
-        self.violations: list[str] = []
+        self.violations: list[tuple[PeerId, str]] = []
         self.events: list[fx.Notify] = []
-        self.acknowledged: list[tuple[PeerId, bytes]] = []
+        self.ticks = 0
 
     def start(self) -> None:
         self.life += 1
         self.up = True
         rng = Random(self.seed * 1000 + self.life)
-        self.submitter = Submitter(self.identity, self.codec, rng, lambda spec, unit, result: None)
+        self.submitter = Submitter(self.identity, self.codec, rng, check_form)
         self.worker = WorkerAgent(self.identity, self.codec, rng, [f"{KERNEL}@1"] if self.works else [])
         self.tokens: dict[int, Callable[[Reply], None]] = {}
         self.token = 0
         self.timer: int | None = None
+        self.disk_free_at = self.world.now
         now = self.world.now
-        specs = [f for f in self.disk.facts.values() if isinstance(f.payload, JobSpec)]
-        for one in specs:
-            own = [f for f in self.disk.facts.values() if f.job == one.job and f.id != one.id]
+        facts = list(self.disk.facts.values())
+        for one in (fact for fact in facts if isinstance(fact.payload, JobSpec)):
+            own = [f for f in facts if f.job == one.job and f.id != one.id]
             if one.author == self.id:
                 self.perform(self.submitter, self.submitter.restore(one, own, now))
-            else:
-                keepers = next((f for f in own if isinstance(f.payload, KeeperSet)), None)
-                commits = [(u, e, *v) for (j, u, e), v in self.disk.commits.items() if j == one.job]
-                if keepers is not None and commits:
-                    self.perform(self.worker, self.worker.restore(one, keepers, commits, now))
+            keepers = next((f for f in own if isinstance(f.payload, KeeperSet)), None)
+            commits = [(u, e, *v) for (j, u, e), v in self.disk.commits.items() if j == one.job]
+            if keepers is not None and commits:
+                self.perform(self.worker, self.worker.restore(one, keepers, commits, now))
         for other in self.world.nodes:
             if other is not self and other.up:
                 self.world.link_up(self, other)
@@ -110,11 +151,18 @@ class WorldNode:
             if other is not self and other.up:
                 self.world.later(0.01, other, lambda o=other: o.handle(fx.PeerDown(self.id)))
 
+    def submit(self, job: JobSpec) -> JobId:
+        job_id, effects = self.submitter.submit(job, self.world.now)
+        self.perform(self.submitter, effects)
+        self.arm()
+        return job_id
+
     def handle(self, event: object) -> None:
-        if not self.up:
-            return
-        for core in (self.submitter, self.worker):
-            self.tell(core, event)
+        """Tell every core, as the node does with news that concern all of them."""
+        if self.up:
+            for core in (self.submitter, self.worker):
+                self.perform(core, core.handle(event, self.world.now))
+            self.arm()
 
     def tell(self, core: Core, event: object) -> None:
         if self.up:
@@ -123,66 +171,118 @@ class WorldNode:
 
     def arm(self) -> None:
         times = [t for t in (self.submitter.next_deadline(), self.worker.next_deadline()) if t is not None]
-        if not times:
-            return
-        due = max(min(times), self.world.now)
-        if self.timer is None or due < self.timer or self.timer <= self.world.now:
-            self.timer = due
-            self.world.at(due, self, self.tick)
+        due = max(min(times), self.world.now) if times else None
+        if due is not None and due != self.timer:
+            self.world.at(due, self, lambda: self.tick(due))
+        self.timer = due
 
-    def tick(self) -> None:
-        self.timer = None
-        self.handle(fx.Tick())
+    def tick(self, due: int) -> None:
+        if self.timer == due:  # not overtaken by another alarm
+            self.timer = None
+            self.ticks += 1
+            self.handle(fx.Tick())
 
     def perform(self, core: Core, effects: fx.Effects) -> None:
-        for effect in effects:
+        for place, effect in enumerate(effects):
             if isinstance(effect, fx.Persist):
-                for record in effect.records:
-                    self.disk.write(record)
-            elif isinstance(effect, fx.Reply):
-                self.tokens.pop(effect.token)(effect.message)
-            elif isinstance(effect, fx.Send):
-                self.world.send(self, core, effect)
-            elif isinstance(effect, fx.Compute):
-                self.compute(effect)
-            elif isinstance(effect, fx.Violation):
-                self.violations.append(effect.reason)
-            elif isinstance(effect, fx.Notify):
-                self.events.append(effect)
+                self.persist(core, effect.records, effects[place + 1 :])
+                return
+            self.perform_one(core, effect)
+
+    def persist(self, core: Core, records: tuple[fx.Record, ...], rest: fx.Effects) -> None:
+        """One write after the other; what follows waits for it."""
+
+        def written() -> None:
+            for record in records:
+                self.disk.write(record)
+            self.perform(core, rest)
+
+        self.disk_free_at = max(self.disk_free_at, self.world.now) + int(
+            self.world.rng.uniform(0, self.world.disk_s) * SECOND
+        )
+        self.world.at(self.disk_free_at, self, written)
+
+    def perform_one(self, core: Core, effect: fx.Effect) -> None:
+        self.check_promises(effect)
+        self.world.trace.append((self.world.now, self.id[-6:], effect_name(effect)))
+        if isinstance(effect, fx.Reply):
+            answer = self.tokens.pop(effect.token, None)
+            if answer is not None:
+                answer(effect.message)
+        elif isinstance(effect, fx.Send):
+            self.world.send(self, core, effect)
+        elif isinstance(effect, fx.Publish):
+            for other in self.world.nodes:
+                if other is not self and other.up and self.world.rng.random() >= self.world.loss:
+                    gossip = fx.Gossiped(effect.topic, self.id, effect.payload)
+                    self.world.later(0.05, other, lambda o=other, g=gossip: o.handle(g))
+        elif isinstance(effect, fx.Compute):
+            self.compute(effect)
+        elif isinstance(effect, fx.Violation):
+            self.violations.append((effect.peer, effect.reason))
+        elif isinstance(effect, fx.Notify):
+            self.events.append(effect)
+
+    def check_promises(self, effect: fx.Effect) -> None:
+        """What leaves this node rests on what is on its disk."""
+        message = effect.message if isinstance(effect, fx.Send | fx.Reply) else None
+        if isinstance(message, ReportReply | Notice):
+            verdicts = {
+                item.unit
+                for fact in self.disk.facts.values()
+                if isinstance(fact.payload, Verdicts) and fact.job == message.job
+                for item in fact.payload.items
+            }
+            assert {settled.unit for settled in message.settled} <= verdicts, "a verdict was told before it was kept"
+        elif isinstance(message, Report):
+            for payload in (self.codec.open(raw).payload for raw in message.facts):
+                for item in payload.items if isinstance(payload, Commits) else ():
+                    kept = self.disk.commits.get((JobId(message.job), item.unit, item.epoch))
+                    assert kept is not None, "a commit left before it was kept"
 
     def compute(self, effect: fx.Compute) -> None:
         result = true_result(effect.unit)
         if self.lie is not None and self.lie(effect.unit):
             result = bytes([1 + self.seed % 200]) + result[1:]  # liars do not agree with each other
-        done = fx.Computed(effect.job, effect.unit, effect.epoch, result)
-        self.world.later(self.world.rng.uniform(0.5, 1.5), self, lambda: self.handle(done))
+        done: object = fx.Computed(effect.job, effect.unit, effect.epoch, result)
+        if self.broken:
+            done = fx.ComputeFailed(effect.job, effect.unit, effect.epoch, "crash", "no memory", blame=False)
+        self.world.later(self.world.rng.uniform(0.5, 1.5) * self.world.unit_s, self, lambda: self.handle(done))
 
     def ask(self, asker: PeerId, data: bytes, answer: Callable[[Reply], None]) -> None:
         """Serve a request as the node shell does."""
         self.token += 1
-        token = self.token
-        self.tokens[token] = answer
-        event = fx.Requested(token, asker, decode_request(data))
+        self.tokens[self.token] = answer
+        event = fx.Requested(self.token, asker, decode_request(data))
+        if isinstance(event.message, Notice) and self.withholds:
+            return
         core = self.worker if isinstance(event.message, Offer | Notice) else self.submitter
         self.tell(core, event)
-        if token in self.tokens:
-            self.tokens.pop(token)(Refusal("unserved", "nobody answered"))
 
 
 class World:
-    def __init__(self, seed: int, *, loss: float = 0.0, delay_s: float = 0.02) -> None:
+    def __init__(
+        self, seed: int, *, loss: float = 0.0, twice: float = 0.0, delay_s: float = 0.02, disk_s: float = 0.005
+    ) -> None:
         self.rng = Random(seed)
         self.now = 0
         self.heap: list[tuple[int, int, WorldNode | None, int, Callable[[], None]]] = []
         self.seq = itertools.count()
         self.nodes: list[WorldNode] = []
-        self.loss = loss
-        self.delay_s = delay_s
+        self.by_id: dict[PeerId, WorldNode] = {}
+        self.loss = loss  # of requests, replies and gossip, each
+        self.twice = twice  # requests that arrive twice
+        self.delay_s = delay_s  # longest; drawn for each message, so they overtake each other
+        self.disk_s = disk_s
+        self.unit_s = 1.0
+        self.cut: set[PeerId] = set()  # cannot be reached and reach nobody
+        self.trace: list[tuple[int, str, str]] = []
         self.seed = seed
 
     def add(self, *, works: bool = True, lie: Callable[[int], bool] | None = None) -> WorldNode:
         node = WorldNode(self, self.seed * 100 + len(self.nodes), works=works, lie=lie)
         self.nodes.append(node)
+        self.by_id[node.id] = node
         node.start()
         return node
 
@@ -197,23 +297,27 @@ class World:
         self.later(0.01, b, lambda: b.handle(fx.PeerUp(a.id, ())))
 
     def send(self, sender: WorldNode, core: Core, effect: fx.Send) -> None:
-        target = next(n for n in self.nodes if n.id == effect.peer)
+        target = self.by_id[effect.peer]
         local = target is sender
         data = encode_message(effect.message)
+        told = False
 
         def fail() -> None:
-            sender.tell(core, fx.SendFailed(effect.tag, effect.peer, "lost"))
+            nonlocal told
+            if not told:
+                told = True
+                sender.tell(core, fx.SendFailed(effect.tag, effect.peer, "lost"))
 
         def answer(reply: Reply) -> None:
             raw = encode_message(reply)
-            if not local and self.rng.random() < self.loss:
-                self.later(10.0, sender, fail)
-                return
-            self.later(
-                0 if local else self.rng.uniform(0, self.delay_s),
-                sender,
-                lambda: sender.tell(core, fx.Replied(effect.tag, effect.peer, decode_reply(raw))),
-            )
+            if not self.loses(sender, target):
+                self.later(self.delay(local), sender, lambda: hear(raw))
+
+        def hear(raw: bytes) -> None:
+            nonlocal told
+            if not told:
+                told = True
+                sender.tell(core, fx.Replied(effect.tag, effect.peer, decode_reply(raw)))
 
         def arrive() -> None:
             if target.up:
@@ -221,10 +325,18 @@ class World:
             else:
                 self.later(0.01, sender, fail)
 
-        if not local and self.rng.random() < self.loss:
-            self.later(10.0, sender, fail)
-        else:
-            self.later(0 if local else self.rng.uniform(0, self.delay_s), None, arrive)
+        self.later(10.0, sender, fail)
+        for _ in range(2 if not local and self.rng.random() < self.twice else 1):
+            if not self.loses(sender, target):
+                self.later(self.delay(local), None, arrive)
+
+    def loses(self, sender: WorldNode, target: WorldNode) -> bool:
+        if sender is target:
+            return False
+        return bool(self.cut & {sender.id, target.id}) or self.rng.random() < self.loss
+
+    def delay(self, local: bool) -> float:
+        return 0 if local else self.rng.uniform(0, self.delay_s)
 
     def run(self, until: Callable[[], bool], *, seconds: float = 3600.0, events: int = 500_000) -> bool:
         """Run until the condition holds; False when time or events ran out first."""

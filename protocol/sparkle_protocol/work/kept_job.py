@@ -7,44 +7,41 @@
        └──────────────────┴──────────────◀── disagreement: one more worker ◀──── vote ──agreement──▶ final
 
 - A result is asked for only after every replica wanted so far has committed, so that nobody can copy.
-- Votes decide by ``quorum.decide``. The keeper that is also the submitter trusts its own worker.
+- Votes decide by ``quorum.decide``. The keeper that is also the submitter trusts its own worker, except for
+  ``critical`` jobs, where three workers must agree whoever they are.
 - A worker whose revealed result loses against an accepted one is rejected: the reveals of the others are the
-  evidence, kept as facts. Rejected workers count for nothing further in the job.
-- Late commits and reveals for a final unit are still judged, by comparison with the final result.
+  evidence, kept as facts. A rejected worker gets nothing more, and no decision rests on its votes any more; units
+  that they had helped along are looked at again. Its results for final units are still judged by comparison.
+- Late commits and reveals for a final unit are judged too. A result that was not shown in time counts for nothing
+  until it is shown; meanwhile another worker is wanted.
+- How many units a worker may hold follows from how it behaved (``conduct.py``).
 - A unit is dead when ``max_replicas`` disagree, when three distinct workers fail alike, after five failures,
-  or when the trusted worker fails.
+  or when the trusted worker finds that it cannot be computed.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from sparkle_protocol.effects import Record, StoreFact, StoreResult
-from sparkle_protocol.errors import RemoteProtocolError, VerificationError
-from sparkle_protocol.facts import Commits, Fact, Failures, JobSpec, RevealItem, Reveals, VerdictItem
-from sparkle_protocol.ids import PeerId, ResultHash, hash_result, key_from_peer_id, peer_id_from_key
-from sparkle_protocol.messages import Report, ReportReply, Settled, UnitEpoch
-from sparkle_protocol.work.lease import LeaseBook
+from sparkle_protocol.errors import VerificationError
+from sparkle_protocol.facts import CommitItem, Fact, FailureItem, JobSpec, RevealItem, Reveals, VerdictItem
+from sparkle_protocol.ids import PeerId, ResultHash, key_from_peer_id, peer_id_from_key
+from sparkle_protocol.messages import Report, ReportReply
+from sparkle_protocol.work.conduct import MOST_LEASES, Conducts
+from sparkle_protocol.work.intake import WorkItem, check_report, new_items
+from sparkle_protocol.work.lease import LeaseBook, UnitBook
+from sparkle_protocol.work.news import Newsboard
 from sparkle_protocol.work.quorum import Decision, decide
-from sparkle_protocol.work.state import JobState, unit_epochs
+from sparkle_protocol.work.state import JobState
 
 MAX_FAILURES = 5
 SAME_FAILURES = 3
+OUR_VERDICT = ("kernel", "refused")  # failures of the trusted worker that only the unit can be blamed for
 MAX_REJECTIONS_KEPT = 256
+MAX_VERDICT_KEYS = 64
 
 CheckResult = Callable[[JobSpec, int, bytes], None]  # raises VerificationError for a result of impossible form
-
-
-@dataclass(slots=True)
-class News:
-    """What one worker should hear about one job."""
-
-    reveal: dict[int, int] = field(default_factory=dict)  # unit -> epoch
-    drop: dict[int, int] = field(default_factory=dict)
-    settled: dict[int, tuple[int, bool]] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.reveal or self.drop or self.settled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ class Rejection:
 
     unit: int
     worker: PeerId
-    given: ResultHash | None  # None: two different commits, or a result of impossible form
+    given: ResultHash | None  # None: two different commits
     accepted: ResultHash | None
     agreeing: tuple[PeerId, ...]
     code: str  # "minority" | "trusted" | "equivocation" | "malformed"
@@ -68,6 +65,8 @@ class KeptJob:
         self.state = state
         self.leases = leases
         self.me = me
+        # Whose result decides alone. `critical` wants that many workers even so.
+        self.trusted = frozenset({me}) if state.spec.policy.level != "critical" else frozenset()
         self.check_result = check_result
         self.started_ns = now_ns
         self.ended_ns: int | None = None
@@ -75,71 +74,79 @@ class KeptJob:
         self.error = ""
         self.dead: dict[int, str] = {}
         self.rejections: list[Rejection] = []
-        self.fresh_rejections: list[Rejection] = []  # of this step, to be told
+        self.fresh_rejections: list[Rejection] = []  # first ones of a worker in this step, to be told
         self.rejected_count = 0
         self.rejected: set[PeerId] = set()
         self.accepted_by: Counter[PeerId] = Counter()
         self.replicas = 0
-        self.news: dict[PeerId, News] = {}
+        self.news = Newsboard(state.id)
         self.records: list[Record] = []
-        self.verdicts: list[VerdictItem] = []  # decided in this step, to be signed as one fact
+        self.verdicts: list[VerdictItem] = []  # decided in this step, to be signed
         self._deciding: set[int] = set()  # their units
-        self._dirty: set[int] = set()  # units whose decision may change because a worker was excluded
-        for unit in sorted(state.touched_units()):
-            self._restore(unit)
+        self._dirty: set[int] = set()  # units whose decision may change
+        self._conduct = Conducts()
+        self._unsettled: dict[PeerId, set[int]] = {}  # units that a worker committed to and was not judged on
+        self._disputed: dict[int, None] = {}  # open units with different votes
+        self.restored_final = len(state.final_units)  # accepted in an earlier life of this node
+        self._restore(now_ns)
 
-    def _restore(self, unit: int) -> None:
-        """Pick up a unit from stored facts: leases are gone, commits and votes stand."""
-        self.leases.book(unit)
-        self.replicas += len(self.state.committed(unit))
-        for worker in self.state.accepted_workers(unit):
-            self.accepted_by[worker] += 1
-        for worker in self.state.rejected_workers(unit):
-            self.rejected.add(worker)
-            self.rejected_count += 1
-        if unit not in self.state.final_units:
-            self.leases.want_more(unit, more=True)
+    def _restore(self, now_ns: int) -> None:
+        """Pick up from stored facts: leases are gone, commits and votes stand, overdue decisions are made."""
+        for unit in sorted(self.state.touched_units()):
+            book = self.leases.books.setdefault(unit, UnitBook())
+            committed = self.state.committed(unit)
+            self.replicas += len(committed)
+            accepted, refused = self.state.accepted_workers(unit), self.state.rejected_workers(unit)
+            self.accepted_by.update(accepted)
+            for worker in accepted:
+                self._conduct.of(worker).accepted += 1
+            for worker in sorted(refused):
+                self._remember(self._rejection(unit, worker))
+            for worker in sorted(self.state.equivocators(unit)):
+                self._remember(Rejection(unit, worker, None, None, (), "equivocation"))
+            for worker in committed:
+                self._conduct.of(worker).commits += 1
+            for worker in sorted(committed.keys() - accepted - refused):
+                self._unsettled.setdefault(worker, set()).add(unit)
+            book.failures = len(self.state.failures(unit))
+            self._dirty.add(unit)
+        for unit in sorted(self._dirty):
+            if self.state.failures(unit):
+                self._judge_failures(unit)
+        self.settle_dirty(now_ns)
 
     # --- leases -------------------------------------------------------------------------------------------
 
     def may_take(self, unit: int, worker: PeerId) -> bool:
         """``worker`` can add something to the unit now."""
-        if self.is_final(unit) or unit in self.dead:
+        if self.is_final(unit) or unit in self.dead or worker in self.leases.known(unit).leases:
             return False
-        book = self.leases.books.get(unit)
-        if book is not None and (worker in book.leases or worker in book.withheld):
+        if worker in self.state.committed(unit) or worker in self.state.failures(unit):
             return False
-        taken = self.state.committed(unit).keys() | self.state.failures(unit).keys()
-        if worker in taken or worker in self.state.equivocators(unit):
+        if worker in self.state.equivocators(unit):
             return False
-        return self.missing(unit) > 0 or (worker == self.me and not self._trusted_at_work(unit))
+        return self.missing(unit) > 0 or (worker in self.trusted and not self._trusted_at_work(unit))
 
     def missing(self, unit: int) -> int:
         """How many more workers the unit wants now."""
         if self._trusted_at_work(unit):
             return 0
-        book = self.leases.books.get(unit)
-        live = len(book.leases) if book else 0
+        live = len(self.leases.known(unit).leases)
         return self._decision(unit).wanted - len(self.participants(unit)) - live
 
     def _trusted_at_work(self, unit: int) -> bool:
-        book = self.leases.books.get(unit)
-        return (book is not None and self.me in book.leases) or self.me in self.participants(unit)
+        return any(one in self.leases.known(unit).leases or one in self.participants(unit) for one in self.trusted)
 
     def participants(self, unit: int) -> set[PeerId]:
-        """Workers whose binding commit counts: neither rejected, nor did they withhold the result."""
-        book = self.leases.books.get(unit)
-        withheld = book.withheld if book else set()
-        votes = self.state.votes(unit)
+        """Workers whose binding commit counts: neither rejected, nor do they withhold the result."""
+        withheld = self.leases.known(unit).withheld
         return {
-            worker
-            for worker in self.state.committed(unit)
-            if worker not in self.rejected and (worker in votes or worker not in withheld)
+            worker for worker in self.state.committed(unit) if worker not in self.rejected and worker not in withheld
         }
 
     def _decision(self, unit: int) -> Decision:
         votes = {w: given for w, given in self.state.votes(unit).items() if w not in self.rejected}
-        return decide(self.state.spec.policy, votes, frozenset({self.me}))
+        return decide(self.state.spec.policy, votes, self.trusted)
 
     def is_final(self, unit: int) -> bool:
         """Accepted by a verdict, signed already or about to be."""
@@ -147,147 +154,150 @@ class KeptJob:
 
     def grant(self, worker: PeerId, want: int, now_ns: int) -> list[tuple[int, int, int, int]]:
         """Hand out up to ``want`` units: (counter, unit, epoch, ttl_ms) each."""
+        want = min(want, self._allowance(worker, now_ns))
         granted: list[tuple[int, int, int, int]] = []
-        source = self._own_order() if worker == self.me else self.leases.candidates()
-        for unit in source:
-            if len(granted) >= want:
-                break
+        if want <= 0:
+            return granted
+        for unit in self._own_order() if worker == self.me else self.leases.candidates(worker):
             if not self.may_take(unit, worker):
                 continue
             lease = self.leases.grant(unit, worker, now_ns)
             granted.append((lease.counter, unit, self.state.epoch(unit), lease.ttl_ns // 1_000_000))
             self._refresh(unit)
+            if len(granted) >= want:  # looked at before the next unit is drawn: each is shown only once
+                break
+        if granted:
+            self._conduct.granted(worker, now_ns)
         return granted
 
-    def _own_order(self) -> Iterable[int]:
+    def _allowance(self, worker: PeerId, now_ns: int) -> int:
+        """How many more units a worker may get now, whatever it asks for."""
+        if worker in self.rejected:
+            return 0
+        if worker == self.me:
+            return MOST_LEASES
+        undecided = self.leases.holds(worker) + len(self._unsettled.get(worker, ()))
+        return self._conduct.allowance(worker, undecided, now_ns)
+
+    def _own_order(self) -> Iterator[int]:
         """Our own result needs no second one: first what is in dispute, then fresh units, then the rest."""
-        needy = list(self.leases.candidates())
-        disputed = [unit for unit in needy if len(set(self.state.votes(unit).values())) > 1]
-        yield from disputed
+        yield from tuple(self._disputed)
         yield from self.leases.fresh()
-        yield from (unit for unit in needy if unit not in disputed)
+        yield from self.leases.wanted(self.me)
 
     def _refresh(self, unit: int) -> None:
-        """Bring the list of wanted units up to date after anything happened to ``unit``."""
-        open_ = not self.is_final(unit) and unit not in self.dead
+        """Bring the queue up to date after anything happened to ``unit``."""
+        open_ = not self.is_final(unit) and unit not in self.dead and not self.outcome
         self.leases.want_more(unit, more=open_ and self.missing(unit) > 0)
+        if open_ and len(set(self.state.votes(unit).values())) > 1:
+            self._disputed[unit] = None
+        else:
+            self._disputed.pop(unit, None)
+
+    def _unfinished(self, unit: int, worker: PeerId) -> None:
+        """A lease ends without a commit."""
+        if self.leases.release(unit, worker) is not None:
+            self._conduct.of(worker).fruitless += 1
 
     # --- reports ------------------------------------------------------------------------------------------
 
     def report(self, worker: PeerId, message: Report, facts: list[Fact], now_ns: int) -> None:
         """Take in what a worker says. Raises RemoteProtocolError before anything changes."""
-        reveals = [item for fact in facts if isinstance(fact.payload, Reveals) for item in fact.payload.items]
-        self._check_report(worker, message, facts, reveals)
+        shown = check_report(self.state, worker, message, facts)
+        malformed = self._first_malformed(worker, shown)
         for fact in facts:
-            if self._says_nothing_new(fact) or not self.state.add(fact):
-                continue
-            self.records.append(StoreFact(fact))
-            if isinstance(fact.payload, Commits):
-                for item in fact.payload.items:
-                    self._committed(item.unit, worker, now_ns)
-            elif isinstance(fact.payload, Failures):
-                for failure in fact.payload.items:
-                    self._failed(failure.unit, worker, failure.code, failure.text, now_ns)
-        for reveal, result in zip(reveals, message.results, strict=True):
-            self._revealed(reveal.unit, worker, ResultHash(reveal.result_hash), result)
+            if malformed is not None and isinstance(fact.payload, Reveals):
+                continue  # as if it had not been shown: nothing could be done with such a result later
+            news = new_items(self.state, fact)
+            if news and self.state.add(fact):
+                self.records.append(StoreFact(fact))
+                self._learn(worker, news, now_ns)
+        if malformed is not None:
+            if worker not in self.rejected:
+                self._reject(malformed)
+            for item, _ in shown:
+                self.news.of(worker).drop[item.unit] = item.epoch
+        else:
+            for item, result in shown:
+                self._shown(item, worker, result)
         for back in message.returned:
-            self.leases.release(back.unit, worker)
-            self._refresh(back.unit)
+            self._unfinished(back.unit, worker)
+            if back.unit in self.leases.books:
+                self._dirty.add(back.unit)
         for beat in message.running:
             self._heartbeat(beat.unit, beat.epoch, worker, beat.progress, now_ns)
-        self._dirty |= {unit for fact in facts for unit, _ in unit_epochs(fact.payload)}
-        self._dirty |= {beat.unit for beat in message.running}
         self.settle_dirty(now_ns)
 
-    def _check_report(self, worker: PeerId, message: Report, facts: list[Fact], reveals: list[RevealItem]) -> None:
-        units = {beat.unit for beat in message.running} | {back.unit for back in message.returned}
-        for fact in facts:
-            if fact.author != worker:
-                raise RemoteProtocolError("a report carries facts of somebody else")
-            if not isinstance(fact.payload, Commits | Reveals | Failures):
-                raise RemoteProtocolError(f"a worker does not report {type(fact.payload).__name__}")
-            named = {unit for unit, _ in unit_epochs(fact.payload)}
-            units |= named
-            if any(worker not in self.state.leased(unit) for unit in named):
-                raise RemoteProtocolError("a fact about a unit that was never leased to its author")
-            if isinstance(fact.payload, Reveals):
-                self._check_openings(worker, fact.payload)
-        if any(unit >= self.state.spec.units for unit in units):
-            raise RemoteProtocolError("a report names a unit that the job does not have")
-        if len(message.results) != len(reveals):
-            raise RemoteProtocolError("a report has another number of results than of reveals")
-        for item, result in zip(reveals, message.results, strict=True):
-            if hash_result(result) != item.result_hash:
-                raise RemoteProtocolError("a result does not have the revealed hash")
+    def _learn(self, worker: PeerId, items: list[WorkItem], now_ns: int) -> None:
+        for item in items:
+            self._dirty.add(item.unit)
+            if isinstance(item, CommitItem):
+                self._committed(item.unit, worker, now_ns)
+            elif isinstance(item, FailureItem):
+                self._failed(item.unit, worker, item.text, now_ns)
 
-    def _says_nothing_new(self, fact: Fact) -> bool:
-        """Restatements and stale epochs are not stored, so that one worker cannot fill the store.
-
-        A second, different commit is kept as proof of cheating; a third proves nothing more.
-        """
-        payload = fact.payload
-        if isinstance(payload, Failures):
-            return all(fact.author in self.state.failures(item.unit) for item in payload.items)
-        if isinstance(payload, Commits):
-            return all(
-                item.epoch != self.state.epoch(item.unit)
-                or fact.author in self.state.equivocators(item.unit)
-                or self.state.committed(item.unit).get(fact.author) == item.commit
-                for item in payload.items
-            )
-        if isinstance(payload, Reveals):
-            return all(
-                item.epoch != self.state.epoch(item.unit)
-                or fact.author not in self.state.committed(item.unit)
-                or fact.author in self.state.votes(item.unit)
-                for item in payload.items
-            )
-        return False
-
-    def _check_openings(self, worker: PeerId, reveals: Reveals) -> None:
-        for item in reveals.items:
-            commit = self.state.committed(item.unit).get(worker)
-            if item.epoch != self.state.epoch(item.unit) or commit is None:
-                continue  # of an earlier epoch, or void: counts for nothing
-            if not self.state.opens(item.unit, worker, commit, ResultHash(item.result_hash), item.nonce):
-                raise RemoteProtocolError("a reveal does not open its commit")
+    def _first_malformed(self, worker: PeerId, shown: list[tuple[RevealItem, bytes]]) -> Rejection | None:
+        for item, result in shown:
+            if worker in self.state.votes(item.unit):
+                continue
+            try:
+                self.check_result(self.state.spec, item.unit, result)
+            except VerificationError:
+                return Rejection(item.unit, worker, ResultHash(item.result_hash), None, (), "malformed")
+        return None
 
     def _committed(self, unit: int, worker: PeerId, now_ns: int) -> None:
-        lease = self.leases.release(unit, worker)
+        lease = self.leases.release(unit, worker, unfinished=False)
         if lease is not None:
             self.leases.committed_after(now_ns - lease.granted_ns)
-        self.replicas += 1
         if worker in self.state.equivocators(unit):
-            self._reject(Rejection(unit, worker, None, None, (), "equivocation"))
-
-    def _revealed(self, unit: int, worker: PeerId, result_hash: ResultHash, result: bytes) -> None:
-        self.leases.book(unit).asked.pop(worker, None)
-        if self.state.votes(unit).get(worker) != result_hash:
+            if worker not in self.rejected:
+                self._reject(Rejection(unit, worker, None, None, (), "equivocation"))
             return
-        try:
-            self.check_result(self.state.spec, unit, result)
-        except VerificationError:
-            self._reject(Rejection(unit, worker, result_hash, None, (), "malformed"))
-            return
-        self.records.append(StoreResult(self.state.id, result_hash, result))
+        self._unsettled.setdefault(worker, set()).add(unit)
+        self.replicas += 1
+        self._conduct.of(worker).commits += 1
 
-    def _failed(self, unit: int, worker: PeerId, code: str, text: str, now_ns: int) -> None:
-        self.leases.release(unit, worker)
+    def _shown(self, item: RevealItem, worker: PeerId, result: bytes) -> None:
+        if self.state.votes(item.unit).get(worker) != item.result_hash:
+            return
+        book = self.leases.books[item.unit]
+        book.asked.pop(worker, None)
+        if worker in book.withheld:
+            book.withheld.remove(worker)
+            self._conduct.of(worker).withheld -= 1
+        self.records.append(StoreResult(self.state.id, ResultHash(item.result_hash), result))
+
+    def _failed(self, unit: int, worker: PeerId, text: str, now_ns: int) -> None:
+        self._unfinished(unit, worker)
+        if self.is_final(unit) or unit in self.dead or worker in self.rejected:
+            return
         self.leases.delay(unit, now_ns)
-        failures = self.state.failures(unit)
-        alike = sum(1 for known in failures.values() if known == code)
-        if worker == self.me or alike >= SAME_FAILURES or len(failures) >= MAX_FAILURES:
-            who = "this node" if worker == self.me else f"{len(failures)} workers"
-            self._kill(unit, f"unit {unit} failed on {who}: {text or code}")
-        self._refresh(unit)
+        self._judge_failures(unit, text)
+
+    def _judge_failures(self, unit: int, text: str = "") -> None:
+        if self.is_final(unit):
+            return
+        committed = self.state.committed(unit)
+        failures = {
+            worker: code
+            for worker, code in self.state.failures(unit).items()
+            if worker not in self.rejected and worker not in committed
+        }
+        code, alike = Counter(failures.values()).most_common(1)[0] if failures else ("", 0)
+        own = failures.get(self.me)  # our own kernel's word on what can be computed
+        if own in OUR_VERDICT:
+            self._kill(unit, f"unit {unit} failed on this node: {text or own}")
+        elif alike >= SAME_FAILURES or len(failures) >= MAX_FAILURES:
+            self._kill(unit, f"unit {unit} failed on {len(failures)} workers: {text or code}")
 
     def _heartbeat(self, unit: int, epoch: int, worker: PeerId, progress: float, now_ns: int) -> None:
         """A unit that a worker runs, or holds a committed result of."""
-        news = self._news(worker)
-        if epoch != self.state.epoch(unit) or unit in self.dead:
+        news = self.news.of(worker)
+        if epoch != self.state.epoch(unit) or unit in self.dead or not self.state.was_leased(unit, epoch, worker):
             news.drop[unit] = epoch
         elif worker in self.state.committed(unit):
-            self._repeat_news(unit, worker, news)
+            self._repeat_news(unit, worker)
         elif self.is_final(unit) or (
             not self.leases.renew(unit, worker, progress, now_ns) and not self._readmit(unit, worker, now_ns)
         ):
@@ -295,25 +305,42 @@ class KeptJob:
 
     def _readmit(self, unit: int, worker: PeerId, now_ns: int) -> bool:
         """A worker still runs a unit whose lease ran out (or was forgotten in a restart): let it go on."""
-        if worker in self.rejected or worker not in self.state.leased(unit):
-            return False
-        self.leases.book(unit).withheld.discard(worker)
-        if not self.may_take(unit, worker):
+        if self._allowance(worker, now_ns) <= 0 or not self.may_take(unit, worker):
             return False
         self.leases.grant(unit, worker, now_ns)
         self._refresh(unit)
         return True
 
-    def _repeat_news(self, unit: int, worker: PeerId, news: News) -> None:
+    def _repeat_news(self, unit: int, worker: PeerId) -> None:
         """Say again what a worker with a committed result may have missed."""
-        epoch = self.state.epoch(unit)
+        epoch, news, book = self.state.epoch(unit), self.news.of(worker), self.leases.known(unit)
         if worker not in self.state.votes(unit):
-            if worker in self.leases.book(unit).asked or self.is_final(unit):
+            if worker in book.asked or worker in book.withheld or self.is_final(unit):
                 news.reveal[unit] = epoch
         elif worker in self.state.accepted_workers(unit):
             news.settled[unit] = (epoch, True)
-        elif worker in self.state.rejected_workers(unit) or worker in self.rejected:
+        elif worker in self.state.rejected_workers(unit):
             news.settled[unit] = (epoch, False)
+
+    def lost(self, worker: PeerId, now_ns: int) -> None:
+        """A worker's connection broke; it keeps what it holds only if it is soon back."""
+        self.leases.lost(worker, self._unsettled.get(worker, ()), now_ns)
+
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def expire(self, now_ns: int) -> list[tuple[int, PeerId, str]]:
+        """End what ran out; returns (unit, worker, "lease" or "reveal") of each."""
+        ran_out = []
+        for unit, worker, kind in self.leases.expire(now_ns):
+            if kind == "lease":
+                self._conduct.of(worker).fruitless += 1
+            elif kind == "reveal":
+                self._conduct.of(worker).withheld += 1
+            if worker:
+                ran_out.append((unit, worker, kind))
+            self._dirty.add(unit)
+        self.settle_dirty(now_ns)
+        return ran_out
 
     # --- decisions ----------------------------------------------------------------------------------------
 
@@ -323,124 +350,127 @@ class KeptJob:
             batch = sorted(self._dirty)
             self._dirty.clear()
             for unit in batch:
-                self.settle(unit, now_ns)
+                self._settle(unit, now_ns)
 
-    def settle(self, unit: int, now_ns: int) -> None:
+    def _settle(self, unit: int, now_ns: int) -> None:
         """Ask for reveals, accept, reject or want more, as the facts of a unit now demand."""
         if unit in self.dead:
             return
+        decision = self._decision(unit)
         if self.is_final(unit):
             self._judge_latecomers(unit, now_ns)
-            return
-        decision = self._decision(unit)
-        if decision.accepted is not None:
+        elif decision.accepted is not None:
             self._accept(unit, decision.accepted)
             self._judge_latecomers(unit, now_ns)
         elif decision.dead:
             self._kill(unit, f"unit {unit}: {len(self.state.votes(unit))} workers gave no majority")
         else:
             present = self.participants(unit)
-            if self.me in present or len(present) >= decision.wanted:
+            if self.trusted & present or len(present) >= decision.wanted:
                 self._ask_reveals(unit, now_ns)
         self._refresh(unit)
 
     def _ask_reveals(self, unit: int, now_ns: int) -> None:
-        votes = self.state.votes(unit)
-        book = self.leases.book(unit)
+        votes, book = self.state.votes(unit), self.leases.known(unit)
         for worker in sorted(self.state.committed(unit)):
             if worker not in votes and worker not in book.asked and worker not in book.withheld:
                 self.leases.ask_reveal(unit, worker, now_ns)
-                self._news(worker).reveal[unit] = self.state.epoch(unit)
+                self.news.of(worker).reveal[unit] = self.state.epoch(unit)
 
     def _accept(self, unit: int, accepted: ResultHash) -> None:
-        votes = self.state.votes(unit)
-        winners = tuple(sorted(worker for worker, given in votes.items() if given == accepted))
-        losers = tuple(sorted(worker for worker, given in votes.items() if given != accepted))
-        self._verdict(unit, accepted, winners, losers)
-        for worker in list(self.leases.book(unit).leases):
-            self.leases.release(unit, worker)
-            self._news(worker).drop[unit] = self.state.epoch(unit)
+        self._verdict(unit, accepted, self.state.votes(unit))
+        for worker in tuple(self.leases.known(unit).leases):
+            self.leases.release(unit, worker, unfinished=False)
+            self.news.of(worker).drop[unit] = self.state.epoch(unit)
 
     def _judge_latecomers(self, unit: int, now_ns: int) -> None:
-        final = self.state.verdict(unit) or next(v for v in self.verdicts if v.unit == unit)
         self._ask_reveals(unit, now_ns)
+        mine = [v for v in self.verdicts if v.unit == unit] if unit in self._deciding else []
+        final = self.state.verdict(unit) or mine[0]
         judged = self.state.accepted_workers(unit) | self.state.rejected_workers(unit)
-        judged |= {peer_id_from_key(k) for v in self.verdicts if v.unit == unit for k in v.accepted + v.rejected}
+        judged |= {peer_id_from_key(key) for verdict in mine for key in verdict.accepted + verdict.rejected}
         late = {worker: given for worker, given in self.state.votes(unit).items() if worker not in judged}
         if late:
-            accepted = ResultHash(final.result_hash)
-            winners = tuple(sorted(worker for worker, given in late.items() if given == accepted))
-            losers = tuple(sorted(worker for worker, given in late.items() if given != accepted))
-            self._verdict(unit, accepted, winners, losers)
+            self._verdict(unit, ResultHash(final.result_hash), late)
 
-    def _verdict(
-        self, unit: int, accepted: ResultHash, winners: tuple[PeerId, ...], losers: tuple[PeerId, ...]
-    ) -> None:
-        epoch = self.state.epoch(unit)
-        votes = self.state.votes(unit)
-        agreeing = tuple(sorted(worker for worker, given in votes.items() if given == accepted))
-        keys = [[key_from_peer_id(worker) for worker in side] for side in (winners or agreeing, losers)]
-        self.verdicts.append(VerdictItem(unit, epoch, accepted, keys[0], keys[1]))
+    def _verdict(self, unit: int, accepted: ResultHash, judged: dict[PeerId, ResultHash]) -> None:
+        """State the accepted result and what became of ``judged``. A verdict names at least one who gave it."""
+        epoch, votes = self.state.epoch(unit), self.state.votes(unit)
+        agreeing = sorted(worker for worker, given in votes.items() if given == accepted)
+        winners = sorted(worker for worker, given in judged.items() if given == accepted)
+        losers = sorted(worker for worker, given in judged.items() if given != accepted)
+        for start in range(0, max(len(winners), len(losers)), MAX_VERDICT_KEYS):
+            part = slice(start, start + MAX_VERDICT_KEYS)
+            good, bad = winners[part] or agreeing[:1], losers[part]
+            keys = [[key_from_peer_id(worker) for worker in side] for side in (good, bad)]
+            self.verdicts.append(VerdictItem(unit, epoch, accepted, keys[0], keys[1]))
         self._deciding.add(unit)
         for worker in winners:
             self.accepted_by[worker] += 1
-            self._news(worker).settled[unit] = (epoch, True)
+            self._conduct.of(worker).accepted += 1
+            self._tell_settled(unit, epoch, worker, good=True)
         for worker in losers:
             code = "trusted" if self.me in agreeing else "minority"
-            self._reject(Rejection(unit, worker, votes[worker], accepted, agreeing, code))
-            self._news(worker).settled[unit] = (epoch, False)
+            self._reject(Rejection(unit, worker, votes[worker], accepted, tuple(agreeing), code))
+            self._tell_settled(unit, epoch, worker, good=False)
 
-    def _reject(self, rejection: Rejection) -> None:
+    def _tell_settled(self, unit: int, epoch: int, worker: PeerId, *, good: bool) -> None:
+        self.news.of(worker).settled[unit] = (epoch, good)
+        unsettled = self._unsettled.get(worker)
+        if unsettled is not None:
+            unsettled.discard(unit)
+            if not unsettled:
+                del self._unsettled[worker]
+
+    def _rejection(self, unit: int, worker: PeerId) -> Rejection:
+        """The evidence behind a stored verdict."""
+        final, votes = self.state.verdict(unit), self.state.votes(unit)
+        accepted = ResultHash(final.result_hash) if final is not None else None
+        agreeing = tuple(sorted(peer for peer, given in votes.items() if given == accepted))
+        code = "trusted" if self.me in agreeing else "minority"
+        return Rejection(unit, worker, votes.get(worker), accepted, agreeing, code)
+
+    def _remember(self, rejection: Rejection) -> None:
         self.rejected_count += 1
-        self.fresh_rejections.append(rejection)
         if len(self.rejections) < MAX_REJECTIONS_KEPT:
             self.rejections.append(rejection)
         if rejection.worker != self.me:
-            self.exclude(rejection.worker)
+            self.rejected.add(rejection.worker)
 
-    def exclude(self, worker: PeerId) -> None:
-        """A worker proven wrong holds nothing further here; what it had goes to others."""
-        if worker in self.rejected:
+    def _reject(self, rejection: Rejection) -> None:
+        """A worker proven wrong holds nothing further here; what it had a part in is looked at again."""
+        worker, known = rejection.worker, rejection.worker in self.rejected
+        self._remember(rejection)
+        if known or worker == self.me:
             return
-        self.rejected.add(worker)
-        for unit, book in self.leases.books.items():
-            if worker in book.leases:
-                self.leases.release(unit, worker)
-                self._news(worker).drop[unit] = self.state.epoch(unit)
-                self._refresh(unit)
-            elif worker in self.state.committed(unit) and not self.is_final(unit):
-                self._dirty.add(unit)
+        self.fresh_rejections.append(rejection)
+        for unit in self.leases.held_by(worker):
+            self.leases.release(unit, worker, unfinished=False)
+            self.news.of(worker).drop[unit] = self.state.epoch(unit)
+            self._dirty.add(unit)
+        self._dirty |= {unit for unit in self._unsettled.get(worker, ()) if not self.is_final(unit)}
 
     def _kill(self, unit: int, reason: str) -> None:
         self.dead[unit] = reason
-        for worker in list(self.leases.book(unit).leases):
-            self.leases.release(unit, worker)
-            self._news(worker).drop[unit] = self.state.epoch(unit)
-
-    def _news(self, worker: PeerId) -> News:
-        return self.news.setdefault(worker, News())
+        for worker in tuple(self.leases.known(unit).leases):
+            self.leases.release(unit, worker, unfinished=False)
+            self.news.of(worker).drop[unit] = self.state.epoch(unit)
+        self._refresh(unit)
 
     def end(self, outcome: str, error: str, now_ns: int) -> None:
         """The job is over; everybody who still holds something of it will hear so."""
         self.outcome, self.error, self.ended_ns = outcome, error, now_ns
-        for unit, book in self.leases.books.items():
-            for worker in (*book.leases, *self.state.committed(unit)):
-                self._news(worker)
+        for worker in (*self._unsettled, *self.leases.holders()):
+            self.news.of(worker)
+        for worker in self.leases.holders():
+            for unit in self.leases.held_by(worker):
+                self.leases.release(unit, worker, unfinished=False)
 
     def signed(self) -> None:
-        """The verdicts of this step have become a fact of the state."""
+        """The verdicts of this step have become facts of the state."""
         self.verdicts.clear()
         self._deciding.clear()
 
-    # --- answers ------------------------------------------------------------------------------------------
-
     def reply(self, worker: PeerId) -> ReportReply:
         """The news for a worker, taken out."""
-        news = self.news.pop(worker, None) or News()
-        return ReportReply(
-            self.state.id,
-            [UnitEpoch(unit, epoch) for unit, epoch in sorted(news.reveal.items())[:1024]],
-            [UnitEpoch(unit, epoch) for unit, epoch in sorted(news.drop.items())[:1024]],
-            [Settled(unit, epoch, good) for unit, (epoch, good) in sorted(news.settled.items())[:1024]],
-            ended=bool(self.outcome),
-        )
+        return self.news.take(worker, ended=bool(self.outcome))

@@ -3,15 +3,20 @@
 Nothing here is signed or shared: leases end by this keeper's monotonic clock. Rules:
 
 - A unit goes to as many distinct workers as its votes so far require; never twice to one worker in an epoch
-  unless its earlier lease ran out without a commit.
-- A lease lives ``ttl`` = clamp(3 · p95 of run time, 30 s, 24 h) and is renewed by every report that names it.
+  unless its earlier lease ended without a commit.
+- A lease lives ``ttl`` = clamp(3 · p95 of run time, 30 s, 24 h) and is renewed by every report that names it, but
+  never beyond the job's execution deadline.
 - A failed unit waits U(0, min(600 s, 2 · 2ⁿ s)) before its n-th retry (exponential back-off with full jitter); an
   expired lease is the worker's fault and waits for nothing.
+
+Cost. Units that want another worker stand in one queue. A worker is shown each place of it once: what it may not
+take at that place (it holds the unit, or has answered it) it may not take later either, unless the unit gets a new
+place. So handing out costs the same per unit whatever the job's size. Every live lease has one alarm.
 """
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
@@ -24,6 +29,7 @@ LOST_PEER_GRACE_NS = 5 * SECOND_NS  # a broken connection often comes back at on
 RETRY_CAP_S = 600.0
 RETRY_BASE_S = 2.0
 REVEAL_DEADLINE_NS = 30 * SECOND_NS
+MAX_WORKERS_TRACKED = 4096  # beyond that everybody is shown the queue from its start again
 
 
 @dataclass(slots=True)
@@ -34,6 +40,7 @@ class Lease:
     granted_ns: int
     deadline_ns: int
     ttl_ns: int
+    alarm_ns: int  # when the book looks at it next; never later than the deadline
     progress: float = 0.0
 
 
@@ -43,39 +50,53 @@ class UnitBook:
 
     leases: dict[PeerId, Lease] = field(default_factory=dict)
     asked: dict[PeerId, int] = field(default_factory=dict)  # reveal wanted -> by when
-    withheld: set[PeerId] = field(default_factory=set)  # committed, asked, never revealed
+    withheld: set[PeerId] = field(default_factory=set)  # committed, asked, not revealed in time
     failures: int = 0
     not_before_ns: int = 0
+
+
+_NO_BOOK = UnitBook()
 
 
 class LeaseBook:
     """Leases of one job and the order in which its units are handed out."""
 
-    def __init__(self, units: int, rng: Random) -> None:
+    def __init__(self, units: int, rng: Random, *, execution_ns: int = MAX_TTL_NS, counter: int = 0) -> None:
         self.units = units
         self.books: dict[int, UnitBook] = {}
-        self._rng = rng
-        self._fresh = 0
-        self._needy: dict[int, None] = {}  # insertion-ordered: units that want another worker now
-        self._delayed: list[tuple[int, int]] = []  # heap of (not_before_ns, unit)
-        self._deadlines: list[tuple[int, int]] = []  # heap of (earliest possible expiry, unit), lazily cleaned
-        self._run_times_ns: deque[int] = deque(maxlen=64)
-        self._counter = 0
         self.live = 0  # leases out now
-        self.new_needs = units > 0  # a unit became wanted since somebody last looked
+        self._new_needs = units > 0  # a unit became wanted since somebody last looked
+        self._rng = rng
+        self._execution_ns = execution_ns
+        self._counter = counter
+        self._fresh = 0
+        self._queue: list[int | None] = []  # units that want another worker now; None: no longer
+        self._place: dict[int, int] = {}  # unit -> index in the queue
+        self._shown: dict[PeerId, int] = {}  # worker -> index up to which the queue holds nothing for it
+        self._held_by: dict[PeerId, dict[int, None]] = {}
+        self._lost: set[PeerId] = set()  # workers whose connection broke
+        self._alarms: list[tuple[int, int, PeerId, str]] = []  # heap of (when, unit, worker, kind)
+        self._run_times_ns: deque[int] = deque(maxlen=64)
 
     # --- handing out --------------------------------------------------------------------------------------
 
-    def candidates(self, limit: int = 512) -> Iterator[int]:
-        """Units to try for a worker: those that want another replica, oldest first, then fresh ones.
-
-        At most ``limit`` of the former are looked at, so that a request costs little whatever the job's size.
-        """
-        for position, unit in enumerate(list(self._needy)):
-            if position >= limit:
-                break
-            yield unit
+    def candidates(self, worker: PeerId) -> Iterator[int]:
+        """Units to try for a worker, each to be taken or refused for good: the longest wanted, then fresh ones."""
+        yield from self.wanted(worker)
         yield from self.fresh()
+
+    def wanted(self, worker: PeerId) -> Iterator[int]:
+        """Units that want another replica and were not shown to this worker yet, oldest first."""
+        if len(self._queue) > 64 and len(self._queue) > 2 * len(self._place):
+            self._compact()
+        if worker not in self._shown and len(self._shown) >= MAX_WORKERS_TRACKED:
+            self._shown.clear()
+        place = self._shown.get(worker, 0)
+        while place < len(self._queue):
+            unit = self._queue[place]
+            place = self._shown[worker] = place + 1
+            if unit is not None:
+                yield unit
 
     def fresh(self) -> Iterator[int]:
         """Units that nobody was given yet, in order."""
@@ -88,87 +109,129 @@ class LeaseBook:
             if unit not in self.books:  # not taken by this worker: nor will later ones be
                 return
 
+    def _compact(self) -> None:
+        live = [unit for unit in self._queue if unit is not None]
+        self._queue = [*live]
+        self._place = {unit: index for index, unit in enumerate(live)}
+        self._shown.clear()
+
     def grant(self, unit: int, worker: PeerId, now_ns: int) -> Lease:
         """Hand a unit to a worker."""
         ttl = self.ttl_ns()
-        lease = Lease(self._counter, now_ns, now_ns + ttl, ttl)
+        deadline = now_ns + ttl
+        lease = Lease(self._counter, now_ns, deadline, ttl, deadline)
         self._counter += 1
-        book = self.book(unit)
+        book = self.books.setdefault(unit, UnitBook())
         if worker not in book.leases:
             self.live += 1
         book.leases[worker] = lease
-        heapq.heappush(self._deadlines, (lease.deadline_ns, unit))
+        self._held_by.setdefault(worker, {})[unit] = None
+        heapq.heappush(self._alarms, (deadline, unit, worker, "lease"))
         return lease
 
-    def book(self, unit: int) -> UnitBook:
-        """The unit's page, made at first use."""
-        found = self.books.get(unit)
-        if found is None:
-            found = self.books[unit] = UnitBook()
-        return found
+    def known(self, unit: int) -> UnitBook:
+        """The unit's page to read; an empty one when nothing was written yet."""
+        return self.books.get(unit, _NO_BOOK)
 
     def want_more(self, unit: int, *, more: bool) -> None:
-        """State whether a unit wants another worker."""
-        if not more:
-            self._needy.pop(unit, None)
-            return
-        book = self.book(unit)
-        if book.not_before_ns:
-            heapq.heappush(self._delayed, (book.not_before_ns, unit))
-        elif unit not in self._needy:
-            self._needy[unit] = None
-            self.new_needs = True
+        """State whether a unit wants another worker. A unit in back-off joins the queue when that ends."""
+        if not more or self.known(unit).not_before_ns:
+            place = self._place.pop(unit, None)
+            if place is not None:
+                self._queue[place] = None
+        elif unit not in self._place:
+            self.books.setdefault(unit, UnitBook())
+            self._place[unit] = len(self._queue)
+            self._queue.append(unit)
+            self._new_needs = True
 
     @property
     def has_work(self) -> bool:
         """Somebody could be given something now."""
-        return bool(self._needy) or self._fresh < self.units
+        return bool(self._place) or self._fresh < self.units
 
     def take_new_needs(self) -> bool:
         """A unit became wanted since the last call: idle workers should be told."""
-        found, self.new_needs = self.new_needs, False
+        found, self._new_needs = self._new_needs, False
         return found
 
     # --- what happens to leases ---------------------------------------------------------------------------
 
-    def release(self, unit: int, worker: PeerId) -> Lease | None:
-        """A worker no longer holds a unit (committed, failed, returned, lost)."""
-        lease = self.book(unit).leases.pop(worker, None)
-        if lease is not None:
-            self.live -= 1
+    def held_by(self, worker: PeerId) -> tuple[int, ...]:
+        """Units leased to a worker now."""
+        return tuple(self._held_by.get(worker, ()))
+
+    def holders(self) -> tuple[PeerId, ...]:
+        """Workers that hold a lease now."""
+        return tuple(self._held_by)
+
+    def holds(self, worker: PeerId) -> int:
+        """How many units are leased to a worker now."""
+        return len(self._held_by.get(worker, ()))
+
+    def release(self, unit: int, worker: PeerId, *, unfinished: bool = True) -> Lease | None:
+        """A worker no longer holds a unit. ``unfinished``: it may get the unit again some day."""
+        lease = self.known(unit).leases.pop(worker, None)
+        if lease is None:
+            return None
+        self.live -= 1
+        held = self._held_by[worker]
+        del held[unit]
+        if not held:
+            del self._held_by[worker]
+        if unfinished and unit in self._place:  # a new place, so that it is shown to this worker again
+            self.want_more(unit, more=False)
+            self.want_more(unit, more=True)
         return lease
 
     def renew(self, unit: int, worker: PeerId, progress: float, now_ns: int) -> bool:
         """A worker reported that it runs a unit; False when it has no lease."""
-        book = self.books.get(unit)
-        lease = book.leases.get(worker) if book else None
+        lease = self.known(unit).leases.get(worker)
         if lease is None:
             return False
-        lease.deadline_ns = now_ns + lease.ttl_ns
+        latest = lease.granted_ns + self._execution_ns
+        lease.deadline_ns = max(lease.deadline_ns, min(now_ns + lease.ttl_ns, latest))
         lease.progress = progress
-        heapq.heappush(self._deadlines, (lease.deadline_ns, unit))
         return True
 
     def shorten(self, worker: PeerId, now_ns: int) -> None:
         """A worker's connection broke: its leases end soon unless it reports again."""
-        for unit, book in self.books.items():
-            lease = book.leases.get(worker)
-            if lease is not None:
-                lease.deadline_ns = min(lease.deadline_ns, now_ns + LOST_PEER_GRACE_NS)
-                heapq.heappush(self._deadlines, (lease.deadline_ns, unit))
+        soon = now_ns + LOST_PEER_GRACE_NS
+        for unit in self.held_by(worker):
+            lease = self.books[unit].leases[worker]
+            lease.deadline_ns = min(lease.deadline_ns, soon)
+            if lease.alarm_ns > soon:
+                lease.alarm_ns = soon
+                heapq.heappush(self._alarms, (soon, unit, worker, "lease"))
+
+    def lost(self, worker: PeerId, awaited: Collection[int], now_ns: int) -> None:
+        """A worker's connection broke: its leases, and its time to show results (of ``awaited``), end soon."""
+        if not awaited and not self.holds(worker):
+            return
+        self._lost.add(worker)
+        self.shorten(worker, now_ns)
+        for unit in awaited:
+            if self.known(unit).asked.get(worker, 0) > now_ns + LOST_PEER_GRACE_NS:
+                self.ask_reveal(unit, worker, now_ns)
+
+    def returned(self, worker: PeerId) -> None:
+        """A worker's connection is back."""
+        self._lost.discard(worker)
 
     def delay(self, unit: int, now_ns: int) -> None:
         """A unit failed: it waits longer after every failure."""
-        book = self.book(unit)
+        book = self.books.setdefault(unit, UnitBook())
         book.failures += 1
-        pause_s = self._rng.uniform(0.0, min(RETRY_CAP_S, RETRY_BASE_S * 2**book.failures))
-        book.not_before_ns = now_ns + int(pause_s * SECOND_NS)
+        pause_s = self._rng.uniform(0.0, min(RETRY_CAP_S, RETRY_BASE_S * 2.0 ** min(book.failures, 16)))
+        book.not_before_ns = now_ns + max(1, int(pause_s * SECOND_NS))
+        heapq.heappush(self._alarms, (book.not_before_ns, unit, PeerId(""), "retry"))
+        self.want_more(unit, more=False)
 
     def ask_reveal(self, unit: int, worker: PeerId, now_ns: int) -> None:
         """A worker's result is wanted by a deadline."""
-        deadline = now_ns + REVEAL_DEADLINE_NS
-        self.book(unit).asked[worker] = deadline
-        heapq.heappush(self._deadlines, (deadline, unit))
+        deadline = now_ns + (LOST_PEER_GRACE_NS if worker in self._lost else REVEAL_DEADLINE_NS)
+        self.books.setdefault(unit, UnitBook()).asked[worker] = deadline
+        heapq.heappush(self._alarms, (deadline, unit, worker, "reveal"))
 
     def committed_after(self, elapsed_ns: int) -> None:
         """Learn from how long a unit took between grant and commit."""
@@ -185,27 +248,33 @@ class LeaseBook:
     # --- time ---------------------------------------------------------------------------------------------
 
     def expire(self, now_ns: int) -> Iterator[tuple[int, PeerId, str]]:
-        """Leases ("lease") and reveals ("reveal") that ran out, and units whose back-off ended (no worker)."""
-        while self._delayed and self._delayed[0][0] <= now_ns:
-            _, unit = heapq.heappop(self._delayed)
-            book = self.book(unit)
-            if book.not_before_ns and book.not_before_ns <= now_ns:
-                book.not_before_ns = 0
-                yield unit, PeerId(""), "retry"
-        while self._deadlines and self._deadlines[0][0] <= now_ns:
-            _, unit = heapq.heappop(self._deadlines)
-            book = self.book(unit)
-            for worker, lease in list(book.leases.items()):
-                if lease.deadline_ns <= now_ns:
-                    self.release(unit, worker)
-                    yield unit, worker, "lease"
-            for worker, deadline in list(book.asked.items()):
-                if deadline <= now_ns:
+        """Leases ("lease") and reveals ("reveal") that ran out, and units whose back-off ended ("retry")."""
+        while self._alarms and self._alarms[0][0] <= now_ns:
+            when, unit, worker, kind = heapq.heappop(self._alarms)
+            book = self.books[unit]
+            if kind == "lease":
+                if self._lease_ran_out(book, unit, worker, when, now_ns):
+                    yield unit, worker, kind
+            elif kind == "reveal":
+                if book.asked.get(worker) == when:
                     del book.asked[worker]
                     book.withheld.add(worker)
-                    yield unit, worker, "reveal"
+                    yield unit, worker, kind
+            elif book.not_before_ns == when:
+                book.not_before_ns = 0
+                yield unit, worker, kind
+
+    def _lease_ran_out(self, book: UnitBook, unit: int, worker: PeerId, when: int, now_ns: int) -> bool:
+        lease = book.leases.get(worker)
+        if lease is None or lease.alarm_ns != when:  # given back, or another alarm watches it
+            return False
+        if lease.deadline_ns > now_ns:  # renewed since
+            lease.alarm_ns = lease.deadline_ns
+            heapq.heappush(self._alarms, (lease.alarm_ns, unit, worker, "lease"))
+            return False
+        self.release(unit, worker)
+        return True
 
     def next_deadline(self) -> int | None:
         """When ``expire`` may next have something to say."""
-        heads = [heap[0][0] for heap in (self._delayed, self._deadlines) if heap]
-        return min(heads) if heads else None
+        return self._alarms[0][0] if self._alarms else None

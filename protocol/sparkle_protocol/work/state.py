@@ -51,7 +51,7 @@ class UnitFacts:
     commits: dict[Key, set[bytes]] = field(default_factory=dict)
     openings: dict[Key, set[tuple[bytes, bytes]]] = field(default_factory=dict)  # (result hash, nonce)
     failures: dict[Key, str] = field(default_factory=dict)
-    verdicts: dict[int, dict[FactId, VerdictItem]] = field(default_factory=dict)
+    verdicts: dict[int, dict[tuple[FactId, int], VerdictItem]] = field(default_factory=dict)  # (fact, place in it)
     votes: dict[PeerId, ResultHash] | None = None  # cache; None: to be worked out again
 
 
@@ -133,9 +133,9 @@ class JobState:
         if isinstance(payload, Leases | Commits | Reveals | Failures):
             self._index_work(fact.author, payload)
         elif isinstance(payload, Verdicts):
-            for verdict in payload.items:
+            for place, verdict in enumerate(payload.items):
                 unit = self._touch(verdict.unit)
-                unit.verdicts.setdefault(verdict.epoch, {})[fact.id] = verdict
+                unit.verdicts.setdefault(verdict.epoch, {})[fact.id, place] = verdict
                 self._refresh_final(verdict.unit, unit)
         elif isinstance(payload, Reset):
             unit = self._touch(payload.unit)
@@ -170,7 +170,10 @@ class JobState:
                 known[key] = min(known.get(key, failure.code), failure.code)
 
     def _touch(self, unit: int) -> UnitFacts:
-        return self._units.setdefault(unit, UnitFacts())
+        found = self._units.get(unit)
+        if found is None:
+            found = self._units[unit] = UnitFacts()
+        return found
 
     def _refresh_final(self, index: int, unit: UnitFacts) -> None:
         if unit.verdicts.get(unit.epoch):
@@ -181,9 +184,9 @@ class JobState:
     # --- what follows from it -----------------------------------------------------------------------------
 
     @property
-    def cancelled(self) -> bool:
-        """The submitter cancelled the job."""
-        return bool(self._cancels)
+    def cancel(self) -> Cancel | None:
+        """The submitter's statement that it wants no further work, if there is one."""
+        return self._cancels[min(self._cancels)] if self._cancels else None
 
     @property
     def keeper_fact(self) -> Fact | None:
@@ -220,6 +223,21 @@ class JobState:
             for (epoch, worker), keepers in known.leased.items()
             if epoch == known.epoch and any(self.is_keeper(keeper) for keeper in keepers)
         )
+
+    def was_leased(self, unit: int, epoch: int, worker: PeerId) -> bool:
+        """A keeper gave the unit to a worker in that epoch, whether or not it is the one that counts now."""
+        keepers = self._units.get(unit, _NOTHING).leased.get((epoch, worker), ())
+        return any(self.is_keeper(keeper) for keeper in keepers)
+
+    def next_counter(self, keeper: PeerId) -> int:
+        """A lease counter that a keeper has not used yet."""
+        used = (
+            item.counter
+            for fact in self._facts.values()
+            if fact.author == keeper and isinstance(fact.payload, Leases)
+            for item in fact.payload.items
+        )
+        return max(used, default=-1) + 1
 
     def committed(self, unit: int) -> dict[PeerId, bytes]:
         """Binding commits of the unit's epoch, by worker."""

@@ -1,10 +1,11 @@
 """The submitter of jobs, which is also their keeper as long as it stays: publishes specs, hands out units, decides.
 
-It answers ``LeaseRequest`` and ``Report``, pushes ``Notice`` and ``Offer``, and signs verdicts. Everything that it
-acknowledges is persisted before the reply leaves. ``restore`` continues a job from its stored facts.
+It answers ``LeaseRequest`` and ``Report``, pushes ``Notice`` and ``Offer``, and signs verdicts. Whatever it tells
+anybody rests on facts that are durable: every message stands after a ``Persist``, an empty one if there is nothing
+new, since a batch before it may still be on its way to the disk. ``restore`` continues a job from its stored facts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from random import Random
 
 from sparkle_protocol import messages
@@ -26,8 +27,10 @@ from sparkle_protocol.effects import (
     Value,
     Violation,
 )
-from sparkle_protocol.errors import LocalProtocolError, NotFound, RemoteProtocolError
+from sparkle_protocol.errors import ConfigError, LocalProtocolError, NotFound, RemoteProtocolError
 from sparkle_protocol.facts import (
+    MAX_BATCH,
+    MAX_FACT_BYTES,
     Cancel,
     Fact,
     FactCodec,
@@ -35,30 +38,25 @@ from sparkle_protocol.facts import (
     KeeperSet,
     LeaseItem,
     Leases,
+    Payload,
     Signer,
+    VerdictItem,
     Verdicts,
+    kernel_key,
 )
 from sparkle_protocol.ids import JobId, PeerId, key_from_peer_id
 from sparkle_protocol.work.kept_job import CheckResult, KeptJob
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.state import JobState
 
-MAX_JOBS = 1024
+MAX_JOBS = 1024  # unfinished ones
 MAX_LEASES_PER_REQUEST = 32
+MAX_SPECS_BYTES = 512 << 10  # of one reply
+MAX_VERDICTS_BYTES = MAX_FACT_BYTES // 2
 MAX_PEERS_OFFERED = 64
 ANNOUNCE_EVERY_S = 30.0  # gossip budget: one delivery a second and node, so jobs are announced seldom
 IDLE_WAIT_MS = 2_000  # a worker for whom there is nothing now asks again after this; offers come sooner
 MAX_IDLE_KNOWN = 1_024
-
-
-def kernel_key(spec: JobSpec) -> str:
-    """What workers match their kernels against: results only compare within one version."""
-    return f"{spec.kernel}@{spec.kernel_version}"
-
-
-def shard_key(network: str, kernel: str) -> bytes:
-    """Routing key under which keepers with open work for a kernel are found."""
-    return f"sparkle/{network}/jobs/{kernel}".encode()
 
 
 class Submitter:
@@ -72,6 +70,8 @@ class Submitter:
         self._codec = codec
         self._rng = rng
         self._check_result = check_result
+        self._open: dict[JobId, KeptJob] = {}  # jobs without an outcome
+        self._touched: dict[JobId, KeptJob] = {}  # jobs that may have something to store or to tell
         self._peers: dict[PeerId, None] = {}
         self._idle: dict[PeerId, None] = {}  # asked and got nothing; an offer goes to them first
         self._tag = 0
@@ -84,11 +84,21 @@ class Submitter:
         """Publish a job; acknowledged once its effects (the first is a Persist) are performed.
 
         Raises:
-            LocalProtocolError: the node keeps as many jobs as it may.
+            ConfigError: the node keeps as many jobs as it may, or no peer would take this one.
         """
-        if sum(1 for job in self.jobs.values() if not job.outcome) >= MAX_JOBS:
-            raise LocalProtocolError(f"this node keeps {MAX_JOBS} unfinished jobs already; wait for some to end")
-        fact = self._codec.seal(self._signer, spec)
+        if len(self._open) >= MAX_JOBS:
+            raise ConfigError(f"this node keeps {MAX_JOBS} unfinished jobs already; wait for some to end")
+        if spec.policy.quorum > spec.policy.max_replicas:
+            raise ConfigError(
+                f"{spec.policy.quorum} workers cannot agree among at most {spec.policy.max_replicas}; ask for fewer"
+            )
+        try:
+            fact = self._codec.seal(self._signer, spec)
+            self._codec.open(fact.raw)  # as its workers will
+        except (LocalProtocolError, RemoteProtocolError) as error:
+            raise ConfigError(
+                f"no peer would take this job ({error}); give it fewer or smaller parameters"
+            ) from error
         keepers = self._codec.seal(
             self._signer, KeeperSet(fact.job, view=0, keys=[self._signer.public_key], threshold=1)
         )
@@ -102,11 +112,18 @@ class Submitter:
     def restore(self, spec: Fact, facts: Iterable[Fact], now_ns: int) -> Effects:
         """Continue a job of ours from its stored facts."""
         job = self._keep(spec, facts, now_ns)
+        job.fresh_rejections.clear()  # told in an earlier life
+        self._sign_verdicts(job)
         self._end_if_over(job, now_ns)
         if not job.outcome:
             self._announce_ns = now_ns
             self._offer([self.me])
         return self._flush(now_ns)
+
+    def withdraw(self, job_id: JobId) -> None:
+        """Forget a job that could not be stored: nobody was promised anything about it."""
+        for jobs in (self.jobs, self._open, self._touched):
+            jobs.pop(job_id, None)
 
     def cancel(self, job_id: JobId, reason: str, now_ns: int) -> Effects:
         """End a job; one that is over stays as it is."""
@@ -114,19 +131,27 @@ class Submitter:
         if job is None:
             raise NotFound(f"no job '{job_id.hex()[:12]}' of this node")
         if not job.outcome:
-            fact = self._codec.seal(self._signer, Cancel(job_id, reason[:400]))
-            job.state.add(fact)
-            job.records.append(StoreFact(fact))
+            self._state(job, Cancel(job_id, reason[:400]))
             self._end_if_over(job, now_ns)
         return self._flush(now_ns)
 
     def _keep(self, spec: Fact, facts: Iterable[Fact], now_ns: int) -> KeptJob:
         state = JobState(spec, self._codec.network)
         state.merge(facts)
-        book = LeaseBook(state.spec.units, self._rng)
+        limit_ns = state.spec.deadlines.execution_s * SECOND_NS
+        counter = state.next_counter(self.me)
+        book = LeaseBook(state.spec.units, self._rng, execution_ns=limit_ns, counter=counter)
         job = KeptJob(state, book, self.me, self._check_result, now_ns)
-        self.jobs[state.id] = job
+        self.jobs[state.id] = self._open[state.id] = self._touched[state.id] = job
         return job
+
+    def _state(self, job: KeptJob, payload: Payload) -> Fact:
+        """Sign a fact of ours about a job, to be stored with this step."""
+        fact = self._codec.seal(self._signer, payload)
+        job.state.add(fact)
+        job.records.append(StoreFact(fact))
+        self._touched[job.state.id] = job
+        return fact
 
     # --- events -------------------------------------------------------------------------------------------
 
@@ -136,13 +161,15 @@ class Submitter:
             self._requested(event, now_ns)
         elif isinstance(event, PeerUp):
             self._peers[event.peer] = None
-            if any(job.leases.has_work for job in self._open_jobs()):
+            for job in self._open.values():
+                job.leases.returned(event.peer)
+            if any(job.leases.has_work for job in self._open.values()):
                 self._offer([event.peer])
         elif isinstance(event, PeerDown):
             self._peers.pop(event.peer, None)
             self._idle.pop(event.peer, None)
-            for job in self._open_jobs():
-                job.leases.shorten(event.peer, now_ns)
+            for job in self._open.values():
+                job.lost(event.peer, now_ns)
         elif isinstance(event, Tick):
             self._tick(now_ns)
         return self._flush(now_ns)
@@ -150,8 +177,8 @@ class Submitter:
     def next_deadline(self) -> int | None:
         """When ``Tick`` is due."""
         times = [self._announce_ns] if self._announce_ns is not None else []
-        for job in self._open_jobs():
-            times.append(self._total_deadline(job))
+        for job in self._open.values():
+            times.append(self._deadline(job)[0])
             head = job.leases.next_deadline()
             if head is not None:
                 times.append(head)
@@ -170,28 +197,31 @@ class Submitter:
 
     def _lease(self, event: Requested, message: messages.LeaseRequest, now_ns: int) -> None:
         worker = event.peer
-        kernels = frozenset(message.kernels)
-        known = frozenset(message.known_jobs)
-        open_jobs = [job for job in self._open_jobs() if kernel_key(job.state.spec) in kernels]
+        kernels, known = frozenset(message.kernels), frozenset(message.known_jobs)
+        mine = [
+            job for job in self._open.values() if kernel_key(job.state.spec) in kernels and worker not in job.rejected
+        ]
         jobs: list[messages.JobFacts] = []
         leases: list[bytes] = []
-        left = min(message.want, MAX_LEASES_PER_REQUEST)
-        for job in sorted(open_jobs, key=lambda j: (-j.state.spec.priority, j.started_ns)):
-            if left <= 0 or worker in job.rejected:
+        want = min(message.want, MAX_LEASES_PER_REQUEST)
+        left, room = want, MAX_SPECS_BYTES
+        for job in sorted(mine, key=lambda j: (-j.state.spec.priority, j.started_ns)):
+            new = [] if job.state.id in known else [_job_facts(job.state)]
+            size = sum(len(facts.spec) + len(facts.keepers) for facts in new)
+            if left <= 0 or size > room:
                 continue
             fact, count = self._grant(job, worker, left, now_ns)
-            if fact is None:
-                continue
-            left -= count
-            leases.append(fact.raw)
-            if job.state.id not in known:
-                jobs.append(_job_facts(job.state))
+            if fact is not None:
+                self._touched[job.state.id] = job
+                left, room = left - count, room - size
+                leases.append(fact.raw)
+                jobs += new
         self._idle.pop(worker, None)
         if not leases and len(self._idle) < MAX_IDLE_KNOWN:
             self._idle[worker] = None
         wait_ms = 0 if leases else int(IDLE_WAIT_MS * self._rng.uniform(0.75, 1.25))
-        reply = messages.LeaseReply(jobs, leases, wait_ms, len(open_jobs))
-        self._persist_then(Reply(event.token, reply))
+        self._persist()
+        self._out.append(Reply(event.token, messages.LeaseReply(jobs, leases, wait_ms, len(mine))))
 
     def _grant(self, job: KeptJob, worker: PeerId, left: int, now_ns: int) -> tuple[Fact | None, int]:
         # Guided self-scheduling: towards the end nobody gets a long queue while others idle.
@@ -200,39 +230,34 @@ class Submitter:
         granted = job.grant(worker, min(left, share), now_ns)
         if not granted:
             return None, 0
-        key = key_from_peer_id(worker)
+        key, keepers = key_from_peer_id(worker), job.state.keeper_set
         items = [LeaseItem(counter, unit, epoch, key, ttl) for counter, unit, epoch, ttl in granted]
-        fact = self._codec.seal(self._signer, Leases(job.state.id, 0, items))
-        job.state.add(fact)
-        job.records.append(StoreFact(fact))
-        return fact, len(granted)
+        payload = Leases(job.state.id, keepers.view if keepers is not None else 0, items)
+        if all(job.state.was_leased(item.unit, item.epoch, worker) for item in items):
+            return self._codec.seal(self._signer, payload), len(items)  # says nothing new: not worth storing
+        return self._state(job, payload), len(items)
 
     def _report(self, event: Requested, message: messages.Report, now_ns: int) -> None:
         job = self.jobs.get(JobId(message.job))
         if job is None:
             self._out.append(Reply(event.token, messages.Refusal("unknown_job", "this peer keeps no such job")))
             return
-        facts = [self._codec.open(raw) for raw in message.facts]
-        if job.outcome == "cancelled":
-            job.news.pop(event.peer, None)
-        else:
-            job.report(event.peer, message, facts, now_ns)
+        self._touched[job.state.id] = job
+        if job.outcome not in ("cancelled", "failed"):
+            job.report(event.peer, message, [self._codec.open(raw) for raw in message.facts], now_ns)
             self._sign_verdicts(job)
             self._end_if_over(job, now_ns)
-        self._persist_then(Reply(event.token, job.reply(event.peer)))
+        self._persist()
+        self._out.append(Reply(event.token, job.reply(event.peer)))
 
     def _tick(self, now_ns: int) -> None:
-        for job in list(self._open_jobs()):
-            for unit, worker, kind in job.leases.expire(now_ns):
-                if worker:
-                    self._out.append(
-                        Notify(
-                            "lease_expired",
-                            {"job": job.state.id.hex(), "unit": unit, "peer": worker, "kind": kind},
-                        )
-                    )
-                job.settle(unit, now_ns)
-            job.settle_dirty(now_ns)
+        for job in list(self._open.values()):
+            for unit, worker, kind in job.expire(now_ns):
+                fields: dict[str, Value] = {
+                    "job": job.state.id.hex(), "unit": unit, "peer": worker, "kind": kind,
+                }  # fmt: skip
+                self._out.append(Notify("lease_expired", fields))
+            self._touched[job.state.id] = job
             self._sign_verdicts(job)
             self._end_if_over(job, now_ns)
         if self._announce_ns is not None and now_ns >= self._announce_ns:
@@ -241,10 +266,10 @@ class Submitter:
     # --- consequences -------------------------------------------------------------------------------------
 
     def _sign_verdicts(self, job: KeptJob) -> None:
-        for start in range(0, len(job.verdicts), 1024):
-            fact = self._codec.seal(self._signer, Verdicts(job.state.id, job.verdicts[start : start + 1024]))
-            job.state.add(fact)
-            job.records.append(StoreFact(fact))
+        for batch in _batches(job.verdicts):
+            self._state(job, Verdicts(job.state.id, batch))
+        if job.verdicts or job.fresh_rejections:
+            self._persist()  # nobody hears of a verdict that a crash could undo
         for verdict in job.verdicts:
             fields: dict[str, Value] = {
                 "job": job.state.id.hex(), "unit": verdict.unit, "workers": len(verdict.accepted),
@@ -261,25 +286,30 @@ class Submitter:
     def _end_if_over(self, job: KeptJob, now_ns: int) -> None:
         if job.outcome:
             return
+        cancel, (deadline_ns, too_late) = job.state.cancel, self._deadline(job)
         if job.state.finished:
             job.end("done", "", now_ns)
-        elif job.state.cancelled:
-            job.end("cancelled", "", now_ns)
-        elif job.dead:
-            job.end("failed", next(iter(job.dead.values())), now_ns)
-        elif now_ns >= self._total_deadline(job):
-            limit = job.state.spec.deadlines.total_s
-            job.end("failed", f"the job did not finish within its {limit} seconds", now_ns)
+        elif cancel is not None:
+            job.end("failed" if cancel.failed else "cancelled", cancel.reason if cancel.failed else "", now_ns)
+        elif job.dead or now_ns >= deadline_ns:
+            error = next(iter(job.dead.values())) if job.dead else too_late
+            self._state(job, Cancel(job.state.id, error[:400], failed=True))
+            job.end("failed", error, now_ns)
         if job.outcome:
+            self._open.pop(job.state.id, None)
+            self._persist()
             end: dict[str, Value] = {"job": job.state.id.hex(), "error": job.error or None}
             self._out.append(Notify(f"job_{job.outcome}", end))
 
     @staticmethod
-    def _total_deadline(job: KeptJob) -> int:
-        return job.started_ns + job.state.spec.deadlines.total_s * SECOND_NS
-
-    def _open_jobs(self) -> Iterable[KeptJob]:
-        return (job for job in self.jobs.values() if not job.outcome)
+    def _deadline(job: KeptJob) -> tuple[int, str]:
+        """When the job fails unless it got on, and in what words."""
+        limits = job.state.spec.deadlines
+        if limits.queue_s < limits.total_s and not job.leases.books:
+            text = f"nobody took a unit of the job within its {limits.queue_s} seconds"
+            return job.started_ns + limits.queue_s * SECOND_NS, text
+        text = f"the job did not finish within its {limits.total_s} seconds"
+        return job.started_ns + limits.total_s * SECOND_NS, text
 
     def _offer(self, peers: Iterable[PeerId]) -> None:
         kernels = self._open_kernels()
@@ -288,58 +318,70 @@ class Submitter:
                 self._send(peer, messages.Offer(kernels))
 
     def _open_kernels(self) -> list[str]:
-        wanting = (job for job in self._open_jobs() if job.leases.has_work)
+        wanting = (job for job in self._open.values() if job.leases.has_work)
         return sorted({kernel_key(job.state.spec) for job in wanting})[:64]
 
     def _announce(self, now_ns: int) -> None:
         self._announce_ns = None
-        if not any(True for _ in self._open_jobs()):
+        if not self._open:
             return
         self._announce_ns = now_ns + int(ANNOUNCE_EVERY_S * self._rng.uniform(0.8, 1.2) * SECOND_NS)
         kernels = self._open_kernels()
         if not kernels:
             return
-        announcement = messages.Announcement(1, kernels, list(self.addresses[:8]))
+        addresses = [a for a in self.addresses if len(a) <= messages.MAX_ADDRESS_CHARS][: messages.MAX_ADDRESSES]
+        announcement = messages.Announcement(1, kernels, addresses)
         self._out.append(Publish(messages.jobs_topic(self._codec.network), messages.encode_message(announcement)))
         for kernel in kernels:
-            self._out.append(Provide(shard_key(self._codec.network, kernel)))
+            self._out.append(Provide(messages.shard_key(self._codec.network, kernel)))
 
     def _send(self, peer: PeerId, message: messages.Request) -> None:
         self._tag += 1
         self._out.append(Send(self._tag, peer, message))
 
-    def _persist_then(self, reply: Reply) -> None:
-        self._persist()
-        self._out.append(reply)
-
     def _persist(self) -> None:
+        """Store what is new; whatever stands after this waits for that and for all that was stored before."""
         records: list[Record] = []
-        for job in self.jobs.values():
-            if job.records:
-                records += job.records
-                job.records = []
-        if records:
-            self._out.append(Persist(tuple(records)))
+        for job in self._touched.values():
+            records += job.records
+            job.records.clear()
+        self._out.append(Persist(tuple(records)))
 
     def _flush(self, now_ns: int) -> Effects:
         """Everything to do now: persist first, then tell workers their news and idle ones of new work."""
-        self._persist()
-        for job in self.jobs.values():
-            for worker in list(job.news):
-                if job.news[worker] or job.outcome:
-                    reply = job.reply(worker)
-                    self._send(
-                        worker,
-                        messages.Notice(reply.job, reply.reveal, reply.drop, reply.settled, reply.ended),
-                    )
-                else:
-                    del job.news[worker]
-        wanted = [job for job in self._open_jobs() if job.leases.take_new_needs()]
+        touched = list(self._touched.values())
+        told = [(job, worker) for job in touched for worker in job.news.waiting()]
+        if any(job.records for job in touched) or told:
+            self._persist()
+        for job, worker in told:
+            if job.news.says_something(worker) or job.outcome:
+                news = job.reply(worker)
+                self._send(worker, messages.Notice(news.job, news.reveal, news.drop, news.settled, news.ended))
+            else:
+                job.news.forget(worker)
+        wanted = [job for job in touched if not job.outcome and job.leases.take_new_needs()]
         if wanted and self._idle:
             idle, self._idle = list(self._idle), {}
             self._offer(idle[:MAX_PEERS_OFFERED])
+            self._idle.update(dict.fromkeys(idle[MAX_PEERS_OFFERED:]))
+        self._touched.clear()
         out, self._out = tuple(self._out), []
         return out
+
+
+def _batches(verdicts: list[VerdictItem]) -> Iterator[list[VerdictItem]]:
+    """Verdicts in lots that fit into a fact."""
+    lot: list[VerdictItem] = []
+    size = 0
+    for verdict in verdicts:
+        bytes_ = 64 + 34 * (len(verdict.accepted) + len(verdict.rejected))
+        if lot and (size + bytes_ > MAX_VERDICTS_BYTES or len(lot) >= MAX_BATCH):
+            yield lot
+            lot, size = [], 0
+        lot.append(verdict)
+        size += bytes_
+    if lot:
+        yield lot
 
 
 def _job_facts(state: JobState) -> messages.JobFacts:

@@ -27,8 +27,10 @@ from sparkle_p2p.net.overlay import (
     RequestHandler,
     check_gossip,
     check_key,
+    check_net,
     check_request,
 )
+from sparkle_p2p.net.resolve import resolve
 from sparkle_p2p.net.serving import ErrorCode, Serving
 from sparkle_protocol.errors import (
     ConfigError,
@@ -61,6 +63,7 @@ class Libp2pOverlay(Overlay):
     """See ``Overlay``. One instance runs once at a time; it can be started again after ``stop``."""
 
     def __init__(self, identity: Identity, *, net: str, listen: Sequence[str], agent: str, mdns: bool = True) -> None:
+        check_net(net)
         for address in listen:
             split_listen(address)
         self.startup_ms: dict[str, float] = {}
@@ -126,6 +129,7 @@ class Libp2pOverlay(Overlay):
             gossip=self._events.gossip,
             request=self._peer_asks,
         )
+        made: list[Service] = []
         started = time.perf_counter()
         imports_ms = 0.0
 
@@ -135,14 +139,14 @@ class Libp2pOverlay(Overlay):
 
             imports_ms = (time.perf_counter() - started) * 1000
             settings = Settings(self._identity, self._net, self._agent, listen)
-            self._service = Service(settings, inbox, lambda ready: thread.resolve(listening, ready))
-            return self._service.main
+            made.append(Service(settings, inbox, lambda ready: thread.resolve(listening, ready)))
+            return made[0].main
 
         def last_words() -> None:
-            if self._service is not None:
-                self._service.last_words()
+            for service in made:
+                service.last_words()
 
-        self._thread = thread
+        self._thread, self._service = thread, None
         thread.start(load, last_words)
         ended = loop.create_task(thread.wait_ended())
         ended.add_done_callback(lambda _ended: listening.cancel())
@@ -157,6 +161,7 @@ class Libp2pOverlay(Overlay):
             raise _start_error(thread.error) from None
         finally:
             ended.cancel()
+        self._service = made[0]
         self._bound, self._addresses = ready.bound, ready.addresses
         self.startup_ms = {"imports": imports_ms, "host": ready.host_ms, "listening": ready.listening_ms}
 
@@ -180,22 +185,27 @@ class Libp2pOverlay(Overlay):
         if thread is None:
             return
         thread.fail_pending()
+        if not thread.entered:  # still importing: it will end by itself once it is done
+            thread.abandon()
+            return
         if service is not None:
             with suppress(OverlayDown):
                 thread.post(service.leave)
-        else:
-            thread.cancel()
-        for last_chance in (thread.cancel, None):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STOP_TIMEOUT_S / 2):
-                    await thread.wait_ended()
-                    return
-            if last_chance is not None:
-                last_chance()
+            if await self._has_ended(thread):
+                return
+        thread.cancel()
+        if await self._has_ended(thread):
+            return
         logger.error("the network thread did not stop in time; abandoning it")
         thread.abandon()
         if self._inbox is not None:
             self._inbox.close()
+
+    async def _has_ended(self, thread: TrioThread) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT_S / 2):
+                await thread.wait_ended()
+        return not thread.alive
 
     async def _supervise(self) -> None:
         failures = 0
@@ -278,14 +288,11 @@ class Libp2pOverlay(Overlay):
             raise ConfigError(f"{address} is this node's own address; give another peer's")
         thread, service = self._running()
         if peer not in self._links:
-            await thread.call(
-                service.connect,
-                peer,
-                (transport,),
-                timeout_s,
-                timeout_s=timeout_s,
-                what=f"connecting to {address}",
-            )
+            deadline = time.monotonic() + timeout_s
+            transports = await resolve(transport, timeout_s=timeout_s)
+            left_s = max(0.0, deadline - time.monotonic())
+            what = f"connecting to {address}"
+            await thread.call(service.connect, peer, transports, left_s, timeout_s=left_s, what=what)
         return peer
 
     async def connect_peer(self, peer: PeerId, *, timeout_s: float = 10.0) -> None:

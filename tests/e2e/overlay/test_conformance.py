@@ -389,6 +389,19 @@ async def test_a_bad_listening_address_is_refused(world, listen):
         world.make(listen=(listen,))
 
 
+@pytest.mark.parametrize("net", ["", "x" * 65, "line\nbreak"])
+async def test_a_bad_network_name_is_refused(world, net):
+    with pytest.raises(ConfigError, match="network name"):
+        world.make(net=net)
+
+
+async def test_other_forms_of_addresses(world):
+    node, guest = await world.node(listen=("/ip6/::1/tcp/0", "/ip4/127.0.0.1/tcp/0")), await world.node()
+    (ipv6,) = [address for address in node.overlay.addresses() if address.startswith("/ip6/")]
+    await guest.overlay.connect(ipv6)
+    assert await guest.overlay.request(node.id, b"6") == b"re:6"
+
+
 async def test_nothing_works_before_the_start(world):
     node = world.make()
     assert node.overlay.addresses() == ()

@@ -7,6 +7,7 @@ import pytest
 
 from sparkle_p2p.net.overlay import MAX_GOSSIP_BYTES
 from sparkle_protocol.errors import LocalProtocolError, OverlayDown, PeerUnreachable, RequestTimeout
+from sparkle_protocol.identity import Identity
 
 TOPIC = "/sparkle/test/jobs/1"
 
@@ -170,6 +171,15 @@ async def test_processes_find_each_other_on_the_local_network(real_world, spawn,
     assert await node.overlay.request(peer, b"hi") == b"process:hi"
     assert stranger.discovered == []
     assert {found for found, _ in node.discovered} <= set(theirs)
+
+
+async def test_names_are_resolved_by_the_system(real_world):
+    one, other = await real_world.node(), await real_world.node()
+    await one.overlay.connect(other.address.replace("/ip4/127.0.0.1/", "/dns4/localhost/"))
+    assert one.peers == [other.id]
+    nowhere = f"/dns4/no-such-host.invalid/tcp/4001/p2p/{Identity.generate().peer_id}"
+    with pytest.raises(PeerUnreachable, match=r"no-such-host\.invalid.*cannot be resolved"):
+        await one.overlay.connect(nowhere)
 
 
 async def test_gossip_over_the_limits_is_dropped_and_recorded(real_world):

@@ -9,7 +9,7 @@ import pytest
 
 from sparkle_p2p.net.libp2p.frames import PROTOCOL_ID, Hello, Kind, encode, encode_hello
 from sparkle_p2p.net.overlay import MAX_REQUEST_BYTES
-from sparkle_protocol.errors import ConfigError, PeerUnreachable
+from sparkle_protocol.errors import ConfigError, OverlayDown, PeerUnreachable
 from sparkle_protocol.identity import Identity
 
 HELLO = encode_hello(Hello("test", "hostile/1", ()))
@@ -264,6 +264,56 @@ async def test_a_frozen_peer_delays_only_calls_to_itself(real_world, hostile):
     finally:
         thaw.set()
     assert node.peers == [friend.id]
+
+
+async def test_stopping_does_not_wait_for_a_frozen_peer(real_world, hostile):
+    import trio
+
+    node, friend = await real_world.pair()
+
+    async def idle(_stream):
+        await trio.sleep_forever()
+
+    await hostile.run(greets_then, idle)
+    (bound,) = hostile.host.bound()
+    frozen = await node.overlay.connect(f"{bound}/p2p/{hostile.identity.peer_id}")
+    thaw = threading.Event()
+    hostile.post(lambda: thaw.wait(30))
+    try:
+        asking = asyncio.ensure_future(node.overlay.request(frozen, bytes(MAX_REQUEST_BYTES), timeout_s=60))
+        await node.overlay.closest(b"some key", 8, timeout_s=5.0)
+        async with asyncio.timeout(3):
+            await node.overlay.stop()
+        with pytest.raises(OverlayDown):
+            await asking
+        await friend.until(lambda: friend.peers == [], "the other peers see it leave")
+    finally:
+        thaw.set()
+
+
+async def test_a_peer_that_falls_silent_is_let_go(real_world, hostile, monkeypatch):
+    import trio
+
+    from sparkle_p2p.net.libp2p import sessions
+
+    monkeypatch.setattr(sessions, "PING_INTERVAL_S", 0.2)
+    monkeypatch.setattr(sessions, "PING_TIMEOUT_S", 0.3)
+    node, friend = await real_world.pair()
+
+    async def idle(_stream):
+        await trio.sleep_forever()
+
+    await hostile.run(greets_then, idle)
+    (bound,) = hostile.host.bound()
+    silent = await node.overlay.connect(f"{bound}/p2p/{hostile.identity.peer_id}")
+    await node.until(lambda: bool(node.down), "the silent peer is down")
+    assert node.down == [(silent, "it does not answer any more")]
+    await friend.eventually(lambda: latency_known(friend), "the end that was dialled measures latency too")
+    assert node.peers == [friend.id]
+
+
+async def latency_known(node):
+    return node.overlay.links()[0].latency_ms is not None
 
 
 async def test_an_unknown_peer_id_form_is_refused(real_world):

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -124,6 +125,30 @@ async def test_unanswered_calls_are_bounded(thread):
     waiting.pop().set_result(None)
     await asyncio.wait([*waiting[:1]], timeout=0)
     assert thread.future() is not None
+
+
+async def test_a_thread_given_up_while_importing_never_runs():
+    importing, imported, ran = threading.Event(), threading.Event(), []
+
+    def load():
+        importing.set()
+        imported.wait(10)
+
+        async def main():
+            ran.append(True)
+
+        return main
+
+    made = TrioThread("test")
+    made.start(load, lambda: ran.append("last words"))
+    await asyncio.to_thread(importing.wait, 10)
+    assert not made.entered
+    made.abandon()
+    assert await made.wait_ended() is None
+    imported.set()
+    await asyncio.to_thread(made._thread.join, 10)
+    assert made.entered
+    assert ran == ["last words"]
 
 
 async def test_last_words_are_said_before_anybody_is_told():

@@ -1,0 +1,61 @@
+"""How many units of a job a worker may hold, by how it behaved in it.
+
+- A worker may have a few undecided units at first (leased, or committed and not judged yet) and two more for each
+  that was accepted. So a liar wastes little before the first of its results is compared.
+- One that takes units and does not deliver gets no more than one in a while.
+- One that does not show what it committed to gets none until it does.
+
+So a peer that hoards or returns units costs a job little time and no more memory than it earned.
+"""
+
+from dataclasses import dataclass
+
+from sparkle_protocol.ids import PeerId
+from sparkle_protocol.work.lease import SECOND_NS
+
+MAX_WORKERS = 1 << 16
+FIRST_LEASES = 8
+MOST_LEASES = 256
+FRUITLESS_ALLOWED = 16
+FRUITLESS_PAUSE_NS = 30 * SECOND_NS
+MAX_WITHHELD = 2  # TRUST: commit and reveal
+
+
+@dataclass(slots=True)
+class Conduct:
+    """How one worker behaves in one job."""
+
+    commits: int = 0
+    accepted: int = 0
+    fruitless: int = 0  # leases that ended without a commit
+    withheld: int = 0  # results that are overdue
+    next_lease_ns: int = 0
+
+
+_NEW = Conduct()
+
+
+class Conducts:
+    """The conduct of all workers of a job."""
+
+    def __init__(self) -> None:
+        self._of: dict[PeerId, Conduct] = {}
+
+    def of(self, worker: PeerId) -> Conduct:
+        """The worker's page, to be written on."""
+        return self._of.setdefault(worker, Conduct())
+
+    def allowance(self, worker: PeerId, undecided: int, now_ns: int) -> int:
+        """How many more units a worker with ``undecided`` ones may get now, whatever it asks for."""
+        conduct = self._of.get(worker, _NEW)
+        if conduct is _NEW and len(self._of) >= MAX_WORKERS:
+            return 0
+        if conduct.withheld > MAX_WITHHELD:
+            return 0
+        if conduct.fruitless > FRUITLESS_ALLOWED + 2 * conduct.commits:
+            return 1 if now_ns >= conduct.next_lease_ns else 0
+        return min(MOST_LEASES, FIRST_LEASES + 2 * conduct.accepted) - undecided
+
+    def granted(self, worker: PeerId, now_ns: int) -> None:
+        """The worker was given something."""
+        self.of(worker).next_lease_ns = now_ns + FRUITLESS_PAUSE_NS

@@ -1,0 +1,54 @@
+"""What a keeper has to tell workers, kept until it was said once. What got lost is asked for by heartbeats."""
+
+from dataclasses import dataclass, field
+
+from sparkle_protocol.facts import MAX_BATCH
+from sparkle_protocol.ids import JobId, PeerId
+from sparkle_protocol.messages import ReportReply, Settled, UnitEpoch
+
+
+@dataclass(slots=True)
+class News:
+    """What one worker should hear about one job."""
+
+    reveal: dict[int, int] = field(default_factory=dict)  # unit -> epoch
+    drop: dict[int, int] = field(default_factory=dict)
+    settled: dict[int, tuple[int, bool]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.reveal or self.drop or self.settled)
+
+
+class Newsboard:
+    """The news of one job, by worker."""
+
+    def __init__(self, job: JobId) -> None:
+        self._job = job
+        self._news: dict[PeerId, News] = {}
+
+    def of(self, worker: PeerId) -> News:
+        """The worker's page, to be written on. It will hear of the job even if nothing is written."""
+        return self._news.setdefault(worker, News())
+
+    def waiting(self) -> tuple[PeerId, ...]:
+        """Workers with a page."""
+        return tuple(self._news)
+
+    def says_something(self, worker: PeerId) -> bool:
+        """There is something on the worker's page."""
+        return bool(self._news.get(worker))
+
+    def forget(self, worker: PeerId) -> None:
+        """Take the page away unread."""
+        self._news.pop(worker, None)
+
+    def take(self, worker: PeerId, *, ended: bool) -> ReportReply:
+        """The worker's page as a message; it starts a new one."""
+        news = self._news.pop(worker, None) or News()
+        return ReportReply(
+            self._job,
+            [UnitEpoch(unit, epoch) for unit, epoch in sorted(news.reveal.items())[:MAX_BATCH]],
+            [UnitEpoch(unit, epoch) for unit, epoch in sorted(news.drop.items())[:MAX_BATCH]],
+            [Settled(unit, epoch, good) for unit, (epoch, good) in sorted(news.settled.items())[:MAX_BATCH]],
+            ended=ended,
+        )
