@@ -1,10 +1,12 @@
 """What the tests ask of a peer of another implementation, whatever its language."""
 
 import asyncio
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import msgpack
 
@@ -55,6 +57,21 @@ class ForeignPeer(ABC):
         self.messages: asyncio.Queue[Gossip] = asyncio.Queue()
         self.streams: asyncio.Queue[Stream] = asyncio.Queue()  # opened to it, of protocols that it serves
 
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def running(cls, folder: Path) -> AsyncIterator[Self]:
+        """A peer that listens, ended at the end."""
+        peer = await cls.start(folder)
+        try:
+            yield peer
+        finally:
+            await peer.stop()
+
+    @classmethod
+    @abstractmethod
+    async def start(cls, folder: Path) -> Self:
+        """A peer that listens; its error output goes into the folder."""
+
     @abstractmethod
     async def stop(self) -> None:
         """End the process."""
@@ -64,8 +81,8 @@ class ForeignPeer(ABC):
         """Connect."""
 
     @abstractmethod
-    async def neighbours(self) -> set[str]:
-        """Peers to which it has a connection."""
+    async def hang_up(self, peer: str) -> None:
+        """Close all connections to a peer, if there are any."""
 
     @abstractmethod
     async def identify(self, peer: str) -> Identified:
@@ -94,12 +111,6 @@ class ForeignPeer(ABC):
     @abstractmethod
     async def find_providers(self, cid: bytes) -> set[str]:
         """Look up at least one provider in the DHT."""
-
-    async def gone(self, peer: str) -> None:
-        """Return once it has no connection to a peer (any more)."""
-        async with asyncio.timeout(WAIT_S):
-            while peer in await self.neighbours():
-                pass
 
     async def message_from(self, author: str) -> Gossip:
         """The next message of an author."""

@@ -24,7 +24,7 @@ from tests.interop.foreign_peer import ForeignPeer, ForeignPeerError, Gossip, Id
 from tests.interop.protobuf import Fields, blobs, decode, encode, texts
 from tests.interop.setup import P2PD
 
-IDENTIFY, CONNECT, STREAM_OPEN, STREAM_HANDLER, DHT, LIST_PEERS, PUBSUB = 0, 1, 2, 3, 4, 5, 8  # Request.Type
+IDENTIFY, CONNECT, STREAM_OPEN, STREAM_HANDLER, DHT, DISCONNECT, PUBSUB = 0, 1, 2, 3, 4, 7, 8  # Request.Type
 FIND_PROVIDERS = 2  # DHTRequest.Type
 DHT_VALUE, DHT_END = 1, 2  # DHTResponse.Type
 PUBLISH, SUBSCRIBE = 2, 3  # PSRequest.Type
@@ -46,7 +46,6 @@ class GoPeer(ForeignPeer):
 
     @classmethod
     async def start(cls, folder: Path) -> Self:
-        """A listening peer; its error output goes into the folder."""
         sockets = Path(tempfile.mkdtemp(prefix="sparkle-"))  # a socket's path may have 107 characters
         flags = ["-hostAddrs", "/ip4/127.0.0.1/tcp/0", "-dhtServer", "-pubsub", "-relay=false", "-relayService=false"]
         flags += ["-gossipsubHeartbeatInterval", HEARTBEAT, "-gossipsubHeartbeatInitialDelay", HEARTBEAT]
@@ -132,8 +131,8 @@ class GoPeer(ForeignPeer):
         transport, peer = address.rsplit("/p2p/", 1)
         await self._ask((1, CONNECT), (2, encode((1, base58.b58decode(peer)), (2, Multiaddr(transport).to_bytes()))))
 
-    async def neighbours(self) -> set[str]:
-        return {_text(peer) for info in blobs(await self._ask((1, LIST_PEERS)), 6) for peer in blobs(decode(info), 1)}
+    async def hang_up(self, peer: str) -> None:
+        await self._ask((1, DISCONNECT), (7, encode((1, base58.b58decode(peer)))))
 
     async def identify(self, peer: str) -> Identified:
         stream = await self.open(peer, "/ipfs/id/1.0.0")

@@ -12,6 +12,7 @@ import { yamux } from '@chainsafe/libp2p-yamux'
 import { gossipsub } from '@libp2p/gossipsub'
 import { identify } from '@libp2p/identify'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
+import { peerIdFromString } from '@libp2p/peer-id'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { multiaddr } from '@multiformats/multiaddr'
@@ -71,7 +72,7 @@ const commands = {
     const connection = await node.dial(multiaddr(address), soon())
     return { encryption: connection.encryption, multiplexer: connection.multiplexer }
   },
-  neighbours: async () => node.getPeers().map(String),
+  hangUp: async ({ peer }) => await node.hangUp(peerIdFromString(peer), soon()),
   identify: async ({ peer }) => {
     if (!identified.has(peer)) {
       await new Promise((resolve) => waiting.set(peer, [...(waiting.get(peer) ?? []), resolve]))
