@@ -89,15 +89,17 @@ class Shell:
                 await self._store.write(effect.records)
             except StoreError as error:
                 self._extra(fx.Notify("storage_failed", {"reason": str(error)}))
-                self._refuse(effects[position:], str(error))
+                self._refuse(core, effects[position:], str(error))
                 if strict:
                     raise
                 return
 
-    def _refuse(self, effects: fx.Effects, reason: str) -> None:
+    def _refuse(self, core: Core, effects: fx.Effects, reason: str) -> None:
         for effect in effects:
             if isinstance(effect, fx.Reply):
                 self._answer(effect.token, messages.Refusal("storage", reason[:400]))
+            elif isinstance(effect, fx.Send):  # its core repeats it later, with what must be kept before it
+                self.tell(core, fx.SendFailed(effect.tag, effect.peer, reason))
 
     def arm(self, core: Core) -> None:
         """Set the core's alarm to its next deadline."""
