@@ -6,12 +6,7 @@ import hashlib
 import pytest
 
 from sparkle_p2p import __version__
-<<<<<<< HEAD
-from sparkle_protocol.messages import Announcement, decode_announcement, jobs_topic
-from sparkle_protocol.messages import shard_key
-=======
 from sparkle_protocol.messages import Announcement, decode_announcement, jobs_topic, shard_key
->>>>>>> interop
 from tests.interop.event_log import WAIT_S, Document
 from tests.interop.foreign_peer import RPC_PROTOCOL, ForeignPeer, greet
 from tests.interop.sparkle_node import SparkleNode
