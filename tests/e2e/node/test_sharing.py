@@ -9,8 +9,8 @@ import pytest
 from tests.e2e.node.processes import PROGRAMS, Swarm
 
 PRIMES_TO_1E9 = 50_847_534
-PRIMES_TO_1E10 = 455_052_511
-LONG = {"stop": 10**10}  # fifty units take some seconds of two cores: time for things to happen meanwhile
+PRIMES_TO_5E9 = 234_954_223
+LONG = {"stop": 5 * 10**9}  # fifty units take some seconds of two cores: time for things to happen meanwhile
 
 
 async def test_four_nodes_started_by_hand_share_a_job(swarm: Swarm) -> None:
@@ -68,7 +68,7 @@ async def test_a_liar_is_rejected_with_evidence_and_the_answer_is_right(swarm: S
 
 
 async def test_a_frozen_peer_delays_nobody_else(swarm: Swarm) -> None:
-    """SIGSTOP: connected, and reads nothing. The job goes on, every node answers at once; thawed, it is back."""
+    """SIGSTOP: connected, and reads nothing. The others answer at once and go on; thawed, it works again."""
     owner, frozen, other = await swarm.start(3)
     job = await owner.submit("prime_count", 50, **LONG)
     await owner.job_when(job, lambda d: frozen.peer_id in d["workers"], "the peer to be frozen has worked")
@@ -76,14 +76,14 @@ async def test_a_frozen_peer_delays_nobody_else(swarm: Swarm) -> None:
     try:
         async with asyncio.timeout(5):
             await asyncio.gather(owner.status(), other.status(), owner.peers(), owner.why(job))
-        document = await owner.done(job, 60)
+        # What it holds waits for its lease to run out; all else is done.
+        await owner.job_when(job, lambda d: d["units"]["final"] >= 44, "all but the frozen units")
     finally:
         frozen.signal(signal.SIGCONT)
-    assert document["result"] == PRIMES_TO_1E10
-    again = await owner.submit("prime_count", 100, stop=10**9)
-    assert (await owner.done(again))["result"] == PRIMES_TO_1E9
-    await swarm.until(lambda: frozen.running, "the thawed peer lives")
+    document = await owner.done(job, 20)
+    assert document["result"] == PRIMES_TO_5E9
     assert (await frozen.status())["state"] in ("working", "idle")
+    assert all(node.count("violation") == 0 for node in swarm.nodes)
 
 
 async def test_a_frozen_submitter_does_not_keep_workers_from_others(swarm: Swarm) -> None:
@@ -164,7 +164,8 @@ async def test_a_bootstrap_that_cannot_work_is_named(swarm: Swarm, who: str, unu
     await second.spawn("--no-mdns", "--bootstrap", address)
     await second.wait_ready()
     if who == "ourselves":
-        assert (await second.event("bootstrap_is_self"))["address"] == address
+        told = [line["text"] for line in (await second.view())["log"] if line["level"] == "warning"]
+        assert any(address in line and "is this node itself" in line for line in told)
     else:
         told = await second.event("bootstrap_unreachable")
         assert told["address"] == address
