@@ -27,7 +27,12 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
     "job_cancelled": ("info", lambda f: f"Job {_job(f)} was cancelled"),
     "job_failed": ("error", lambda f: f"Job {_job(f)} failed: {f['error']}"),
     "result_rejected": ("warning", lambda f: f"Our result for unit {f['unit']} of {_job(f)} was rejected"),
-    "worker_rejected": ("warning", lambda f: f"Result of {short_peer(f['peer'])} for unit {f['unit']} rejected"),
+    "worker_rejected": (
+        "warning",
+        lambda f: (
+            f"{short_peer(f['peer'])} gave a wrong result for unit {f['unit']} of {_job(f)}; it gets no more of it"
+        ),
+    ),
     "unit_failed": ("error", lambda f: f"Unit {f['unit']} of {_job(f)} failed here: {f['text']}"),
     "lease_expired": (
         "warning",

@@ -12,7 +12,7 @@ from tests.interop.go_peer import GoPeer
 from tests.interop.js_peer import JsPeer
 from tests.interop.sparkle_node import SparkleNode
 
-KINDS: dict[str, type[GoPeer] | type[JsPeer]] = {"go": GoPeer, "js": JsPeer}
+KINDS: dict[str, type[ForeignPeer]] = {"go": GoPeer, "js": JsPeer}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,6 +32,5 @@ async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sparkl
 @pytest_asyncio.fixture(params=KINDS, loop_scope="module")
 async def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ForeignPeer]:
     """A fresh peer of each implementation."""
-    peer = await KINDS[request.param].start(tmp_path)
-    yield peer
-    await peer.stop()
+    async with KINDS[request.param].running(tmp_path) as peer:
+        yield peer

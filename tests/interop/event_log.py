@@ -36,11 +36,11 @@ class EventLog:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
-    async def wait(self, event: str, **fields: object) -> Document:
+    async def wait(self, event: str, *, within_s: float = WAIT_S, **fields: object) -> Document:
         """The first document of this event with these fields."""
-        found = await self.came(WAIT_S, event, **fields)
+        found = await self.came(within_s, event, **fields)
         if found is None:
-            why = "ended before it said" if self.ended else f"in {WAIT_S:g} s did not say"
+            why = "ended before it said" if self.ended else f"in {within_s:g} s did not say"
             raise AssertionError(f"{self.name} {why} {event} {fields}; {self._tail()}")
         return found
 

@@ -1,10 +1,12 @@
 """What the tests ask of a peer of another implementation, whatever its language."""
 
 import asyncio
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import msgpack
 
@@ -55,6 +57,21 @@ class ForeignPeer(ABC):
         self.messages: asyncio.Queue[Gossip] = asyncio.Queue()
         self.streams: asyncio.Queue[Stream] = asyncio.Queue()  # opened to it, of protocols that it serves
 
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def running(cls, folder: Path) -> AsyncIterator[Self]:
+        """A peer that listens, ended at the end."""
+        peer = await cls.start(folder)
+        try:
+            yield peer
+        finally:
+            await peer.stop()
+
+    @classmethod
+    @abstractmethod
+    async def start(cls, folder: Path) -> Self:
+        """A peer that listens; its error output goes into the folder."""
+
     @abstractmethod
     async def stop(self) -> None:
         """End the process."""
@@ -62,6 +79,10 @@ class ForeignPeer(ABC):
     @abstractmethod
     async def dial(self, address: str) -> None:
         """Connect."""
+
+    @abstractmethod
+    async def hang_up(self, peer: str) -> None:
+        """Close all connections to a peer, if there are any."""
 
     @abstractmethod
     async def identify(self, peer: str) -> Identified:
@@ -74,10 +95,6 @@ class ForeignPeer(ABC):
     @abstractmethod
     async def subscribe(self, topic: str) -> None:
         """Collect a topic's messages in ``messages`` from now on."""
-
-    @abstractmethod
-    async def subscribers(self, topic: str) -> set[str]:
-        """Neighbours of which it knows that they subscribed to the topic."""
 
     @abstractmethod
     async def publish(self, topic: str, data: bytes) -> None:

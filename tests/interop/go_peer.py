@@ -24,10 +24,10 @@ from tests.interop.foreign_peer import ForeignPeer, ForeignPeerError, Gossip, Id
 from tests.interop.protobuf import Fields, blobs, decode, encode, texts
 from tests.interop.setup import P2PD
 
-IDENTIFY, CONNECT, STREAM_OPEN, STREAM_HANDLER, DHT, PUBSUB = 0, 1, 2, 3, 4, 8  # Request.Type
+IDENTIFY, CONNECT, STREAM_OPEN, STREAM_HANDLER, DHT, DISCONNECT, PUBSUB = 0, 1, 2, 3, 4, 7, 8  # Request.Type
 FIND_PROVIDERS = 2  # DHTRequest.Type
 DHT_VALUE, DHT_END = 1, 2  # DHTResponse.Type
-LIST_PEERS, PUBLISH, SUBSCRIBE = 1, 2, 3  # PSRequest.Type
+PUBLISH, SUBSCRIBE = 2, 3  # PSRequest.Type
 UNIX = 400  # multiaddr code
 HEARTBEAT = "100ms"  # of gossip: a mesh forms at a heartbeat
 _STOP_S = 5.0
@@ -46,7 +46,6 @@ class GoPeer(ForeignPeer):
 
     @classmethod
     async def start(cls, folder: Path) -> Self:
-        """A listening peer; its error output goes into the folder."""
         sockets = Path(tempfile.mkdtemp(prefix="sparkle-"))  # a socket's path may have 107 characters
         flags = ["-hostAddrs", "/ip4/127.0.0.1/tcp/0", "-dhtServer", "-pubsub", "-relay=false", "-relayService=false"]
         flags += ["-gossipsubHeartbeatInterval", HEARTBEAT, "-gossipsubHeartbeatInitialDelay", HEARTBEAT]
@@ -132,6 +131,9 @@ class GoPeer(ForeignPeer):
         transport, peer = address.rsplit("/p2p/", 1)
         await self._ask((1, CONNECT), (2, encode((1, base58.b58decode(peer)), (2, Multiaddr(transport).to_bytes()))))
 
+    async def hang_up(self, peer: str) -> None:
+        await self._ask((1, DISCONNECT), (7, encode((1, base58.b58decode(peer)))))
+
     async def identify(self, peer: str) -> Identified:
         stream = await self.open(peer, "/ipfs/id/1.0.0")
         async with asyncio.timeout(WAIT_S):
@@ -155,10 +157,6 @@ class GoPeer(ForeignPeer):
                 message = await protobuf.read_delimited(reader)
                 (author,), (data,), (topic,) = blobs(message, 1), blobs(message, 2), texts(message, 4)
                 self.messages.put_nowait(Gossip(_text(author), topic, data))
-
-    async def subscribers(self, topic: str) -> set[str]:
-        response = await self._ask((1, PUBSUB), (8, encode((1, LIST_PEERS), (2, topic))))
-        return {_text(peer) for listed in blobs(response, 7) for peer in blobs(decode(listed), 2)}
 
     async def publish(self, topic: str, data: bytes) -> None:
         await self._ask((1, PUBSUB), (8, encode((1, PUBLISH), (2, topic), (3, data))))

@@ -31,7 +31,6 @@ class JsPeer(ForeignPeer):
 
     @classmethod
     async def start(cls, folder: Path) -> Self:
-        """A listening peer; its error output goes into the folder."""
         with (folder / "js-peer.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 NODE, JS / "peer.mjs", stdin=PIPE, stdout=PIPE, stderr=log, limit=_LINE_BYTES
@@ -95,6 +94,9 @@ class JsPeer(ForeignPeer):
         opened = await self._do("dial", address=address)
         assert opened == {"encryption": "/noise", "multiplexer": "/yamux/1.0.0"}
 
+    async def hang_up(self, peer: str) -> None:
+        await self._do("hangUp", peer=peer)
+
     async def identify(self, peer: str) -> Identified:
         said = await self._do("identify", peer=peer)
         return Identified(said["agent"], frozenset(said["protocols"]))
@@ -104,9 +106,6 @@ class JsPeer(ForeignPeer):
 
     async def subscribe(self, topic: str) -> None:
         await self._do("subscribe", topic=topic)
-
-    async def subscribers(self, topic: str) -> set[str]:
-        return set(await self._do("subscribers", topic=topic))
 
     async def publish(self, topic: str, data: bytes) -> None:
         await self._do("publish", topic=topic, data=data.hex())

@@ -13,6 +13,7 @@ from sparkle_p2p.api.client import LocalClient
 from tests.interop.event_log import EventLog
 
 PROGRAM = Path(sys.executable).with_name("sparkle-node")
+START_S = 60.0  # mostly imports, on a machine that is busy
 STOP_S = 15.0  # it promises ten
 _LINE_BYTES = 1 << 20
 
@@ -44,7 +45,7 @@ class SparkleNode:
             )
         node = cls(process, folder)
         try:
-            ready = await node.events.wait("ready")
+            ready = await node.events.wait("ready", within_s=START_S)
         except BaseException as error:
             error.add_note(node.log.read_text(errors="replace")[-2000:])
             process.kill()

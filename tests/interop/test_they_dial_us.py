@@ -6,8 +6,7 @@ import hashlib
 import pytest
 
 from sparkle_p2p import __version__
-from sparkle_protocol.messages import Announcement, decode_announcement, jobs_topic
-from sparkle_protocol.work.submitter import shard_key
+from sparkle_protocol.messages import Announcement, decode_announcement, jobs_topic, shard_key
 from tests.interop.event_log import WAIT_S, Document
 from tests.interop.foreign_peer import RPC_PROTOCOL, ForeignPeer, greet
 from tests.interop.sparkle_node import SparkleNode
@@ -68,7 +67,7 @@ async def publish_until_noticed(node: SparkleNode, author: ForeignPeer, data: by
     """The violation that follows. What is published before the author's mesh has formed may be lost."""
     for _ in range(3):
         await author.publish(TOPIC, data)
-        noticed = await node.events.came(2.0, "violation", peer=author.peer_id)
+        noticed = await node.events.came(1.0, "violation", peer=author.peer_id)
         if noticed is not None:
             return noticed
     return await node.events.wait("violation", peer=author.peer_id)

@@ -297,6 +297,8 @@ class Submitter:
             job.end("failed", error, now_ns)
         if job.outcome:
             self._open.pop(job.state.id, None)
+            if not self._open:
+                self._announce_ns = None
             self._persist()
             end: dict[str, Value] = {"job": job.state.id.hex(), "error": job.error or None}
             self._out.append(Notify(f"job_{job.outcome}", end))

@@ -55,7 +55,9 @@ class Gossip(Notifee):
         forget_all = self._pubsub._forget_all_subscriptions
 
         def forget_if_gone(peer: ID) -> None:
-            if not host.is_connected(PeerId(str(peer))):
+            if host.is_connected(PeerId(str(peer))):
+                self._pubsub._replayed_recent_topics.pop(peer, None)  # the next stream repeats what this one lost
+            else:
                 forget_all(peer)
 
         # A peer announces its topics once per connection. The library forgets them when a stream of ours to a

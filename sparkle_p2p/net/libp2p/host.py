@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -293,12 +293,13 @@ class Host:
             raise PeerUnreachable(f"cannot connect to {short_peer(peer)}: {reason}")
 
     async def close_connections(self, peer: PeerId) -> None:
-        """Close all connections to a peer, politely if it still takes data."""
+        """Close the connections to a peer that there are now, politely if it still takes data."""
+        closing = self.network.get_connections(ID.from_base58(peer))
         with trio.move_on_after(CLOSE_TIMEOUT_S):
             async with trio.open_nursery() as nursery:
-                for conn in self._connections(peer):
+                for conn in closing:
                     nursery.start_soon(self._close, conn)
-        self.abort(peer)
+        _abort(closing)  # and not one that the peer opened meanwhile
 
     async def _close(self, conn: INetConn) -> None:
         with suppress(*BROKEN):
@@ -306,12 +307,7 @@ class Host:
 
     def abort(self, peer: PeerId) -> None:
         """Close the sockets of all connections to a peer at once."""
-        for conn in self.network.get_connections(ID.from_base58(peer)):
-            opened = _socket_of(conn)
-            if opened is None:
-                logger.error("a connection has no socket to close; it may linger")
-            else:
-                opened.close()
+        _abort(self.network.get_connections(ID.from_base58(peer)))
 
     def abort_all(self) -> None:
         """Close the sockets of all connections at once."""
@@ -397,6 +393,15 @@ def _why(error: BaseException | None, transport: str) -> str:
     if "TCP stream" in story or "OpenConnectionError" in story:
         return f"nobody answers at {transport}"
     return f"{transport} answers, but not as a libp2p peer with Noise"
+
+
+def _abort(connections: Iterable[INetConn]) -> None:
+    for conn in connections:
+        opened = _socket_of(conn)
+        if opened is None:
+            logger.error("a connection has no socket to close; it may linger")
+        else:
+            opened.close()
 
 
 def _socket_of(conn: INetConn) -> trio.socket.SocketType | None:

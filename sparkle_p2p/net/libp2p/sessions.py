@@ -35,6 +35,10 @@ _ADDRESS_TTL_S = 24 * 3600
 _LAST_WORDS_S = 0.3  # a refused peer may read our hello before the connection closes, to tell its user why
 
 
+class _SpeaksNoSparkle(PeerUnreachable):
+    """The peer refused our request stream, or went away while we opened it."""
+
+
 @dataclass(eq=False)
 class Session:
     """What we hold about one connected peer."""
@@ -140,6 +144,8 @@ class Sessions(Notifee):
     async def greet(self, peer: PeerId) -> None:
         """Return once a peer to which there is a connection is up; else close the connection.
 
+        A peer that connected to us and does not speak our protocol is a guest, and keeps its connection.
+
         Raises:
             PeerUnreachable: it does not speak our protocol, or belongs to another network.
         """
@@ -147,7 +153,8 @@ class Sessions(Notifee):
         try:
             await self._open_asker(session)
         except PeerUnreachable as error:
-            if not session.up:
+            guest = isinstance(error, _SpeaksNoSparkle) and not self._host.dialled(peer)
+            if not session.up and not guest:
                 session.refused = error
                 await self.disconnect(peer, str(error))
             raise
@@ -168,7 +175,7 @@ class Sessions(Notifee):
                 self._sink.violation(session.peer, str(error))
                 raise PeerUnreachable(f"{short_peer(session.peer)} broke the protocol: {error}") from error
             except BROKEN as error:
-                raise PeerUnreachable(
+                raise _SpeaksNoSparkle(
                     f"{short_peer(session.peer)} is not a Sparkle peer or closed the connection"
                 ) from error
             session.asker = asker

@@ -12,6 +12,7 @@ import { yamux } from '@chainsafe/libp2p-yamux'
 import { gossipsub } from '@libp2p/gossipsub'
 import { identify } from '@libp2p/identify'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
+import { peerIdFromString } from '@libp2p/peer-id'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { multiaddr } from '@multiformats/multiaddr'
@@ -71,6 +72,7 @@ const commands = {
     const connection = await node.dial(multiaddr(address), soon())
     return { encryption: connection.encryption, multiplexer: connection.multiplexer }
   },
+  hangUp: async ({ peer }) => await node.hangUp(peerIdFromString(peer), soon()),
   identify: async ({ peer }) => {
     if (!identified.has(peer)) {
       await new Promise((resolve) => waiting.set(peer, [...(waiting.get(peer) ?? []), resolve]))
@@ -79,7 +81,6 @@ const commands = {
   },
   ping: async ({ peer }) => await node.services.ping.ping(connectionTo(peer).remotePeer, soon()),
   subscribe: async ({ topic }) => node.services.pubsub.subscribe(topic),
-  subscribers: async ({ topic }) => node.services.pubsub.getSubscribers(topic).map(String),
   publish: async ({ topic, data }) => (await node.services.pubsub.publish(topic, unhex(data))).recipients.length,
   open: async ({ peer, protocol }) => adopt(await connectionTo(peer).newStream(protocol, soon())),
   write: async ({ stream, data }) => streams[stream].send(unhex(data)),
