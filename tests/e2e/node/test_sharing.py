@@ -81,7 +81,9 @@ async def test_a_frozen_peer_delays_nobody_else(swarm: Swarm) -> None:
     document = await owner.done(job, 20)
     assert document["result"] == PRIMES_TO_5E9
     assert (await frozen.status())["state"] in ("working", "idle")
-    assert [event for node in swarm.nodes for event in node.events if event["event"] == "violation"] == []
+    # A peer that reads nothing may be recorded as such; the healthy ones accuse nobody else.
+    accused = [e for node in (owner, other) for e in node.events if e["event"] == "violation"]
+    assert [event for event in accused if event["peer"] != frozen.peer_id] == []
 
 
 async def test_a_frozen_submitter_does_not_keep_workers_from_others(swarm: Swarm) -> None:
