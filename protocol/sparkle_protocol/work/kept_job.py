@@ -125,11 +125,12 @@ class KeptJob:
         """How many more workers the unit wants now."""
         if self._trusted_at_work(unit):
             return 0
-        live = len(self.leases.known(unit).leases)
+        live = sum(1 for lease in self.leases.known(unit).leases.values() if not lease.slow)
         return self._decision(unit).wanted - len(self.participants(unit)) - live
 
     def _trusted_at_work(self, unit: int) -> bool:
-        return self.me in self.leases.known(unit).leases or self.me in self.participants(unit)
+        own = self.leases.known(unit).leases.get(self.me)
+        return (own is not None and not own.slow) or self.me in self.participants(unit)
 
     def participants(self, unit: int) -> set[PeerId]:
         """Workers whose binding commit counts: neither rejected, nor do they withhold the result."""
@@ -325,7 +326,7 @@ class KeptJob:
                 self._conduct.of(worker).fruitless += 1
             elif kind == "reveal":
                 self._conduct.of(worker).withheld += 1
-            if worker:
+            if kind in ("lease", "reveal"):
                 ran_out.append((unit, worker, kind))
             self._dirty.add(unit)
         self.settle_dirty(now_ns)
