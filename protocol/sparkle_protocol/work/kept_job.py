@@ -20,7 +20,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from sparkle_protocol.effects import Record, StoreFact, StoreResult
 from sparkle_protocol.errors import VerificationError
@@ -32,27 +31,15 @@ from sparkle_protocol.work.intake import WorkItem, check_report, new_items
 from sparkle_protocol.work.lease import LeaseBook, UnitBook
 from sparkle_protocol.work.news import Newsboard
 from sparkle_protocol.work.quorum import Decision, decide
+from sparkle_protocol.work.rejection import Rejection, Rejections
 from sparkle_protocol.work.state import JobState
 
 MAX_FAILURES = 5
 SAME_FAILURES = 3
 OUR_VERDICT = ("kernel", "refused")  # failures of the trusted worker that only the unit can be blamed for
-MAX_REJECTIONS_KEPT = 256
 MAX_VERDICT_KEYS = 64
 
 CheckResult = Callable[[JobSpec, int, bytes], None]  # raises VerificationError for a result of impossible form
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A refused result and its evidence: who agreed on what instead."""
-
-    unit: int
-    worker: PeerId
-    given: ResultHash | None  # None: two different commits
-    accepted: ResultHash | None
-    agreeing: tuple[PeerId, ...]
-    code: str  # "minority" | "trusted" | "equivocation" | "malformed"
 
 
 class KeptJob:
@@ -70,10 +57,7 @@ class KeptJob:
         self.outcome = ""  # "" while it runs, then "done", "cancelled" or "failed"
         self.error = ""
         self.dead: dict[int, str] = {}
-        self.rejections: list[Rejection] = []
-        self.fresh_rejections: list[Rejection] = []  # of this step, to be told
-        self.rejected_count = 0
-        self.rejected: set[PeerId] = set()
+        self.proven = Rejections(me)
         self.accepted_by: Counter[PeerId] = Counter()
         self.replicas = 0
         self.news = Newsboard(state.id)
@@ -94,10 +78,7 @@ class KeptJob:
             self.replicas += len(committed)
             accepted, refused = self.state.accepted_workers(unit), self.state.rejected_workers(unit)
             self.accepted_by.update(accepted)
-            for worker in sorted(refused):
-                self._remember(self._rejection(unit, worker))
-            for worker in sorted(self.state.equivocators(unit)):
-                self._remember(Rejection(unit, worker, None, None, (), "equivocation"))
+            self.proven.restore(self.state, unit)
             for worker in committed:
                 self._conduct.of(worker).commits += 1
             for worker in sorted(committed.keys() - accepted - refused):
@@ -108,6 +89,21 @@ class KeptJob:
             if self.state.failures(unit):
                 self._judge_failures(unit)
         self.settle_dirty(now_ns)
+
+    @property
+    def rejections(self) -> list[Rejection]:
+        """Refused results with their evidence, the first ones."""
+        return self.proven.kept
+
+    @property
+    def rejected_count(self) -> int:
+        """How many results were refused."""
+        return self.proven.count
+
+    @property
+    def rejected(self) -> set[PeerId]:
+        """Workers that take no further part."""
+        return self.proven.workers
 
     # --- leases -------------------------------------------------------------------------------------------
 
@@ -399,8 +395,7 @@ class KeptJob:
             self.accepted_by[worker] += 1
             self._tell_settled(unit, epoch, worker, good=True)
         for worker in losers:
-            code = "trusted" if self.me in agreeing else "minority"
-            self._reject(Rejection(unit, worker, votes[worker], accepted, tuple(agreeing), code))
+            self._reject(self.proven.by_votes(self.state, unit, worker, accepted))
             self._tell_settled(unit, epoch, worker, good=False)
 
     def _tell_settled(self, unit: int, epoch: int, worker: PeerId, *, good: bool) -> None:
@@ -411,27 +406,10 @@ class KeptJob:
             if not unsettled:
                 del self._unsettled[worker]
 
-    def _rejection(self, unit: int, worker: PeerId) -> Rejection:
-        """The evidence behind a stored verdict."""
-        final, votes = self.state.verdict(unit), self.state.votes(unit)
-        accepted = ResultHash(final.result_hash) if final is not None else None
-        agreeing = tuple(sorted(peer for peer, given in votes.items() if given == accepted))
-        code = "trusted" if self.me in agreeing else "minority"
-        return Rejection(unit, worker, votes.get(worker), accepted, agreeing, code)
-
-    def _remember(self, rejection: Rejection) -> None:
-        self.rejected_count += 1
-        if len(self.rejections) < MAX_REJECTIONS_KEPT:
-            self.rejections.append(rejection)
-        if rejection.worker != self.me:
-            self.rejected.add(rejection.worker)
-
     def _reject(self, rejection: Rejection) -> None:
         """A worker proven wrong holds nothing further here; what it had a part in is looked at again."""
-        worker, known = rejection.worker, rejection.worker in self.rejected
-        self._remember(rejection)
-        self.fresh_rejections.append(rejection)
-        if known or worker == self.me:
+        worker = rejection.worker
+        if not self.proven.add(rejection):
             return
         for unit in self.leases.held_by(worker):
             self.leases.release(unit, worker, unfinished=False)
