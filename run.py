@@ -93,7 +93,7 @@ def test(rest: list[str]) -> int:
     ensure_environment()
     foreign_peers = ROOT / "tests" / "interop" / "setup.py"  # packages of peers in other languages
     if foreign_peers.exists() and call(str(PYTHON), str(foreign_peers)) != 0:
-        say("tests/interop/setup.py failed, so tests against other implementations will fail or be skipped")
+        say("tests/interop/setup.py failed, so the tests against other implementations will fail")
     return call(str(PYTHON), "-m", "pytest", *rest)
 
 
@@ -158,7 +158,8 @@ def lock(rest: list[str]) -> int:
 def clean(rest: list[str]) -> int:
     """Removes what this program made, and the tools' caches."""
     caches = [".mypy_cache", ".ruff_cache", ".pytest_cache", ".import_linter_cache", ".hypothesis"]
-    for path in [VENV, PRIVATE, *(ROOT / name for name in [*caches, "dist", "build"])]:
+    made = [*caches, "dist", "build", "tests/interop/js/node_modules"]
+    for path in [VENV, PRIVATE, *(ROOT / name for name in made)]:
         shutil.rmtree(path, ignore_errors=True)
     return 0
 

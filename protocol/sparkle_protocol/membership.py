@@ -181,7 +181,7 @@ class Membership:
     # --- connections --------------------------------------------------------------------------------------
 
     def _up(self, event: PeerUp, now_ns: int) -> None:
-        if now_ns < self._banned_until(event.peer):
+        if self.banned(event.peer, now_ns):
             self._out.append(Hangup(event.peer, "banned"))
             return
         own = tuple(a for a in event.addresses if len(a) <= messages.MAX_ADDRESS_CHARS and _names(a, event.peer))
@@ -298,6 +298,10 @@ class Membership:
             self._tag += 1
             candidate.dialling = self._tag
             self._out.append(Dial(self._tag, next(iter(candidate.addresses))))
+
+    def banned(self, peer: PeerId, now_ns: int) -> bool:
+        """Nobody deals with ``peer`` now."""
+        return now_ns < self._banned_until(peer)
 
     def _banned_until(self, peer: PeerId) -> int:
         standing = self.standings.get(peer)

@@ -17,7 +17,7 @@ from typing import Any
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.cli import output
 from sparkle_p2p.cli.main import INTERRUPTED
-from sparkle_p2p.cli.progress import ENDED, ProgressLine
+from sparkle_p2p.cli.progress import ENDED, ProgressLine, progress_text
 from sparkle_p2p.cli.swarm import LocalPeer, Swarm
 from sparkle_p2p.cli.work import check_writable, write_file
 from sparkle_protocol.errors import ConfigError, SparkleError, VerificationError
@@ -78,7 +78,7 @@ def demo(arguments: argparse.Namespace) -> int:
     check_writable(str(picture))
     try:
         outcome = asyncio.run(_run(honest, arguments.cheaters, arguments.stop, picture))
-    except asyncio.CancelledError:  # SIGTERM; all peers are gone
+    except asyncio.CancelledError:  # SIGTERM or a closed terminal; all peers are gone
         return INTERRUPTED
     if arguments.json:
         output.print_json(outcome_json(outcome))
@@ -90,7 +90,8 @@ def demo(arguments: argparse.Namespace) -> int:
 async def _run(honest: int, liars: int, stop: int, picture: Path) -> Outcome:
     task = asyncio.current_task()
     if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     begun = time.monotonic()
     async with Swarm(f"demo-{secrets.token_hex(4)}", honest, liars) as swarm:
         _say(f"starting {output.many(honest + liars, 'peer')} over libp2p on this computer")
@@ -131,6 +132,9 @@ async def _run_job(swarm: Swarm, outcome: Outcome, kernel: str, params: dict[str
         raise SparkleError(f"{kernel} {document['state']}: {document['error'] or 'no reason is known'}")
     outcome.jobs.append(document)
     outcome.seconds[kernel] = time.monotonic() - begun
+    took = output.duration(outcome.seconds[kernel])
+    if sys.stderr.isatty():  # elsewhere the progress has said so
+        _say(f"{kernel} {progress_text(document)}{_who(document, swarm.peers)} ({took})")
     return job
 
 
@@ -138,7 +142,7 @@ def _who(document: dict[str, Any], peers: list[LocalPeer]) -> str:
     """Who has computed how much of the job so far."""
     workers = document.get("workers", {})
     shares = [f"{peer.name.split()[-1]}:{workers[peer.peer_id]}" for peer in peers if peer.peer_id in workers]
-    return f"  units by peer {' '.join(shares)}" if shares else ""
+    return f"  by peer {' '.join(shares)}" if shares else ""
 
 
 def expected_primes(outcome: Outcome) -> int | None:

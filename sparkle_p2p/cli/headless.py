@@ -40,7 +40,6 @@ async def _serve(service: Service, *, as_json: bool) -> None:
         log.info("ready as %s", document["peer_id"])
         for address in document["addrs"]:
             log.info("others reach this node at %s", address)
-        log.info("the API answers at %s", document["api"])
         if writer is not None:
             writer.write(json.dumps(document))
 
@@ -70,5 +69,6 @@ def _leave_on_signals(service: Service) -> None:
         limit_leaving()
         service.node.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, leave, number)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+            loop.add_signal_handler(number, leave, number)

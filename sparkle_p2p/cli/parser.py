@@ -1,6 +1,7 @@
 """The arguments of ``sparkle``. Commands themselves are imported when one is run."""
 
 import argparse
+import difflib
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -20,10 +21,14 @@ class Parser(argparse.ArgumentParser):
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The parsed command line; ``command`` in it is what to call with it."""
-    parser = _build()
+    parser, names = _build()
     if not arguments:
         parser.print_help()
         raise SystemExit(0)
+    first = arguments[0]
+    if not first.startswith("-") and first not in names:
+        near = difflib.get_close_matches(first, names, n=1)
+        parser.error(f"there is no command '{first}'" + (f"; did you mean '{near[0]}'?" if near else ""))
     return parser.parse_args(arguments)
 
 
@@ -32,7 +37,8 @@ def add_home(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--home", metavar="DIR", help="the node's directory (default: SPARKLE_HOME or ~/.sparkle)")
 
 
-def _build() -> Parser:
+def _build() -> tuple[Parser, tuple[str, ...]]:
+    """The parser and the names of its commands."""
     parser = Parser(prog="sparkle", description="Use the Sparkle node that runs on this computer.")
     parser.add_argument("--version", action="version", version=f"sparkle {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -60,7 +66,7 @@ def _build() -> Parser:
     why.add_argument("subject", nargs="?", help="a job ID, a unit as ID/INDEX, or a peer id")
     add("pause", "show:pause", "stop computing at once")
     add("resume", "show:resume", "compute again")
-    return parser
+    return parser, tuple(commands.choices)
 
 
 def _add_job(parser: argparse.ArgumentParser) -> None:

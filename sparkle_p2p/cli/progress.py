@@ -12,6 +12,7 @@ from sparkle_p2p.cli import output
 POLL_S = 0.25
 ENDED = ("done", "cancelled", "failed")
 _BAR_WIDTH = 24
+_NARROW_BAR_WIDTH = 8
 _PLAIN_STEP = 0.1  # elsewhere than in a terminal: a line for every tenth of the job
 
 
@@ -41,17 +42,29 @@ class ProgressLine:
 
     def show(self, job: dict[str, Any]) -> None:
         """Show where the job stands."""
-        fraction = job["units"]["final"] / max(job["units"]["total"], 1)
+        fraction = accepted(job) / max(job["units"]["total"], 1)
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
-            text = f"{output.clean(job['kernel'])} {bar(fraction)} {progress_text(job)}{self._suffix()}"
-            self._stream.write("\r\x1b[K" + text[:width])
+            self._stream.write("\r\x1b[K" + self._fitting(job, fraction, width))
             self._stream.flush()
             self._drawn = True
         elif job["state"] in ENDED or fraction >= self._said + _PLAIN_STEP or self._said < 0:
             self._said = fraction
             self._stream.write(f"{output.clean(job['kernel'])} {progress_text(job)}{self._suffix()}\n")
             self._stream.flush()
+
+    def _fitting(self, job: dict[str, Any], fraction: float, width: int) -> str:
+        """The line with as much of a bar as there is room for."""
+        name, words = output.clean(job["kernel"]), progress_text(job) + self._suffix()
+        for drawn in (bar(fraction), bar(fraction, _NARROW_BAR_WIDTH)):
+            if len(line := f"{name} {drawn} {words}") <= width:
+                return line
+        return f"{name} {words}"[:width]
+
+
+def accepted(job: dict[str, Any]) -> int:
+    """Units that need no further work: final ones, and provisional ones of a job that asked for no more."""
+    return int(job["units"]["final"] + job["units"].get("provisional", 0))
 
 
 def bar(fraction: float, width: int = _BAR_WIDTH) -> str:
@@ -64,7 +77,7 @@ def bar(fraction: float, width: int = _BAR_WIDTH) -> str:
 def progress_text(job: dict[str, Any]) -> str:
     """Units, rejections and the time left, in words."""
     units = job["units"]
-    parts = [f"{units['final']}/{units['total']} units"]
+    parts = [f"{accepted(job)}/{units['total']} units"]
     if job["rejected"]:
         parts.append(f"{job['rejected']} rejected")
     if job["state"] in ("queued", "running"):

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
+import os
 import signal
 from typing import Any
 
 from sparkle_p2p.api.client import LocalClient
-from sparkle_p2p.api.remote import RemoteControl
 from sparkle_p2p.cli.logs import LOG_FILE, set_up_logging
 from sparkle_p2p.cli.service import LEAVE_LIMIT_S, Service, limit_leaving
 from sparkle_p2p.config import NodeConfig
@@ -24,7 +24,7 @@ def run_screen(config: NodeConfig) -> int:
     """
     with HomeDir.open(config.home) as home:
         set_up_logging(config.log_level, home.path / LOG_FILE)
-        return asyncio.run(_Screen(config, Service(config, home)).run())
+        return asyncio.run(_Screen(config, home).run())
 
 
 def attach(home: str) -> int:
@@ -33,6 +33,8 @@ def attach(home: str) -> int:
     Raises:
         NodeNotRunning: there is none.
     """
+    from sparkle_p2p.api.remote import RemoteControl
+
     with RemoteControl(LocalClient(home)) as control:
         app = SparkleApp(control, leave=_nothing)
         app.run()
@@ -46,37 +48,38 @@ async def _nothing() -> None:
 class _Screen:
     """Binds the node's life to the screen's: whichever ends first ends the other."""
 
-    def __init__(self, config: NodeConfig, service: Service) -> None:
+    def __init__(self, config: NodeConfig, home: HomeDir) -> None:
         from sparkle_p2p.cli.companions import Companions
 
-        self._service = service
-        self._node = service.node
+        self._home = home
+        self._service = Service(config, home)
+        self._node = self._service.node
         self._companions = Companions(self._node, config.net)
         self._app = SparkleApp(self._node, start_demo=self._companions.start, leave=self._leave)
         self._drawn = asyncio.Event()
         self._gone = asyncio.Event()
         self._failure: BaseException | None = None
+        self._background: asyncio.Task[None] | None = None
+        self._hung_up = False
 
     async def run(self) -> int:
         """Until one of the two has ended; the screen's exit code."""
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, self._app.exit)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._app.exit)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         async with asyncio.TaskGroup() as tasks:
-            background = tasks.create_task(self._run_node(), name="node behind the screen")
+            self._background = tasks.create_task(self._run_node(), name="node behind the screen")
             try:
                 await self._app.run_async(auto_pilot=self._first_frame)
             finally:
-                limit_leaving()
-                if not self._drawn.is_set():
-                    background.cancel()  # it never started
-                self._node.stop()
+                self._end_node()
         if self._failure is not None:
             raise self._failure
         return self._app.return_code or 0
 
-    async def _first_frame(self, _pilot: Any) -> None:
-        """Called by Textual once it has drawn: now importing the network may take the processor."""
-        self._drawn.set()
+    async def _first_frame(self, pilot: Any) -> None:
+        """Called by Textual once the screen is laid out; when it is drawn, the network may take the processor."""
+        pilot.app.call_after_refresh(self._drawn.set)
 
     async def _run_node(self) -> None:
         try:
@@ -89,6 +92,24 @@ class _Screen:
             self._gone.set()
             self._app.exit()
             await self._companions.stop()
+            if self._hung_up:
+                self._end_without_terminal()
+
+    def _end_node(self) -> None:
+        limit_leaving()
+        self._node.stop()
+        if self._background is not None and not self._drawn.is_set():
+            self._background.cancel()  # it never started
+
+    def _hang_up(self) -> None:
+        self._hung_up = True
+        self._end_node()
+
+    def _end_without_terminal(self) -> None:
+        """End here: Textual cannot restore a terminal that has gone, and its input thread reads on for ever."""
+        self._home.close()
+        logging.shutdown()
+        os._exit(128 + signal.SIGHUP)
 
     async def _leave(self) -> None:
         self._node.stop()

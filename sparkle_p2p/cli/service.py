@@ -7,13 +7,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.node.node import Node
 from sparkle_p2p.view import Event
 from sparkle_protocol.errors import SparkleError
+
+if TYPE_CHECKING:
+    from sparkle_p2p.web.server import ApiServer
 
 LEAVE_LIMIT_S = 10.0  # INTERFACES: a node leaves within ten seconds, whatever hangs
 
@@ -47,13 +50,13 @@ class Service:
         Raises:
             ConfigError: the node cannot start; nothing is left running.
         """
-        from sparkle_p2p.web.server import ApiServer  # a third of a second, which a screen need not wait for
-
-        api = ApiServer(self.node, token=self._home.token, bind=self._config.api)
+        api_server = await asyncio.to_thread(_load_api)  # meanwhile a screen draws and answers keys
+        api = api_server(self.node, token=self._home.token, bind=self._config.api)
         try:
             url = await api.start()
             self.node.api_url = url
             self._home.announce(url)
+            log.info("the local API answers at %s", url)
             await self._run_node(on_ready, on_event)
         finally:
             self._home.retract()
@@ -70,7 +73,10 @@ class Service:
             raise root_cause(group) from group
 
     async def _follow(self, on_ready: Callable[[], None], on_event: Callable[[Event], None] | None) -> None:
-        await self.node.wait_ready()
+        try:
+            await self.node.wait_ready()
+        except SparkleError:
+            return  # ``run`` raises what is wrong; a node that was stopped while it started has no fault
         on_ready()
         if on_event is not None:
             async for event in self.node.events():
@@ -88,6 +94,13 @@ class Service:
             "pid": os.getpid(),
             "startup_ms": {**self.node.startup_ms, "total": round(process_age_s() * 1e3, 1)},
         }
+
+
+def _load_api() -> "type[ApiServer]":
+    """Up to a third of a second."""
+    from sparkle_p2p.web.server import ApiServer
+
+    return ApiServer
 
 
 def with_peer(address: str, peer_id: str) -> str:
@@ -112,9 +125,11 @@ def limit_leaving(seconds: float = LEAVE_LIMIT_S) -> threading.Timer:
     """From now on the process has ``seconds`` to end by itself; then it is ended. Cancel the timer if it did."""
 
     def end() -> None:
-        sys.stderr.write(f"sparkle-node: it did not leave within {seconds:.0f} s and was ended\n")
-        sys.stderr.flush()
-        os._exit(1)
+        try:
+            sys.stderr.write(f"sparkle-node: it did not leave within {seconds:.0f} s and was ended\n")
+            sys.stderr.flush()
+        finally:  # the terminal may be what has gone
+            os._exit(1)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True

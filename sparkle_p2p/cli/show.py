@@ -58,7 +58,7 @@ def peers(arguments: argparse.Namespace) -> int:
         [
             (
                 output.short_peer(row["peer_id"]),
-                row["addresses"][0] if row["addresses"] else "–",
+                row["addresses"][0].partition("/p2p/")[0] if row["addresses"] else "–",
                 row["direction"],
                 "–" if row["latency_ms"] is None else f"{row['latency_ms']:.1f} ms",
                 output.duration(row["connected_s"]),
@@ -109,7 +109,7 @@ def jobs(arguments: argparse.Namespace) -> int:
                 output.short_job(row["job"]),
                 row["kernel"],
                 row["state"],
-                f"{row['units']['final']}/{row['units']['total']}",
+                f"{row['units']['final'] + row['units']['provisional']}/{row['units']['total']}",
                 row["rejected"],
                 len(row["workers"]),
                 output.duration(row["age_s"]),

@@ -18,11 +18,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from sparkle_protocol.errors import LocalProtocolError
+from sparkle_protocol.errors import ConfigError, LocalProtocolError
 from sparkle_protocol.ids import PeerId
 
 MAX_REQUEST_BYTES = 1 << 20
 MAX_GOSSIP_BYTES = 16 << 10
+MAX_NET_CHARS = 64
 MAX_KEY_BYTES = 50  # what other libp2p implementations accept in a lookup
 MAX_PENDING_PER_PEER = 64  # further requests fail at once: a slow peer must not pile up our memory
 
@@ -135,6 +136,12 @@ def check_gossip(payload: bytes) -> None:
     """Return when a message of ours keeps to the size limit, else raise LocalProtocolError."""
     if len(payload) > MAX_GOSSIP_BYTES:
         raise LocalProtocolError(f"{len(payload)} bytes are too many to gossip; the limit is {MAX_GOSSIP_BYTES}")
+
+
+def check_net(net: str) -> None:
+    """Return when this can be the name of a network, else raise ConfigError."""
+    if not 1 <= len(net) <= MAX_NET_CHARS or not net.isprintable():
+        raise ConfigError(f"'{net[:MAX_NET_CHARS]}' is not a network name: 1 to {MAX_NET_CHARS} printable characters")
 
 
 def check_key(key: bytes) -> None:

@@ -118,6 +118,13 @@ class LiveNode(FakeNode):
         return replace(unit, progress=(unit.progress + age / 20) % 1, seconds=unit.seconds + age)
 
 
+async def delay(seconds: float) -> None:
+    """Let whoever looks at the screen see what it says meanwhile; no test comes here."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, over.set)
+    await over.wait()
+
+
 def main() -> None:
     """Open the screen on a scene; ``--static`` shows the idle cost of a picture that does not change."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -131,11 +138,11 @@ def main() -> None:
     node = FakeNode(picture) if arguments.static else LiveNode(picture, dies_after_s=arguments.dies_after)
 
     async def start_demo() -> None:
-        await asyncio.sleep(1.0)
+        await delay(1.0)
         node.picture = scenes.REJECTED
 
     async def leave() -> None:
-        await asyncio.sleep(1.5)
+        await delay(1.5)
 
     SparkleApp(node, start_demo=start_demo, leave=leave).run()
 

@@ -39,7 +39,7 @@ class Stage:
             self.app.theme = self.theme
         scenes.live_through(self.app, self.node, self.clock)
         if self.fails:
-            self.node.view_error = NodeNotRunning("No node answers here; start one with sparkle-node.")
+            self.node.view_error = NodeNotRunning("no node answers here; start one with sparkle-node.")
             self.clock.now += 12
             self.app.poll()
         await pilot.press(*self.keys)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from textual.app import App, ComposeResult, SystemCommand
@@ -41,7 +42,7 @@ class SparkleApp(App[None]):
             line in the terminal says so, and its owner stops the node.
     """
 
-    CSS_PATH = "sparkle.tcss"
+    CSS_PATH = Path(__file__).with_name("sparkle.tcss")
     TITLE = "Sparkle"
     AUTO_FOCUS = None
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 (Textual has an instance variable)
@@ -91,7 +92,10 @@ class SparkleApp(App[None]):
         yield self._board
 
     def on_mount(self) -> None:
-        """The first frame already shows what the node says."""
+        """The first frame already shows what the node says, arranged for the terminal."""
+        # Textual applies breakpoints after its first layout: without this a wrong frame flashes by.
+        self.screen.set_class(self.size.width >= WIDE, "-wide")
+        self.screen.set_class(self.size.height >= TALL, "-tall")
         self.poll()
         if self._refresh_hz > 0:
             self.set_interval(1 / self._refresh_hz, self.poll)
@@ -107,7 +111,7 @@ class SparkleApp(App[None]):
             self._failure = str(error)
         except Exception as error:
             logger.exception("the node's view failed")
-            self._failure = f"It has a fault of its own ({type(error).__name__}); its log has the details."
+            self._failure = f"it has a fault of its own ({type(error).__name__}); its log has the details."
         else:
             self._view, self._failure, self._answered = view, None, now
             self._history.add(now, view)

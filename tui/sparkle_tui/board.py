@@ -15,6 +15,7 @@ from sparkle_tui.shown import Line, Shown
 
 # Rows of log from which on entries are wrapped to full sentences instead of cut with an ellipsis.
 _LOG_WRAPS_FROM = 6
+_LOG_GLANCE = 60  # entries to draw while nobody reads: drawing all 300 took 24 ms for each new one
 _CARD_SHARES = (5, 4, 4)  # widths of the three cards side by side; the style sheet has the same
 _NO_UNITS = "Nothing to compute right now."
 _NO_JOBS = "None yet. Submit one in another terminal, for example: sparkle submit prime_count --wait"
@@ -99,6 +100,7 @@ class Board(Container):
     def _draw_banner(self, shown: Shown, width: int) -> int:
         text = status.banner(shown)
         self._banner.set_class(bool(text), "-shown")
+        self._banner.set_class(shown.leaving, "-calm")
         wrapped = fmt.wrap(text, width, lines=3)
         self._banner.show((wrapped,), lambda: [((row, ""),) for row in wrapped])
         return len(wrapped)
@@ -143,9 +145,11 @@ class Board(Container):
         for section in (self._units, self._jobs, self._peers, self._log):
             section.fit(heights[section.section])
         entries = shown.view.log if shown.view else ()
+        if focus != "log":
+            entries = entries[-_LOG_GLANCE:]
         width = geometry.inner(geometry.width)
-        wrapped = heights["log"] - geometry.chrome >= _LOG_WRAPS_FROM
-        self._log.show((entries, width, wrapped), lambda: rows.log(entries, width, wrapped=wrapped))
+        wrapped = focus == "log" or heights["log"] - geometry.chrome >= _LOG_WRAPS_FROM
+        self._log.text.show((entries, width, wrapped), lambda: rows.log(entries, width, wrapped=wrapped))
 
     def _fill(
         self, section: Section, shown: Shown, width: int, draw: Callable[[Shown, int], list[Line]], empty: str
@@ -155,7 +159,7 @@ class Board(Container):
         def lines() -> list[Line]:
             return draw(shown, width) or [((row, status.MUTED),) for row in fmt.wrap(empty, width)]
 
-        return section.show((shown, width, empty), lines)
+        return len(section.text.show((shown, width, empty), lines))
 
     def _name_sections(self, shown: Shown, geometry: Geometry) -> None:
         view = shown.view

@@ -118,7 +118,7 @@ def clock_time(seconds: float) -> str:
         return f"{whole // 60}:{whole % 60:02d}"
     if whole < 48 * 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d}"
-    return f"{whole // 86400} days"
+    return f"{min(999, whole // 86400)} d"
 
 
 def roughly(seconds: float) -> str:

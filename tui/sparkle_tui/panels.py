@@ -47,20 +47,28 @@ class Section(VerticalScroll):
         self.text = Text()
         self.boxed = False
         self._newest_last = newest_last
+        self._at_end = True
 
     def compose(self) -> ComposeResult:
         """One text widget, as high as its rows."""
         yield self.text
 
-    def show(self, key: tuple[Any, ...], draw: Draw) -> int:
-        """Draw the rows and return how many there are; see ``Text.show``."""
-        at_end = self.scroll_offset.y >= self.max_scroll_y
-        before = self.text.drawn
-        count = len(self.text.show(key, draw))
-        if self._newest_last and at_end and self.text.drawn != before:
-            # Stays at the newest entry, unless the user has scrolled up to read.
-            self.call_after_refresh(self.scroll_end, animate=False)
-        return count
+    def on_mount(self) -> None:
+        """A list with the newest entry last stays at its end until the user scrolls up to read."""
+        if self._newest_last:
+            self.watch(self, "scroll_y", self._note_scroll, init=False)
+            self.watch(self, "virtual_size", self._stay_at_end, init=False)
+
+    def on_resize(self) -> None:
+        """Less room must not hide the newest entry."""
+        self._stay_at_end()
+
+    def _note_scroll(self) -> None:
+        self._at_end = self.scroll_y >= self.max_scroll_y
+
+    def _stay_at_end(self) -> None:
+        if self._newest_last and self._at_end:
+            self.scroll_end(animate=False, immediate=True)
 
     def fit(self, height: int) -> None:
         """Take ``height`` rows with the frame; none hides the section."""

@@ -11,7 +11,7 @@ from sparkle_p2p.view import JobView, LogLine, NodeView, PeerView, UnitView
 from sparkle_protocol.ids import short_peer
 from sparkle_tui import formatting as fmt
 from sparkle_tui.shown import Line, Shown
-from sparkle_tui.status import ACCENT, BAD, CAUTION, GOOD, MUTED
+from sparkle_tui.status import ACCENT, BAD, CAUTION, GOOD, MUTED, fit
 
 _UNITS: Mapping[str, tuple[str, str, str]] = {  # glyph, words instead of a bar, style
     "queued": ("◌", "waiting", MUTED),
@@ -46,8 +46,8 @@ def unit(item: UnitView, width: int, *, paused: bool) -> Line:
     name = fmt.pad(fmt.clean(item.kernel), _name_width(width))
     place = fmt.pad(f"{fmt.clean(item.job)[:6]}/{item.index}", 10 if width < 56 else 13)
     keeper = f"  for {fmt.clean(short_peer(item.keeper))}" if width >= 68 else ""
-    elapsed = fmt.clock_time(item.seconds) if item.seconds else ""
-    end = f"{elapsed:>7}{keeper}"
+    elapsed = fmt.pad(fmt.clock_time(item.seconds) if item.seconds else "", 7, right=True)
+    end = elapsed + keeper
     middle = max(3, width - 2 - len(name) - 1 - fmt.cells(place) - 1 - 1 - fmt.cells(end))
     start: Line = ((f"{glyph} ", style), (f"{name} ", "bold"), (f"{place} ", MUTED))
     if words:
@@ -95,7 +95,7 @@ def peer(item: PeerView, width: int) -> Line:
     start: Line = (
         ("✗ " if rejected else "● ", BAD if rejected else GOOD),
         (fmt.pad(fmt.clean(short_peer(item.peer_id)), 9), "bold"),
-        (f" {fmt.latency(item.latency_ms):>7} {item.direction:<3} ", MUTED),
+        (f" {fmt.latency(item.latency_ms):>6} {item.direction:<3} ", MUTED),
         (f"✓ {fmt.tally(item.units_accepted):<4} ", GOOD if item.units_accepted else MUTED),
         (f"✗ {fmt.tally(item.units_rejected):<4} ", BAD if item.units_rejected else MUTED),
         (f"{word:<8}", BAD if rejected else MUTED),
@@ -114,7 +114,7 @@ def peers(shown: Shown, width: int) -> list[Line]:
         return []
     if view.peers:
         ordered = sorted(view.peers, key=lambda item: item.standing != "rejected")
-        return [peer(item, width) for item in ordered]
+        return [fit(peer(item, width), width) for item in ordered]
     if view.network == "starting":
         text = "Starting the network… Peers appear here within seconds. Everything else works already."
         return [((row, ""),) for row in fmt.wrap(text, width)]
@@ -149,9 +149,9 @@ def units(shown: Shown, width: int) -> list[Line]:
     if view is None:
         return []
     order = {"running": 0, "paused": 0, "committed": 1, "revealed": 2, "queued": 3}
-    paused = shown.state == "paused"
+    paused = "paused" in (shown.state, view.state) and shown.wish != "running"
     ordered = sorted(view.units, key=lambda item: order[item.state])
-    return [unit(item, width, paused=paused) for item in ordered]
+    return [fit(unit(item, width, paused=paused), width) for item in ordered]
 
 
 def jobs(shown: Shown, width: int) -> list[Line]:
@@ -159,7 +159,7 @@ def jobs(shown: Shown, width: int) -> list[Line]:
     if shown.view is None:
         return []
     ordered = sorted(shown.view.jobs, key=lambda item: item.state not in ("running", "queued"))
-    return [job(item, width) for item in ordered]
+    return [fit(job(item, width), width) for item in ordered]
 
 
 def log(entries: Sequence[LogLine], width: int, *, wrapped: bool) -> list[Line]:

@@ -74,9 +74,8 @@ class History:
 
     @property
     def accepted_recently(self) -> int:
-        """Units accepted during the last minute."""
+        """Units accepted during the last minute; a count that fell (another node answers now) starts anew."""
         if not self._accepted:
             return 0
         now, accepted = self._accepted[-1]
-        before = next((number for time, number in self._accepted if now - time <= _RECENT_S), accepted)
-        return max(0, accepted - before)
+        return accepted - min(number for time, number in self._accepted if now - time <= _RECENT_S)

@@ -22,15 +22,8 @@ _STATES: Mapping[State, tuple[str, str, str]] = {
 }
 
 
-def spread(left: Line, right: Line, width: int) -> Line:
-    """``left`` and ``right`` at the ends of a row; the left one gives way where both do not fit."""
-    right_width = sum(fmt.cells(text) for text, _ in right)
-    fitted, used = _fit(left, max(0, width - right_width - 1))
-    gap = width - used - right_width
-    return (*fitted, (" " * gap, ""), *right) if gap > 0 else fitted
-
-
-def _fit(line: Line, width: int) -> tuple[Line, int]:
+def fit(line: Line, width: int) -> Line:
+    """The line's beginning in at most ``width`` cells, with an ellipsis where it is cut."""
     fitted: list[Segment] = []
     used = 0
     for text, style in line:
@@ -40,7 +33,15 @@ def _fit(line: Line, width: int) -> tuple[Line, int]:
             used += fmt.cells(shown)
         if shown != text:
             break
-    return tuple(fitted), used
+    return tuple(fitted)
+
+
+def spread(left: Line, right: Line, width: int) -> Line:
+    """``left`` and ``right`` at the ends of a row; the left one gives way where both do not fit."""
+    room = width - sum(fmt.cells(text) for text, _ in right)
+    fitted = fit(left, max(0, room - 1))
+    gap = room - sum(fmt.cells(text) for text, _ in fitted)
+    return fit((*fitted, (" " * gap, ""), *right), width)
 
 
 def header(shown: Shown, width: int) -> Line:
@@ -60,7 +61,7 @@ def banner(shown: Shown) -> str:
         return "■ Leaving… running units are handed back. Press q again to leave at once."
     if shown.failure is None:
         return ""
-    return f"✗ The node does not answer. {fmt.clean(shown.failure)}"
+    return f"✗ The node does not answer: {fmt.clean(shown.failure)}"
 
 
 def network(view: NodeView) -> Segment:
@@ -78,7 +79,7 @@ def state(shown: Shown, width: int, reason_rows: int) -> list[Line]:
     """The state's glyph and word beside the network's, then the reason as a sentence."""
     word, sentence = _state(shown)
     if shown.view is None or shown.failure is not None:
-        first: Line = (word,)
+        first = fit((word,), width)
     else:
         first = spread((word,), (network(shown.view),), width)
     return [first, *(((row, ""),) for row in fmt.wrap(sentence, width, lines=reason_rows))]
@@ -111,7 +112,7 @@ def machine(shown: Shown, width: int, rows: int) -> list[Line]:
         tail: Line = (("   Memory ", MUTED), (memory, ""))
         graph = max(0, min(60, width - 11 - sum(len(text) for text, _ in tail)))
         curve = fmt.sparkline(shown.cpu, graph)[0]
-        return [(("CPU ", MUTED), (f"{percent:<6} ", ""), (curve, ACCENT), *tail)]
+        return [fit((("CPU ", MUTED), (f"{percent:<6} ", ""), (curve, ACCENT), *tail), width)]
     limit = view.limits.get("cpu_percent")
     notes = [("CPU", percent), ("max", f"{limit:g} %") if isinstance(limit, int | float) else ("", "")]
     lines: list[Line] = []
@@ -119,8 +120,8 @@ def machine(shown: Shown, width: int, rows: int) -> list[Line]:
         label, value = notes[row] if row < len(notes) else ("", "")
         lines.append(((f"{label:<8}", MUTED), (f"{value:<7}", MUTED if row else "bold"), (curve, ACCENT)))
     cap = view.limits.get("memory_mb")
-    allowed = f"  max {cap:g} MB" if isinstance(cap, int | float) else ""
-    return [*lines, _fit((("Memory  ", MUTED), (memory, "bold"), (allowed, MUTED)), width)[0]]
+    allowed = f" of {cap:g} MB" if isinstance(cap, int | float) else ""
+    return [*lines, fit((("Memory  ", MUTED), (memory, "bold"), (allowed, MUTED)), width)]
 
 
 def score(shown: Shown, width: int, rows: int) -> list[Line]:
@@ -139,15 +140,15 @@ def score(shown: Shown, width: int, rows: int) -> list[Line]:
         )
         if refused and width >= 60:
             line = (*line, ("   Refused ", MUTED), (fmt.number(refused), BAD))
-        return [_fit(line, width)[0]]
-    recent = f"  +{shown.accepted_recently} in a minute" if shown.accepted_recently else ""
+        return [fit(line, width)]
+    recent = f"  +{shown.accepted_recently}/min" if shown.accepted_recently else ""
     lines: list[Line] = [
         (("Credit    ", MUTED), (balance, "bold")),
         (("Computed  ", MUTED), (fmt.plural(view.units_done, "unit"), "bold")),
         (("Accepted  ", MUTED), (fmt.number(view.units_verified), "bold"), (recent, GOOD)),
         (("Refused   ", MUTED), (_refused(refused), BAD if refused else "")),
     ]
-    return [_fit(line, width)[0] for line in lines[:rows]]
+    return [fit(line, width) for line in lines[:rows]]
 
 
 def _refused(refused: int) -> str:

@@ -7,7 +7,8 @@
        └──────────────────┴──────────────◀── disagreement: one more worker ◀──── vote ──agreement──▶ final
 
 - A result is asked for only after every replica wanted so far has committed, so that nobody can copy.
-- Votes decide by ``quorum.decide``. The keeper that is also the submitter trusts its own worker.
+- Votes decide by ``quorum.decide``. The keeper that is also the submitter trusts its own worker, except for
+  ``critical`` jobs, where three workers must agree whoever they are.
 - A worker whose revealed result loses against an accepted one is rejected: the reveals of the others are the
   evidence, kept as facts. A rejected worker gets nothing more, and no decision rests on its votes any more; units
   that they had helped along are looked at again. Its results for final units are still judged by comparison.
@@ -51,6 +52,8 @@ class KeptJob:
         self.state = state
         self.leases = leases
         self.me = me
+        # Whose result decides alone. `critical` wants that many workers even so.
+        self.trusted = frozenset({me}) if state.spec.policy.level != "critical" else frozenset()
         self.check_result = check_result
         self.started_ns = now_ns
         self.ended_ns: int | None = None
@@ -68,6 +71,7 @@ class KeptJob:
         self._conduct = Conducts()
         self._unsettled: dict[PeerId, set[int]] = {}  # units that a worker committed to and was not judged on
         self._disputed: dict[int, None] = {}  # open units with different votes
+        self.restored_final = len(state.final_units)  # accepted in an earlier life of this node
         self._restore(now_ns)
 
     def _restore(self, now_ns: int) -> None:
@@ -79,6 +83,8 @@ class KeptJob:
             accepted, refused = self.state.accepted_workers(unit), self.state.rejected_workers(unit)
             self.accepted_by.update(accepted)
             self.proven.restore(self.state, unit)
+            for worker in accepted:
+                self._conduct.of(worker).accepted += 1
             for worker in committed:
                 self._conduct.of(worker).commits += 1
             for worker in sorted(committed.keys() - accepted - refused):
@@ -115,7 +121,7 @@ class KeptJob:
             return False
         if worker in self.state.equivocators(unit):
             return False
-        return self.missing(unit) > 0 or (worker == self.me and not self._trusted_at_work(unit))
+        return self.missing(unit) > 0 or (worker in self.trusted and not self._trusted_at_work(unit))
 
     def missing(self, unit: int) -> int:
         """How many more workers the unit wants now."""
@@ -125,8 +131,8 @@ class KeptJob:
         return self._decision(unit).wanted - len(self.participants(unit)) - live
 
     def _trusted_at_work(self, unit: int) -> bool:
-        own = self.leases.known(unit).leases.get(self.me)
-        return (own is not None and not own.slow) or self.me in self.participants(unit)
+        leases, present = self.leases.known(unit).leases, self.participants(unit)
+        return any((one in leases and not leases[one].slow) or one in present for one in self.trusted)
 
     def participants(self, unit: int) -> set[PeerId]:
         """Workers whose binding commit counts: neither rejected, nor do they withhold the result."""
@@ -137,7 +143,7 @@ class KeptJob:
 
     def _decision(self, unit: int) -> Decision:
         votes = {w: given for w, given in self.state.votes(unit).items() if w not in self.rejected}
-        return decide(self.state.spec.policy, votes, frozenset({self.me}))
+        return decide(self.state.spec.policy, votes, self.trusted)
 
     def is_final(self, unit: int) -> bool:
         """Accepted by a verdict, signed already or about to be."""
@@ -145,11 +151,16 @@ class KeptJob:
 
     def grant(self, worker: PeerId, want: int, now_ns: int) -> list[tuple[int, int, int, int]]:
         """Hand out up to ``want`` units: (counter, unit, epoch, ttl_ms) each."""
-        want = min(want, self._allowance(worker, now_ns))
+        source = self._own_order() if worker == self.me else self.leases.candidates(worker)
+        allowed = self._allowance(worker, now_ns)
+        if allowed <= 0 and not self.leases.holds(worker) and self._conduct.delivers(worker):
+            # Its hands are full of what others have not answered yet; so may be everybody's. It may help out.
+            source, allowed = self.leases.wanted(worker), 1
         granted: list[tuple[int, int, int, int]] = []
-        if want <= 0:
+        want = min(want, allowed)
+        if want <= 0 or worker in self.rejected:
             return granted
-        for unit in self._own_order() if worker == self.me else self.leases.candidates(worker):
+        for unit in source:
             if not self.may_take(unit, worker):
                 continue
             lease = self.leases.grant(unit, worker, now_ns)
@@ -167,7 +178,8 @@ class KeptJob:
             return 0
         if worker == self.me:
             return MOST_LEASES
-        return self._conduct.allowance(worker, self.leases.holds(worker), now_ns)
+        undecided = self.leases.holds(worker) + len(self._unsettled.get(worker, ()))
+        return self._conduct.allowance(worker, undecided, now_ns)
 
     def _own_order(self) -> Iterator[int]:
         """Our own result needs no second one: first what is in dispute, then fresh units, then the rest."""
@@ -275,7 +287,7 @@ class KeptJob:
             if worker not in self.rejected and worker not in committed
         }
         code, alike = Counter(failures.values()).most_common(1)[0] if failures else ("", 0)
-        own = failures.get(self.me)
+        own = failures.get(self.me)  # our own kernel's word on what can be computed
         if own in OUR_VERDICT:
             self._kill(unit, f"unit {unit} failed on this node: {text or own}")
         elif alike >= SAME_FAILURES or len(failures) >= MAX_FAILURES:
@@ -311,6 +323,10 @@ class KeptJob:
             news.settled[unit] = (epoch, True)
         elif worker in self.state.rejected_workers(unit):
             news.settled[unit] = (epoch, False)
+
+    def lost(self, worker: PeerId, now_ns: int) -> None:
+        """A worker's connection broke; it keeps what it holds only if it is soon back."""
+        self.leases.lost(worker, self._unsettled.get(worker, ()), now_ns)
 
     # --- time ---------------------------------------------------------------------------------------------
 
@@ -352,7 +368,7 @@ class KeptJob:
             self._kill(unit, f"unit {unit}: {len(self.state.votes(unit))} workers gave no majority")
         else:
             present = self.participants(unit)
-            if self.me in present or len(present) >= decision.wanted:
+            if self.trusted & present or len(present) >= decision.wanted:
                 self._ask_reveals(unit, now_ns)
         self._refresh(unit)
 
@@ -393,6 +409,7 @@ class KeptJob:
         self._deciding.add(unit)
         for worker in winners:
             self.accepted_by[worker] += 1
+            self._conduct.of(worker).accepted += 1
             self._tell_settled(unit, epoch, worker, good=True)
         for worker in losers:
             self._reject(self.proven.by_votes(self.state, unit, worker, accepted))

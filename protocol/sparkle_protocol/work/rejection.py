@@ -25,7 +25,7 @@ class Rejections:
 
     def __init__(self, me: PeerId) -> None:
         self.kept: list[Rejection] = []
-        self.fresh: list[Rejection] = []  # of this step, to be told
+        self.fresh: list[Rejection] = []  # first ones of a worker in this step, to be told
         self.count = 0
         self.workers: set[PeerId] = set()
         self._me = me
@@ -50,8 +50,10 @@ class Rejections:
         """Record one; True when its worker is excluded by it."""
         known = rejection.worker in self.workers
         self._add(rejection)
+        if known or rejection.worker == self._me:
+            return False
         self.fresh.append(rejection)
-        return not known and rejection.worker != self._me
+        return True
 
     def _add(self, rejection: Rejection) -> None:
         self.count += 1

@@ -39,6 +39,7 @@ class TrioThread:
         self._nursery: trio.Nursery | None = None
         self._pending: set[asyncio.Future[Any]] = set()
         self._error: BaseException | None = None
+        self._cancelled = False
         self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._load: Callable[[], Main] = _nothing_to_run
@@ -53,6 +54,11 @@ class TrioThread:
     def alive(self) -> bool:
         """Whether calls can still be answered."""
         return not self._ended.is_set()
+
+    @property
+    def entered(self) -> bool:
+        """Whether its imports are done and trio runs, or has run."""
+        return self._nursery is not None
 
     def start(self, load: Callable[[], Main], last_words: Callable[[], None]) -> None:
         """Run ``load()`` in the thread (slow imports belong there), then the async function it returns.
@@ -85,7 +91,8 @@ class TrioThread:
         self._token = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            await main()
+            if not self._cancelled:
+                await main()
             nursery.cancel_scope.cancel()
 
     def _finish(self, error: BaseException | None) -> None:
@@ -93,6 +100,10 @@ class TrioThread:
             return
         self._error = error
         self._ended.set()
+        self.fail_pending()
+
+    def fail_pending(self) -> None:
+        """Fail every call under way with ``OverlayDown``."""
         for future in list(self._pending):
             if not future.done():
                 future.set_exception(OverlayDown("the network service is not running"))
@@ -103,16 +114,17 @@ class TrioThread:
         return self._error
 
     def cancel(self) -> None:
-        """Have the thread end; ``wait_ended`` says when."""
+        """Have the thread end, now or as soon as its imports are done; ``wait_ended`` says when."""
+        self._cancelled = True
         nursery = self._nursery
         if nursery is not None:
             with suppress(OverlayDown):
                 self.post(nursery.cancel_scope.cancel)
 
     def abandon(self) -> None:
-        """Give up on a thread that does not end: fail what is pending and never hear from it again."""
-        if not self._ended.is_set():
-            self._finish(None)
+        """Wait no longer for a thread to end: fail what is pending and never hear from it again."""
+        self.cancel()
+        self._finish(None)
 
     def post(self, function: Callable[..., None], *args: Any) -> None:
         """Run a plain function in the thread, soon.

@@ -10,14 +10,14 @@ import time
 from collections.abc import Awaitable, Callable
 
 import trio
-from libp2p.abc import ISubscriptionAPI
+from libp2p.abc import INetConn, INetwork, ISubscriptionAPI
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import PROTOCOL_ID, PROTOCOL_ID_V11, GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.tools.anyio_service import background_trio_service
 
-from sparkle_p2p.net.libp2p.host import Host
+from sparkle_p2p.net.libp2p.host import Host, Notifee, is_closing
 from sparkle_p2p.net.libp2p.limits import RateLimiter
 from sparkle_p2p.net.libp2p.sink import Sink
 from sparkle_p2p.net.overlay import MAX_GOSSIP_BYTES
@@ -31,7 +31,7 @@ FORWARDER_PER_S, FORWARDER_BURST = 50.0, 500.0  # a mesh neighbour passes on wha
 MAX_RPC_BYTES = 256 << 10  # one gossipsub frame: messages, subscriptions and control together
 
 
-class Gossip:
+class Gossip(Notifee):
     """Topics of one node."""
 
     def __init__(self, host: Host, sink: Sink) -> None:
@@ -52,12 +52,33 @@ class Gossip:
             adaptive_gossip_enabled=False,
         )
         self._pubsub = Pubsub(host.raw, self._router, strict_signing=True, max_inbound_rpc_size=MAX_RPC_BYTES)
+        forget_all = self._pubsub._forget_all_subscriptions
+
+        def forget_if_gone(peer: ID) -> None:
+            if host.is_connected(PeerId(str(peer))):
+                self._pubsub._replayed_recent_topics.pop(peer, None)  # the next stream repeats what this one lost
+            else:
+                forget_all(peer)
+
+        # A peer announces its topics once per connection. The library forgets them when a stream of ours to a
+        # peer breaks, also if the peer is still (or again) connected, and would never send it anything more.
+        vars(self._pubsub)["_forget_all_subscriptions"] = forget_if_gone
+        host.network.register_notifee(self)
 
     async def run(self, then: Callable[[], Awaitable[None]]) -> None:
         """Run the service around ``then``."""
         async with background_trio_service(self._router), background_trio_service(self._pubsub):
             await self._pubsub.wait_until_ready()
             await then()
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:
+        """Drop a stream that belongs to an earlier, dead connection: the library would keep using it."""
+        peer = conn.muxed_conn.peer_id
+        stream = self._pubsub.peers.get(peer)
+        if stream is not None and is_closing(stream):
+            del self._pubsub.peers[peer]
+            self._pubsub.peer_queues.pop(peer).close()
+            self._router.remove_peer(peer)
 
     async def subscribe(self, topic: str, nursery: trio.Nursery) -> None:
         """Deliver the topic's messages to the sink from now on."""

@@ -4,7 +4,8 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -12,10 +13,11 @@ import libp2p.network.connection.swarm_connection as swarm_connection
 import libp2p.network.swarm as swarm_module
 import trio
 from libp2p import create_yamux_muxer_option, new_host
-from libp2p.abc import INetConn, INetStream, IRawConnection, ISecureConn
+from libp2p.abc import INetConn, INetStream, INetwork, INotifee, IRawConnection, ISecureConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key_pair
 from libp2p.custom_types import TProtocol
+from libp2p.exceptions import BaseLibp2pError
 from libp2p.host.basic_host import BasicHost
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.swarm_connection import SwarmConn
@@ -31,7 +33,6 @@ from libp2p.transport.exceptions import SecurityUpgradeFailure
 from multiaddr import Multiaddr
 
 from sparkle_p2p.net.addresses import expand, split_listen
-from sparkle_p2p.net.libp2p.rpc import BROKEN
 from sparkle_p2p.net.overlay import sort_addresses
 from sparkle_protocol.errors import ConfigError, PeerUnreachable
 from sparkle_protocol.identity import Identity
@@ -41,14 +42,24 @@ logger = logging.getLogger("sparkle.net")
 
 MAX_CONNECTIONS = 300
 MAX_STREAMS = 8192
+MAX_STREAMS_PER_PEER = 64  # a peer needs three, and ten more during a lookup
 UPGRADE_TIMEOUT_S = 5.0  # Noise and yamux take 10 ms; a dialer that stays silent holds a slot this long
 CLOSE_TIMEOUT_S = 1.0
+
+# What libp2p and trio raise when a connection or stream is gone.
+BROKEN = (BaseLibp2pError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 StreamHandler = Callable[[INetStream], Awaitable[None]]
 
 
 # Logged as errors by libp2p, but they are a remote's doing and reach us as exceptions too.
-_REMOTE_FAULTS = ("failed to upgrade", "Failed to open", "Failed to start TCP listener", "fail to upgrade")
+_REMOTE_FAULTS = (
+    "failed to upgrade",
+    "Error in handle_incoming",
+    "Failed to open",
+    "Failed to start TCP listener",
+    "fail to upgrade",
+)
 
 
 class _Forward(logging.Handler):
@@ -67,6 +78,7 @@ def quiet_libp2p() -> None:
     library.propagate = False
     library.handlers[:] = [_Forward()]
     logging.getLogger("libp2p.network.auto_connector").setLevel(logging.ERROR)  # sets its own level
+    logging.getLogger("libp2p.protocol_muxer").setLevel(logging.CRITICAL)  # errors of remotes only
     # This module calls the functions of `logging` itself, which installs a handler on the root logger.
     vars(swarm_connection)["logging"] = logging.getLogger("libp2p.network.connection")
     # libp2p waits this long after each dial even if it succeeded at once; addresses are ordered here anyway.
@@ -81,6 +93,34 @@ def peer_of(conn: INetConn) -> PeerId:
 def is_outbound(conn: INetConn) -> bool:
     """Whether we dialled it."""
     return cast(SwarmConn, conn).direction is ConnectionDirection.OUTBOUND
+
+
+def is_closing(stream: INetStream) -> bool:
+    """Whether the connection under a stream is gone or going."""
+    shutting_down = getattr(stream.muxed_conn, "event_shutting_down", None)
+    return stream.muxed_conn.is_closed or (shutting_down is not None and shutting_down.is_set())
+
+
+class Notifee(INotifee):
+    """Hears of connections; the rest of libp2p's notifications does nothing."""
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:
+        """A connection came up."""
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        """A connection went down."""
+
+    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
+        """Nothing to do."""
+
+    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
+        """Nothing to do."""
+
+    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Nothing to do."""
+
+    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Nothing to do."""
 
 
 class Host:
@@ -111,6 +151,7 @@ class Host:
         self.network = network
         self.peer = identity.peer_id
         self._violation = violation
+        self._streams: Counter[PeerId] = Counter()  # being served, by who opened them
         self._dialling: dict[PeerId, trio.Lock] = {}
         network.retry_config = RetryConfig(max_retries=0)  # whoever dials decides about trying again
         self._refuse_without_noise()
@@ -174,7 +215,27 @@ class Host:
         handlers = self.raw.get_mux().handlers
         for protocol, handler in list(handlers.items()):
             if protocol is not None and handler is not None:
-                handlers[protocol] = _guarded(str(protocol), handler)
+                handlers[protocol] = self._guarded(str(protocol), handler)
+
+    def _guarded(self, protocol: str, handler: StreamHandler) -> StreamHandler:
+        async def guarded(stream: INetStream) -> None:
+            peer = PeerId(str(stream.muxed_conn.peer_id))
+            self._streams[peer] += 1
+            try:
+                if self._streams[peer] <= MAX_STREAMS_PER_PEER:
+                    await handler(stream)
+                else:
+                    self._violation(peer, "it opens too many streams")
+                    await _reset(stream)
+            except Exception:
+                logger.exception("the handler of %s streams failed", protocol)
+                await _reset(stream)
+            finally:
+                self._streams[peer] -= 1
+                if not self._streams[peer]:
+                    del self._streams[peer]
+
+        return guarded
 
     async def new_stream(self, peer: PeerId, protocol: str) -> INetStream:
         """Open a stream to a connected peer."""
@@ -232,12 +293,13 @@ class Host:
             raise PeerUnreachable(f"cannot connect to {short_peer(peer)}: {reason}")
 
     async def close_connections(self, peer: PeerId) -> None:
-        """Close all connections to a peer, politely if it still takes data."""
+        """Close the connections to a peer that there are now, politely if it still takes data."""
+        closing = self.network.get_connections(ID.from_base58(peer))
         with trio.move_on_after(CLOSE_TIMEOUT_S):
             async with trio.open_nursery() as nursery:
-                for conn in self._connections(peer):
+                for conn in closing:
                     nursery.start_soon(self._close, conn)
-        self.abort(peer)
+        _abort(closing)  # and not one that the peer opened meanwhile
 
     async def _close(self, conn: INetConn) -> None:
         with suppress(*BROKEN):
@@ -245,12 +307,12 @@ class Host:
 
     def abort(self, peer: PeerId) -> None:
         """Close the sockets of all connections to a peer at once."""
-        for conn in self.network.get_connections(ID.from_base58(peer)):
-            opened = _socket_of(conn)
-            if opened is None:
-                logger.error("a connection has no socket to close; it may linger")
-            else:
-                opened.close()
+        _abort(self.network.get_connections(ID.from_base58(peer)))
+
+    def abort_all(self) -> None:
+        """Close the sockets of all connections at once."""
+        for peer in list(self.network.connections):
+            self.abort(PeerId(str(peer)))
 
     def close_sockets(self) -> None:
         """Close every socket after trio has ended (trio's own way of closing needs it running)."""
@@ -315,16 +377,9 @@ def _probe(address: str) -> None:
             ) from error
 
 
-def _guarded(protocol: str, handler: StreamHandler) -> StreamHandler:
-    async def guarded(stream: INetStream) -> None:
-        try:
-            await handler(stream)
-        except Exception:
-            logger.exception("the handler of %s streams failed", protocol)
-            with trio.move_on_after(CLOSE_TIMEOUT_S), suppress(*BROKEN):
-                await stream.reset()
-
-    return guarded
+async def _reset(stream: INetStream) -> None:
+    with trio.move_on_after(CLOSE_TIMEOUT_S), suppress(*BROKEN):
+        await stream.reset()
 
 
 def _why(error: BaseException | None, transport: str) -> str:
@@ -338,6 +393,15 @@ def _why(error: BaseException | None, transport: str) -> str:
     if "TCP stream" in story or "OpenConnectionError" in story:
         return f"nobody answers at {transport}"
     return f"{transport} answers, but not as a libp2p peer with Noise"
+
+
+def _abort(connections: Iterable[INetConn]) -> None:
+    for conn in connections:
+        opened = _socket_of(conn)
+        if opened is None:
+            logger.error("a connection has no socket to close; it may linger")
+        else:
+            opened.close()
 
 
 def _socket_of(conn: INetConn) -> trio.socket.SocketType | None:

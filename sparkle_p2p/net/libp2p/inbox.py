@@ -18,6 +18,7 @@ logger = logging.getLogger("sparkle.net")
 
 MAX_GOSSIP_WAITING = 1024
 MAX_VIOLATIONS_WAITING = 256
+BATCH = 32  # delivered per turn of the loop, so that a flood leaves room for everything else
 
 
 class Inbox:
@@ -34,6 +35,7 @@ class Inbox:
         request: Callable[[PeerId, bytes, Answer], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._closed = False
         self._up = up
         self._down = down
         self._latency = latency
@@ -46,7 +48,13 @@ class Inbox:
         """Gossip messages and violations lost because the loop did not keep up."""
         return self._gossip.dropped + self._violation.dropped
 
+    def close(self) -> None:
+        """Report nothing more, whatever a thread that was given up still says."""
+        self._closed = True
+
     def _post(self, function: Callable[..., None], *args: Any) -> None:
+        if self._closed:
+            return
         with suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(function, *args)
 
@@ -71,11 +79,13 @@ class Inbox:
 
     def violation(self, peer: PeerId | None, reason: str) -> None:
         """See Sink."""
-        self._violation.put(peer, reason)
+        if not self._closed:
+            self._violation.put(peer, reason)
 
     def gossip(self, topic: str, author: PeerId, payload: bytes) -> None:
         """See Sink."""
-        self._gossip.put(topic, author, payload)
+        if not self._closed:
+            self._gossip.put(topic, author, payload)
 
     def request(self, peer: PeerId, payload: bytes, answer: Answer) -> None:
         """See Sink. Bounded by the answerers: so many requests per peer at a time."""
@@ -89,17 +99,27 @@ class _Queue:
         self._loop = loop
         self._deliver = deliver
         self._entries: deque[tuple[Any, ...]] = deque(maxlen=length)
+        self._scheduled = False
         self.dropped = 0
 
     def put(self, *entry: Any) -> None:
+        """Called in the thread."""
         if len(self._entries) == self._entries.maxlen:
             self.dropped += 1
-            self._entries.append(entry)  # a delivery is already on its way for each entry
-            return
         self._entries.append(entry)
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._take)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._take)
 
     def _take(self) -> None:
-        if self._entries:
+        """Called on the loop. The flag goes down first: what is put meanwhile schedules the next round."""
+        self._scheduled = False
+        for _ in range(BATCH):
+            if not self._entries:
+                return
             self._deliver(*self._entries.popleft())
+        self._schedule()

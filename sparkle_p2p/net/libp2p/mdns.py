@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from zeroconf import Error as ZeroconfError
-from zeroconf import IPVersion, NonUniqueNameException, ServiceStateChange, Zeroconf
+from zeroconf import IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from sparkle_p2p.net.addresses import split_address
@@ -46,18 +46,23 @@ class Mdns:
         self._discovered = discovered
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
+        self.addresses: tuple[str, ...] = ()
+        self._announcing: asyncio.Task[None] | None = None
         self._resolving: set[asyncio.Task[None]] = set()
 
-    async def start(self, addresses: Sequence[str]) -> None:
-        """Begin; without working multicast a warning is logged and nothing else happens."""
+    def start(self, addresses: tuple[str, ...]) -> None:
+        """Begin, in the background; without working multicast a warning is logged and nothing happens."""
+        self.addresses = addresses
+        self._announcing = asyncio.get_running_loop().create_task(self._announce(), name="sparkle-mdns")
+
+    async def _announce(self) -> None:
         try:
             self._zeroconf = AsyncZeroconf(ip_version=IPVersion.V4Only)
             await self._zeroconf.zeroconf.async_wait_for_start()
             self._browser = AsyncServiceBrowser(self._zeroconf.zeroconf, self._type, handlers=[self._changed])
-            await self._zeroconf.async_register_service(self._info(addresses))
-        except (OSError, ZeroconfError, NonUniqueNameException) as error:
+            await (await self._zeroconf.async_register_service(self._info(self.addresses)))
+        except (OSError, ZeroconfError, TimeoutError) as error:
             logger.warning("finding peers on the local network does not work here (mDNS): %s", error)
-            await self.stop()
 
     def _info(self, addresses: Sequence[str]) -> AsyncServiceInfo:
         txt = bytearray()
@@ -98,11 +103,13 @@ class Mdns:
 
     async def stop(self) -> None:
         """Withdraw the announcement."""
+        tasks = [*self._resolving, *([self._announcing] if self._announcing is not None else [])]
+        self._announcing = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         browser, self._browser = self._browser, None
         zeroconf, self._zeroconf = self._zeroconf, None
-        for task in list(self._resolving):
-            task.cancel()
-        await asyncio.gather(*self._resolving, return_exceptions=True)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 if browser is not None:

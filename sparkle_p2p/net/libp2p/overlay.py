@@ -8,7 +8,7 @@ subscriptions, and the peers that were connected are dialled again. ``events.res
 import asyncio
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -17,7 +17,8 @@ from sparkle_p2p.net.addresses import split_address, split_listen
 from sparkle_p2p.net.libp2p.ask import Ask
 from sparkle_p2p.net.libp2p.bridge import Main, TrioThread
 from sparkle_p2p.net.libp2p.inbox import Inbox
-from sparkle_p2p.net.libp2p.sink import CONNECTION_LOST, Answer, Direction
+from sparkle_p2p.net.libp2p.links import Links
+from sparkle_p2p.net.libp2p.sink import Answer
 from sparkle_p2p.net.overlay import (
     MAX_PENDING_PER_PEER,
     Link,
@@ -26,8 +27,10 @@ from sparkle_p2p.net.overlay import (
     RequestHandler,
     check_gossip,
     check_key,
+    check_net,
     check_request,
 )
+from sparkle_p2p.net.resolve import resolve
 from sparkle_p2p.net.serving import ErrorCode, Serving
 from sparkle_protocol.errors import (
     ConfigError,
@@ -53,14 +56,14 @@ CALL_TIMEOUT_S = 10.0  # of calls that only hand something over
 RESTART_PAUSES_S = (0.1, 0.5, 2.0, 10.0, 30.0)  # the last one repeats
 STEADY_S = 60.0  # a run this long counts as healthy: pauses start over
 REDIAL_TIMEOUT_S = 5.0
-DYING_S = 2.0
-MAX_REDIALLED = 64
+MAX_REDIALS = 3  # addresses tried of each
 
 
 class Libp2pOverlay(Overlay):
     """See ``Overlay``. One instance runs once at a time; it can be started again after ``stop``."""
 
     def __init__(self, identity: Identity, *, net: str, listen: Sequence[str], agent: str, mdns: bool = True) -> None:
+        check_net(net)
         for address in listen:
             split_listen(address)
         self.startup_ms: dict[str, float] = {}
@@ -76,10 +79,10 @@ class Libp2pOverlay(Overlay):
         self._serving: Serving | None = None
         self._thread: TrioThread | None = None
         self._service: Service | None = None
+        self._inbox: Inbox | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._mdns: Mdns | None = None
-        self._links: dict[PeerId, Link] = {}
-        self._lost: deque[tuple[float, Link]] = deque(maxlen=MAX_REDIALLED)  # the oldest makes room
+        self._links = Links(self._events)
         self._addresses: tuple[str, ...] = ()
         self._bound: tuple[str, ...] = ()
         self._topics: dict[str, None] = {}
@@ -97,6 +100,7 @@ class Libp2pOverlay(Overlay):
         if self._supervisor is not None:
             raise LocalProtocolError("the overlay is already running")
         self._events = events
+        self._links = Links(events)
         self._serving = Serving(handler, events.violation)
         try:
             await self._start_thread(self._listen)
@@ -105,25 +109,27 @@ class Libp2pOverlay(Overlay):
             self._reset()
             raise
         self._supervisor = asyncio.get_running_loop().create_task(self._supervise(), name="sparkle-overlay")
+        self._supervisor.add_done_callback(_log_failure)
         if self._mdns_wanted:
             from sparkle_p2p.net.libp2p.mdns import Mdns
 
             self._mdns = Mdns(self._net, self.peer_id, lambda address: events.discovered(address, "mdns"))
-            await self._mdns.start(self._addresses)
+            self._mdns.start(self._addresses)
 
     async def _start_thread(self, listen: tuple[str, ...]) -> None:
         """Start a trio thread; returns when it listens."""
         loop = asyncio.get_running_loop()
         thread = TrioThread("sparkle-libp2p")
         listening: asyncio.Future[Ready] = loop.create_future()
-        inbox = Inbox(
-            up=self._peer_up,
-            down=self._peer_down,
-            latency=self._peer_latency,
+        inbox = self._inbox = Inbox(
+            up=self._links.up,
+            down=self._links.down,
+            latency=self._links.latency,
             violation=self._events.violation,
             gossip=self._events.gossip,
             request=self._peer_asks,
         )
+        made: list[Service] = []
         started = time.perf_counter()
         imports_ms = 0.0
 
@@ -133,14 +139,14 @@ class Libp2pOverlay(Overlay):
 
             imports_ms = (time.perf_counter() - started) * 1000
             settings = Settings(self._identity, self._net, self._agent, listen)
-            self._service = Service(settings, inbox, lambda ready: thread.resolve(listening, ready))
-            return self._service.main
+            made.append(Service(settings, inbox, lambda ready: thread.resolve(listening, ready)))
+            return made[0].main
 
         def last_words() -> None:
-            if self._service is not None:
-                self._service.last_words()
+            for service in made:
+                service.last_words()
 
-        self._thread = thread
+        self._thread, self._service = thread, None
         thread.start(load, last_words)
         ended = loop.create_task(thread.wait_ended())
         ended.add_done_callback(lambda _ended: listening.cancel())
@@ -155,6 +161,7 @@ class Libp2pOverlay(Overlay):
             raise _start_error(thread.error) from None
         finally:
             ended.cancel()
+        self._service = made[0]
         self._bound, self._addresses = ready.bound, ready.addresses
         self.startup_ms = {"imports": imports_ms, "host": ready.host_ms, "listening": ready.listening_ms}
 
@@ -170,27 +177,35 @@ class Libp2pOverlay(Overlay):
         if self._serving is not None:
             closing.append(self._serving.stop())
         await asyncio.gather(*closing)
-        self._all_down("this node stopped")
+        self._links.all_down("this node stopped")
         self._reset()
 
     async def _stop_thread(self) -> None:
         thread, service = self._thread, self._service
         if thread is None:
             return
+        thread.fail_pending()
+        if not thread.entered:  # still importing: it will end by itself once it is done
+            thread.abandon()
+            return
         if service is not None:
             with suppress(OverlayDown):
                 thread.post(service.leave)
-        else:
-            thread.cancel()
-        for last_chance in (thread.cancel, None):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STOP_TIMEOUT_S / 2):
-                    await thread.wait_ended()
-                    return
-            if last_chance is not None:
-                last_chance()
+            if await self._has_ended(thread):
+                return
+        thread.cancel()
+        if await self._has_ended(thread):
+            return
         logger.error("the network thread did not stop in time; abandoning it")
         thread.abandon()
+        if self._inbox is not None:
+            self._inbox.close()
+
+    async def _has_ended(self, thread: TrioThread) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_TIMEOUT_S / 2):
+                await thread.wait_ended()
+        return not thread.alive
 
     async def _supervise(self) -> None:
         failures = 0
@@ -200,14 +215,18 @@ class Libp2pOverlay(Overlay):
             failures = 0 if time.monotonic() - began > STEADY_S else failures
             reason = _innermost(error)
             logger.error("the network service died and is restarted: %s", reason, exc_info=error)
-            redial = [*self._just_lost(began), *self.links()]
-            self._all_down(f"the network service died: {reason}")
+            gone = self._links.all_down(f"the network service died: {reason}")
             while not await self._restart(RESTART_PAUSES_S[min(failures, len(RESTART_PAUSES_S) - 1)]):
                 failures += 1
             failures += 1
-            for link in redial:
-                await self._redial(link)
+            await asyncio.gather(*(self._redial(link) for link in gone))
+            await self._announce_again()
             self._events.restarted(reason)
+
+    async def _announce_again(self) -> None:
+        if self._mdns is not None and self._mdns.addresses != self._addresses:
+            await self._mdns.stop()
+            self._mdns.start(self._addresses)
 
     async def _restart(self, pause_s: float) -> bool:
         await asyncio.sleep(pause_s)
@@ -224,7 +243,7 @@ class Libp2pOverlay(Overlay):
         return False
 
     async def _redial(self, link: Link) -> None:
-        for address in link.addresses:
+        for address in link.addresses[:MAX_REDIALS]:
             with suppress(TransportError, ConfigError):
                 await self.connect(address, timeout_s=REDIAL_TIMEOUT_S)
                 return
@@ -235,42 +254,6 @@ class Libp2pOverlay(Overlay):
             self._thread.die(reason)
 
     # -- reports from the thread -------------------------------------------------------------------
-
-    def _peer_up(
-        self,
-        peer: PeerId,
-        addresses: tuple[str, ...],
-        direction: Direction,
-        agent: str,
-        latency_ms: float | None,
-    ) -> None:
-        since_s = asyncio.get_running_loop().time()
-        link = Link(peer, addresses, direction, latency_ms, agent, since_s)
-        self._links[peer] = link
-        self._events.peer_up(link)
-
-    def _peer_down(self, peer: PeerId, reason: str) -> None:
-        link = self._links.pop(peer, None)
-        if link is not None:
-            if reason == CONNECTION_LOST:
-                self._lost.append((time.monotonic(), link))
-            self._events.peer_down(peer, reason)
-
-    def _just_lost(self, since: float) -> list[Link]:
-        """Links lost as part of the thread's death: it takes connections down before it ends."""
-        since = max(since, time.monotonic() - DYING_S)
-        lost = {link.peer: link for at, link in self._lost if at >= since}
-        self._lost.clear()
-        return list(lost.values())
-
-    def _all_down(self, reason: str) -> None:
-        for peer in sorted(self._links):
-            self._peer_down(peer, reason)
-
-    def _peer_latency(self, peer: PeerId, latency_ms: float) -> None:
-        link = self._links.get(peer)
-        if link is not None:
-            self._links[peer] = Link(peer, link.addresses, link.direction, latency_ms, link.agent, link.since_s)
 
     def _peer_asks(self, peer: PeerId, payload: bytes, answer: Answer) -> None:
         thread, serving = self._thread, self._serving
@@ -296,7 +279,7 @@ class Libp2pOverlay(Overlay):
 
     def links(self) -> tuple[Link, ...]:
         """Live connections, in order of peer id."""
-        return tuple(link for _, link in sorted(self._links.items()))
+        return self._links.all()
 
     async def connect(self, address: str, *, timeout_s: float = 10.0) -> PeerId:
         """Dial a multiaddr that ends in /p2p/<id>; see ``Overlay.connect``."""
@@ -305,14 +288,11 @@ class Libp2pOverlay(Overlay):
             raise ConfigError(f"{address} is this node's own address; give another peer's")
         thread, service = self._running()
         if peer not in self._links:
-            await thread.call(
-                service.connect,
-                peer,
-                (transport,),
-                timeout_s,
-                timeout_s=timeout_s,
-                what=f"connecting to {address}",
-            )
+            deadline = time.monotonic() + timeout_s
+            transports = await resolve(transport, timeout_s=timeout_s)
+            left_s = max(0.0, deadline - time.monotonic())
+            what = f"connecting to {address}"
+            await thread.call(service.connect, peer, transports, left_s, timeout_s=left_s, what=what)
         return peer
 
     async def connect_peer(self, peer: PeerId, *, timeout_s: float = 10.0) -> None:
@@ -404,6 +384,11 @@ class Libp2pOverlay(Overlay):
         return await thread.call(
             service.providers, key, limit, timeout_s, timeout_s=timeout_s + 1.0, what="looking up providers"
         )
+
+
+def _log_failure(supervisor: asyncio.Task[None]) -> None:
+    if not supervisor.cancelled() and supervisor.exception() is not None:
+        logger.error("supervision of the network service failed", exc_info=supervisor.exception())
 
 
 def _start_error(error: BaseException | None) -> SparkleError:

@@ -11,6 +11,7 @@ a while; the library alone would wait 10 s for it in every lookup and never forg
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import TypeVar
 
 import trio
@@ -23,8 +24,7 @@ from libp2p.tools.anyio_service import background_trio_service
 
 from sparkle_p2p.net.addresses import believable
 from sparkle_p2p.net.distance import nearest
-from sparkle_p2p.net.libp2p.host import Host
-from sparkle_p2p.net.libp2p.rpc import BROKEN
+from sparkle_p2p.net.libp2p.host import BROKEN, Host
 from sparkle_p2p.net.libp2p.sessions import Sessions
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.ids import PeerId, key_from_peer_id, short_peer
@@ -46,8 +46,9 @@ _ADDRESS_TTL_S = 3600
 class Routing:
     """Lookups and provider records of one node."""
 
-    def __init__(self, host: Host, sessions: Sessions) -> None:
+    def __init__(self, host: Host, sessions: Sessions, nursery: trio.Nursery) -> None:
         self._host = host
+        self._nursery = nursery
         self._sessions = sessions
         self._banished: dict[PeerId, float] = {}
         self._dht = KadDHT(host.raw, DHTMode.SERVER, enable_values=False)
@@ -82,13 +83,23 @@ class Routing:
             name = PeerId(str(peer))
             if self._is_banished(name):
                 return nothing
+            outcome = [nothing]
+            answered = trio.Event()
+            scope = trio.CancelScope()
+
+            async def ask() -> None:
+                with scope, suppress(*BROKEN):
+                    outcome[0] = await query(peer, *args)
+                answered.set()
+
+            # Not awaited when late: libp2p shields the closing of a stream, which a frozen peer can hold up
+            # until its connection is given up.
+            self._nursery.start_soon(ask)
             with trio.move_on_after(QUERY_TIMEOUT_S):
-                try:
-                    nothing_or_more = await query(peer, *args)
-                except BROKEN:
-                    nothing_or_more = nothing
-                if self._host.is_connected(name):
-                    return nothing_or_more
+                await answered.wait()
+            if answered.is_set() and self._host.is_connected(name):
+                return outcome[0]
+            scope.cancel()
             self.banish(name, BANISHED_S)
             return nothing
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import trio
 from libp2p.abc import INetStream
-from libp2p.exceptions import BaseLibp2pError
 from libp2p.network.stream.exceptions import StreamEOF
 
 from sparkle_p2p.net.libp2p.frames import (
@@ -23,14 +22,12 @@ from sparkle_p2p.net.libp2p.frames import (
     encode,
     encode_error,
 )
+from sparkle_p2p.net.libp2p.host import BROKEN, is_closing
 from sparkle_p2p.net.libp2p.sink import Sink
 from sparkle_p2p.net.overlay import MAX_PENDING_PER_PEER
 from sparkle_p2p.net.serving import ErrorCode
 from sparkle_protocol.errors import OverlayDown, PeerUnreachable, RemoteProtocolError, TransportError
 from sparkle_protocol.ids import PeerId, short_peer
-
-# What libp2p and trio raise when a connection or stream is gone.
-BROKEN = (BaseLibp2pError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 WRITE_TIMEOUT_S = 4.5  # per chunk; below the 5 s after which yamux itself gives up on a closed window
 CLOSE_TIMEOUT_S = 1.0
@@ -86,15 +83,10 @@ class Channel:
             if data:
                 chunks += data
                 continue
-            if (may_end and not chunks) or self._connection_is_closing():
+            if (may_end and not chunks) or is_closing(self._stream):
                 return None
             raise RemoteProtocolError("its stream ended inside a frame")
         return bytes(chunks)
-
-    def _connection_is_closing(self) -> bool:
-        connection = self._stream.muxed_conn
-        shutting_down = getattr(connection, "event_shutting_down", None)
-        return connection.is_closed or (shutting_down is not None and shutting_down.is_set())
 
     async def write_frame(self, data: bytes) -> None:
         """Write one frame.

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import libp2p.identity.identify.identify as identify
 import trio
 from libp2p.tools.anyio_service import background_trio_service
 
@@ -58,6 +59,7 @@ class Service:
     async def main(self) -> None:
         """Run until ``leave``; any exception ends it and the thread."""
         started = time.perf_counter()
+        vars(identify)["AGENT_VERSION"] = self._settings.agent  # libp2p would name itself and has no setting for it
         self._host = self._opened = host = Host(self._settings.identity, self._sink.violation)
         async with background_trio_service(host.network), trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -66,7 +68,7 @@ class Service:
                 host, self._settings.net, self._settings.agent, self._sink, self._foreign, nursery
             )
             self._gossip = Gossip(host, self._sink)
-            self._routing = Routing(host, self._sessions)
+            self._routing = Routing(host, self._sessions, nursery)
             host.guard_handlers()
             host_ms = (time.perf_counter() - started) * 1000
 
@@ -80,10 +82,13 @@ class Service:
             nursery.cancel_scope.cancel()
 
     async def _say_goodbye(self) -> None:
+        self._sessions.leaving = True
         with trio.move_on_after(GOODBYE_S):
             async with trio.open_nursery() as nursery:
                 for peer in self._sessions.peers():
                     nursery.start_soon(self._sessions.disconnect, peer, "this node is stopping")
+        # libp2p shields the closing of streams; to a frozen peer that would hold up our own end.
+        self._host.abort_all()
 
     def leave(self) -> None:
         """Stop cleanly, soon."""

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
-from libp2p.abc import INetConn, INetStream, INetwork, INotifee
-from multiaddr import Multiaddr
+from libp2p.abc import INetConn, INetStream, INetwork
 
 from sparkle_p2p.net.addresses import believable
 from sparkle_p2p.net.libp2p.ask import Ask
 from sparkle_p2p.net.libp2p.frames import PROTOCOL_ID, PROTOCOL_VERSION, Hello, decode_hello, encode_hello
-from sparkle_p2p.net.libp2p.host import Host, is_outbound, peer_of
-from sparkle_p2p.net.libp2p.rpc import BROKEN, Answerer, Asker, Channel
+from sparkle_p2p.net.libp2p.host import BROKEN, Host, Notifee, is_outbound, peer_of
+from sparkle_p2p.net.libp2p.rpc import Answerer, Asker, Channel
 from sparkle_p2p.net.libp2p.sink import CONNECTION_LOST, Direction, Sink
 from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, TransportError
 from sparkle_protocol.ids import PeerId, short_peer
@@ -34,6 +33,10 @@ MAX_STREAMS_PER_PEER = 4  # one is needed; more only while an old one dies
 LATENCY_WEIGHT = 0.3  # of the newest sample in the moving average
 _ADDRESS_TTL_S = 24 * 3600
 _LAST_WORDS_S = 0.3  # a refused peer may read our hello before the connection closes, to tell its user why
+
+
+class _SpeaksNoSparkle(PeerUnreachable):
+    """The peer refused our request stream, or went away while we opened it."""
 
 
 @dataclass(eq=False)
@@ -51,7 +54,7 @@ class Session:
     refused: PeerUnreachable | None = None  # why it is not one of us; for everybody who waits for its greeting
 
 
-class Sessions(INotifee):
+class Sessions(Notifee):
     """All connected peers."""
 
     def __init__(
@@ -70,6 +73,7 @@ class Sessions(INotifee):
         self._sink = sink
         self._nursery = nursery
         self._sessions: dict[PeerId, Session] = {}
+        self.leaving = False  # whoever connects now is not greeted any more
         self._changed = trio.Event()
         host.set_stream_handler(PROTOCOL_ID, self._serve_stream)
         host.network.register_notifee(self)
@@ -96,7 +100,7 @@ class Sessions(INotifee):
 
     async def connected(self, network: INetwork, conn: INetConn) -> None:
         """Greet the peer if we dialled it (a lookup may have)."""
-        if is_outbound(conn):
+        if is_outbound(conn) and not self.leaving:
             self._nursery.start_soon(self._greet_quietly, peer_of(conn))
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
@@ -104,18 +108,6 @@ class Sessions(INotifee):
         peer = peer_of(conn)
         if not self._host.is_connected(peer):
             self._drop(peer)
-
-    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
-        """Nothing to do."""
-
-    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
-        """Nothing to do."""
-
-    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
-        """Nothing to do."""
-
-    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
-        """Nothing to do."""
 
     def _drop(self, peer: PeerId) -> None:
         session = self._sessions.pop(peer, None)
@@ -152,6 +144,8 @@ class Sessions(INotifee):
     async def greet(self, peer: PeerId) -> None:
         """Return once a peer to which there is a connection is up; else close the connection.
 
+        A peer that connected to us and does not speak our protocol is a guest, and keeps its connection.
+
         Raises:
             PeerUnreachable: it does not speak our protocol, or belongs to another network.
         """
@@ -159,7 +153,8 @@ class Sessions(INotifee):
         try:
             await self._open_asker(session)
         except PeerUnreachable as error:
-            if not session.up:
+            guest = isinstance(error, _SpeaksNoSparkle) and not self._host.dialled(peer)
+            if not session.up and not guest:
                 session.refused = error
                 await self.disconnect(peer, str(error))
             raise
@@ -180,7 +175,7 @@ class Sessions(INotifee):
                 self._sink.violation(session.peer, str(error))
                 raise PeerUnreachable(f"{short_peer(session.peer)} broke the protocol: {error}") from error
             except BROKEN as error:
-                raise PeerUnreachable(
+                raise _SpeaksNoSparkle(
                     f"{short_peer(session.peer)} is not a Sparkle peer or closed the connection"
                 ) from error
             session.asker = asker

@@ -1,0 +1,202 @@
+"""What a measurement says, and whether that is good enough: figures, bars, the table, the JSON. No I/O."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure.
+
+    ``bar`` and ``stretch`` are upper limits of the ratio if ``judged`` says so, else of the value; None means
+    that the row only informs. A figure exactly at its bar passes.
+    """
+
+    name: str
+    value: float
+    unit: str
+    baseline: float | None = None
+    bar: float | None = None
+    stretch: float | None = None
+    judged: Literal["value", "ratio"] = "value"
+    against: str = ""  # what the baseline is
+    spread: tuple[float, float] | None = None  # of the middle half of the repetitions
+    least: float | None = None  # of all repetitions: what other programs' work has disturbed the least
+    repeated: int = 1
+    attempts: int = 1  # how often all repetitions were done
+    load: float | None = None  # of the machine when the measurement began, per minute
+
+    def __post_init__(self) -> None:
+        if self.judged == "ratio" and self.bar is not None and not self.baseline:
+            raise ValueError(f"{self.name} is judged by its ratio but has nothing to compare with")
+
+    @property
+    def ratio(self) -> float | None:
+        """Value over baseline."""
+        return self.value / self.baseline if self.baseline else None
+
+    @property
+    def figure(self) -> float:
+        """What the bar is about."""
+        return self.value if self.judged == "value" or self.ratio is None else self.ratio
+
+    @property
+    def ok(self) -> bool | None:
+        """Whether the bar is kept; None without one."""
+        return None if self.bar is None else self.figure <= self.bar
+
+    @property
+    def verdict(self) -> str:
+        """In a word."""
+        if self.ok is None:
+            return ""
+        if not self.ok:
+            return "MISS"
+        return "pass+" if self.stretch is not None and self.figure <= self.stretch else "pass"
+
+    def under(self, load: float) -> "Row":
+        """The same row, measured while the machine had this load."""
+        return replace(self, load=round(load, 2))
+
+
+def median_row(
+    name: str,
+    unit: str,
+    values: Sequence[float],
+    baselines: Sequence[float] = (),
+    *,
+    bar: float | None = None,
+    stretch: float | None = None,
+    judged: Literal["value", "ratio"] = "value",
+    against: str = "",
+) -> Row:
+    """A row of the medians, with the quartiles as its spread."""
+    return Row(
+        name,
+        statistics.median(values),
+        unit,
+        statistics.median(baselines) if baselines else None,
+        bar,
+        stretch,
+        judged,
+        against,
+        quartiles(values),
+        min(values),
+        len(values),
+    )
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """First and third; of fewer than four values the extremes."""
+    if len(values) < 4:
+        return min(values), max(values)
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return first, third
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least this share (0 to 1) of the values do not exceed (nearest rank)."""
+    ordered = sorted(values)
+    rank = -int(-share * len(ordered) // 1)
+    return ordered[max(0, rank - 1)]
+
+
+def missed(rows: Sequence[Row]) -> list[str]:
+    """Names of the rows beyond their bar."""
+    return [row.name for row in rows if row.ok is False]
+
+
+def better(first: Sequence[Row], second: Sequence[Row]) -> list[Row]:
+    """Of two attempts at the same rows the better of each that has a bar, else the later one."""
+    earlier = {row.name: row for row in first}
+    chosen = []
+    for row in second:
+        known = earlier.get(row.name, row)
+        best = known if row.ok is not None and known.figure < row.figure else row
+        chosen.append(replace(best, attempts=known.attempts + 1))
+    return chosen
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """The rows as a JSON list."""
+    return json.dumps([_document(row) for row in rows], indent=1) + "\n"
+
+
+def _document(row: Row) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "value": _rounded(row.value),
+        "unit": row.unit,
+        "baseline": _rounded(row.baseline),
+        "ratio": _rounded(row.ratio),
+        "bar": row.bar,
+        "ok": row.ok,
+        "stretch": row.stretch,
+        "judged": row.judged,
+        "against": row.against or None,
+        "spread": None if row.spread is None else [_rounded(edge) for edge in row.spread],
+        "least": _rounded(row.least),
+        "repeated": row.repeated,
+        "attempts": row.attempts,
+        "load": row.load,
+    }
+
+
+def merge(old: str, new: str) -> str:
+    """The new list with the old one's rows of other names before it: a partial run keeps the rest."""
+    fresh = json.loads(new)
+    names = {document["name"] for document in fresh}
+    try:
+        kept = [document for document in json.loads(old) if document["name"] not in names]
+    except (ValueError, TypeError, KeyError):
+        kept = []  # a file of another version, or cut off
+    return json.dumps([*kept, *fresh], indent=1) + "\n"
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else float(f"{number:.4g}")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows for people."""
+    head = ("name", "value", "spread", "least", "unit", "baseline", "ratio", "bar", "stretch", "", "against")
+    lines = [head, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    right = {1, 2, 3, 5, 6, 7, 8}
+    text = [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([text[0], "─" * max(map(len, text)), *text[1:]])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    sign = "×" if row.judged == "ratio" else ""
+    return (
+        row.name,
+        _short(row.value),
+        "" if row.spread is None else f"{_short(row.spread[0])}–{_short(row.spread[1])}",
+        _short(row.least),
+        row.unit,
+        _short(row.baseline),
+        "" if row.ratio is None else f"{_short(row.ratio)}×",
+        "" if row.bar is None else f"≤ {_short(row.bar)}{sign}",
+        "" if row.stretch is None else f"≤ {_short(row.stretch)}{sign}",
+        row.verdict,
+        row.against,
+    )
+
+
+def _short(number: float | None) -> str:
+    """Three significant figures, without an exponent."""
+    if number is None:
+        return ""
+    if abs(number) >= 100:
+        return f"{number:.0f}"
+    return f"{number:.3g}"
