@@ -267,6 +267,7 @@ async def test_repeated_offences_lead_to_a_ban(hostile: Hostile) -> None:
     await hostile.owner.event("peer_banned", peer=hostile.peer_id)
     async with asyncio.timeout(10):
         await hostile.down.wait()
+    await hostile.owner.event("peer_down", peer=hostile.peer_id)
     assert hostile.peer_id not in await hostile.owner.peers()
     told = await hostile.owner.why(str(hostile.peer_id))
     assert "It broke 5 rules; this node does not deal with it for a while." in told
