@@ -50,6 +50,7 @@ FIRST_SAMPLE_S = 0.5
 DIAL_BACKOFF_S = (1.0, 300.0)  # first pause, longest pause
 LONELY_BACKOFF_S = 10.0  # longest pause for bootstraps while nobody is connected
 MAX_STRIKES = 5
+MAX_STANDINGS = 4096  # the one that has been good for longest is forgotten first
 BAN_NS = 600 * SECOND_NS
 CLOCK_LIMIT_MS = 10 * 60 * 1000
 
@@ -113,7 +114,10 @@ class Membership:
 
     def violation(self, peer: PeerId, now_ns: int) -> Effects:
         """A peer broke a rule."""
-        standing = self.standings.setdefault(peer, Standing())
+        standing = self.standings.pop(peer, None) or Standing()
+        self.standings[peer] = standing  # the latest offender last
+        while len(self.standings) > MAX_STANDINGS:
+            del self.standings[next(iter(self.standings))]
         standing.strikes += 1
         if standing.strikes % MAX_STRIKES == 0:
             standing.banned_until_ns = now_ns + BAN_NS
@@ -145,14 +149,17 @@ class Membership:
         """When ``Tick`` is due."""
         times = [at for peer, at in self._sample_at.items() if peer in self.links]
         if self._room() > 0:
-            times += [c.next_try_ns for p, c in self._candidates.items() if self._may_dial(p, c)]
+            times += [
+                max(candidate.next_try_ns, self._banned_until_ns(peer))
+                for peer, candidate in self._candidates.items()
+                if self._may_dial(peer, candidate)
+            ]
         return min(times) if times else None
 
     # --- connections --------------------------------------------------------------------------------------
 
     def _up(self, event: PeerUp, now_ns: int) -> None:
-        standing = self.standings.get(event.peer)
-        if standing is not None and now_ns < standing.banned_until_ns:
+        if self.banned(event.peer, now_ns):
             self._out.append(Hangup(event.peer, "banned"))
             return
         self.links[event.peer] = event.addresses
@@ -253,7 +260,7 @@ class Membership:
         ready = sorted(
             (order.get(candidate.source, 2), candidate.attempts, self._rng.random(), peer)
             for peer, candidate in self._candidates.items()
-            if self._may_dial(peer, candidate) and candidate.next_try_ns <= now_ns and not self._banned(peer, now_ns)
+            if self._may_dial(peer, candidate) and candidate.next_try_ns <= now_ns and not self.banned(peer, now_ns)
         )
         for *_, peer in ready[:room]:
             candidate = self._candidates[peer]
@@ -261,9 +268,13 @@ class Membership:
             candidate.dialling = self._tag
             self._out.append(Dial(self._tag, candidate.addresses[0]))
 
-    def _banned(self, peer: PeerId, now_ns: int) -> bool:
+    def banned(self, peer: PeerId, now_ns: int) -> bool:
+        """Nobody deals with ``peer`` now."""
+        return now_ns < self._banned_until_ns(peer)
+
+    def _banned_until_ns(self, peer: PeerId) -> int:
         standing = self.standings.get(peer)
-        return standing is not None and now_ns < standing.banned_until_ns
+        return standing.banned_until_ns if standing is not None else 0
 
     # --- peer samples -------------------------------------------------------------------------------------
 

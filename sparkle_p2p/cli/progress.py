@@ -42,7 +42,7 @@ class ProgressLine:
 
     def show(self, job: dict[str, Any]) -> None:
         """Show where the job stands."""
-        fraction = job["units"]["final"] / max(job["units"]["total"], 1)
+        fraction = accepted(job) / max(job["units"]["total"], 1)
         if self._terminal:
             width = shutil.get_terminal_size().columns - 1
             self._stream.write("\r\x1b[K" + self._fitting(job, fraction, width))
@@ -62,6 +62,11 @@ class ProgressLine:
         return f"{name} {words}"[:width]
 
 
+def accepted(job: dict[str, Any]) -> int:
+    """Units that need no further work: final ones, and provisional ones of a job that asked for no more."""
+    return int(job["units"]["final"] + job["units"].get("provisional", 0))
+
+
 def bar(fraction: float, width: int = _BAR_WIDTH) -> str:
     """A bar of block characters, an eighth of a cell fine."""
     eighths = round(max(0.0, min(1.0, fraction)) * width * 8)
@@ -72,7 +77,7 @@ def bar(fraction: float, width: int = _BAR_WIDTH) -> str:
 def progress_text(job: dict[str, Any]) -> str:
     """Units, rejections and the time left, in words."""
     units = job["units"]
-    parts = [f"{units['final']}/{units['total']} units"]
+    parts = [f"{accepted(job)}/{units['total']} units"]
     if job["rejected"]:
         parts.append(f"{job['rejected']} rejected")
     if job["state"] in ("queued", "running"):

@@ -73,7 +73,10 @@ class Service:
             raise root_cause(group) from group
 
     async def _follow(self, on_ready: Callable[[], None], on_event: Callable[[Event], None] | None) -> None:
-        await self.node.wait_ready()
+        try:
+            await self.node.wait_ready()
+        except SparkleError:
+            return  # ``run`` raises what is wrong; a node that was stopped while it started has no fault
         on_ready()
         if on_event is not None:
             async for event in self.node.events():

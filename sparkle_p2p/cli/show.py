@@ -109,7 +109,7 @@ def jobs(arguments: argparse.Namespace) -> int:
                 output.short_job(row["job"]),
                 row["kernel"],
                 row["state"],
-                f"{row['units']['final']}/{row['units']['total']}",
+                f"{row['units']['final'] + row['units']['provisional']}/{row['units']['total']}",
                 row["rejected"],
                 len(row["workers"]),
                 output.duration(row["age_s"]),

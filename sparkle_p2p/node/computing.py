@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ from sparkle_worker.kernels.registry import get_kernel
 log = logging.getLogger("sparkle.compute")
 
 MAX_CRASHES_PER_UNIT = 2  # the first may be this machine's fault; the next is held against the unit
+MAX_CRASHES_KEPT = 1024  # the oldest are forgotten, which forgives them
 STOP_TIMEOUT_S = 3.0
 
 UnitKey = tuple[bytes, int, int]
@@ -61,7 +61,7 @@ class Computing:
         self._tell = tell
         self._group = group
         self._tasks: dict[UnitKey, asyncio.Task[None]] = {}
-        self._crashes: Counter[UnitKey] = Counter()
+        self._crashes: dict[UnitKey, int] = {}  # units that crashed here once
 
     def start(self, effect: Compute) -> None:
         """Run a unit; what becomes of it is told as an event."""
@@ -107,6 +107,9 @@ class Computing:
                 event = ComputeFailed(job, unit, epoch, "refused", "no free slot", blame=False)
             else:
                 event = await self._compute(executor, effect)
+        except Exception as error:
+            log.exception("computing unit %d failed unexpectedly", unit)
+            event = ComputeFailed(job, unit, epoch, "crash", f"this node failed: {error}", blame=self._blame(key))
         finally:
             if executor is not None:
                 self._idle.append(executor)
@@ -130,9 +133,17 @@ class Computing:
             text = f"the unit ran longer than its {spec.deadlines.execution_s} s"
             return ComputeFailed(job, unit, epoch, "time", text, blame=True)
         except ExecutorCrashed as error:
-            self._crashes[job, unit, epoch] += 1
-            blame = self._crashes[job, unit, epoch] >= MAX_CRASHES_PER_UNIT
-            return ComputeFailed(job, unit, epoch, "crash", str(error), blame=blame)
+            return ComputeFailed(job, unit, epoch, "crash", str(error), blame=self._blame((job, unit, epoch)))
         except ComputeError as error:
             return ComputeFailed(job, unit, epoch, "kernel", str(error), blame=True)
+        self._crashes.pop((job, unit, epoch), None)
         return Computed(job, unit, epoch, result)
+
+    def _blame(self, key: UnitKey) -> bool:
+        """Count a crash; whether it is now held against the unit."""
+        crashes = self._crashes.pop(key, 0) + 1
+        if crashes < MAX_CRASHES_PER_UNIT:
+            self._crashes[key] = crashes
+            while len(self._crashes) > MAX_CRASHES_KEPT:
+                del self._crashes[next(iter(self._crashes))]
+        return crashes >= MAX_CRASHES_PER_UNIT

@@ -27,7 +27,12 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
     "job_cancelled": ("info", lambda f: f"Job {_job(f)} was cancelled"),
     "job_failed": ("error", lambda f: f"Job {_job(f)} failed: {f['error']}"),
     "result_rejected": ("warning", lambda f: f"Our result for unit {f['unit']} of {_job(f)} was rejected"),
-    "worker_rejected": ("warning", lambda f: f"Result of {short_peer(f['peer'])} for unit {f['unit']} rejected"),
+    "worker_rejected": (
+        "warning",
+        lambda f: (
+            f"{short_peer(f['peer'])} gave a wrong result for unit {f['unit']} of {_job(f)}; it gets no more of it"
+        ),
+    ),
     "unit_failed": ("error", lambda f: f"Unit {f['unit']} of {_job(f)} failed here: {f['text']}"),
     "lease_expired": (
         "warning",
@@ -48,7 +53,13 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
         lambda f: f"This machine's clock differs by {abs(int(f['seconds']))} s from that of {f['peers']} peers",
     ),
     "storage_failed": ("error", lambda f: str(f["reason"])),
+    "storage_restored": ("good", lambda f: "The database can be written again"),
 }
+
+
+def many(count: int, thing: str) -> str:
+    """The count and its thing, in the plural where that is due: "1 peer", "2 peers"."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def tell(diary: Diary, effect: fx.Notify) -> None:
@@ -58,6 +69,10 @@ def tell(diary: Diary, effect: fx.Notify) -> None:
     if sentence is not None:
         level, words = sentence
         diary.note(level, words(effect.fields))
+
+
+def _stand(count: int) -> str:
+    return "stands" if count == 1 else "stand"
 
 
 def network_state(overlay: Overlay | None, links: Sequence[Link], ready: bool) -> NetworkState:
@@ -77,7 +92,9 @@ def node_state(
     if stopping:
         return "stopping", Reason("stopping", "Handing back work and leaving the network.", {"running": len(running)})
     if worker.paused:
-        sentence = f"Paused by you; {len(running)} running unit(s) stand still." if running else "Paused by you."
+        sentence = "Paused by you."
+        if running:
+            sentence = f"Paused by you; {many(len(running), 'running unit')} {_stand(len(running))} still."
         return "paused", Reason("paused_by_user", sentence, {"suspended": len(running)})
     if running:
         job = running[0][0]
@@ -105,4 +122,4 @@ def _idle_reason(worker: WorkerAgent, config: NodeConfig, network: NetworkState,
             "waiting for peers on the local network or a first connection" if config.mdns else "nobody connected yet"
         )
         return Reason("no_peers", f"No other peers yet: {hint}.", {"bootstraps": len(config.bootstrap)})
-    return Reason("no_work", f"{peers} peer(s) connected; none has open work that fits.", {"peers": peers})
+    return Reason("no_work", f"{many(peers, 'peer')} connected; none has open work that fits.", {"peers": peers})

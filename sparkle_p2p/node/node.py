@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 
 from sparkle_p2p.config import NodeConfig
@@ -19,6 +19,8 @@ from sparkle_p2p.net.overlay import Link, Overlay, OverlayEvents
 from sparkle_p2p.node import narrate, picture, results
 from sparkle_p2p.node.computing import Computing, UnitExecutor
 from sparkle_p2p.node.diary import Diary
+from sparkle_p2p.node.offenders import Offenders
+from sparkle_p2p.node.restoring import sort_stored
 from sparkle_p2p.node.shell import Core, Shell
 from sparkle_p2p.node.store import Store, StoreError
 from sparkle_p2p.node.usage import Usage
@@ -26,8 +28,8 @@ from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_p2p.view import Event, Explanation, JobResult, JobView, KernelView, NodeView, SubmitRequest
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
-from sparkle_protocol.errors import ConfigError, NotFound, SparkleError
-from sparkle_protocol.facts import Fact, FactCodec, JobSpec, KeeperSet
+from sparkle_protocol.errors import ConfigError, NotFound
+from sparkle_protocol.facts import FactCodec
 from sparkle_protocol.ids import JobId, PeerId, find_job, short_peer
 from sparkle_protocol.membership import Membership
 from sparkle_protocol.version import __version__
@@ -86,7 +88,7 @@ class Node:
         self.startup_ms: dict[str, float] = {}
         self.diary = Diary()
         self.usage = Usage()
-        self.violations: Counter[PeerId] = Counter()
+        self.offenders = Offenders()
         self._overlay_factory = overlay_factory
         self._executor_factory = executor_factory
         self._codec = FactCodec(config.net)
@@ -117,9 +119,12 @@ class Node:
             await self._store.open()
             self._totals = await self._store.totals()
             async with asyncio.TaskGroup() as group:
-                await self._start(group)
-                await self._stopping.wait()
-                await self._leave()
+                try:
+                    await self._start(group)
+                    await self._stopping.wait()
+                    await self._hand_back()
+                finally:
+                    await self._end_parts()
                 raise _Left
         except* _Left:
             pass
@@ -170,11 +175,9 @@ class Node:
             discovered=lambda address, source: self._tell_all(fx.Discovered(address, source)),
             gossip=lambda topic, author, payload: self._tell_all(fx.Gossiped(topic, author, payload)),
             violation=self._violation,
-            restarted=lambda reason: self.diary.note(
-                "warning", f"The network service failed and was restarted: {reason}"
-            ),
+            restarted=lambda reason: self._network_restarted(overlay, reason),
         )
-        await overlay.start(self.shell.serve, events)
+        await overlay.start(self._serve, events)
         self.overlay = self.shell.overlay = overlay
         self.startup_ms = {**getattr(overlay, "startup_ms", {}), "ready": (boot_ns() - self.started_ns) / 1e6}
         self.submitter.addresses = overlay.addresses()
@@ -191,15 +194,19 @@ class Node:
             )
         self._ready_future().set_result(None)
 
-    async def _leave(self) -> None:
-        """Stop leasing, hand back or report, leave the network. At most about nine seconds."""
+    async def _hand_back(self) -> None:
+        """Stop leasing, and give keepers back what is not committed, for at most ``DRAIN_S``."""
         self.membership.stop()
         self.shell.perform(self.worker, self.worker.stop(boot_ns()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 while not self.worker.drained:  # noqa: ASYNC110 - a core has no events to wait for
                     await asyncio.sleep(0.02)
-        self.shell.stop()
+
+    async def _end_parts(self) -> None:
+        """End everything that runs beside the loop, in whatever state the node is. At most about six seconds."""
+        if self._shell is not None:
+            self._shell.stop()
         if self._computing is not None:
             await self._computing.stop()
         if self.overlay is not None:
@@ -208,14 +215,27 @@ class Node:
                     await self.overlay.stop()
             except TimeoutError:
                 log.warning("the network service did not stop in %s s", OVERLAY_STOP_S)
-        await self._save_totals()
+        if self._shell is not None:
+            await self._save_totals()
+
+    def _network_restarted(self, overlay: Overlay, reason: str) -> None:
+        self.submitter.addresses = overlay.addresses()  # perhaps other ports than before
+        self.diary.note("warning", f"The network service failed and was restarted: {reason}")
+
+    async def _serve(self, peer: PeerId, payload: bytes) -> bytes:
+        if self.membership.banned(peer, boot_ns()):  # until its connection is closed
+            return messages.encode_message(messages.Refusal("banned", "too many rule violations"))
+        return await self.shell.serve(peer, payload)
 
     async def _housekeeping(self) -> None:
         """Measure ourselves and keep totals."""
         saved_s = time.monotonic()
         while True:
             now_s = time.monotonic()
-            self.usage.sample(now_s)
+            try:
+                self.usage.sample(now_s)
+            except Exception:
+                log.exception("measuring this node failed")
             if now_s - saved_s > TOTALS_EVERY_S:
                 saved_s = now_s
                 await self._save_totals()
@@ -229,33 +249,29 @@ class Node:
 
     async def _restore(self) -> None:
         """Continue jobs and commits of an earlier run from stored facts; forget what concerns us no more."""
-        by_job: dict[JobId, list[Fact]] = {}
-        for raw in await self._store.facts():
-            try:
-                fact = self._codec.open(raw)
-            except SparkleError as error:  # e.g. of another network that this home was used for
-                log.debug("a stored fact is skipped: %s", error)
-                continue
-            by_job.setdefault(fact.job, []).append(fact)
-        commits: dict[JobId, list[fx.StoreCommit]] = {}
-        for commit in await self._store.commits():
-            commits.setdefault(commit.job, []).append(commit)
+        stored = sort_stored(self.config.net, await self._store.facts(), await self._store.commits())
         gone = []
-        for job, facts in by_job.items():
-            spec = next((f for f in facts if isinstance(f.payload, JobSpec)), None)
-            keepers = next((f for f in facts if isinstance(f.payload, KeeperSet)), None)
-            if spec is None or keepers is None:
-                gone.append(job)
+        for job, left in stored.items():
+            if left.spec is None or left.keepers is None:
+                if left.facts:
+                    gone.append(job)
                 continue
-            if spec.author == self.identity.peer_id:
-                others = [fact for fact in facts if fact is not spec]
-                self.shell.perform(self.submitter, self.submitter.restore(spec, others, boot_ns()))
-            if job in commits and self.worker.kernels:
-                open_ = [(c.unit, c.epoch, c.nonce, c.result) for c in commits[job]]
-                self.shell.perform(self.worker, self.worker.restore(spec, keepers, open_, boot_ns()))
-            elif spec.author != self.identity.peer_id:
+            ours = left.spec.author == self.identity.peer_id
+            if ours:
+                others = [fact for fact in left.facts if fact is not left.spec]
+                effects = self.submitter.restore(left.spec, others, boot_ns())
+                # What ended before is no news.
+                self.shell.perform(self.submitter, tuple(e for e in effects if not isinstance(e, fx.Notify)))
+            if left.commits and self.worker.kernels:
+                open_ = [(commit.unit, commit.epoch, commit.nonce, commit.result) for commit in left.commits]
+                self.shell.perform(self.worker, self.worker.restore(left.spec, left.keepers, open_, boot_ns()))
+            elif not ours:
                 gone.append(job)
-        await self._store.forget_jobs(gone)
+        if gone:
+            try:
+                await self._store.forget_jobs(gone)
+            except StoreError as error:
+                log.warning("could not remove jobs that are over: %s", error)
 
     # --- events -------------------------------------------------------------------------------------------
 
@@ -290,7 +306,7 @@ class Node:
         self.diary.note("warning", f"Rule broken by {who}: {reason}")
         self.diary.publish("violation", {"peer": peer, "reason": reason})
         if peer is not None and peer != self.identity.peer_id:
-            self.violations[peer] += 1
+            self.offenders.note(peer, reason, wall_ms() / 1000)
             self.shell.perform(self.membership, self.membership.violation(peer, boot_ns()))
 
     def _extra(self, effect: fx.Effect) -> None:
@@ -342,7 +358,7 @@ class Node:
         jobs = list(self.submitter.jobs.values())
         network = narrate.network_state(self.overlay, links, self._ready is not None and self._ready.done())
         state, reason = narrate.node_state(self.worker, self.config, network, len(links), stopping=self.stopping)
-        newest = sorted(jobs, key=lambda job: -job.started_ns)[:64]
+        newest = sorted(jobs, key=_age)[:64]
         loop_time_s = asyncio.get_running_loop().time()
         return NodeView(
             peer_id=self.identity.peer_id,
@@ -355,7 +371,7 @@ class Node:
             uptime_s=(now - self.started_ns) / 1e9,
             addresses=self.overlay.addresses() if self.overlay is not None else (),
             api=self.api_url,
-            peers=picture.peer_views(links, jobs, self.violations, loop_time_s),
+            peers=picture.peer_views(links, jobs, self.offenders, loop_time_s),
             units=picture.unit_views(self.worker, now, paused=self.worker.paused),
             jobs=tuple(self._job_view(job) for job in newest),
             units_done=self.units_done,
@@ -369,7 +385,7 @@ class Node:
 
     def _job_view(self, job: KeptJob) -> JobView:
         value = self._values.get(job.state.id)
-        return picture.job_view(job, value.value if value is not None else None, boot_ns())
+        return picture.job_view(job, value.value if value is not None else None, boot_ns(), wall_ms())
 
     def _find(self, job: str) -> KeptJob:
         try:
@@ -401,7 +417,11 @@ class Node:
             raise ConfigError("this node is stopping; submit to another one")
         spec = results.make_spec(request, self.identity)
         job, effects = self.submitter.submit(spec, boot_ns())
-        await self.shell.perform_durably(self.submitter, effects)
+        try:
+            await self.shell.perform_durably(self.submitter, effects, keep=False)
+        except StoreError:
+            self.submitter.withdraw(job)
+            raise
         return job.hex()
 
     async def job(self, job: str) -> JobView:
@@ -413,8 +433,7 @@ class Node:
 
     async def jobs(self) -> tuple[JobView, ...]:
         """All jobs of this node, newest first."""
-        ordered = sorted(self.submitter.jobs.values(), key=lambda job: -job.started_ns)
-        return tuple(self._job_view(job) for job in ordered)
+        return tuple(self._job_view(job) for job in sorted(self.submitter.jobs.values(), key=_age))
 
     async def result(self, job: str) -> JobResult:
         """The result of a finished job."""
@@ -452,3 +471,8 @@ class Node:
     def kept_job(self, job: str) -> KeptJob:
         """The core's own record of a job, for explanations. Raises NotFound."""
         return self._find(job)
+
+
+def _age(job: KeptJob) -> int:
+    """Sorts jobs, the newest first; by the wall clock, so that the order survives a restart."""
+    return -job.state.spec.created_ms

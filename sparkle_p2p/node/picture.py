@@ -1,10 +1,11 @@
 """Builds the frozen view of a node from its cores. Reads only; decides nothing."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from sparkle_p2p.net.overlay import Link
+from sparkle_p2p.node.offenders import Offenders
 from sparkle_p2p.view import JobView, PeerView, Reason, Rejection, Scalar, UnitCounts, UnitView
 from sparkle_protocol.ids import PeerId, ResultHash, short_peer
 from sparkle_protocol.work import kept_job
@@ -12,6 +13,7 @@ from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.worker import WorkerAgent
 
 REJECTIONS_SHOWN = 32
+ETA_AFTER_UNITS = 8
 _SHOWN_STATES = {"committing": "committed", "revealing": "revealed"}
 
 
@@ -30,7 +32,7 @@ def unit_views(worker: WorkerAgent, now_ns: int, *, paused: bool) -> tuple[UnitV
 
 
 def peer_views(
-    links: Iterable[Link], jobs: Iterable[KeptJob], violations: Mapping[PeerId, int], loop_time_s: float
+    links: Iterable[Link], jobs: Iterable[KeptJob], offenders: Offenders, loop_time_s: float
 ) -> tuple[PeerView, ...]:
     """Connected peers and how their work fared with us."""
     accepted: Counter[PeerId] = Counter()
@@ -42,7 +44,7 @@ def peer_views(
         PeerView(
             link.peer, link.addresses, link.direction, link.latency_ms, link.agent,
             max(0.0, loop_time_s - link.since_s), accepted[link.peer], refused[link.peer],
-            violations.get(link.peer, 0), "rejected" if refused[link.peer] else "ok",
+            offenders.of(link.peer).violations, "rejected" if refused[link.peer] else "ok",
         )
         for link in links
     )  # fmt: skip
@@ -53,7 +55,7 @@ def unit_counts(job: KeptJob) -> UnitCounts:
     total = job.state.spec.units
     accepted = len(job.state.final_units)
     leased = committed = 0
-    for unit, book in job.leases.books.items():
+    for unit, book in job.leases.books.items() if accepted < total else ():
         if job.is_final(unit) or unit in job.dead:
             continue
         if job.participants(unit):
@@ -67,17 +69,11 @@ def unit_counts(job: KeptJob) -> UnitCounts:
     return UnitCounts(total, pending, leased, committed, provisional, final, dead)
 
 
-def job_view(job: KeptJob, value: Any, now_ns: int) -> JobView:
-    """One of our jobs. ``value`` is its combined result, once there is one."""
+def job_view(job: KeptJob, value: Any, now_ns: int, now_ms: int) -> JobView:
+    """One of our jobs. ``value`` is its combined result, once there is one; ``now_ms`` is the wall clock."""
     spec = job.state.spec
     counts = unit_counts(job)
-    accepted = counts.final + counts.provisional
-    end_ns = job.ended_ns if job.ended_ns is not None else now_ns
-    elapsed_s = max(0.0, (end_ns - job.started_ns) / 1e9)
     state: Any = job.outcome or ("running" if job.leases.live or job.replicas else "queued")
-    eta_s = None
-    if state == "running" and accepted:
-        eta_s = elapsed_s / accepted * (counts.total - accepted)
     return JobView(
         job=job.state.id.hex(),
         kernel=spec.kernel,
@@ -91,9 +87,20 @@ def job_view(job: KeptJob, value: Any, now_ns: int) -> JobView:
         rejections=tuple(rejection_view(r) for r in job.rejections[:REJECTIONS_SHOWN]),
         result=value,
         error=job.error or None,
-        age_s=elapsed_s,
-        eta_s=eta_s,
+        age_s=max(0.0, (now_ms - spec.created_ms) / 1000),
+        eta_s=_eta_s(job, counts, now_ns) if state == "running" else None,
     )
+
+
+def _eta_s(job: KeptJob, counts: UnitCounts, now_ns: int) -> float | None:
+    """Time left at the pace of this run of the node; None until there is a pace to speak of."""
+    accepted = counts.final + counts.provisional
+    fresh = accepted - job.restored_final
+    elapsed_s = (now_ns - job.started_ns) / 1e9
+    # The first units only tell how long it takes to begin.
+    if fresh < max(1, min(ETA_AFTER_UNITS, counts.total // 10)):
+        return None
+    return max(0.0, elapsed_s / fresh * (counts.total - accepted))
 
 
 def rejection_view(rejection: kept_job.Rejection) -> Rejection:

@@ -1,13 +1,18 @@
 """Performs the effects of the cores over an overlay, a store and executors.
 
-What stands after a ``Persist`` in a batch waits until that is on disk; other batches go on meanwhile, so that one
-flush serves many. A batch whose ``Persist`` fails is not performed further: nothing is acknowledged that is not
-kept. Every core gets only the answers to its own requests.
+A core's batches are performed in order. What stands after a ``Persist`` waits until that is on disk, and so does
+every later batch of this core: it may already rest on those records. Records are handed to the store at once, so
+that one flush still serves many batches. When a ``Persist`` fails nothing is acknowledged and nothing is sent: who
+waits for an answer is refused, and the core hears that its sends failed, so that it repeats them. Every core gets
+only the answers to its own requests.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from sparkle_p2p.net.overlay import Overlay
@@ -23,6 +28,10 @@ log = logging.getLogger("sparkle.node")
 REQUEST_TIMEOUT_S = 20.0
 SERVE_TIMEOUT_S = 15.0
 CONNECT_TIMEOUT_S = 10.0
+STUCK_ALARM_S = 0.05  # least time between two alarms for one and the same deadline
+FAILED_ALARM_S = 1.0  # pause after a core failed to handle an event
+# A refusal that is about the other node's condition, not about us: asking again later may help.
+TRANSIENT = frozenset({"busy", "internal", "storage", "stopping"})
 MAX_SENDS = 512  # requests under way; more fail at once and are repeated later by their core
 
 
@@ -36,6 +45,16 @@ class Core(Protocol):
     def next_deadline(self) -> int | None:
         """When a ``Tick`` is due."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Effects to be performed once ``written`` is done."""
+
+    effects: fx.Effects
+    written: asyncio.Future[None] | None = None
+    keep: bool = True
+    done: asyncio.Future[None] | None = None  # whoever waits for the end of the batch
 
 
 class Shell:
@@ -59,62 +78,145 @@ class Shell:
         self._token = 0
         self._sends = 0
         self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._rang: dict[int, int] = {}  # the deadline of each core's latest alarm
+        # Steps that wait for the disk, in order. Each belongs to a request under way or to a unit held, both of
+        # which are bounded; an unanswered request is refused after SERVE_TIMEOUT_S whatever its step does.
+        self._lanes: dict[int, deque[_Step]] = {}
+        self._storage_failed = False
+        self._stopped = False
 
     # --- driving the cores --------------------------------------------------------------------------------
 
     def tell(self, core: Core, event: object) -> None:
-        """Give a core an event and perform what it wants done."""
-        self.perform(core, core.handle(event, boot_ns()))
+        """Give a core an event and perform what it wants done; a failure is our bug, logged, and hurts only this."""
+        if self._stopped:
+            return
+        try:
+            effects = core.handle(event, boot_ns())
+        except Exception:
+            log.exception("%s failed to handle a %s", type(core).__name__, type(event).__name__)
+            self.arm(core, at_least_s=FAILED_ALARM_S)
+            return
+        self.perform(core, effects)
 
     def perform(self, core: Core, effects: fx.Effects) -> None:
-        """Perform a batch in the background."""
+        """Perform a batch; what has to wait for the disk follows in the background."""
+        if self._stopped:
+            return
+        for step in self._steps(effects, keep=True):
+            self._advance(core, step)
+        self.arm(core)
+
+    async def perform_durably(self, core: Core, effects: fx.Effects, *, keep: bool = True) -> None:
+        """Perform a batch and return when its records are on disk.
+
+        Args:
+            core: whose effects these are.
+            effects: what to perform.
+            keep: after a failure write the records later; otherwise the batch has then never happened.
+
+        Raises:
+            StoreError: they could not be written now.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for step in self._steps(effects, keep=keep):
+            self._advance(core, step)
+        self._advance(core, _Step((), self._store.write_soon((), keep=keep), keep, done))
+        self.arm(core)
+        await done
+
+    def _steps(self, effects: fx.Effects, *, keep: bool) -> Iterator[_Step]:
+        """Cut a batch at its Persists; each is handed to the store when its step is taken."""
+        # What could not be written before must be on disk before anything is said that may rest on it.
+        written = self._store.write_soon(()) if self._store.behind and effects else None
+        start = 0
         for position, effect in enumerate(effects):
             if isinstance(effect, fx.Persist):
-                self._spawn(self._perform_rest(core, effects[position:]), "persist")
-                break
-            self._perform_one(core, effect)
-        self.arm(core)
+                if effects[start:position]:
+                    yield _Step(effects[start:position], written, keep)
+                start = position + 1
+                idle = not effect.records and self._store.idle  # a mere barrier, with nothing to wait for
+                written = None if idle else self._store.write_soon(effect.records, keep=keep)
+        if effects[start:] or written is not None:
+            yield _Step(effects[start:], written, keep)
 
-    async def perform_durably(self, core: Core, effects: fx.Effects) -> None:
-        """Perform a batch and return when its records are on disk. Raises StoreError."""
-        await self._perform_rest(core, effects, strict=True)
-        self.arm(core)
+    def _advance(self, core: Core, step: _Step) -> None:
+        """Take a step now if nothing stands before it, else when its turn has come."""
+        lane = self._lanes.get(id(core))
+        if lane is not None:
+            lane.append(step)
+        elif step.written is not None:
+            self._lanes[id(core)] = deque((step,))
+            self._spawn(self._walk(core), "wait for the disk")
+        else:
+            self._take(core, step)
 
-    async def _perform_rest(self, core: Core, effects: fx.Effects, *, strict: bool = False) -> None:
-        for position, effect in enumerate(effects):
-            if not isinstance(effect, fx.Persist):
-                self._perform_one(core, effect)
-                continue
+    async def _walk(self, core: Core) -> None:
+        """Take a core's waiting steps in order."""
+        lane = self._lanes[id(core)]
+        try:
+            while lane:
+                step = lane[0]
+                failure = None
+                if step.written is not None:
+                    try:
+                        await step.written
+                    except StoreError as error:
+                        failure = error
+                    self._note_storage(failure)
+                self._take(core, step, failure)
+                lane.popleft()
+        finally:
+            del self._lanes[id(core)]
+
+    def _take(self, core: Core, step: _Step, failure: StoreError | None = None) -> None:
+        for effect in step.effects if failure is None or step.keep else ():
             try:
-                await self._store.write(effect.records)
-            except StoreError as error:
-                self._extra(fx.Notify("storage_failed", {"reason": str(error)}))
-                self._refuse(effects[position:], str(error))
-                if strict:
-                    raise
-                return
+                if failure is None:
+                    self._perform_one(core, effect)
+                else:
+                    self._fail_one(core, effect, str(failure))
+            except Exception:
+                log.exception("performing a %s failed", type(effect).__name__)
+        if step.done is not None and not step.done.done():
+            if failure is None:
+                step.done.set_result(None)
+            else:
+                step.done.set_exception(failure)
 
-    def _refuse(self, effects: fx.Effects, reason: str) -> None:
-        for effect in effects:
-            if isinstance(effect, fx.Reply):
-                self._answer(effect.token, messages.Refusal("storage", reason[:400]))
+    def _note_storage(self, failure: StoreError | None) -> None:
+        """Tell once that the disk fails, and once that it works again."""
+        if failure is not None and not self._storage_failed:
+            self._extra(fx.Notify("storage_failed", {"reason": str(failure)}))
+        elif failure is None and self._storage_failed:
+            self._extra(fx.Notify("storage_restored", {}))
+        self._storage_failed = failure is not None
 
-    def arm(self, core: Core) -> None:
+    def arm(self, core: Core, at_least_s: float = 0.0) -> None:
         """Set the core's alarm to its next deadline."""
         handle = self._timers.pop(id(core), None)
         if handle is not None:
             handle.cancel()
         due = core.next_deadline()
-        if due is not None:
-            delay_s = max(0.0, (due - boot_ns()) / 1e9)
-            loop = asyncio.get_running_loop()
-            self._timers[id(core)] = loop.call_later(delay_s, self.tell, core, fx.Tick())
+        if due is None or self._stopped:
+            return
+        delay_s = max(at_least_s, (due - boot_ns()) / 1e9)
+        if due <= self._rang.get(id(core), -1):  # it left its deadline where it was: that must not eat a processor
+            delay_s = max(delay_s, STUCK_ALARM_S)
+        self._timers[id(core)] = asyncio.get_running_loop().call_later(delay_s, self._ring, core, due)
+
+    def _ring(self, core: Core, due: int) -> None:
+        self._rang[id(core)] = due
+        self.tell(core, fx.Tick())
 
     def stop(self) -> None:
-        """No alarms any more."""
+        """Perform nothing any more; whoever still waits for an answer gets a refusal."""
+        self._stopped = True
         for handle in self._timers.values():
             handle.cancel()
         self._timers.clear()
+        for token in list(self._waiting):
+            self._answer(token, messages.Refusal("stopping", "this node is leaving"))
 
     # --- effects ------------------------------------------------------------------------------------------
 
@@ -137,6 +239,21 @@ class Shell:
             self._spawn(self._remember(effect), "remember")
         else:
             self._extra(effect)
+
+    def _fail_one(self, core: Core, effect: fx.Effect, reason: str) -> None:
+        """An effect that may not be performed, because what it rests on is not on disk."""
+        if isinstance(effect, fx.Reply):
+            self._answer(effect.token, messages.Refusal("storage", "this node cannot write to its disk"))
+        elif isinstance(effect, fx.Send):
+            self._tell_soon(core, fx.SendFailed(effect.tag, effect.peer, reason))
+        elif isinstance(effect, fx.Compute):
+            failed = fx.ComputeFailed(effect.job, effect.unit, effect.epoch, "refused", reason, blame=False)
+            self._tell_soon(core, failed)
+        else:
+            self._perform_one(core, effect)
+
+    def _tell_soon(self, core: Core, event: object) -> None:
+        asyncio.get_running_loop().call_soon(self.tell, core, event)
 
     def _spawn(self, work: Awaitable[None], name: str) -> None:
         """Run in the background; a failure here is a bug of ours: logged, and the node lives on."""
@@ -167,7 +284,8 @@ class Shell:
         linked = {link.peer for link in overlay.links()} | {self._me}
         for peer in await overlay.providers(key):
             if peer not in linked:
-                await overlay.connect_peer(peer, timeout_s=CONNECT_TIMEOUT_S)
+                with contextlib.suppress(SparkleError):  # the next one may answer
+                    await overlay.connect_peer(peer, timeout_s=CONNECT_TIMEOUT_S)
 
     async def _remember(self, effect: fx.RememberPeer) -> None:
         try:
@@ -188,25 +306,26 @@ class Shell:
 
     def _send(self, core: Core, effect: fx.Send) -> None:
         if self._sends >= MAX_SENDS:
-            loop = asyncio.get_running_loop()
-            loop.call_soon(self.tell, core, fx.SendFailed(effect.tag, effect.peer, "too many requests under way"))
+            self._tell_soon(core, fx.SendFailed(effect.tag, effect.peer, "too many requests under way"))
             return
         self._sends += 1
         self._spawn(self._request(core, effect), f"ask {short_peer(effect.peer)}")
 
     async def _request(self, core: Core, effect: fx.Send) -> None:
-        event: object
+        event: object = fx.SendFailed(effect.tag, effect.peer, "this node failed to ask")
         try:
             if effect.peer == self._me:
-                reply = await self._serve_local(effect.message)
+                reply = await self._serve_message(self._me, effect.message)
             else:
                 reply = await self._ask(effect.peer, effect.message)
-            event = fx.Replied(effect.tag, effect.peer, reply)
-        except RemoteProtocolError as error:
-            self._extra(fx.Violation(effect.peer, str(error)))
-            event = fx.SendFailed(effect.tag, effect.peer, str(error))
+            if isinstance(reply, messages.Refusal) and reply.code in TRANSIENT:
+                event = fx.SendFailed(effect.tag, effect.peer, reply.text)
+            else:
+                event = fx.Replied(effect.tag, effect.peer, reply)
         except SparkleError as error:
             event = fx.SendFailed(effect.tag, effect.peer, str(error))
+        except Exception:
+            log.exception("sending a %s failed", type(effect.message).__name__)
         finally:
             self._sends -= 1
         self.tell(core, event)
@@ -217,22 +336,27 @@ class Shell:
         if not any(link.peer == peer for link in self.overlay.links()):
             await self.overlay.connect_peer(peer, timeout_s=CONNECT_TIMEOUT_S)
         payload = messages.encode_message(message)
-        return messages.decode_reply(await self.overlay.request(peer, payload, timeout_s=REQUEST_TIMEOUT_S))
-
-    async def _serve_local(self, message: messages.Request) -> messages.Reply:
-        return await self._serve_message(self._me, message)
+        answer = await self.overlay.request(peer, payload, timeout_s=REQUEST_TIMEOUT_S)
+        try:
+            return messages.decode_reply(answer)
+        except RemoteProtocolError as error:
+            self._extra(fx.Violation(peer, str(error)))
+            raise
 
     async def serve(self, peer: PeerId, payload: bytes) -> bytes:
         """Answer a peer's request. Raises RemoteProtocolError for nonsense, which the overlay records."""
         return messages.encode_message(await self._serve_message(peer, messages.decode_request(payload)))
 
     async def _serve_message(self, peer: PeerId, message: messages.Request) -> messages.Reply:
+        if self._stopped:
+            return messages.Refusal("stopping", "this node is leaving")
         self._token += 1
         token = self._token
         answer: asyncio.Future[messages.Reply] = asyncio.get_running_loop().create_future()
         self._waiting[token] = answer
         try:
-            self.tell(self._route(message), fx.Requested(token, peer, message))
+            core = self._route(message)
+            self.perform(core, core.handle(fx.Requested(token, peer, message), boot_ns()))
             async with asyncio.timeout(SERVE_TIMEOUT_S):
                 return await answer
         except TimeoutError:

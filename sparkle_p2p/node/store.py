@@ -1,16 +1,19 @@
 """What a node must not lose, in one SQLite database (``node.db``, WAL, synchronous=FULL).
 
-``write`` returns when the records are on disk. Calls that arrive while a commit is under way share the next one
-(group commit), so a flush costs a node the same whether one unit or a hundred wait for it. One thread owns the
-connection. A database from a newer version is refused, never changed.
+``write`` is done when the records are on disk. Calls that arrive while a commit is under way share the next one
+(group commit), so a flush costs a node the same whether one unit or a hundred wait for it; they end in the order
+in which they were made. Records that could not be written are kept and go first into the next attempt, so that a
+disk that was full for a while leaves no gap. One thread owns the connection. A database from a newer version is
+refused, never changed.
 """
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +25,8 @@ from sparkle_protocol.ids import JobId, PeerId, ResultHash
 log = logging.getLogger("sparkle.store")
 
 SCHEMA_VERSION = 1
-MAX_PENDING_RECORDS = 100_000  # beyond that writers wait: the disk is slower than the network
+MAX_PENDING_RECORDS = 100_000  # beyond that writes fail at once: the disk is slower than the network
+MAX_OVERDUE_RECORDS = 20_000  # beyond that what cannot be written is given up, the newest first
 SCHEMA = """
 CREATE TABLE facts   (id BLOB PRIMARY KEY, job BLOB NOT NULL, raw BLOB NOT NULL) WITHOUT ROWID;
 CREATE INDEX facts_by_job ON facts (job);
@@ -43,9 +47,12 @@ class StoreError(SparkleError):
 
 
 @dataclass(slots=True)
-class _Batch:
-    records: list[Record] = field(default_factory=list)
-    waiters: list[asyncio.Future[None]] = field(default_factory=list)
+class _Write:
+    """Records of one caller, what tells it that they are on disk, and whether to try again if they are not."""
+
+    records: Sequence[Record]
+    done: asyncio.Future[None]
+    keep: bool
 
 
 class Store:
@@ -55,7 +62,9 @@ class Store:
         self.path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sparkle-store")
         self._db: sqlite3.Connection | None = None
-        self._next = _Batch()
+        self._pending: list[_Write] = []
+        self._pending_records = 0
+        self._overdue: list[Record] = []
         self._flushing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -67,9 +76,7 @@ class Store:
         try:
             self._db = await self._call(self._open)
         except sqlite3.Error as error:
-            raise ConfigError(
-                f"{self.path} cannot be used ({error}); restore it, or move it away to start without its history"
-            ) from error
+            raise ConfigError(self._complaint("cannot be used", error)) from error
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
@@ -91,6 +98,9 @@ class Store:
 
     async def close(self) -> None:
         """Write what is pending and close; idempotent."""
+        if self.behind and self._db is not None:
+            with contextlib.suppress(StoreError):
+                await self.write(())
         if self._flushing is not None:
             await self._flushing
         db, self._db = self._db, None
@@ -100,35 +110,76 @@ class Store:
 
     # --- writing ------------------------------------------------------------------------------------------
 
-    async def write(self, records: Sequence[Record]) -> None:
-        """Make records durable."""
-        while len(self._next.records) > MAX_PENDING_RECORDS and self._flushing is not None:
-            await asyncio.wait([self._flushing])
+    @property
+    def idle(self) -> bool:
+        """All that was handed over is on disk."""
+        return not (self._pending or self._overdue or self._flushing)
+
+    @property
+    def behind(self) -> bool:
+        """There are records that could not be written so far."""
+        return bool(self._overdue)
+
+    async def write(self, records: Sequence[Record], *, keep: bool = True) -> None:
+        """Make records durable. Raises StoreError."""
+        await self.write_soon(records, keep=keep)
+
+    def write_soon(self, records: Sequence[Record], *, keep: bool = True) -> asyncio.Future[None]:
+        """Have records written; the future is done when they, and all before them, are on disk.
+
+        Args:
+            records: may be empty, which tries again what could not be written before.
+            keep: try again later if this fails; otherwise a failure means that they will never be written.
+        """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._next.records.extend(records)
-        self._next.waiters.append(done)
+        done.add_done_callback(_mark_seen)
+        if self._pending_records + len(records) > MAX_PENDING_RECORDS:
+            done.set_exception(StoreError(f"{self.path} cannot be written fast enough; try again later"))
+            return done
+        self._pending.append(_Write(records, done, keep))
+        self._pending_records += len(records)
         if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush())
-        await done
+            self._flushing = asyncio.create_task(self._flush(), name="write to the database")
+        return done
 
     async def _flush(self) -> None:
         try:
-            while self._next.waiters:
-                batch, self._next = self._next, _Batch()
+            while self._pending:
+                batch, self._pending, self._pending_records = self._pending, [], 0
+                records = [*self._overdue, *(record for write in batch for record in write.records)]
                 try:
-                    await self._call(partial(_write, self._connection(), batch.records))
+                    await self._call(partial(_write, self._connection(), records))
                 except (sqlite3.Error, StoreError) as error:
                     log.error("writing %s failed: %s", self.path, error)
-                    failure = StoreError(f"{self.path} could not be written ({error}); free space or check the disk")
-                    for waiter in batch.waiters:
-                        if not waiter.done():
-                            waiter.set_exception(failure)
+                    self._put_off(batch)
+                    _finish(batch, StoreError(self._complaint("could not be written", error)))
+                except Exception:  # a record that SQLite cannot take is a bug of ours: it must not come again
+                    log.exception("writing %s failed", self.path)
+                    _finish(batch, StoreError(f"{self.path} could not be written; the log says why"))
                 else:
-                    for waiter in batch.waiters:
-                        if not waiter.done():
-                            waiter.set_result(None)
+                    self._overdue.clear()
+                    _finish(batch, None)
         finally:
             self._flushing = None
+
+    def _put_off(self, batch: Sequence[_Write]) -> None:
+        """Keep for the next attempt what may be kept."""
+        late = [record for write in batch if write.keep for record in write.records]
+        room = MAX_OVERDUE_RECORDS - len(self._overdue)
+        if len(late) > room:
+            log.error("%d records that could not be written were given up", len(late) - room)
+        self._overdue += late[:room]
+
+    def _complaint(self, what: str, error: Exception) -> str:
+        """What happened to the database and what can be done, as one sentence."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            advice = "it is damaged: restore it, or move it away to start without its history"
+        elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            advice = "check its permissions and whether its disk is mounted read-only"
+        else:
+            advice = "free some space or check the disk"
+        return f"{self.path} {what} ({error}); {advice}"
 
     async def remember_peer(self, peer: PeerId, addresses: Sequence[str], now_s: int) -> None:
         """Keep where a peer was reached; the oldest beyond a bound are forgotten."""
@@ -160,9 +211,9 @@ class Store:
 
     # --- reading ------------------------------------------------------------------------------------------
 
-    async def facts(self) -> list[bytes]:
-        """All facts, as signed."""
-        return await self._run(lambda db: [row[0] for row in db.execute("SELECT raw FROM facts")])
+    async def facts(self) -> list[tuple[bytes, bytes]]:
+        """All facts as signed, each after its id."""
+        return await self._run(lambda db: db.execute("SELECT id, raw FROM facts").fetchall())
 
     async def commits(self) -> list[StoreCommit]:
         """Commits of ours that are not settled."""
@@ -210,10 +261,25 @@ class Store:
         try:
             return await self._call(lambda: work(db))
         except sqlite3.Error as error:
-            raise StoreError(f"{self.path} failed ({error}); free space or check the disk") from error
+            raise StoreError(self._complaint("failed", error)) from error
 
     async def _call(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _mark_seen(done: asyncio.Future[None]) -> None:
+    """Keep asyncio from reporting a failure for which nobody waits any more."""
+    if not done.cancelled():
+        done.exception()
+
+
+def _finish(batch: Sequence[_Write], error: StoreError | None) -> None:
+    for write in batch:
+        if not write.done.done():
+            if error is None:
+                write.done.set_result(None)
+            else:
+                write.done.set_exception(error)
 
 
 def _write(db: sqlite3.Connection, records: Sequence[Record]) -> None:

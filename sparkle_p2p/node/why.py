@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from sparkle_p2p.node.narrate import many
 from sparkle_p2p.node.picture import job_view, rejection_view
-from sparkle_p2p.runtime.clock import boot_ns
-from sparkle_p2p.view import Explanation, NodeView, PeerView, Reason
+from sparkle_p2p.runtime.clock import boot_ns, wall_ms
+from sparkle_p2p.view import Explanation, NodeView, Reason, Scalar
 from sparkle_protocol.errors import NotFound
 from sparkle_protocol.ids import PeerId, peer_id_from_key, short_peer
 from sparkle_protocol.work.kept_job import KeptJob
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from sparkle_p2p.node.node import Node
 
 DETAILS_SHOWN = 50
+DETAILS_NAMED = 3
 
 
 def explain(node: "Node", view: NodeView, subject: str | None) -> Explanation:
@@ -28,58 +30,76 @@ def explain(node: "Node", view: NodeView, subject: str | None) -> Explanation:
         if not unit.isdecimal():
             raise NotFound(f"'{subject}' names no unit; write JOB/NUMBER")
         return _explain_unit(node.kept_job(job), int(unit))
-    peers = [peer for peer in view.peers if peer.peer_id == subject or peer.peer_id.endswith(subject.lstrip("…"))]
-    if len(peers) == 1 and subject:
-        return _explain_peer(node, peers[0])
+    ending = subject.lstrip("…")
+    peers = [peer for peer in _known_peers(node, view) if ending and peer.endswith(ending)]
+    if len(peers) == 1:
+        return _explain_peer(node, view, peers[0])
     try:
         return _explain_job(node.kept_job(subject))
     except NotFound as error:
-        raise NotFound(f"neither a job nor a connected peer is called '{subject}' here") from error
+        if len(peers) > 1:
+            raise NotFound(f"{len(peers)} peers end in '{subject}'; give more of the id") from error
+        raise NotFound(f"neither a job nor a peer is called '{subject}' here") from error
+
+
+def _known_peers(node: "Node", view: NodeView) -> list[PeerId]:
+    """Everybody who is connected, worked for us or broke a rule."""
+    known = {PeerId(peer.peer_id) for peer in view.peers} | set(node.offenders.all())
+    for job in node.submitter.jobs.values():
+        known |= job.accepted_by.keys() | job.rejected
+    return sorted(known - {node.identity.peer_id})
 
 
 def _explain_node(node: "Node", view: NodeView) -> Explanation:
     details = [
-        Reason("peers", f"{len(view.peers)} peer(s) connected.", {"peers": len(view.peers)}),
-        Reason("held", f"{len(view.units)} unit(s) in hand.", {"units": len(view.units)}),
+        Reason("peers", f"{many(len(view.peers), 'peer')} connected.", {"peers": len(view.peers)}),
+        Reason("held", f"{many(len(view.units), 'unit')} in hand.", {"units": len(view.units)}),
         Reason(
             "record",
-            f"{view.units_done} unit(s) computed, {view.units_verified} accepted by their owners.",
+            f"{many(view.units_done, 'unit')} computed, {view.units_verified} accepted by their owners.",
             {"done": view.units_done, "verified": view.units_verified},
         ),
     ]
     if node.membership.clock_off_ms:
         off_s = node.membership.clock_off_ms // 1000
         details.append(Reason("clock_off", f"This machine's clock is {abs(off_s)} s off.", {"seconds": off_s}))
-    if node.violations:
-        total = sum(node.violations.values())
-        details.append(Reason("violations", f"{total} rule violation(s) of peers recorded.", {"violations": total}))
+    offenders = node.offenders.all()
+    if offenders:
+        total = node.offenders.total
+        who = ", ".join(short_peer(peer) for peer in reversed(offenders[-DETAILS_NAMED:]))
+        sentence = f"{many(total, 'rule violation')} by {many(len(offenders), 'peer')}, the latest by {who}."
+        details.append(Reason("violations", sentence, {"violations": total, "offenders": len(offenders)}))
     return Explanation(view.peer_id, view.reason, tuple(details))
 
 
 def _explain_job(job: KeptJob) -> Explanation:
-    view = job_view(job, None, boot_ns())
+    view = job_view(job, None, boot_ns(), wall_ms())
     counts = view.units
     done = counts.final + counts.provisional
     headline = {
-        "queued": f"No worker has taken a unit yet; {counts.total} wait.",
+        "queued": f"No worker has taken a unit yet; {many(counts.total, 'unit')} to be done.",
         "running": f"{done} of {counts.total} units are accepted, {counts.leased} are being computed, "
         f"{counts.committed} wait for a second answer, {counts.pending} wait for a worker.",
-        "done": f"All {counts.total} units are accepted, from {job.replicas} executions.",
+        "done": f"All {many(counts.total, 'unit')} accepted, from {many(job.replicas, 'execution')}.",
         "cancelled": f"Cancelled by its owner with {done} of {counts.total} units accepted.",
         "failed": job.error,
     }[view.state]
     numbers = {"accepted": done, "total": counts.total, "replicas": job.replicas, "rejected": job.rejected_count}
     details = [
-        Reason("accepted_from", f"{short_peer(peer)}: {units} unit(s) accepted.", {"peer": peer, "units": units})
-        for peer, units in job.accepted_by.most_common(DETAILS_SHOWN)
+        Reason(
+            "accepted_from", f"{short_peer(peer)}: {many(count, 'unit')} accepted.", {"peer": peer, "units": count}
+        )
+        for peer, count in job.accepted_by.most_common(DETAILS_SHOWN)
     ]
     details += [rejection_view(rejection).reason for rejection in job.rejections[:DETAILS_SHOWN]]
+    waiting = _waiting_for_others(job) if not job.outcome else None
+    if waiting is not None:
+        details.insert(0, waiting)
     policy = job.state.spec.policy
     details.append(
         Reason(
             "policy",
-            f"Verified as '{policy.level}': {policy.quorum} distinct worker(s) must agree; this node's own results "
-            "need no second one.",
+            _policy_sentence(policy.level, policy.quorum),
             {"quorum": policy.quorum, "max_replicas": policy.max_replicas},
         )
     )
@@ -112,7 +132,7 @@ def _explain_unit(job: KeptJob, unit: int) -> Explanation:
         headline = Reason("dead", job.dead[unit])
     else:
         missing = max(0, job.missing(unit))
-        sentence = f"Not decided yet; {missing} more worker(s) wanted." if missing else "Its workers are at it."
+        sentence = f"Not decided yet; {many(missing, 'more worker')} wanted." if missing else "Its workers are at it."
         headline = Reason("open", sentence, {"missing": missing, "epoch": job.state.epoch(unit)})
     return Explanation(subject, headline, tuple(details))
 
@@ -123,25 +143,61 @@ def _commit_reason(worker: PeerId, vote: bytes | None) -> Reason:
     return Reason("voted", f"{short_peer(worker)} gave {vote.hex()[:8]}.", {"peer": worker, "result": vote.hex()})
 
 
-def _explain_peer(node: "Node", peer: PeerView) -> Explanation:
-    numbers = {
-        "accepted": peer.units_accepted,
-        "rejected": peer.units_rejected,
-        "violations": peer.violations,
-        "latency_ms": peer.latency_ms,
-    }
-    if peer.standing == "rejected":
-        sentence = (
-            f"{peer.units_rejected} of its results were proven wrong here; it gets no more units of those jobs."
-        )
-    else:
-        sentence = f"In good standing: {peer.units_accepted} of its results were accepted here."
-    details = [
-        rejection_view(rejection).reason
-        for job in node.submitter.jobs.values()
-        for rejection in job.rejections
-        if rejection.worker == peer.peer_id
-    ]
-    return Explanation(
-        peer.peer_id, Reason(f"peer_{peer.standing}", sentence, numbers), tuple(details[:DETAILS_SHOWN])
+def _policy_sentence(level: str, quorum: int) -> str:
+    if quorum == 1:
+        return f"Verified as '{level}': the first result of a unit counts, unchecked by a second worker."
+    return f"Verified as '{level}': {quorum} distinct workers must agree; this node's own results need no second one."
+
+
+def _waiting_for_others(job: KeptJob) -> Reason | None:
+    """Units that got all the answers they can get from the workers there are, and need further workers."""
+    units = [
+        unit
+        for unit, book in job.leases.books.items()
+        if not job.is_final(unit) and unit not in job.dead and not book.leases
+        and job.participants(unit) and job.missing(unit) > 0
+    ]  # fmt: skip
+    if not units:
+        return None
+    workers = {worker for unit in units for worker in job.participants(unit)}
+    more = max(job.missing(unit) for unit in units)
+    sentence = (
+        f"{many(len(units), 'unit')} answered by {many(len(workers), 'worker')} so far; "
+        f"{many(more, 'more distinct worker')} must compute {'them' if len(units) > 1 else 'it'} too."
     )
+    return Reason("wants_workers", sentence, {"units": len(units), "workers": len(workers), "more": more})
+
+
+def _explain_peer(node: "Node", view: NodeView, peer: PeerId) -> Explanation:
+    record = node.offenders.of(peer)
+    jobs = list(node.submitter.jobs.values())
+    accepted = sum(job.accepted_by[peer] for job in jobs)
+    rejections = [rejection for job in jobs for rejection in job.rejections if rejection.worker == peer]
+    link = next((shown for shown in view.peers if shown.peer_id == peer), None)
+    numbers: dict[str, Scalar] = {
+        "connected": link is not None,
+        "accepted": accepted,
+        "rejected": len(rejections),
+        "violations": record.violations,
+        "latency_ms": link.latency_ms if link is not None else None,
+    }
+    if node.membership.banned(peer, boot_ns()):
+        code = "banned"
+        sentence = f"It broke {many(record.violations, 'rule')}; this node does not deal with it for a while."
+    elif rejections:
+        code = "rejected"
+        proven = f"{many(len(rejections), 'result')} of it {'were' if len(rejections) > 1 else 'was'} proven wrong"
+        sentence = f"{proven} here; it gets no more units of those jobs."
+    elif record.violations:
+        code = "warned"
+        sentence = f"It broke {many(record.violations, 'rule')} here; {many(accepted, 'result')} of it accepted."
+    else:
+        code = "ok"
+        sentence = f"In good standing: {many(accepted, 'result')} of it accepted here."
+    details = [rejection_view(rejection).reason for rejection in rejections]
+    details += [
+        Reason("violation", reason[0].upper() + reason[1:] + ".", {"time": round(time_s, 3)})
+        for time_s, reason in reversed(record.reasons)
+        if reason
+    ]
+    return Explanation(peer, Reason(f"peer_{code}", sentence, numbers), tuple(details[:DETAILS_SHOWN]))

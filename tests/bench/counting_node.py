@@ -66,5 +66,5 @@ async def _answer(reader: asyncio.StreamReader, node: Node) -> None:
 if __name__ == "__main__":
     folder, net, bootstrap = sys.argv[1:]
     with HomeDir.open(Path(folder)) as opened:
-        chosen = NodeConfig(Path(folder), net=net, listen=(LOOPBACK,), bootstrap=(bootstrap,), mdns=False)
+        chosen = NodeConfig(Path(folder), net=net, listen=(LOOPBACK,), bootstrap=(bootstrap,))
         asyncio.run(main(opened, chosen))

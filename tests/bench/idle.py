@@ -4,25 +4,27 @@ Three nodes know each other. The first is the one a user runs; the second is the
 front of its gossip; beside them stands py-libp2p alone (host, gossipsub, Kademlia), which no node can undercut.
 """
 
+import secrets
 import statistics
 import time
 from pathlib import Path
 
+from sparkle_p2p.api.client import LocalClient
 from tests.bench.processes import cpu_s, headless, module, pause, pss_mb, scratch
 from tests.bench.rows import Row, median_row
 
-NET = "bench-idle"
 SETTLE_S = 20.0  # greetings, first pings, first announcements, peer exchange
 WINDOW_S = 30.0
 
 
 def idle_node(repeat: int) -> list[Row]:
     """Memory, processor share and gossip deliveries of a connected idle node, over windows of half a minute."""
-    with scratch() as folder, headless(folder / "first", NET) as first:
+    net = f"bench-{secrets.token_hex(4)}"  # mDNS is on, and another bench may run on this network
+    with scratch() as folder, headless(folder / "first", net) as first:
         address = first.read()["addrs"][0]
         with (
-            headless(folder / "second", NET, "--bootstrap", address) as second,
-            module("counting_node", folder / "third.log", str(folder / "third"), NET, address) as third,
+            headless(folder / "second", net, "--bootstrap", address) as second,
+            module("counting_node", folder / "third.log", str(folder / "third"), net, address) as third,
             module("bare_libp2p", folder / "bare.log") as bare,
         ):
             for child in (second, third, bare):
@@ -53,8 +55,6 @@ def idle_node(repeat: int) -> list[Row]:
 
 
 def _check_connected(home: Path) -> None:
-    from sparkle_p2p.api.client import LocalClient
-
     status = LocalClient(home).status()
     if status["peers"] != 2 or status["state"] != "idle":
         raise RuntimeError(f"expected an idle node with 2 peers, it is {status['state']} with {status['peers']}")

@@ -38,6 +38,7 @@ class Child:
     """A process that talks in JSON lines: its answers by ``read``, ours by ``write``. Ended on leaving."""
 
     def __init__(self, command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None) -> None:
+        self._name = " ".join(map(str, command))[:100]
         with log.open("wb") as errors:
             self.process = subprocess.Popen(
                 [str(word) for word in command],
@@ -63,9 +64,9 @@ class Child:
         try:
             line = self._lines.get(timeout=timeout_s)
         except queue.Empty:
-            raise RuntimeError(f"{self.process.args} said nothing for {timeout_s:.0f} s; {self._said()}") from None
+            raise RuntimeError(f"{self._name} said nothing for {timeout_s:.0f} s; {self._said()}") from None
         if line is None:
-            raise RuntimeError(f"{self.process.args} ended; {self._said()}")
+            raise RuntimeError(f"{self._name} ended; {self._said()}")
         document: dict[str, Any] = json.loads(line)
         return document
 
@@ -100,8 +101,8 @@ def module(name: str, log: Path, *arguments: str) -> Child:
 
 
 def headless(home: Path, net: str, *flags: str) -> Child:
-    """``sparkle-node --headless`` on loopback."""
-    fixed = ["--headless", "--json", "--no-mdns", "--listen", LOOPBACK, "--home", home, "--net", net]
+    """``sparkle-node --headless`` on loopback, otherwise as a user runs it."""
+    fixed = ["--headless", "--json", "--listen", LOOPBACK, "--home", str(home), "--net", net]
     return Child([BIN / "sparkle-node", *fixed, *flags], home.with_suffix(".log"))
 
 

@@ -24,7 +24,9 @@ class Row:
     judged: Literal["value", "ratio"] = "value"
     against: str = ""  # what the baseline is
     spread: tuple[float, float] | None = None  # of the middle half of the repetitions
+    least: float | None = None  # of all repetitions: what other programs' work has disturbed the least
     repeated: int = 1
+    attempts: int = 1  # how often all repetitions were done
     load: float | None = None  # of the machine when the measurement began, per minute
 
     def __post_init__(self) -> None:
@@ -82,6 +84,7 @@ def median_row(
         judged,
         against,
         quartiles(values),
+        min(values),
         len(values),
     )
 
@@ -106,6 +109,17 @@ def missed(rows: Sequence[Row]) -> list[str]:
     return [row.name for row in rows if row.ok is False]
 
 
+def better(first: Sequence[Row], second: Sequence[Row]) -> list[Row]:
+    """Of two attempts at the same rows the better of each that has a bar, else the later one."""
+    earlier = {row.name: row for row in first}
+    chosen = []
+    for row in second:
+        known = earlier.get(row.name, row)
+        best = known if row.ok is not None and known.figure < row.figure else row
+        chosen.append(replace(best, attempts=known.attempts + 1))
+    return chosen
+
+
 def as_json(rows: Sequence[Row]) -> str:
     """The rows as a JSON list."""
     return json.dumps([_document(row) for row in rows], indent=1) + "\n"
@@ -124,7 +138,9 @@ def _document(row: Row) -> dict[str, Any]:
         "judged": row.judged,
         "against": row.against or None,
         "spread": None if row.spread is None else [_rounded(edge) for edge in row.spread],
+        "least": _rounded(row.least),
         "repeated": row.repeated,
+        "attempts": row.attempts,
         "load": row.load,
     }
 
@@ -146,10 +162,10 @@ def _rounded(number: float | None) -> float | None:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows for people."""
-    head = ("name", "value", "spread", "unit", "baseline", "ratio", "bar", "stretch", "", "against")
+    head = ("name", "value", "spread", "least", "unit", "baseline", "ratio", "bar", "stretch", "", "against")
     lines = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    right = {1, 2, 4, 5, 6, 7}
+    right = {1, 2, 3, 5, 6, 7, 8}
     text = [
         "  ".join(
             cell.rjust(width) if column in right else cell.ljust(width)
@@ -166,6 +182,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.name,
         _short(row.value),
         "" if row.spread is None else f"{_short(row.spread[0])}–{_short(row.spread[1])}",
+        _short(row.least),
         row.unit,
         _short(row.baseline),
         "" if row.ratio is None else f"{_short(row.ratio)}×",

@@ -27,7 +27,7 @@ STATE_WORDS = (b"IDLE", b"WORKING", b"PAUSED")
 def status(repeat: int) -> list[Row]:
     """``sparkle status --json`` against a Python that does nothing, whole processes, in turn."""
     ours, bare = [], []
-    with scratch() as folder, headless(folder / "node", "bench-status") as node:
+    with scratch() as folder, headless(folder / "node", "bench-status", "--no-mdns") as node:
         node.read()
         command = [str(BIN / "sparkle"), "status", "--json", "--home", str(folder / "node")]
         nothing = [sys.executable, "-c", "pass"]

@@ -1,6 +1,7 @@
 """How many units of a job a worker may hold, by how it behaved in it.
 
-- A worker may hold a few units at first and two more for each that it committed.
+- A worker may have a few undecided units at first (leased, or committed and not judged yet) and two more for each
+  that was accepted. So a liar wastes little before the first of its results is compared.
 - One that takes units and does not deliver gets no more than one in a while.
 - One that does not show what it committed to gets none until it does.
 
@@ -25,6 +26,7 @@ class Conduct:
     """How one worker behaves in one job."""
 
     commits: int = 0
+    accepted: int = 0
     fruitless: int = 0  # leases that ended without a commit
     withheld: int = 0  # results that are overdue
     next_lease_ns: int = 0
@@ -43,8 +45,8 @@ class Conducts:
         """The worker's page, to be written on."""
         return self._of.setdefault(worker, Conduct())
 
-    def allowance(self, worker: PeerId, held: int, now_ns: int) -> int:
-        """How many more units a worker that holds ``held`` may get now, whatever it asks for."""
+    def allowance(self, worker: PeerId, undecided: int, now_ns: int) -> int:
+        """How many more units a worker with ``undecided`` ones may get now, whatever it asks for."""
         conduct = self._of.get(worker, _NEW)
         if conduct is _NEW and len(self._of) >= MAX_WORKERS:
             return 0
@@ -52,7 +54,7 @@ class Conducts:
             return 0
         if conduct.fruitless > FRUITLESS_ALLOWED + 2 * conduct.commits:
             return 1 if now_ns >= conduct.next_lease_ns else 0
-        return min(MOST_LEASES, FIRST_LEASES + 2 * conduct.commits) - held
+        return min(MOST_LEASES, FIRST_LEASES + 2 * conduct.accepted) - undecided
 
     def granted(self, worker: PeerId, now_ns: int) -> None:
         """The worker was given something."""

@@ -7,7 +7,8 @@
        └──────────────────┴──────────────◀── disagreement: one more worker ◀──── vote ──agreement──▶ final
 
 - A result is asked for only after every replica wanted so far has committed, so that nobody can copy.
-- Votes decide by ``quorum.decide``. The keeper that is also the submitter trusts its own worker.
+- Votes decide by ``quorum.decide``. The keeper that is also the submitter trusts its own worker, except for
+  ``critical`` jobs, where three workers must agree whoever they are.
 - A worker whose revealed result loses against an accepted one is rejected: the reveals of the others are the
   evidence, kept as facts. A rejected worker gets nothing more, and no decision rests on its votes any more; units
   that they had helped along are looked at again. Its results for final units are still judged by comparison.
@@ -64,6 +65,8 @@ class KeptJob:
         self.state = state
         self.leases = leases
         self.me = me
+        # Whose result decides alone. `critical` wants that many workers even so.
+        self.trusted = frozenset({me}) if state.spec.policy.level != "critical" else frozenset()
         self.check_result = check_result
         self.started_ns = now_ns
         self.ended_ns: int | None = None
@@ -71,7 +74,7 @@ class KeptJob:
         self.error = ""
         self.dead: dict[int, str] = {}
         self.rejections: list[Rejection] = []
-        self.fresh_rejections: list[Rejection] = []  # of this step, to be told
+        self.fresh_rejections: list[Rejection] = []  # first ones of a worker in this step, to be told
         self.rejected_count = 0
         self.rejected: set[PeerId] = set()
         self.accepted_by: Counter[PeerId] = Counter()
@@ -84,6 +87,7 @@ class KeptJob:
         self._conduct = Conducts()
         self._unsettled: dict[PeerId, set[int]] = {}  # units that a worker committed to and was not judged on
         self._disputed: dict[int, None] = {}  # open units with different votes
+        self.restored_final = len(state.final_units)  # accepted in an earlier life of this node
         self._restore(now_ns)
 
     def _restore(self, now_ns: int) -> None:
@@ -94,6 +98,8 @@ class KeptJob:
             self.replicas += len(committed)
             accepted, refused = self.state.accepted_workers(unit), self.state.rejected_workers(unit)
             self.accepted_by.update(accepted)
+            for worker in accepted:
+                self._conduct.of(worker).accepted += 1
             for worker in sorted(refused):
                 self._remember(self._rejection(unit, worker))
             for worker in sorted(self.state.equivocators(unit)):
@@ -119,7 +125,7 @@ class KeptJob:
             return False
         if worker in self.state.equivocators(unit):
             return False
-        return self.missing(unit) > 0 or (worker == self.me and not self._trusted_at_work(unit))
+        return self.missing(unit) > 0 or (worker in self.trusted and not self._trusted_at_work(unit))
 
     def missing(self, unit: int) -> int:
         """How many more workers the unit wants now."""
@@ -129,7 +135,7 @@ class KeptJob:
         return self._decision(unit).wanted - len(self.participants(unit)) - live
 
     def _trusted_at_work(self, unit: int) -> bool:
-        return self.me in self.leases.known(unit).leases or self.me in self.participants(unit)
+        return any(one in self.leases.known(unit).leases or one in self.participants(unit) for one in self.trusted)
 
     def participants(self, unit: int) -> set[PeerId]:
         """Workers whose binding commit counts: neither rejected, nor do they withhold the result."""
@@ -140,7 +146,7 @@ class KeptJob:
 
     def _decision(self, unit: int) -> Decision:
         votes = {w: given for w, given in self.state.votes(unit).items() if w not in self.rejected}
-        return decide(self.state.spec.policy, votes, frozenset({self.me}))
+        return decide(self.state.spec.policy, votes, self.trusted)
 
     def is_final(self, unit: int) -> bool:
         """Accepted by a verdict, signed already or about to be."""
@@ -170,7 +176,8 @@ class KeptJob:
             return 0
         if worker == self.me:
             return MOST_LEASES
-        return self._conduct.allowance(worker, self.leases.holds(worker), now_ns)
+        undecided = self.leases.holds(worker) + len(self._unsettled.get(worker, ()))
+        return self._conduct.allowance(worker, undecided, now_ns)
 
     def _own_order(self) -> Iterator[int]:
         """Our own result needs no second one: first what is in dispute, then fresh units, then the rest."""
@@ -206,7 +213,10 @@ class KeptJob:
                 self.records.append(StoreFact(fact))
                 self._learn(worker, news, now_ns)
         if malformed is not None:
-            self._reject(malformed)
+            if worker not in self.rejected:
+                self._reject(malformed)
+            for item, _ in shown:
+                self.news.of(worker).drop[item.unit] = item.epoch
         else:
             for item, result in shown:
                 self._shown(item, worker, result)
@@ -275,7 +285,7 @@ class KeptJob:
             if worker not in self.rejected and worker not in committed
         }
         code, alike = Counter(failures.values()).most_common(1)[0] if failures else ("", 0)
-        own = failures.get(self.me)
+        own = failures.get(self.me)  # our own kernel's word on what can be computed
         if own in OUR_VERDICT:
             self._kill(unit, f"unit {unit} failed on this node: {text or own}")
         elif alike >= SAME_FAILURES or len(failures) >= MAX_FAILURES:
@@ -309,8 +319,12 @@ class KeptJob:
                 news.reveal[unit] = epoch
         elif worker in self.state.accepted_workers(unit):
             news.settled[unit] = (epoch, True)
-        elif worker in self.state.rejected_workers(unit) or worker in self.rejected:
+        elif worker in self.state.rejected_workers(unit):
             news.settled[unit] = (epoch, False)
+
+    def lost(self, worker: PeerId, now_ns: int) -> None:
+        """A worker's connection broke; it keeps what it holds only if it is soon back."""
+        self.leases.lost(worker, self._unsettled.get(worker, ()), now_ns)
 
     # --- time ---------------------------------------------------------------------------------------------
 
@@ -352,7 +366,7 @@ class KeptJob:
             self._kill(unit, f"unit {unit}: {len(self.state.votes(unit))} workers gave no majority")
         else:
             present = self.participants(unit)
-            if self.me in present or len(present) >= decision.wanted:
+            if self.trusted & present or len(present) >= decision.wanted:
                 self._ask_reveals(unit, now_ns)
         self._refresh(unit)
 
@@ -393,6 +407,7 @@ class KeptJob:
         self._deciding.add(unit)
         for worker in winners:
             self.accepted_by[worker] += 1
+            self._conduct.of(worker).accepted += 1
             self._tell_settled(unit, epoch, worker, good=True)
         for worker in losers:
             code = "trusted" if self.me in agreeing else "minority"
@@ -426,9 +441,9 @@ class KeptJob:
         """A worker proven wrong holds nothing further here; what it had a part in is looked at again."""
         worker, known = rejection.worker, rejection.worker in self.rejected
         self._remember(rejection)
-        self.fresh_rejections.append(rejection)
         if known or worker == self.me:
             return
+        self.fresh_rejections.append(rejection)
         for unit in self.leases.held_by(worker):
             self.leases.release(unit, worker, unfinished=False)
             self.news.of(worker).drop[unit] = self.state.epoch(unit)

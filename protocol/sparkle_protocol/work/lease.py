@@ -16,7 +16,7 @@ place. So handing out costs the same per unit whatever the job's size. Every liv
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
@@ -74,6 +74,7 @@ class LeaseBook:
         self._place: dict[int, int] = {}  # unit -> index in the queue
         self._shown: dict[PeerId, int] = {}  # worker -> index up to which the queue holds nothing for it
         self._held_by: dict[PeerId, dict[int, None]] = {}
+        self._lost: set[PeerId] = set()  # workers whose connection broke
         self._alarms: list[tuple[int, int, PeerId, str]] = []  # heap of (when, unit, worker, kind)
         self._run_times_ns: deque[int] = deque(maxlen=64)
 
@@ -203,6 +204,20 @@ class LeaseBook:
                 lease.alarm_ns = soon
                 heapq.heappush(self._alarms, (soon, unit, worker, "lease"))
 
+    def lost(self, worker: PeerId, awaited: Collection[int], now_ns: int) -> None:
+        """A worker's connection broke: its leases, and its time to show results (of ``awaited``), end soon."""
+        if not awaited and not self.holds(worker):
+            return
+        self._lost.add(worker)
+        self.shorten(worker, now_ns)
+        for unit in awaited:
+            if self.known(unit).asked.get(worker, 0) > now_ns + LOST_PEER_GRACE_NS:
+                self.ask_reveal(unit, worker, now_ns)
+
+    def returned(self, worker: PeerId) -> None:
+        """A worker's connection is back."""
+        self._lost.discard(worker)
+
     def delay(self, unit: int, now_ns: int) -> None:
         """A unit failed: it waits longer after every failure."""
         book = self.books.setdefault(unit, UnitBook())
@@ -214,7 +229,7 @@ class LeaseBook:
 
     def ask_reveal(self, unit: int, worker: PeerId, now_ns: int) -> None:
         """A worker's result is wanted by a deadline."""
-        deadline = now_ns + REVEAL_DEADLINE_NS
+        deadline = now_ns + (LOST_PEER_GRACE_NS if worker in self._lost else REVEAL_DEADLINE_NS)
         self.books.setdefault(unit, UnitBook()).asked[worker] = deadline
         heapq.heappush(self._alarms, (deadline, unit, worker, "reveal"))
 

@@ -120,6 +120,11 @@ class Submitter:
             self._offer([self.me])
         return self._flush(now_ns)
 
+    def withdraw(self, job_id: JobId) -> None:
+        """Forget a job that could not be stored: nobody was promised anything about it."""
+        for jobs in (self.jobs, self._open, self._touched):
+            jobs.pop(job_id, None)
+
     def cancel(self, job_id: JobId, reason: str, now_ns: int) -> Effects:
         """End a job; one that is over stays as it is."""
         job = self.jobs.get(job_id)
@@ -156,13 +161,15 @@ class Submitter:
             self._requested(event, now_ns)
         elif isinstance(event, PeerUp):
             self._peers[event.peer] = None
+            for job in self._open.values():
+                job.leases.returned(event.peer)
             if any(job.leases.has_work for job in self._open.values()):
                 self._offer([event.peer])
         elif isinstance(event, PeerDown):
             self._peers.pop(event.peer, None)
             self._idle.pop(event.peer, None)
             for job in self._open.values():
-                job.leases.shorten(event.peer, now_ns)
+                job.lost(event.peer, now_ns)
         elif isinstance(event, Tick):
             self._tick(now_ns)
         return self._flush(now_ns)
@@ -261,6 +268,8 @@ class Submitter:
     def _sign_verdicts(self, job: KeptJob) -> None:
         for batch in _batches(job.verdicts):
             self._state(job, Verdicts(job.state.id, batch))
+        if job.verdicts or job.fresh_rejections:
+            self._persist()  # nobody hears of a verdict that a crash could undo
         for verdict in job.verdicts:
             fields: dict[str, Value] = {
                 "job": job.state.id.hex(), "unit": verdict.unit, "workers": len(verdict.accepted),
@@ -288,6 +297,7 @@ class Submitter:
             job.end("failed", error, now_ns)
         if job.outcome:
             self._open.pop(job.state.id, None)
+            self._persist()
             end: dict[str, Value] = {"job": job.state.id.hex(), "error": job.error or None}
             self._out.append(Notify(f"job_{job.outcome}", end))
 

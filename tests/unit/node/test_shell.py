@@ -1,0 +1,241 @@
+"""The shell: what waits for the disk, what happens when that fails, and that no core can spin or stop the node."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from sparkle_p2p.node import shell as shell_module
+from sparkle_p2p.node.shell import Shell
+from sparkle_p2p.node.store import Store, StoreError
+from sparkle_p2p.runtime.clock import boot_ns
+from sparkle_protocol import effects as fx
+from sparkle_protocol import messages
+from sparkle_protocol.ids import JobId, PeerId, ResultHash
+
+ME = PeerId("12D3KooWHrTvH4VQ24pGBZYPKnk61sCSgzFDGEy3FbFGezvmwW7B")
+OTHER = PeerId("12D3KooWMJzrobDffLGhPMWhVp7H8e3gN8me4hUYi8dXiENcq6ZV")
+JOB = JobId(b"j" * 32)
+
+
+def stored(number: int) -> fx.Persist:
+    return fx.Persist((fx.StoreResult(JOB, ResultHash(number.to_bytes(32, "big")), b"r"),))
+
+
+def note(name: str) -> fx.Notify:
+    return fx.Notify(name)
+
+
+@dataclass
+class ScriptedCore:
+    """Answers every event by what the test says, and keeps the events."""
+
+    answer: Callable[[object], fx.Effects] = lambda event: ()
+    due: int | None = None
+    events: list[object] = field(default_factory=list)
+
+    def handle(self, event: object, now_ns: int) -> fx.Effects:
+        self.events.append(event)
+        return self.answer(event)
+
+    def next_deadline(self) -> int | None:
+        return self.due
+
+
+class SlowDisk:
+    """The store's connection, which can be made to wait or to fail."""
+
+    def __init__(self, store: Store) -> None:
+        self.real = store._connection()
+        self.failing = False
+        store._db = self  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.real, name)
+
+    def execute(self, sql: str, *arguments: object) -> object:
+        if self.failing and sql.startswith("BEGIN"):
+            raise sqlite3.OperationalError("database or disk is full")
+        return self.real.execute(sql, *arguments)
+
+
+@dataclass
+class Bench:
+    shell: Shell
+    store: Store
+    core: ScriptedCore
+    disk: SlowDisk
+    performed: list[fx.Effect]
+
+    @property
+    def names(self) -> list[str]:
+        return [effect.event for effect in self.performed if isinstance(effect, fx.Notify)]
+
+
+@asynccontextmanager
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    store = Store(tmp_path / "node.db")
+    await store.open()
+    core, performed = ScriptedCore(), []
+    async with asyncio.TaskGroup() as group:
+        shell = Shell(ME, store, group, lambda message: core, performed.append)
+        yield Bench(shell, store, core, SlowDisk(store), performed)
+        shell.stop()
+    await store.close()
+
+
+async def settle(shell: Shell) -> None:
+    """Return once nothing waits for the disk."""
+    async with asyncio.timeout(5):
+        while shell._lanes:
+            await asyncio.sleep(0)
+
+
+async def test_what_stands_after_a_persist_waits_for_the_disk(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        b.shell.perform(b.core, (note("before"), stored(1), note("after")))
+        assert b.names == ["before"]
+        await settle(b.shell)
+        assert b.names == ["before", "after"]
+        assert await b.store.results(JOB, [ResultHash((1).to_bytes(32, "big"))]) == [b"r"]
+
+
+async def test_later_batches_of_a_core_do_not_overtake(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        other = ScriptedCore()
+        b.shell.perform(b.core, (stored(1), note("first")))
+        b.shell.perform(b.core, (note("second"),))
+        b.shell.perform(b.core, (note("third"), stored(2), note("fourth")))
+        b.shell.perform(other, (note("of another core"),))
+        assert b.names == ["of another core"]
+        await settle(b.shell)
+        assert b.names == ["of another core", "first", "second", "third", "fourth"]
+
+
+async def test_nothing_is_acknowledged_that_is_not_kept(tmp_path: Path) -> None:
+    """A request whose records cannot be written is refused; asked again after that, it still is."""
+    async with bench(tmp_path) as b:
+        replies = {
+            1: (stored(1), fx.Reply(1, messages.Ok()), fx.Send(7, OTHER, messages.Offer([]))),
+            2: (fx.Reply(2, messages.Ok()),),  # the core knows it already: nothing new to store
+            3: (fx.Reply(3, messages.Ok()),),
+        }
+        b.core.answer = lambda event: replies[event.token] if isinstance(event, fx.Requested) else ()
+        b.disk.failing = True
+        offer = messages.encode_message(messages.Offer([]))
+        for _ in range(2):
+            refused = messages.decode_reply(await b.shell.serve(OTHER, offer))
+            assert isinstance(refused, messages.Refusal)
+            assert refused.code == "storage"
+        assert fx.SendFailed in map(type, b.core.events)  # so that the core sends it again some day
+        assert b.names == ["storage_failed"]  # once, not for every batch
+        b.disk.failing = False
+        assert isinstance(messages.decode_reply(await b.shell.serve(OTHER, offer)), messages.Ok)
+        assert b.names == ["storage_failed", "storage_restored"]
+        assert len(await b.store.results(JOB, [ResultHash((1).to_bytes(32, "big"))])) == 1
+
+
+async def test_a_unit_that_may_not_start_is_told_to_its_core(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        b.disk.failing = True
+        compute = fx.Compute(JOB, 1, 0, spec=None)  # type: ignore[arg-type]
+        b.shell.perform(b.core, (stored(1), compute))
+        await settle(b.shell)
+        await asyncio.sleep(0)
+        (event,) = b.core.events
+        assert isinstance(event, fx.ComputeFailed)
+        assert not event.blame
+
+
+async def test_a_durable_batch_that_fails_never_happened(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        b.disk.failing = True
+        with pytest.raises(StoreError, match="full"):
+            await b.shell.perform_durably(b.core, (stored(1), note("published")), keep=False)
+        b.disk.failing = False
+        await b.shell.perform_durably(b.core, (stored(2), note("other")))
+        assert b.names == ["storage_failed", "storage_restored", "other"]
+        with pytest.raises(StoreError, match="is not in"):
+            await b.store.results(JOB, [ResultHash((1).to_bytes(32, "big"))])
+
+
+async def test_a_core_that_leaves_its_deadline_in_the_past_does_not_eat_a_processor(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        b.core.due = boot_ns() - 10**9
+        third = asyncio.Event()
+        b.core.answer = lambda event: third.set() or () if len(b.core.events) == 3 else ()
+        began = boot_ns()
+        b.shell.arm(b.core)
+        async with asyncio.timeout(5):
+            await third.wait()
+        assert boot_ns() - began >= 2 * shell_module.STUCK_ALARM_S * 1e9
+        assert all(isinstance(event, fx.Tick) for event in b.core.events)
+
+
+async def test_a_core_that_fails_is_logged_and_asked_again_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shell_module, "FAILED_ALARM_S", 0.01)
+    async with bench(tmp_path) as b:
+        recovered = asyncio.Event()
+
+        def answer(event: object) -> fx.Effects:
+            if len(b.core.events) == 1:
+                raise KeyError("a bug")
+            recovered.set()
+            return ()
+
+        b.core.answer, b.core.due = answer, boot_ns()
+        b.shell.arm(b.core)
+        async with asyncio.timeout(5):
+            await recovered.wait()
+    assert "ScriptedCore failed to handle a Tick" in caplog.text
+
+
+async def test_requests_under_way_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound a send fails at once, and its core hears so."""
+    monkeypatch.setattr(shell_module, "MAX_SENDS", 2)
+    async with bench(tmp_path) as b:
+        b.core.answer = lambda event: ()  # requests to itself are never answered
+        b.shell.perform(b.core, tuple(fx.Send(tag, ME, messages.Offer([])) for tag in range(4)))
+        await asyncio.sleep(0)
+        failed = [event.tag for event in b.core.events if isinstance(event, fx.SendFailed)]
+        assert failed == [2, 3]
+
+
+async def test_a_stopped_shell_refuses_at_once(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        waiting = asyncio.create_task(b.shell.serve(OTHER, messages.encode_message(messages.Offer([]))))
+        await asyncio.sleep(0)
+        b.shell.stop()
+        async with asyncio.timeout(5):
+            late = await b.shell.serve(OTHER, messages.encode_message(messages.Offer([])))
+            for reply in (await waiting, late):
+                refused = messages.decode_reply(reply)
+                assert isinstance(refused, messages.Refusal)
+                assert refused.code == "stopping"
+        b.shell.tell(b.core, fx.Tick())
+        assert not any(isinstance(event, fx.Tick) for event in b.core.events)
+
+
+async def test_a_busy_peer_is_asked_again_and_not_blamed(tmp_path: Path) -> None:
+    """A refusal for the other node's own reasons is a failed send, so that cores repeat the request."""
+    async with bench(tmp_path) as b:
+        heard = asyncio.Event()
+
+        def answer(event: object) -> fx.Effects:
+            if isinstance(event, fx.Requested):
+                return (fx.Reply(event.token, messages.Refusal("busy", "not now")),)
+            heard.set()
+            return ()
+
+        b.core.answer = answer
+        b.shell.perform(b.core, (fx.Send(5, ME, messages.Offer([])),))
+        async with asyncio.timeout(5):
+            await heard.wait()
+        assert b.core.events[-1] == fx.SendFailed(5, ME, "not now")
+        assert b.performed == []

@@ -1,0 +1,213 @@
+"""The database: group commit, order, failures, and a real kill -9 at random moments."""
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+
+import pytest
+
+from sparkle_p2p.node.store import Store, StoreError
+from sparkle_protocol.effects import DropCommits, StoreCommit, StoreResult
+from sparkle_protocol.errors import ConfigError
+from sparkle_protocol.ids import JobId, PeerId, ResultHash
+
+JOB = JobId(b"j" * 32)
+
+
+def result(number: int) -> StoreResult:
+    return StoreResult(JOB, ResultHash(number.to_bytes(32, "big")), b"r%d" % number)
+
+
+def numbers(path: Path) -> list[int]:
+    with closing(sqlite3.connect(path)) as db:
+        return [int.from_bytes(row[0], "big") for row in db.execute("SELECT hash FROM results ORDER BY hash")]
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[Store]:
+    store = Store(path)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+class Broken:
+    """A database connection that fails as on a full disk until it is repaired."""
+
+    def __init__(self, real: sqlite3.Connection) -> None:
+        self.real = real
+        self.works = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.real, name)
+
+    def execute(self, sql: str, *arguments: object) -> object:
+        if not self.works and not sql.startswith("SELECT"):
+            raise sqlite3.OperationalError("database or disk is full")
+        return self.real.execute(sql, *arguments)
+
+
+def break_disk(store: Store) -> Broken:
+    broken = Broken(store._connection())
+    store._db = broken  # type: ignore[assignment]
+    return broken
+
+
+async def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None:
+    async with opened(tmp_path / "node.db") as store:
+        await store.write([result(1), StoreCommit(JOB, 3, 0, b"n" * 16, b"mine")])
+        await store.remember_peer(PeerId("12D3A"), ["/ip4/127.0.0.1/tcp/1/p2p/12D3A"], 5)
+        await store.save_totals({"units_done": 7})
+    async with opened(tmp_path / "node.db") as store:
+        assert await store.results(JOB, [ResultHash((1).to_bytes(32, "big"))]) == [b"r1"]
+        assert await store.commits() == [StoreCommit(JOB, 3, 0, b"n" * 16, b"mine")]
+        assert await store.peers() == ["/ip4/127.0.0.1/tcp/1/p2p/12D3A"]
+        assert await store.totals() == {"units_done": 7}
+        await store.write([DropCommits(JOB)])
+        assert await store.commits() == []
+
+
+async def test_calls_that_come_together_share_a_commit_and_end_in_order(tmp_path: Path) -> None:
+    async with opened(tmp_path / "node.db") as store:
+        commits = []
+        store._connection().set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+        ended: list[int] = []
+        writes = [store.write_soon([result(number)]) for number in range(200)]
+        for number, write in enumerate(writes):
+            write.add_done_callback(lambda _, number=number: ended.append(number))
+        await asyncio.gather(*writes)
+        assert ended == list(range(200))
+        assert len(commits) <= 2
+    assert numbers(tmp_path / "node.db") == list(range(200))
+
+
+async def test_a_failed_write_is_told_and_made_up_for_later(tmp_path: Path) -> None:
+    async with opened(tmp_path / "node.db") as store:
+        disk = break_disk(store)
+        with pytest.raises(StoreError, match=r"could not be written .*full.*; free some space") as failure:
+            await store.write([result(1)])
+        assert "\n" not in str(failure.value)
+        with pytest.raises(StoreError):
+            await store.write([result(2)], keep=False)
+        assert store.behind
+        disk.works = True
+        await store.write([result(3)])
+        assert not store.behind
+        assert numbers(store.path) == [1, 3]
+
+
+async def test_closing_tries_once_more(tmp_path: Path) -> None:
+    async with opened(tmp_path / "node.db") as store:
+        disk = break_disk(store)
+        with pytest.raises(StoreError):
+            await store.write([result(1)])
+        disk.works = True
+    assert numbers(tmp_path / "node.db") == [1]
+
+
+async def test_what_waits_for_a_failing_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparkle_p2p.node.store.MAX_OVERDUE_RECORDS", 3)
+    monkeypatch.setattr("sparkle_p2p.node.store.MAX_PENDING_RECORDS", 4)
+    async with opened(tmp_path / "node.db") as store:
+        disk = break_disk(store)
+        for number in range(5):
+            with pytest.raises(StoreError):
+                await store.write([result(number)])
+        disk.works = True
+        await store.write(())
+        assert numbers(store.path) == [0, 1, 2]
+        first = store.write_soon([result(10), result(11), result(12)])
+        with pytest.raises(StoreError, match="fast enough"):
+            await store.write([result(13), result(14)])
+        await first
+        assert numbers(store.path) == [0, 1, 2, 10, 11, 12]
+
+
+async def test_a_record_that_no_database_takes_fails_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path / "node.db") as store:
+        with pytest.raises(StoreError):
+            await store.write([StoreCommit(JOB, 2**70, 0, b"n", b"r")])
+        await store.write([result(1)])
+        assert not store.behind
+        assert numbers(store.path) == [1]
+
+
+async def test_a_missing_result_is_named(tmp_path: Path) -> None:
+    async with opened(tmp_path / "node.db") as store:
+        with pytest.raises(StoreError, match="is not in"):
+            await store.results(JOB, [ResultHash(b"x" * 32)])
+
+
+async def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version=7")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="newer Sparkle"):
+        await Store(path).open()
+    assert path.read_bytes() == before
+
+
+async def test_a_damaged_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    path.write_bytes(b"SQLite format 3\x00" + bytes(range(256)) * 32)
+    with pytest.raises(ConfigError, match="damaged: restore it, or move it away"):
+        await Store(path).open()
+
+
+async def test_only_the_latest_peers_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparkle_p2p.node.store.MAX_PEERS_KEPT", 3)
+    async with opened(tmp_path / "node.db") as store:
+        for number in range(6):
+            await store.remember_peer(PeerId(f"p{number}"), [f"/a/{number}"], number)
+        assert await store.peers() == ["/a/5", "/a/4", "/a/3"]
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from sparkle_p2p.node.store import Store
+from tests.unit.node.test_store import result
+
+async def main():
+    store = Store(Path(sys.argv[1]))
+    await store.open()
+    number = int(sys.argv[2])
+    while True:
+        await asyncio.gather(*(store.write([result(number + k)]) for k in range(8)))
+        number += 8
+        sys.stdout.write(f"{number}\\n")
+        sys.stdout.flush()
+
+asyncio.run(main())
+"""
+
+
+def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
+    """A real process is killed at random moments; what it said was written is there, without a gap."""
+    path, draw, number = tmp_path / "node.db", random.Random(11), 0
+    root = Path(__file__).resolve().parents[3]
+    for _ in range(5):
+        command = [sys.executable, "-c", WRITER, str(path), str(number)]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
+        ) as child:
+            assert child.stdout is not None
+            for _ in range(draw.randint(1, 40)):
+                number = int(child.stdout.readline())
+            child.send_signal(signal.SIGKILL)
+            rest = child.stdout.read().split()
+        number = int(rest[-1]) if rest else number
+        found = numbers(path)
+        assert found[:number] == list(range(number))
+        assert found == list(range(len(found)))  # a group is there as a whole or not at all
+        number = len(found)
