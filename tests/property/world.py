@@ -114,6 +114,7 @@ class WorldNode:
         self.works = works
         self.lie = lie
         self.withholds = False  # commits and never shows
+        self.stalls = False  # says that it computes, and never ends
         self.broken = False  # every unit fails through no fault of its own
         self.disk = Disk()
         self.up = False
@@ -242,6 +243,8 @@ class WorldNode:
         result = true_result(effect.unit)
         if self.lie is not None and self.lie(effect.unit):
             result = bytes([1 + self.seed % 200]) + result[1:]  # liars do not agree with each other
+        if self.stalls:
+            return
         done: object = fx.Computed(effect.job, effect.unit, effect.epoch, result)
         if self.broken:
             done = fx.ComputeFailed(effect.job, effect.unit, effect.epoch, "crash", "no memory", blame=False)

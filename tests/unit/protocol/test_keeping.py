@@ -448,3 +448,17 @@ def test_an_unknown_job_is_refused_without_offence() -> None:
     assert isinstance(reply, m.Refusal)
     assert reply.code == "unknown_job"
     assert keeper.violations == []
+
+
+def test_workers_that_wait_for_each_other_may_help_each_other_out() -> None:
+    """Everybody's hands are full of results that want a second answer, and those who had begun it are gone."""
+    keeper = Keeper(spec(16))
+    for worker, partner in ((A, C), (B, D)):
+        units = keeper.lease(worker, 8)
+        keeper.commit(worker, RIGHT, *units)
+        assert keeper.lease(partner, 8) == units
+    keeper.pass_time(MIN_TTL_NS)
+    for worker, units in ((A, range(8, 16)), (B, range(8))):
+        for unit in units:
+            assert keeper.lease(worker, 8) == [unit]
+            assert asked(keeper.commit(worker, RIGHT, unit)) == [unit]

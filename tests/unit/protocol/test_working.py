@@ -9,6 +9,7 @@ from sparkle_protocol import facts as f
 from sparkle_protocol import messages as m
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import PeerId
+from sparkle_protocol.work.held import MAX_HELD_PER_KEEPER
 from sparkle_protocol.work.reporting import MAX_JOBS_KEPT, PATIENCE_NS
 from sparkle_protocol.work.worker import MAX_DIALS, PAUSE_HOLD_NS, SECOND_NS, WorkerAgent
 
@@ -69,7 +70,7 @@ class Worker:
         items = [f.LeaseItem(unit, unit, 0, ME.public_key, 30_000) for unit in units]
         leases = [CODEC.seal(KEEPER, f.Leases(self.job, 0, items)).raw] if items else []
         jobs = [m.JobFacts(self.spec.raw, self.keepers.raw)] if items else []
-        self.tell(fx.Replied(tag, KEEPER.peer_id, m.LeaseReply(jobs, leases, 2000, open_jobs)))
+        self.tell(fx.Replied(tag, KEEPER.peer_id, m.LeaseReply(jobs, leases, 0 if items else 2000, open_jobs)))
 
     def compute(self, unit: int, result: bytes = b"result") -> None:
         self.tell(fx.Computed(self.job, unit, 0, result))
@@ -118,9 +119,11 @@ def test_a_commit_is_durable_before_it_leaves_each_time() -> None:
     worker = working()
     worker.effects.clear()
     worker.compute(0)
-    kinds = [type(e).__name__ for e in worker.effects if isinstance(e, fx.Persist | fx.Send)]
-    assert kinds.index("Persist") < kinds.index("Send")
+    batch = list(worker.effects)
     tag, _, first = worker.reported()
+    (kept,) = [place for place, effect in enumerate(batch) if isinstance(effect, fx.Persist)]
+    (sent,) = [place for place, effect in enumerate(batch) if getattr(effect, "message", None) == first]
+    assert kept < sent
     worker.tell(fx.SendFailed(tag, KEEPER.peer_id, "lost"))
     worker.effects.clear()
     worker.now += 60 * SECOND_NS
@@ -301,3 +304,20 @@ def test_specs_of_many_small_jobs_are_not_kept_for_ever() -> None:
     assert worker.agent.units_verified == 2 * MAX_JOBS_KEPT
     assert len(worker.agent.jobs) <= MAX_JOBS_KEPT + 1
     assert not worker.commits
+
+
+def test_a_keeper_that_never_decides_fills_our_hands_only_so_far() -> None:
+    worker = Worker(units=1000)
+    worker.offer()
+    for unit in range(MAX_HELD_PER_KEEPER):
+        worker.give(unit)
+        worker.compute(unit)
+        tag, _, _ = worker.reported()
+        worker.hear(tag)
+    assert len(worker.agent.held) == MAX_HELD_PER_KEEPER
+    worker.took(fx.Send)
+    worker.offer()
+    assert not [e for e in worker.took(fx.Send) if isinstance(e, fx.Send) and isinstance(e.message, m.LeaseRequest)]
+    worker.tell(fx.Requested(1, OTHER.peer_id, m.Offer(["square@1"])))
+    _, request = worker.sent(m.LeaseRequest)  # another keeper is asked all the same
+    assert isinstance(request, m.LeaseRequest)
