@@ -40,8 +40,18 @@ def guarded(command: Callable[[], int], program: str) -> int:
         sys.stderr.write("\n")
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is silent
         return 0
+    finally:
+        _let_go_of_output()
+
+
+def _let_go_of_output() -> None:
+    """What a closed pipe or a full disk does not take is lost; without this Python's own flush would fail at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(arguments: list[str]) -> int:
