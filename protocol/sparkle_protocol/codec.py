@@ -44,7 +44,8 @@ def decode(data: bytes, shape: type[T], *, max_bytes: int = MAX_MESSAGE_BYTES) -
     """The struct of type ``shape`` (or a union of tagged structs) that the bytes hold, all of them.
 
     Raises:
-        RemoteProtocolError: oversize, truncated, trailing bytes, nested too deeply, wrong types, unknown kind.
+        RemoteProtocolError: oversize, truncated, trailing bytes, nested too deeply, a key named twice, wrong types,
+            unknown kind.
     """
     if len(data) > max_bytes:
         raise RemoteProtocolError(f"a message of {len(data)} bytes exceeds the limit of {max_bytes}")
@@ -53,6 +54,7 @@ def decode(data: bytes, shape: type[T], *, max_bytes: int = MAX_MESSAGE_BYTES) -
             data,
             use_list=True,
             strict_map_key=True,
+            object_pairs_hook=_unique,
             max_str_len=MAX_STRING_BYTES,
             max_bin_len=max_bytes,
             max_array_len=MAX_ARRAY_ITEMS,
@@ -66,6 +68,14 @@ def decode(data: bytes, shape: type[T], *, max_bytes: int = MAX_MESSAGE_BYTES) -
         return msgspec.convert(raw, shape, strict=True)
     except (msgspec.ValidationError, RecursionError, OverflowError) as error:
         raise RemoteProtocolError(f"unexpected message shape: {_first_line(error)}") from error
+
+
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A map, unless it names a key twice: readers would not agree on what it says."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a map names a key twice")
+    return found
 
 
 def _check_depth(value: Any, left: int) -> None:

@@ -4,10 +4,14 @@ Rules
 -----
 - Below ``LOW_LINKS`` connections the node dials known addresses, a few at a time, each address with exponential
   back-off; bootstraps are never given up and are tried first while there is no connection at all.
+- What a stranger says about others is hearsay: it fills free places, never displaces what we know better (ranked by
+  ``SOURCES``), and never shortens a pause.
 - Connected peers are asked for a sample of theirs soon after they come up and every minute or so after that
   (peer sampling: Jelasity et al. 2007), as long as there is room.
-- A peer with ``MAX_STRIKES`` rule violations is hung up on and not talked to for ``BAN_NS``.
-- Peers say what time it is; a clock that is far from the median of at least two others is reported once.
+- A peer with ``MAX_STRIKES`` rule violations is hung up on and not talked to for ``BAN_NS``; an hour without any
+  clears the slate.
+- Peers say what time it is; when at least two of them and most of them are far from us on the same side, our clock is
+  reported to be off, once until it is right again.
 """
 
 from collections.abc import Callable, Iterable
@@ -50,17 +54,23 @@ FIRST_SAMPLE_S = 0.5
 DIAL_BACKOFF_S = (1.0, 300.0)  # first pause, longest pause
 LONELY_BACKOFF_S = 10.0  # longest pause for bootstraps while nobody is connected
 MAX_STRIKES = 5
-MAX_STANDINGS = 4096  # the one that has been good for longest is forgotten first
+MAX_ATTEMPTS = 6
 BAN_NS = 600 * SECOND_NS
+FORGIVE_NS = 3600 * SECOND_NS
+MAX_STANDINGS = 1024
 CLOCK_LIMIT_MS = 10 * 60 * 1000
+SHORT_LINK_NS = 10 * SECOND_NS  # a link that breaks sooner counts as a failed attempt
+SOURCES = {"bootstrap": 0, "connected": 1, "mdns": 1, "remembered": 2}  # how well we know an address
+HEARSAY = 3
 
 
 @dataclass(slots=True)
 class Candidate:
     """A peer that could be dialled."""
 
-    addresses: list[str] = field(default_factory=list)
-    source: str = ""
+    addresses: dict[str, int] = field(default_factory=dict)  # address -> how well we know it
+    bootstrap: bool = False
+    rank: int = HEARSAY  # of its best known address ever
     attempts: int = 0
     next_try_ns: int = 0
     dialling: int | None = None
@@ -71,6 +81,7 @@ class Standing:
     """How a peer behaved."""
 
     strikes: int = 0
+    last_ns: int = 0
     banned_until_ns: int = 0
 
 
@@ -81,6 +92,11 @@ def peer_of(address: str) -> PeerId:
         raise RemoteProtocolError("an address must end in /p2p/<peer id>")
     key_from_peer_id(PeerId(peer))
     return PeerId(peer)
+
+
+def _names(address: str, peer: PeerId) -> bool:
+    """The address is one of ``peer`` itself."""
+    return address.startswith("/") and address.endswith(f"/p2p/{peer}")
 
 
 class Membership:
@@ -95,6 +111,7 @@ class Membership:
         self._wall_ms = wall_ms
         self._candidates: dict[PeerId, Candidate] = {}
         self._sample_at: dict[PeerId, int] = {}
+        self._up_ns: dict[PeerId, int] = {}
         self._asked: dict[int, PeerId] = {}
         self._clock_offsets: dict[PeerId, int] = {}
         self._tag = 0
@@ -114,11 +131,14 @@ class Membership:
 
     def violation(self, peer: PeerId, now_ns: int) -> Effects:
         """A peer broke a rule."""
-        standing = self.standings.pop(peer, None) or Standing()
-        self.standings[peer] = standing  # the latest offender last
-        while len(self.standings) > MAX_STANDINGS:
-            del self.standings[next(iter(self.standings))]
+        standing = self.standings.pop(peer, Standing())
+        if now_ns - standing.last_ns > FORGIVE_NS:
+            standing.strikes = 0
         standing.strikes += 1
+        standing.last_ns = now_ns
+        while len(self.standings) >= MAX_STANDINGS:  # the longest quiet first
+            del self.standings[next(iter(self.standings))]
+        self.standings[peer] = standing
         if standing.strikes % MAX_STRIKES == 0:
             standing.banned_until_ns = now_ns + BAN_NS
             self._out.append(Hangup(peer, "too many rule violations"))
@@ -147,10 +167,12 @@ class Membership:
 
     def next_deadline(self) -> int | None:
         """When ``Tick`` is due."""
+        if self._stopped:
+            return None
         times = [at for peer, at in self._sample_at.items() if peer in self.links]
         if self._room() > 0:
             times += [
-                max(candidate.next_try_ns, self._banned_until_ns(peer))
+                max(candidate.next_try_ns, self._banned_until(peer))
                 for peer, candidate in self._candidates.items()
                 if self._may_dial(peer, candidate)
             ]
@@ -162,22 +184,23 @@ class Membership:
         if self.banned(event.peer, now_ns):
             self._out.append(Hangup(event.peer, "banned"))
             return
-        self.links[event.peer] = event.addresses
-        candidate = self._candidates.get(event.peer)
-        if candidate is not None:
-            candidate.attempts = 0
-        for address in event.addresses:
+        own = tuple(a for a in event.addresses if len(a) <= messages.MAX_ADDRESS_CHARS and _names(a, event.peer))
+        self.links[event.peer] = own = own[: messages.MAX_ADDRESSES]
+        self._up_ns[event.peer] = now_ns
+        for address in own:
             self._learn(address, "connected", now_ns)
-        if event.addresses:
-            self._out.append(RememberPeer(event.peer, event.addresses[:MAX_ADDRESSES]))
+        if own:
+            self._out.append(RememberPeer(event.peer, own))
         self._sample_at[event.peer] = now_ns + int(FIRST_SAMPLE_S * self._rng.uniform(0.5, 1.5) * SECOND_NS)
 
     def _down(self, peer: PeerId, now_ns: int) -> None:
         self.links.pop(peer, None)
         self._sample_at.pop(peer, None)
         self._clock_offsets.pop(peer, None)
+        since_ns = self._up_ns.pop(peer, now_ns)
         candidate = self._candidates.get(peer)
         if candidate is not None:
+            candidate.attempts = candidate.attempts + 1 if now_ns - since_ns < SHORT_LINK_NS else 0
             candidate.next_try_ns = max(candidate.next_try_ns, now_ns + self._pause_ns(candidate))
 
     def _learn(self, address: str, source: str, now_ns: int) -> None:
@@ -189,28 +212,37 @@ class Membership:
             if source == "bootstrap":
                 self._out.append(Notify("bootstrap_is_self", {"address": address}))
             return
+        rank = SOURCES.get(source, HEARSAY)
         candidate = self._candidates.get(peer)
         if candidate is None:
-            if len(self._candidates) >= MAX_CANDIDATES and not self._evict():
+            if len(self._candidates) >= MAX_CANDIDATES and not self._evict(rank):
                 return
-            candidate = self._candidates[peer] = Candidate(source=source)
-        if source == "bootstrap":
-            candidate.source = source
-        if address not in candidate.addresses:
-            candidate.addresses.insert(0, address)
-            del candidate.addresses[MAX_ADDRESSES:]
+            candidate = self._candidates[peer] = Candidate()
+        candidate.bootstrap |= source == "bootstrap"
+        candidate.rank = min(candidate.rank, rank)
+        known = candidate.addresses.get(address)
+        if known is None and len(candidate.addresses) >= MAX_ADDRESSES:
+            worst = max(reversed(candidate.addresses), key=lambda known: candidate.addresses[known])
+            if rank == HEARSAY or candidate.addresses[worst] < max(rank, 1):  # bootstrap addresses stay
+                return
+            del candidate.addresses[worst]
+        if known is None and rank < HEARSAY:
+            candidate.addresses = {address: rank, **candidate.addresses}  # the latest first
             candidate.next_try_ns = min(candidate.next_try_ns, now_ns)
+        else:
+            candidate.addresses[address] = min(rank, known if known is not None else rank)
 
-    def _evict(self) -> bool:
-        """Forget the candidate that failed most; bootstraps and live peers stay."""
+    def _evict(self, rank: int) -> bool:
+        """Make room for a peer known by ``rank``: the least known and most failing that is known no better goes."""
         spare = [
-            (candidate.attempts, peer)
+            (candidate.rank, candidate.attempts, peer)
             for peer, candidate in self._candidates.items()
-            if candidate.source != "bootstrap" and peer not in self.links and candidate.attempts
+            if candidate.rank >= rank and not candidate.bootstrap and peer not in self.links
+            if candidate.attempts or candidate.rank > rank
         ]
         if not spare:
             return False
-        del self._candidates[max(spare)[1]]
+        del self._candidates[max(spare)[2]]
         return True
 
     def _dialled(self, event: Dialled, now_ns: int) -> None:
@@ -218,27 +250,27 @@ class Membership:
             if candidate.dialling != event.tag:
                 continue
             candidate.dialling = None
-            if event.peer is not None:
+            if event.peer is not None:  # its PeerUp may come a little later
+                candidate.next_try_ns = now_ns + self._pause_ns(candidate)
                 return
             candidate.attempts += 1
             if event.address in candidate.addresses:  # try another address next time
-                candidate.addresses.remove(event.address)
-                candidate.addresses.append(event.address)
+                candidate.addresses[event.address] = candidate.addresses.pop(event.address)
             candidate.next_try_ns = now_ns + self._pause_ns(candidate)
-            if candidate.source == "bootstrap":
+            if candidate.bootstrap:
                 fields: dict[str, Value] = {
                     "address": event.address,
                     "reason": event.reason,
                     "attempt": candidate.attempts,
                 }
                 self._out.append(Notify("bootstrap_unreachable", fields))
-            elif candidate.attempts > 6:
+            elif candidate.attempts > MAX_ATTEMPTS:
                 del self._candidates[peer]
             return
 
     def _pause_ns(self, candidate: Candidate) -> int:
         first, longest = DIAL_BACKOFF_S
-        if candidate.source == "bootstrap" and not self.links:
+        if candidate.bootstrap and not self.links:
             longest = LONELY_BACKOFF_S
         pause_s = min(longest, first * 2 ** min(candidate.attempts, 12))
         return int(pause_s * self._rng.uniform(0.5, 1.0) * SECOND_NS)
@@ -256,23 +288,22 @@ class Membership:
         room = self._room()
         if room <= 0:
             return
-        order = {"bootstrap": 0, "mdns": 1}
         ready = sorted(
-            (order.get(candidate.source, 2), candidate.attempts, self._rng.random(), peer)
+            (not candidate.bootstrap, candidate.rank, candidate.attempts, self._rng.random(), peer)
             for peer, candidate in self._candidates.items()
-            if self._may_dial(peer, candidate) and candidate.next_try_ns <= now_ns and not self.banned(peer, now_ns)
+            if self._may_dial(peer, candidate) and max(candidate.next_try_ns, self._banned_until(peer)) <= now_ns
         )
         for *_, peer in ready[:room]:
             candidate = self._candidates[peer]
             self._tag += 1
             candidate.dialling = self._tag
-            self._out.append(Dial(self._tag, candidate.addresses[0]))
+            self._out.append(Dial(self._tag, next(iter(candidate.addresses))))
 
     def banned(self, peer: PeerId, now_ns: int) -> bool:
         """Nobody deals with ``peer`` now."""
-        return now_ns < self._banned_until_ns(peer)
+        return now_ns < self._banned_until(peer)
 
-    def _banned_until_ns(self, peer: PeerId) -> int:
+    def _banned_until(self, peer: PeerId) -> int:
         standing = self.standings.get(peer)
         return standing.banned_until_ns if standing is not None else 0
 
@@ -281,32 +312,31 @@ class Membership:
     def _sample(self, asker: PeerId) -> messages.PeersReply:
         others = sorted(peer for peer, addresses in self.links.items() if addresses and peer != asker)
         chosen = self._rng.sample(others, min(SAMPLE, len(others)))
-        records = [
-            messages.PeerRecord(
-                key_from_peer_id(peer), [a for a in self.links[peer] if len(a) <= 256][:MAX_ADDRESSES]
-            )
-            for peer in chosen
-        ]
+        records = [messages.PeerRecord(key_from_peer_id(peer), list(self.links[peer])) for peer in chosen]
         return messages.PeersReply(records, self._wall_ms())
 
     def _replied(self, event: Replied, now_ns: int) -> None:
-        if self._asked.pop(event.tag, None) is None or not isinstance(event.message, messages.PeersReply):
+        if self._asked.pop(event.tag, None) != event.peer or not isinstance(event.message, messages.PeersReply):
             return
         for record in event.message.peers:
             peer = peer_id_from_key(record.key)
             for address in record.addresses:
-                if address.endswith(f"/p2p/{peer}"):
+                if _names(address, peer):
                     self._learn(address, "sample", now_ns)
         self._compare_clock(event.peer, event.message.time_ms)
 
     def _compare_clock(self, peer: PeerId, time_ms: int) -> None:
+        if peer not in self.links:
+            return
         self._clock_offsets[peer] = time_ms - self._wall_ms()
-        before = self.clock_off_ms
-        off = int(median(self._clock_offsets.values()))
-        certain = len(self._clock_offsets) >= 2
-        self.clock_off_ms = off if certain and abs(off) > CLOCK_LIMIT_MS else 0
+        offsets = self._clock_offsets.values()
+        before, self.clock_off_ms = self.clock_off_ms, 0
+        for side in (1, -1):
+            far = [offset for offset in offsets if side * offset > CLOCK_LIMIT_MS]
+            if len(far) >= 2 and 2 * len(far) > len(offsets):
+                self.clock_off_ms = int(median(far))
         if self.clock_off_ms and not before:
-            self._out.append(Notify("clock_off", {"seconds": off // 1000, "peers": len(self._clock_offsets)}))
+            self._out.append(Notify("clock_off", {"seconds": self.clock_off_ms // 1000, "peers": len(offsets)}))
 
     def _ask_samples(self, now_ns: int) -> None:
         for peer, at in list(self._sample_at.items()):

@@ -8,8 +8,8 @@ from sparkle_p2p.net.overlay import Link
 from sparkle_p2p.node.offenders import Offenders
 from sparkle_p2p.view import JobView, PeerView, Reason, Rejection, Scalar, UnitCounts, UnitView
 from sparkle_protocol.ids import PeerId, ResultHash, short_peer
-from sparkle_protocol.work import kept_job
 from sparkle_protocol.work.kept_job import KeptJob
+from sparkle_protocol.work.rejection import Rejection as ProvenWrong
 from sparkle_protocol.work.worker import WorkerAgent
 
 REJECTIONS_SHOWN = 32
@@ -103,7 +103,7 @@ def _eta_s(job: KeptJob, counts: UnitCounts, now_ns: int) -> float | None:
     return max(0.0, elapsed_s / fresh * (counts.total - accepted))
 
 
-def rejection_view(rejection: kept_job.Rejection) -> Rejection:
+def rejection_view(rejection: ProvenWrong) -> Rejection:
     """A refused result in words."""
     worker = short_peer(rejection.worker)
     given, agreed = _short(rejection.given), _short(rejection.accepted)

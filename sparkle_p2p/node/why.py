@@ -78,8 +78,8 @@ def _explain_job(job: KeptJob) -> Explanation:
     done = counts.final + counts.provisional
     headline = {
         "queued": f"No worker has taken a unit yet; {many(counts.total, 'unit')} to be done.",
-        "running": f"{done} of {counts.total} units are accepted, {counts.leased} are being computed, "
-        f"{counts.committed} wait for a second answer, {counts.pending} wait for a worker.",
+        "running": f"{done} of {many(counts.total, 'unit')} accepted, {counts.leased} being computed, "
+        f"{counts.committed} waiting for further answers, {counts.pending} for a worker.",
         "done": f"All {many(counts.total, 'unit')} accepted, from {many(job.replicas, 'execution')}.",
         "cancelled": f"Cancelled by its owner with {done} of {counts.total} units accepted.",
         "failed": job.error,
@@ -179,7 +179,7 @@ def _explain_peer(node: "Node", view: NodeView, peer: PeerId) -> Explanation:
         "accepted": accepted,
         "rejected": len(rejections),
         "violations": record.violations,
-        "latency_ms": link.latency_ms if link is not None else None,
+        "latency_ms": round(link.latency_ms, 1) if link is not None and link.latency_ms is not None else None,
     }
     if node.membership.banned(peer, boot_ns()):
         code = "banned"

@@ -30,6 +30,7 @@ class Weather:
     helpers: int = 3
     liar: bool = False
     withholder: bool = False
+    hog: bool = False
     loss: float = 0.0
     twice: float = 0.0
     disk_s: float = 0.005
@@ -44,6 +45,7 @@ weathers = st.builds(
     helpers=st.integers(3, 4),
     liar=st.booleans(),
     withholder=st.booleans(),
+    hog=st.booleans(),
     loss=st.sampled_from([0.0, 0.05, 0.3]),
     twice=st.sampled_from([0.0, 0.3]),
     disk_s=st.sampled_from([0.0, 0.005, 1.0]),
@@ -62,6 +64,8 @@ def build(weather: Weather) -> tuple[World, WorldNode, JobId]:
         world.add(lie=lambda unit: True)
     if weather.withholder:
         world.add().withholds = True
+    if weather.hog:
+        world.add().stalls = True
     job = submitter.submit(spec(weather.units, Random(weather.seed), total_s=100 * HOUR_S))
     world.run(lambda: job in {fact.job for fact in submitter.disk.facts.values()})  # acknowledged to its user
     for crash in weather.crashes:
@@ -88,6 +92,17 @@ def check(world: World, submitter: WorldNode, job: JobId) -> None:
 
 def nothing_is_held(world: World) -> bool:
     return all(node.up and not node.worker.held and not node.disk.commits for node in world.nodes)
+
+
+def test_a_worker_that_only_says_it_computes_holds_up_nobody() -> None:
+    world = World(7)
+    submitter = world.add(works=False)
+    world.add().stalls = True
+    for _ in range(2):
+        world.add()
+    job = submitter.submit(spec(6, world.rng, total_s=100 * HOUR_S))
+    assert world.run(lambda: submitter.submitter.jobs[job].outcome == "done", seconds=300)
+    assert world.run(lambda: nothing_is_held(world), seconds=60)
 
 
 @settings(max_examples=60)

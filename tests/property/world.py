@@ -87,10 +87,13 @@ class Disk:
     facts: dict[bytes, Fact] = field(default_factory=dict)
     results: dict[tuple[JobId, bytes], bytes] = field(default_factory=dict)
     commits: dict[tuple[JobId, int, int], tuple[bytes, bytes]] = field(default_factory=dict)
+    decided: set[tuple[JobId, int]] = field(default_factory=set)  # units with a verdict among the facts
 
     def write(self, record: fx.Record) -> None:
         if isinstance(record, fx.StoreFact):
             self.facts[record.fact.id] = record.fact
+            if isinstance(record.fact.payload, Verdicts):
+                self.decided |= {(record.fact.job, item.unit) for item in record.fact.payload.items}
         elif isinstance(record, fx.StoreResult):
             self.results[record.job, record.result_hash] = record.result
         elif isinstance(record, fx.StoreCommit):
@@ -111,6 +114,7 @@ class WorldNode:
         self.works = works
         self.lie = lie
         self.withholds = False  # commits and never shows
+        self.stalls = False  # says that it computes, and never ends
         self.broken = False  # every unit fails through no fault of its own
         self.disk = Disk()
         self.up = False
@@ -227,13 +231,8 @@ class WorldNode:
         """What leaves this node rests on what is on its disk."""
         message = effect.message if isinstance(effect, fx.Send | fx.Reply) else None
         if isinstance(message, ReportReply | Notice):
-            verdicts = {
-                item.unit
-                for fact in self.disk.facts.values()
-                if isinstance(fact.payload, Verdicts) and fact.job == message.job
-                for item in fact.payload.items
-            }
-            assert {settled.unit for settled in message.settled} <= verdicts, "a verdict was told before it was kept"
+            told = {(JobId(message.job), settled.unit) for settled in message.settled}
+            assert told <= self.disk.decided, "a verdict was told before it was kept"
         elif isinstance(message, Report):
             for payload in (self.codec.open(raw).payload for raw in message.facts):
                 for item in payload.items if isinstance(payload, Commits) else ():
@@ -244,6 +243,8 @@ class WorldNode:
         result = true_result(effect.unit)
         if self.lie is not None and self.lie(effect.unit):
             result = bytes([1 + self.seed % 200]) + result[1:]  # liars do not agree with each other
+        if self.stalls:
+            return
         done: object = fx.Computed(effect.job, effect.unit, effect.epoch, result)
         if self.broken:
             done = fx.ComputeFailed(effect.job, effect.unit, effect.epoch, "crash", "no memory", blame=False)

@@ -1,7 +1,8 @@
 """How many units of a job a worker may hold, by how it behaved in it.
 
 - A worker may have a few undecided units at first (leased, or committed and not judged yet) and two more for each
-  that was accepted. So a liar wastes little before the first of its results is compared.
+  that was accepted. So a liar wastes little before the first of its results is compared. Beyond that it may only
+  give second answers, one at a time: else everybody could come to wait for everybody.
 - One that takes units and does not deliver gets no more than one in a while.
 - One that does not show what it committed to gets none until it does.
 
@@ -55,6 +56,11 @@ class Conducts:
         if conduct.fruitless > FRUITLESS_ALLOWED + 2 * conduct.commits:
             return 1 if now_ns >= conduct.next_lease_ns else 0
         return min(MOST_LEASES, FIRST_LEASES + 2 * conduct.accepted) - undecided
+
+    def delivers(self, worker: PeerId) -> bool:
+        """The worker shows what it commits to and mostly commits to what it takes."""
+        conduct = self._of.get(worker, _NEW)
+        return conduct.withheld <= MAX_WITHHELD and conduct.fruitless <= FRUITLESS_ALLOWED + 2 * conduct.commits
 
     def granted(self, worker: PeerId, now_ns: int) -> None:
         """The worker was given something."""

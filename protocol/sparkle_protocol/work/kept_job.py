@@ -21,7 +21,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from sparkle_protocol.effects import Record, StoreFact, StoreResult
 from sparkle_protocol.errors import VerificationError
@@ -33,27 +32,15 @@ from sparkle_protocol.work.intake import WorkItem, check_report, new_items
 from sparkle_protocol.work.lease import LeaseBook, UnitBook
 from sparkle_protocol.work.news import Newsboard
 from sparkle_protocol.work.quorum import Decision, decide
+from sparkle_protocol.work.rejection import Rejection, Rejections
 from sparkle_protocol.work.state import JobState
 
 MAX_FAILURES = 5
 SAME_FAILURES = 3
 OUR_VERDICT = ("kernel", "refused")  # failures of the trusted worker that only the unit can be blamed for
-MAX_REJECTIONS_KEPT = 256
 MAX_VERDICT_KEYS = 64
 
 CheckResult = Callable[[JobSpec, int, bytes], None]  # raises VerificationError for a result of impossible form
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A refused result and its evidence: who agreed on what instead."""
-
-    unit: int
-    worker: PeerId
-    given: ResultHash | None  # None: two different commits
-    accepted: ResultHash | None
-    agreeing: tuple[PeerId, ...]
-    code: str  # "minority" | "trusted" | "equivocation" | "malformed"
 
 
 class KeptJob:
@@ -73,10 +60,7 @@ class KeptJob:
         self.outcome = ""  # "" while it runs, then "done", "cancelled" or "failed"
         self.error = ""
         self.dead: dict[int, str] = {}
-        self.rejections: list[Rejection] = []
-        self.fresh_rejections: list[Rejection] = []  # first ones of a worker in this step, to be told
-        self.rejected_count = 0
-        self.rejected: set[PeerId] = set()
+        self.proven = Rejections(me)
         self.accepted_by: Counter[PeerId] = Counter()
         self.replicas = 0
         self.news = Newsboard(state.id)
@@ -98,12 +82,9 @@ class KeptJob:
             self.replicas += len(committed)
             accepted, refused = self.state.accepted_workers(unit), self.state.rejected_workers(unit)
             self.accepted_by.update(accepted)
+            self.proven.restore(self.state, unit)
             for worker in accepted:
                 self._conduct.of(worker).accepted += 1
-            for worker in sorted(refused):
-                self._remember(self._rejection(unit, worker))
-            for worker in sorted(self.state.equivocators(unit)):
-                self._remember(Rejection(unit, worker, None, None, (), "equivocation"))
             for worker in committed:
                 self._conduct.of(worker).commits += 1
             for worker in sorted(committed.keys() - accepted - refused):
@@ -114,6 +95,21 @@ class KeptJob:
             if self.state.failures(unit):
                 self._judge_failures(unit)
         self.settle_dirty(now_ns)
+
+    @property
+    def rejections(self) -> list[Rejection]:
+        """Refused results with their evidence, the first ones."""
+        return self.proven.kept
+
+    @property
+    def rejected_count(self) -> int:
+        """How many results were refused."""
+        return self.proven.count
+
+    @property
+    def rejected(self) -> set[PeerId]:
+        """Workers that take no further part."""
+        return self.proven.workers
 
     # --- leases -------------------------------------------------------------------------------------------
 
@@ -131,11 +127,12 @@ class KeptJob:
         """How many more workers the unit wants now."""
         if self._trusted_at_work(unit):
             return 0
-        live = len(self.leases.known(unit).leases)
+        live = sum(1 for lease in self.leases.known(unit).leases.values() if not lease.slow)
         return self._decision(unit).wanted - len(self.participants(unit)) - live
 
     def _trusted_at_work(self, unit: int) -> bool:
-        return any(one in self.leases.known(unit).leases or one in self.participants(unit) for one in self.trusted)
+        leases, present = self.leases.known(unit).leases, self.participants(unit)
+        return any((one in leases and not leases[one].slow) or one in present for one in self.trusted)
 
     def participants(self, unit: int) -> set[PeerId]:
         """Workers whose binding commit counts: neither rejected, nor do they withhold the result."""
@@ -154,11 +151,16 @@ class KeptJob:
 
     def grant(self, worker: PeerId, want: int, now_ns: int) -> list[tuple[int, int, int, int]]:
         """Hand out up to ``want`` units: (counter, unit, epoch, ttl_ms) each."""
-        want = min(want, self._allowance(worker, now_ns))
+        source = self._own_order() if worker == self.me else self.leases.candidates(worker)
+        allowed = self._allowance(worker, now_ns)
+        if allowed <= 0 and not self.leases.holds(worker) and self._conduct.delivers(worker):
+            # Its hands are full of what others have not answered yet; so may be everybody's. It may help out.
+            source, allowed = self.leases.wanted(worker), 1
         granted: list[tuple[int, int, int, int]] = []
-        if want <= 0:
+        want = min(want, allowed)
+        if want <= 0 or worker in self.rejected:
             return granted
-        for unit in self._own_order() if worker == self.me else self.leases.candidates(worker):
+        for unit in source:
             if not self.may_take(unit, worker):
                 continue
             lease = self.leases.grant(unit, worker, now_ns)
@@ -336,7 +338,7 @@ class KeptJob:
                 self._conduct.of(worker).fruitless += 1
             elif kind == "reveal":
                 self._conduct.of(worker).withheld += 1
-            if worker:
+            if kind in ("lease", "reveal"):
                 ran_out.append((unit, worker, kind))
             self._dirty.add(unit)
         self.settle_dirty(now_ns)
@@ -410,8 +412,7 @@ class KeptJob:
             self._conduct.of(worker).accepted += 1
             self._tell_settled(unit, epoch, worker, good=True)
         for worker in losers:
-            code = "trusted" if self.me in agreeing else "minority"
-            self._reject(Rejection(unit, worker, votes[worker], accepted, tuple(agreeing), code))
+            self._reject(self.proven.by_votes(self.state, unit, worker, accepted))
             self._tell_settled(unit, epoch, worker, good=False)
 
     def _tell_settled(self, unit: int, epoch: int, worker: PeerId, *, good: bool) -> None:
@@ -422,28 +423,11 @@ class KeptJob:
             if not unsettled:
                 del self._unsettled[worker]
 
-    def _rejection(self, unit: int, worker: PeerId) -> Rejection:
-        """The evidence behind a stored verdict."""
-        final, votes = self.state.verdict(unit), self.state.votes(unit)
-        accepted = ResultHash(final.result_hash) if final is not None else None
-        agreeing = tuple(sorted(peer for peer, given in votes.items() if given == accepted))
-        code = "trusted" if self.me in agreeing else "minority"
-        return Rejection(unit, worker, votes.get(worker), accepted, agreeing, code)
-
-    def _remember(self, rejection: Rejection) -> None:
-        self.rejected_count += 1
-        if len(self.rejections) < MAX_REJECTIONS_KEPT:
-            self.rejections.append(rejection)
-        if rejection.worker != self.me:
-            self.rejected.add(rejection.worker)
-
     def _reject(self, rejection: Rejection) -> None:
         """A worker proven wrong holds nothing further here; what it had a part in is looked at again."""
-        worker, known = rejection.worker, rejection.worker in self.rejected
-        self._remember(rejection)
-        if known or worker == self.me:
+        worker = rejection.worker
+        if not self.proven.add(rejection):
             return
-        self.fresh_rejections.append(rejection)
         for unit in self.leases.held_by(worker):
             self.leases.release(unit, worker, unfinished=False)
             self.news.of(worker).drop[unit] = self.state.epoch(unit)

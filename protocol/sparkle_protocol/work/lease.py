@@ -5,7 +5,9 @@ Nothing here is signed or shared: leases end by this keeper's monotonic clock. R
 - A unit goes to as many distinct workers as its votes so far require; never twice to one worker in an epoch
   unless its earlier lease ended without a commit.
 - A lease lives ``ttl`` = clamp(3 · p95 of run time, 30 s, 24 h) and is renewed by every report that names it, but
-  never beyond the job's execution deadline.
+  never beyond the job's execution deadline. One that lasts twice as long as a ttl is *slow*: the worker may go on,
+  but the unit is wanted from somebody else as well, so that nobody can hold up a job by heartbeats alone. After each
+  slow worker the patience with the next one doubles, so that a long unit costs few copies.
 - A failed unit waits U(0, min(600 s, 2 · 2ⁿ s)) before its n-th retry (exponential back-off with full jitter); an
   expired lease is the worker's fault and waits for nothing.
 
@@ -26,6 +28,9 @@ SECOND_NS = 1_000_000_000
 MIN_TTL_NS = 30 * SECOND_NS
 MAX_TTL_NS = 24 * 3600 * SECOND_NS
 LOST_PEER_GRACE_NS = 5 * SECOND_NS  # a broken connection often comes back at once
+SLOW_TTLS = 2
+MIN_RUN_TIMES = 3  # before that nobody knows what is slow, so it is assumed to be
+SLOW_UNKNOWN_NS = 600 * SECOND_NS
 RETRY_CAP_S = 600.0
 RETRY_BASE_S = 2.0
 REVEAL_DEADLINE_NS = 30 * SECOND_NS
@@ -42,6 +47,7 @@ class Lease:
     ttl_ns: int
     alarm_ns: int  # when the book looks at it next; never later than the deadline
     progress: float = 0.0
+    slow: bool = False
 
 
 @dataclass(slots=True)
@@ -248,13 +254,14 @@ class LeaseBook:
     # --- time ---------------------------------------------------------------------------------------------
 
     def expire(self, now_ns: int) -> Iterator[tuple[int, PeerId, str]]:
-        """Leases ("lease") and reveals ("reveal") that ran out, and units whose back-off ended ("retry")."""
+        """What happened by now: a "lease" or "reveal" ran out, a lease is "slow", a back-off ended ("retry")."""
         while self._alarms and self._alarms[0][0] <= now_ns:
             when, unit, worker, kind = heapq.heappop(self._alarms)
             book = self.books[unit]
             if kind == "lease":
-                if self._lease_ran_out(book, unit, worker, when, now_ns):
-                    yield unit, worker, kind
+                news = self._look_at_lease(book, unit, worker, when, now_ns)
+                if news:
+                    yield unit, worker, news
             elif kind == "reveal":
                 if book.asked.get(worker) == when:
                     del book.asked[worker]
@@ -264,16 +271,22 @@ class LeaseBook:
                 book.not_before_ns = 0
                 yield unit, worker, kind
 
-    def _lease_ran_out(self, book: UnitBook, unit: int, worker: PeerId, when: int, now_ns: int) -> bool:
+    def _look_at_lease(self, book: UnitBook, unit: int, worker: PeerId, when: int, now_ns: int) -> str:
         lease = book.leases.get(worker)
         if lease is None or lease.alarm_ns != when:  # given back, or another alarm watches it
-            return False
-        if lease.deadline_ns > now_ns:  # renewed since
-            lease.alarm_ns = lease.deadline_ns
-            heapq.heappush(self._alarms, (lease.alarm_ns, unit, worker, "lease"))
-            return False
-        self.release(unit, worker)
-        return True
+            return ""
+        if lease.deadline_ns <= now_ns:
+            self.release(unit, worker)
+            return "lease"
+        lease.alarm_ns = lease.deadline_ns  # renewed since
+        heapq.heappush(self._alarms, (lease.alarm_ns, unit, worker, "lease"))
+        known = len(self._run_times_ns) >= MIN_RUN_TIMES
+        patience_ns = SLOW_TTLS * self.ttl_ns() if known else SLOW_UNKNOWN_NS
+        patience_ns <<= min(16, sum(1 for other in book.leases.values() if other.slow))
+        if lease.slow or now_ns - lease.granted_ns < patience_ns:
+            return ""
+        lease.slow = True
+        return "slow"
 
     def next_deadline(self) -> int | None:
         """When ``expire`` may next have something to say."""

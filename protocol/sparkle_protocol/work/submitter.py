@@ -112,7 +112,6 @@ class Submitter:
     def restore(self, spec: Fact, facts: Iterable[Fact], now_ns: int) -> Effects:
         """Continue a job of ours from its stored facts."""
         job = self._keep(spec, facts, now_ns)
-        job.fresh_rejections.clear()  # told in an earlier life
         self._sign_verdicts(job)
         self._end_if_over(job, now_ns)
         if not job.outcome:
@@ -268,7 +267,7 @@ class Submitter:
     def _sign_verdicts(self, job: KeptJob) -> None:
         for batch in _batches(job.verdicts):
             self._state(job, Verdicts(job.state.id, batch))
-        if job.verdicts or job.fresh_rejections:
+        if job.verdicts or job.proven.fresh:
             self._persist()  # nobody hears of a verdict that a crash could undo
         for verdict in job.verdicts:
             fields: dict[str, Value] = {
@@ -276,12 +275,12 @@ class Submitter:
             }  # fmt: skip
             self._out.append(Notify("unit_final", fields))
         job.signed()
-        for rejection in job.fresh_rejections:
+        for rejection in job.proven.fresh:
             refused: dict[str, Value] = {
                 "job": job.state.id.hex(), "unit": rejection.unit, "peer": rejection.worker, "code": rejection.code,
             }  # fmt: skip
             self._out.append(Notify("worker_rejected", refused))
-        job.fresh_rejections.clear()
+        job.proven.fresh.clear()
 
     def _end_if_over(self, job: KeptJob, now_ns: int) -> None:
         if job.outcome:
@@ -297,6 +296,8 @@ class Submitter:
             job.end("failed", error, now_ns)
         if job.outcome:
             self._open.pop(job.state.id, None)
+            if not self._open:
+                self._announce_ns = None
             self._persist()
             end: dict[str, Value] = {"job": job.state.id.hex(), "error": job.error or None}
             self._out.append(Notify(f"job_{job.outcome}", end))

@@ -355,3 +355,14 @@ def process_state(pid: int) -> str:
 def is_gone(pid: int) -> bool:
     """Whether a process has ended (a zombie has)."""
     return process_state(pid) in "XZ"
+
+
+async def computing(node: NodeProcess) -> int:
+    """The worker process of a node that computes a unit now."""
+
+    async def look() -> int | None:
+        running = [unit for unit in (await node.view())["units"] if unit["state"] == "running"]
+        executors = node.executors()
+        return executors[0] if running and executors else None
+
+    return int(await node.swarm.until(look, f"{node.name} computes"))

@@ -4,13 +4,11 @@ import asyncio
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.node.processes import PROGRAMS, Swarm
 
 PRIMES_TO_1E9 = 50_847_534
-PRIMES_TO_1E10 = 455_052_511
-LONG = {"stop": 10**10}  # fifty units take some seconds of two cores: time for things to happen meanwhile
+PRIMES_TO_5E9 = 234_954_223
+LONG = {"stop": 5 * 10**9}  # fifty units take some seconds of two cores: time for things to happen meanwhile
 
 
 async def test_four_nodes_started_by_hand_share_a_job(swarm: Swarm) -> None:
@@ -68,7 +66,7 @@ async def test_a_liar_is_rejected_with_evidence_and_the_answer_is_right(swarm: S
 
 
 async def test_a_frozen_peer_delays_nobody_else(swarm: Swarm) -> None:
-    """SIGSTOP: connected, and reads nothing. The job goes on, every node answers at once; thawed, it is back."""
+    """SIGSTOP: connected, and reads nothing. The others answer at once and go on; thawed, it works again."""
     owner, frozen, other = await swarm.start(3)
     job = await owner.submit("prime_count", 50, **LONG)
     await owner.job_when(job, lambda d: frozen.peer_id in d["workers"], "the peer to be frozen has worked")
@@ -76,14 +74,16 @@ async def test_a_frozen_peer_delays_nobody_else(swarm: Swarm) -> None:
     try:
         async with asyncio.timeout(5):
             await asyncio.gather(owner.status(), other.status(), owner.peers(), owner.why(job))
-        document = await owner.done(job, 60)
+        # What it holds waits for its lease to run out; all else is done.
+        await owner.job_when(job, lambda d: d["units"]["final"] >= 44, "all but the frozen units")
     finally:
         frozen.signal(signal.SIGCONT)
-    assert document["result"] == PRIMES_TO_1E10
-    again = await owner.submit("prime_count", 100, stop=10**9)
-    assert (await owner.done(again))["result"] == PRIMES_TO_1E9
-    await swarm.until(lambda: frozen.running, "the thawed peer lives")
+    document = await owner.done(job, 20)
+    assert document["result"] == PRIMES_TO_5E9
     assert (await frozen.status())["state"] in ("working", "idle")
+    # A peer that reads nothing may be recorded as such; the healthy ones accuse nobody else.
+    accused = [e for node in (owner, other) for e in node.events if e["event"] == "violation"]
+    assert [event for event in accused if event["peer"] != frozen.peer_id] == []
 
 
 async def test_a_frozen_submitter_does_not_keep_workers_from_others(swarm: Swarm) -> None:
@@ -147,29 +147,24 @@ async def test_a_peer_of_another_network_is_refused(swarm: Swarm, tmp_path: Path
         assert (await owner.status())["network"] == "alone"
 
 
-@pytest.mark.parametrize("who", ["dead", "wrong-key", "ourselves"])
-async def test_a_bootstrap_that_cannot_work_is_named(swarm: Swarm, who: str, unused_tcp_port: int) -> None:
-    """The node lives on alone, says what is wrong, and keeps its own counsel."""
+async def test_bootstraps_that_cannot_work_are_named(swarm: Swarm, unused_tcp_port: int) -> None:
+    """Nobody there, somebody else there, ourselves there: the node lives on, says what is wrong, tries again."""
     first, second = swarm.node("first"), swarm.node("second")
     await first.spawn("--no-mdns")
     await first.wait_ready()
-    address = {
-        "dead": f"/ip4/127.0.0.1/tcp/{unused_tcp_port}/p2p/{first.peer_id}",
-        "wrong-key": f"{first.address.rpartition('/')[0]}/12D3KooWHrTvH4VQ24pGBZYPKnk61sCSgzFDGEy3FbFGezvmwW7B",
-        "ourselves": first.address,
-    }[who]
-    if who == "ourselves":
-        assert await first.terminate() == 0
-        second = first
-    await second.spawn("--no-mdns", "--bootstrap", address)
+    dead = f"/ip4/127.0.0.1/tcp/{unused_tcp_port}/p2p/{first.peer_id}"
+    wrong = f"{first.address.rpartition('/')[0]}/12D3KooWHrTvH4VQ24pGBZYPKnk61sCSgzFDGEy3FbFGezvmwW7B"
+    await second.spawn("--no-mdns", "--bootstrap", dead, "--bootstrap", wrong)
     await second.wait_ready()
-    if who == "ourselves":
-        assert (await second.event("bootstrap_is_self"))["address"] == address
-    else:
-        told = await second.event("bootstrap_unreachable")
-        assert told["address"] == address
-        assert told["reason"]
-        await second.event("bootstrap_unreachable", attempt=2)  # it goes on trying
-    status = await second.status()
-    assert status["network"] == "alone"
+    for address in (dead, wrong):
+        told = await second.event("bootstrap_unreachable", address=address, attempt=2)
+        assert len(told["reason"]) > 10
+    assert (await second.status())["network"] == "alone"
+    assert (await first.peers()) == {}
+    own = second.address
+    assert await second.terminate() == 0
+    await second.spawn("--no-mdns", "--bootstrap", own)
+    await second.wait_ready()
+    warnings = [line["text"] for line in (await second.view())["log"] if line["level"] == "warning"]
+    assert f"The bootstrap address {own} is this node itself" in warnings
     assert "Traceback" not in second.log.read_text()

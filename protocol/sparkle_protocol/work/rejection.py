@@ -1,0 +1,63 @@
+"""Who was proven wrong in a job, and by what evidence."""
+
+from dataclasses import dataclass
+
+from sparkle_protocol.ids import PeerId, ResultHash
+from sparkle_protocol.work.state import JobState
+
+MAX_REJECTIONS_KEPT = 256  # with their evidence; beyond that only counted
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A refused result and its evidence: who agreed on what instead."""
+
+    unit: int
+    worker: PeerId
+    given: ResultHash | None  # None: two different commits
+    accepted: ResultHash | None
+    agreeing: tuple[PeerId, ...]
+    code: str  # "minority" | "trusted" | "equivocation" | "malformed"
+
+
+class Rejections:
+    """All rejections of one job at its keeper ``me``, which is never excluded itself."""
+
+    def __init__(self, me: PeerId) -> None:
+        self.kept: list[Rejection] = []
+        self.fresh: list[Rejection] = []  # first ones of a worker in this step, to be told
+        self.count = 0
+        self.workers: set[PeerId] = set()
+        self._me = me
+
+    def restore(self, state: JobState, unit: int) -> None:
+        """Pick up a unit's from stored facts."""
+        for worker in sorted(state.rejected_workers(unit)):
+            self._add(self.by_votes(state, unit, worker))
+        for worker in sorted(state.equivocators(unit)):
+            self._add(Rejection(unit, worker, None, None, (), "equivocation"))
+
+    def by_votes(self, state: JobState, unit: int, worker: PeerId, accepted: ResultHash | None = None) -> Rejection:
+        """The evidence against a worker whose result is not the final one."""
+        final, votes = state.verdict(unit), state.votes(unit)
+        if accepted is None and final is not None:
+            accepted = ResultHash(final.result_hash)
+        agreeing = tuple(sorted(peer for peer, given in votes.items() if given == accepted))
+        code = "trusted" if self._me in agreeing else "minority"
+        return Rejection(unit, worker, votes.get(worker), accepted, agreeing, code)
+
+    def add(self, rejection: Rejection) -> bool:
+        """Record one; True when its worker is excluded by it."""
+        known = rejection.worker in self.workers
+        self._add(rejection)
+        if known or rejection.worker == self._me:
+            return False
+        self.fresh.append(rejection)
+        return True
+
+    def _add(self, rejection: Rejection) -> None:
+        self.count += 1
+        if len(self.kept) < MAX_REJECTIONS_KEPT:
+            self.kept.append(rejection)
+        if rejection.worker != self._me:
+            self.workers.add(rejection.worker)

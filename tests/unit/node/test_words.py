@@ -1,0 +1,82 @@
+"""What the node says: a diary that no peer can deface or fill, and sentences for every event that has one."""
+
+import asyncio
+
+import pytest
+
+from sparkle_p2p.node import diary as diary_module
+from sparkle_p2p.node import narrate, offenders
+from sparkle_p2p.node.diary import Diary
+from sparkle_p2p.node.narrate import many
+from sparkle_p2p.node.offenders import Offenders
+from sparkle_protocol.effects import Notify
+from sparkle_protocol.ids import PeerId
+
+PEER = "12D3KooWHrTvH4VQ24pGBZYPKnk61sCSgzFDGEy3FbFGezvmwW7B"
+JOB = "ab" * 32
+FIELDS = {
+    "job": JOB, "kernel": "prime_count", "units": 4, "unit": 3, "peer": PEER, "error": "no luck", "text": "a word",
+    "seconds": 90_000, "address": "/ip4/192.0.2.1/tcp/1", "attempt": 2, "reason": "the disk is full", "peers": 3,
+}  # fmt: skip
+
+
+def test_the_diary_shows_no_control_characters() -> None:
+    """What a peer says cannot draw on a terminal, start a line of its own or turn text around."""
+    diary = Diary()
+    diary.note("warning", "Rule broken: \x1b[2J\x1b]0;owned\x07 first\nsecond\r\u202egnp.exe\u2028 end")
+    (line,) = diary.lines
+    assert line.text == "Rule broken:  [2J ]0;owned  first second  gnp.exe  end"
+
+
+def test_the_diary_is_bounded() -> None:
+    diary = Diary()
+    for number in range(3 * diary_module.LINES_KEPT):
+        diary.note("info", "x" * 10_000 + str(number))
+    assert len(diary.lines) == diary_module.LINES_KEPT
+    assert max(len(line.text) for line in diary.lines) <= 400
+
+
+async def test_a_slow_reader_loses_the_oldest_and_hurts_nobody() -> None:
+    diary = Diary()
+    slow, quick = diary.read(), diary.read()
+    waiting = [asyncio.ensure_future(anext(reader)) for reader in (slow, quick)]
+    await asyncio.sleep(0)
+    count = diary_module.EVENTS_PER_READER + 100
+    for number in range(count):
+        diary.publish("tick", {"number": number})
+    assert [(await event).fields["number"] for event in waiting] == [100, 100]
+    assert (await anext(slow)).fields["number"] == 101
+    for reader in (slow, quick):
+        await reader.aclose()  # type: ignore[attr-defined]
+    assert not diary._readers
+
+
+@pytest.mark.parametrize("event", sorted(narrate._SENTENCES))
+def test_every_event_has_a_plain_sentence(event: str) -> None:
+    diary = Diary()
+    narrate.tell(diary, Notify(event, FIELDS))
+    (line,) = diary.lines
+    assert 10 < len(line.text) < 200
+    assert line.text[0].isupper() or line.text[0] == "…" or event == "storage_failed"
+    assert "{" not in line.text
+    assert PEER not in line.text  # people get the short form
+
+
+def test_numbers_agree_with_their_words() -> None:
+    assert [many(count, "peer") for count in (0, 1, 2)] == ["0 peers", "1 peer", "2 peers"]
+
+
+def test_offences_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many keys an attacker makes; the latest offenders and their latest reasons stay."""
+    monkeypatch.setattr(offenders, "PEERS_KEPT", 3)
+    known = Offenders()
+    for number in range(10):
+        known.note(PeerId(f"peer{number}"), f"reason {number}", number)
+    for number in range(20):
+        known.note(PeerId("peer7"), f"again {number}", number)
+    assert known.all() == ("peer8", "peer9", "peer7")
+    assert known.of(PeerId("peer7")).violations == 21
+    assert [reason for _, reason in known.of(PeerId("peer7")).reasons][-1] == "again 19"
+    assert len(known.of(PeerId("peer7")).reasons) == offenders.REASONS_KEPT
+    assert known.of(PeerId("peer0")).violations == 0
+    assert known.total == 23
