@@ -81,10 +81,6 @@ class ForeignPeer(ABC):
         """Connect."""
 
     @abstractmethod
-    async def hang_up(self, peer: str) -> None:
-        """Close all connections to a peer, if there are any."""
-
-    @abstractmethod
     async def identify(self, peer: str) -> Identified:
         """What a connected peer says about itself."""
 

@@ -24,7 +24,7 @@ from tests.interop.foreign_peer import ForeignPeer, ForeignPeerError, Gossip, Id
 from tests.interop.protobuf import Fields, blobs, decode, encode, texts
 from tests.interop.setup import P2PD
 
-IDENTIFY, CONNECT, STREAM_OPEN, STREAM_HANDLER, DHT, DISCONNECT, PUBSUB = 0, 1, 2, 3, 4, 7, 8  # Request.Type
+IDENTIFY, CONNECT, STREAM_OPEN, STREAM_HANDLER, DHT, PUBSUB = 0, 1, 2, 3, 4, 8  # Request.Type
 FIND_PROVIDERS = 2  # DHTRequest.Type
 DHT_VALUE, DHT_END = 1, 2  # DHTResponse.Type
 PUBLISH, SUBSCRIBE = 2, 3  # PSRequest.Type
@@ -130,9 +130,6 @@ class GoPeer(ForeignPeer):
     async def dial(self, address: str) -> None:
         transport, peer = address.rsplit("/p2p/", 1)
         await self._ask((1, CONNECT), (2, encode((1, base58.b58decode(peer)), (2, Multiaddr(transport).to_bytes()))))
-
-    async def hang_up(self, peer: str) -> None:
-        await self._ask((1, DISCONNECT), (7, encode((1, base58.b58decode(peer)))))
 
     async def identify(self, peer: str) -> Identified:
         stream = await self.open(peer, "/ipfs/id/1.0.0")

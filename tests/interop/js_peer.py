@@ -94,9 +94,6 @@ class JsPeer(ForeignPeer):
         opened = await self._do("dial", address=address)
         assert opened == {"encryption": "/noise", "multiplexer": "/yamux/1.0.0"}
 
-    async def hang_up(self, peer: str) -> None:
-        await self._do("hangUp", peer=peer)
-
     async def identify(self, peer: str) -> Identified:
         said = await self._do("identify", peer=peer)
         return Identified(said["agent"], frozenset(said["protocols"]))

@@ -12,7 +12,6 @@ import { yamux } from '@chainsafe/libp2p-yamux'
 import { gossipsub } from '@libp2p/gossipsub'
 import { identify } from '@libp2p/identify'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
-import { peerIdFromString } from '@libp2p/peer-id'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { multiaddr } from '@multiformats/multiaddr'
@@ -72,7 +71,6 @@ const commands = {
     const connection = await node.dial(multiaddr(address), soon())
     return { encryption: connection.encryption, multiplexer: connection.multiplexer }
   },
-  hangUp: async ({ peer }) => await node.hangUp(peerIdFromString(peer), soon()),
   identify: async ({ peer }) => {
     if (!identified.has(peer)) {
       await new Promise((resolve) => waiting.set(peer, [...(waiting.get(peer) ?? []), resolve]))
