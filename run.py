@@ -416,7 +416,7 @@ def uv_settings() -> dict[str, str]:
     told = pip_settings()
     settings = {ours: " ".join(filter(reachable, told.get(theirs, "").split())) for theirs, ours in names.items()}
     settings["UV_FIND_LINKS"] = settings.get("UV_FIND_LINKS", "").replace(" ", ",")
-    if "UV_INDEX" in settings:
+    if settings.get("UV_INDEX"):
         settings["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip does; the lock's hashes make it safe
     if any(Path("/etc/ssl/certs").glob("*")):  # a company's own certificate authority is installed there
         settings["UV_SYSTEM_CERTS"] = settings["UV_NATIVE_TLS"] = "true"  # the newer and the older name
