@@ -11,7 +11,6 @@ from sparkle_p2p.net.libp2p import Libp2pOverlay
 from sparkle_p2p.net.overlay import OverlayEvents
 from sparkle_protocol.identity import Identity
 
-
 violations: list[str] = []
 
 
