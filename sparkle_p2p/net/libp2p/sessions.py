@@ -301,9 +301,10 @@ class Sessions(Notifee):
     async def _keep_alive(self, session: Session) -> None:
         """Ping seldom: measures latency and notices a peer that is gone without saying so."""
         missed = 0
+        pause_s = PING_INTERVAL_S if session.latency_ms is not None else 1.0
         with session.scope:
-            await trio.sleep(PING_INTERVAL_S if session.latency_ms is not None else 1.0)
             while missed < MISSED_PINGS:
+                await trio.sleep(pause_s)
                 sample_ms = await self._ping(session, PING_TIMEOUT_S)
                 if sample_ms is None:
                     missed += 1
@@ -312,7 +313,7 @@ class Sessions(Notifee):
                     old = session.latency_ms
                     session.latency_ms = sample_ms if old is None else old + LATENCY_WEIGHT * (sample_ms - old)
                     self._sink.latency(session.peer, session.latency_ms)
-                await trio.sleep(PING_INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311  only spreads load
+                pause_s = PING_INTERVAL_S * random.uniform(0.8, 1.2)  # noqa: S311  only spreads load
             self._nursery.start_soon(self.disconnect, session.peer, "it does not answer any more")
 
     async def watch_naps(self) -> None:
