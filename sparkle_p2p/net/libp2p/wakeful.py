@@ -5,7 +5,8 @@ the peers' answers wait in its sockets. By this clock no time passed meanwhile: 
 arrived, and each time-out, libp2p's own included, still has what was left of it.
 
 The loop did not run when it comes back from waiting more than ``LATE_S`` after it wanted to, or when one step
-of it took longer than that. The raw clock counts suspended time too, so that both look alike.
+of it took longer than that. The raw clock counts suspended time too, so that both look alike. From ``NAP_S`` on
+it is a nap: connections may have died meanwhile.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_protocol.errors import LocalProtocolError
 
 LATE_S = 1.0  # a starved processor or a slow step of ours; either is no peer's fault
-NAP_S = 5.0  # so long a sleep may have cost connections: worth a look at each
+NAP_S = 5.0  # so long that a peer may have given us up: worth a look at each connection
 SETTLING_S = 15.0  # after a nap, what peers sent or gave up meanwhile arrives all at once
 
 
@@ -39,16 +40,16 @@ class WakefulClock(trio.abc.Clock):
         """Nothing to do: it counts from when it was made."""
 
     def current_time(self) -> float:
-        """Raw time less what was slept through."""
+        """Raw time without what was slept through."""
         now_s = self._raw_s()
-        if now_s - max(self._seen_s, self._due_s) > LATE_S:
-            # How much of this wait was sleep is unknown. All of it is left out: a time-out a little too long
-            # harms nobody, and none may expire before what arrived has been read.
-            slept_s = now_s - self._seen_s
-            self._lost_s += slept_s
-            if slept_s >= NAP_S:
-                self.naps += 1
-                self._woke_at_s = now_s - self._lost_s
+        late_s = now_s - max(self._seen_s, self._due_s)
+        if late_s >= NAP_S:
+            # The wait before it is left out too: what it waited for expires only after what arrived has been read.
+            self._lost_s += now_s - self._seen_s
+            self._woke_at_s = now_s - self._lost_s
+            self.naps += 1
+        elif late_s > LATE_S:  # the wait counts, so that a loop that is always late still gets on
+            self._lost_s += late_s
         self._seen_s = self._due_s = now_s
         return now_s - self._lost_s
 

@@ -71,6 +71,9 @@ def test_being_starved_for_a_moment_stops_the_clock_but_is_no_nap(raw):
     began = clock.current_time()
     raw.at_s += NAP_S / 2
     assert clock.current_time() == began
+    clock.deadline_to_sleep_time(began + 0.5)
+    raw.at_s += 0.5 + NAP_S / 2
+    assert clock.current_time() - began == pytest.approx(0.5), "what was waited for has come, and no more"
     assert clock.naps == 0
     assert not clock.settling
 
