@@ -4,14 +4,16 @@ import asyncio
 import json
 import signal
 import threading
+from contextlib import suppress
 
 import pytest
 
-from sparkle_p2p.net.libp2p import rpc, sessions, wakeful
+from sparkle_p2p.net.libp2p import gossip, rpc, sessions, wakeful
 from sparkle_p2p.net.libp2p.frames import PROTOCOL_ID, Hello, Kind, encode, encode_hello
 from sparkle_p2p.net.overlay import MAX_REQUEST_BYTES
 from sparkle_protocol.errors import PeerUnreachable
 
+TOPIC = "/sparkle/test/jobs/1"
 HELLO = encode_hello(Hello("test", "peer/1", ()))
 
 
@@ -87,6 +89,50 @@ async def test_connections_that_did_not_survive_our_sleep_are_let_go_at_once(rea
     assert node.violations == friend.violations == []
     assert await node.overlay.request(friend.id, b"x") == b"re:x"
     assert await node.overlay.connect(address) == gone
+
+
+async def test_what_piled_up_while_we_slept_is_held_against_nobody(real_world, hostile, monkeypatch):
+    import trio
+    from libp2p.network.stream.exceptions import StreamError
+
+    monkeypatch.setattr(wakeful, "NAP_S", 1.5)
+    monkeypatch.setattr(gossip, "AUTHOR_BURST", 30.0)
+    monkeypatch.setattr(gossip, "AUTHOR_PER_S", 0.1)
+    node, friend = await real_world.pair()
+    for each in (node, friend):
+        await each.overlay.subscribe(TOPIC)
+
+    async def meshed():
+        await friend.overlay.publish(TOPIC, b"first")
+        return bool(node.gossip)
+
+    await node.eventually(meshed, "the mesh stands")
+    node.gossip.clear()
+    transport, peer = node.address.rsplit("/p2p/", 1)
+    await hostile.run(lambda host: host.dial(peer, [transport], 5.0))
+
+    async def open_one(host):
+        with suppress(StreamError):
+            await (await host.new_stream(peer, PROTOCOL_ID)).write(HELLO)
+
+    async def open_many(host):
+        async with trio.open_nursery() as nursery:
+            for _ in range(sessions.MAX_STREAMS_PER_PEER + 3):
+                nursery.start_soon(open_one, host)
+
+    await freeze(node, 2.5)
+    opening = asyncio.ensure_future(hostile.run(open_many))
+    for number in range(60):
+        await friend.overlay.publish(TOPIC, b"%d" % number)
+    await opening
+    _thread, service = node.overlay._running()
+
+    async def too_much_arrived():
+        return bool(service._gossip._authors._buckets[friend.id].refused)
+
+    await node.eventually(too_much_arrived, "what was sent meanwhile arrives, faster than the limit")
+    assert await friend.overlay.request(node.id, b"x") == b"re:x"
+    assert node.violations == []
 
 
 async def test_a_process_that_is_stopped_and_goes_on_is_welcome_again(real_world, spawn):
