@@ -8,6 +8,7 @@
     ├── TransportError          the network failed: the peer may be fine
     │   ├── RequestTimeout          no answer in time
     │   ├── PeerUnreachable         no connection, or it broke
+    │   ├── PeerFailed              the peer answered that it could not serve us, which is not our fault
     │   └── OverlayDown             our own network service is not running
     ├── VerificationError       a result does not pass its check
     ├── LedgerError             the book does not add up
@@ -47,6 +48,10 @@ class RequestTimeout(TransportError):
 
 class PeerUnreachable(TransportError):
     """A peer could not be reached or the connection broke."""
+
+
+class PeerFailed(TransportError):
+    """A peer says that it failed to serve a request: honest, and perhaps better the next time."""
 
 
 class OverlayDown(TransportError):

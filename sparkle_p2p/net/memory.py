@@ -159,7 +159,9 @@ class MemoryOverlay(Overlay):
         return self._serving
 
     def addresses(self) -> tuple[str, ...]:
-        """Our own dialable multiaddrs, each ending in /p2p/<our id>; empty before ``start``."""
+        """Our own dialable multiaddrs, each ending in /p2p/<our id>; empty while the service does not run."""
+        if self._network.nodes.get(self._peer) is not self:
+            return ()
         return tuple(f"{transport}/p2p/{self._peer}" for transport in self.transports)
 
     def links(self) -> tuple[Link, ...]:

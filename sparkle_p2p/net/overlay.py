@@ -11,7 +11,9 @@ Rules that every implementation keeps:
 - Payloads are opaque bytes of at most ``MAX_REQUEST_BYTES`` / ``MAX_GOSSIP_BYTES``; a larger one from us is
   a ``LocalProtocolError``, from a peer a violation. Routing keys have 2 to ``MAX_KEY_BYTES`` bytes.
 - A handler that raises ``RemoteProtocolError`` gets that recorded as a violation of the peer and the peer
-  gets an error reply; any other exception is logged, answered by an error reply and hurts nobody else.
+  gets an error reply; any other exception is logged, answered by an error reply (``PeerFailed`` at the asker)
+  and hurts nobody else.
+- A peer that is slow or silent loses its stream or connection and is not accused of anything.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -72,7 +74,10 @@ class Overlay(Protocol):
         ...
 
     def addresses(self) -> tuple[str, ...]:
-        """Our own dialable multiaddrs, each ending in /p2p/<our id>; empty before ``start``."""
+        """Our own dialable multiaddrs, each ending in /p2p/<our id>; empty while nobody can reach us.
+
+        That is before ``start``, after ``stop``, and while a network service that died is being restarted.
+        """
         ...
 
     def links(self) -> tuple[Link, ...]:
@@ -97,7 +102,8 @@ class Overlay(Protocol):
 
         Raises:
             PeerUnreachable, RequestTimeout, OverlayDown.
-            RemoteProtocolError: the peer refused the request or answered nonsense.
+            PeerFailed: the peer says that it failed to serve us.
+            RemoteProtocolError: the peer says that our request breaks a rule.
         """
         ...
 

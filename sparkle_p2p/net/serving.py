@@ -6,7 +6,7 @@ from collections.abc import Callable
 from enum import IntEnum
 
 from sparkle_p2p.net.overlay import MAX_REQUEST_BYTES, RequestHandler
-from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, SparkleError
+from sparkle_protocol.errors import PeerFailed, PeerUnreachable, RemoteProtocolError, SparkleError
 from sparkle_protocol.ids import PeerId, short_peer
 
 logger = logging.getLogger("sparkle.net")
@@ -27,7 +27,7 @@ def error_for(code: ErrorCode, text: str) -> SparkleError:
     if code is ErrorCode.BUSY:
         return PeerUnreachable("the peer is busy with our earlier requests; try again later")
     if code is ErrorCode.FAILED:
-        return RemoteProtocolError("the peer failed to serve the request")
+        return PeerFailed("the peer failed to serve the request; try again later")
     return RemoteProtocolError(f"the peer refused the request: {text}")
 
 
@@ -71,7 +71,8 @@ class Serving:
         """The handler's reply to ourselves; a bug in it surfaces as it would to a peer.
 
         Raises:
-            RemoteProtocolError: the handler refused or failed.
+            RemoteProtocolError: the handler refused.
+            PeerFailed: it failed.
         """
         try:
             return await self._handler(own, payload)
@@ -79,7 +80,7 @@ class Serving:
             raise
         except Exception as error:
             logger.exception("serving our own request failed")
-            raise RemoteProtocolError("this node failed to serve its own request") from error
+            raise PeerFailed("this node failed to serve its own request; its log says why") from error
 
     async def stop(self) -> None:
         """Cancel what is being served."""

@@ -5,6 +5,7 @@ that the asyncio loop (and a terminal interface on it) stays live meanwhile.
 
 ======================  =========================================================================
 ``overlay``             what the node sees: callbacks, supervision, restart; asyncio side
+``wakeful``             a clock that stands still while the process sleeps
 ``bridge``              the thread: calls in, answers out, everything pending fails when it dies
 ``service``             the parts below put together; trio side
 ``host``                listening, Noise only, dialling, tearing connections down

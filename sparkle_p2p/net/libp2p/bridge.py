@@ -75,7 +75,9 @@ class TrioThread:
             main = self._load()
             import trio
 
-            trio.run(self._root, main)
+            from sparkle_p2p.net.libp2p.wakeful import WakefulClock
+
+            trio.run(self._root, main, clock=WakefulClock())
         except BaseException as caught:  # noqa: BLE001  supervision boundary: reported by whoever owns the thread
             error = caught
         try:

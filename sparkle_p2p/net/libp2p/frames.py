@@ -28,7 +28,8 @@ Rules. Replies come in any order. An answerer serves at most 64 requests of a pe
 with *busy*. A reply to an id that was given up is ignored; one to an id never used is a violation. A hello
 that names another network, or another version, ends the connection. Any other breach of this table (a frame
 too long or too short, an unknown kind, a kind sent by the wrong side, an end of stream inside a frame) is a
-violation: the stream is reset and the peer reported. Half-sent frames are waited for at most 20 s.
+violation: the stream is reset and the peer reported. Half-sent frames are waited for at most 20 s, the hello 5 s
+and room for our bytes 4.5 s; after that the stream is reset, but being slow or silent is no violation.
 """
 
 import struct

@@ -33,6 +33,7 @@ from libp2p.transport.exceptions import SecurityUpgradeFailure
 from multiaddr import Multiaddr
 
 from sparkle_p2p.net.addresses import expand, split_listen
+from sparkle_p2p.net.libp2p.wakeful import wakeful_clock
 from sparkle_p2p.net.overlay import sort_addresses
 from sparkle_protocol.errors import ConfigError, PeerUnreachable
 from sparkle_protocol.identity import Identity
@@ -151,6 +152,7 @@ class Host:
         self.network = network
         self.peer = identity.peer_id
         self._violation = violation
+        self._clock = wakeful_clock()
         self._streams: Counter[PeerId] = Counter()  # being served, by who opened them
         self._dialling: dict[PeerId, trio.Lock] = {}
         network.retry_config = RetryConfig(max_retries=0)  # whoever dials decides about trying again
@@ -164,7 +166,7 @@ class Host:
             try:
                 return await upgrade_security(raw, is_initiator, peer_id)
             except SecurityUpgradeFailure:
-                if not is_initiator:
+                if not is_initiator and not self._clock.settling:  # else it may have given up while we slept
                     remote = raw.get_remote_address()
                     self._violation(None, f"{remote[0] if remote else 'somebody'} connected without a Noise channel")
                 raise
@@ -225,7 +227,8 @@ class Host:
                 if self._streams[peer] <= MAX_STREAMS_PER_PEER:
                     await handler(stream)
                 else:
-                    self._violation(peer, "it opens too many streams")
+                    if not self._clock.settling:
+                        self._violation(peer, "it opens too many streams")
                     await _reset(stream)
             except Exception:
                 logger.exception("the handler of %s streams failed", protocol)

@@ -274,8 +274,9 @@ class Libp2pOverlay(Overlay):
         return self._thread, self._service
 
     def addresses(self) -> tuple[str, ...]:
-        """Our own dialable multiaddrs, each ending in /p2p/<our id>; empty before ``start``."""
-        return self._addresses
+        """Our own dialable multiaddrs, each ending in /p2p/<our id>; empty while the service does not run."""
+        running = self._service is not None and self._thread is not None and self._thread.alive
+        return self._addresses if running else ()
 
     def links(self) -> tuple[Link, ...]:
         """Live connections, in order of peer id."""

@@ -5,7 +5,8 @@ SHA-256 of its id's bytes. Provider records need a multihash (go and js peers in
 announces ``12 20 SHA-256(key)``: the sha2-256 multihash of the key.
 
 A peer that does not answer a query in time is taken out of the routing table and left out of results for
-a while; the library alone would wait 10 s for it in every lookup and never forget it.
+a while; the library alone would wait 10 s for it in every lookup and never forget it. Provider records last a
+quarter of an hour instead of two days: those of a node that went would have others dial a ghost.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import TypeVar
 
+import libp2p.kad_dht.provider_store as provider_store
 import trio
 from libp2p.abc import INetStream
 from libp2p.kad_dht.common import PROTOCOL_ID
@@ -38,6 +40,7 @@ BANISHED_S = 60.0  # how long a peer that did not answer stays out of results
 MAX_BANISHED = 1024
 LOOKUP_WIDTH = 20  # k of Kademlia
 PROVIDERS_ASKED = 8
+PROVIDED_S = 15 * 60  # the overlay promises ten minutes; whoever still provides says so twice a minute
 GREETED_WITHIN_S = 2.0
 PROVIDES_PER_10_S = 60  # accepted from one peer; the library's 10 is less than a keeper's open jobs
 _ADDRESS_TTL_S = 3600
@@ -56,6 +59,7 @@ class Routing:
         lookups = self._dht.peer_routing
         found_none: list[ID] = []
         vars(lookups)["_query_peer_for_closest"] = self._timed(lookups._query_peer_for_closest, found_none)
+        vars(provider_store)["PROVIDER_RECORD_EXPIRATION_INTERVAL"] = PROVIDED_S  # there is no setting for it
         records = self._dht.provider_store
         vars(records)["_send_add_provider"] = self._timed(records._send_add_provider, False)
         no_providers: tuple[list[PeerInfo], list[ID]] = ([], [])
@@ -152,7 +156,10 @@ class Routing:
 
     async def provide(self, key: bytes) -> None:
         """Announce to the peers nearest to the key that we provide it."""
-        await self._dht.provider_store.provide(_multihash(key))
+        record = _multihash(key)
+        await self._dht.provider_store.provide(record)
+        # Whether it still holds is for the caller to say; the library would repeat it for ever.
+        self._dht.provider_store.providing_keys.discard(record)
 
     async def providers(self, key: bytes, limit: int, timeout_s: float) -> tuple[PeerId, ...]:
         """Peers known here or to the peers nearest to the key as its providers."""

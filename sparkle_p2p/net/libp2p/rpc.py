@@ -2,6 +2,7 @@
 
 A stream has a reader and a writer task of its own. A peer that stops reading therefore holds up only
 the writer of its own stream, for at most ``WRITE_TIMEOUT_S``, and at most ``MAX_QUEUED_BYTES`` wait for it.
+Too slow a peer loses the stream and is not accused: its machine may be suspended, or its wire cut.
 """
 
 from collections import deque
@@ -38,6 +39,10 @@ _CHUNK_BYTES = 65507  # fills Noise messages exactly; measured faster than 64 Ki
 Resolve = Callable[[Any], None]  # a result, or an exception instance
 
 
+class TooSlow(PeerUnreachable):
+    """A peer did not take or send data in time: slow, frozen or gone, which breaks no rule."""
+
+
 class Channel:
     """One request stream: reads frames, writes queued ones, ends when either side fails."""
 
@@ -60,7 +65,8 @@ class Channel:
         """The next frame, or None at an orderly end of the stream.
 
         Raises:
-            RemoteProtocolError: malformed, too long, truncated or sent too slowly.
+            RemoteProtocolError: malformed, too long or truncated.
+            TooSlow: begun and not ended in time.
         """
         prefix = await self._read_exactly(PREFIX_BYTES, may_end=True)
         if prefix is None:
@@ -69,7 +75,7 @@ class Channel:
         with trio.move_on_after(FRAME_TIMEOUT_S):
             body = await self._read_exactly(body_length(prefix), may_end=False)
         if body is None:
-            raise RemoteProtocolError("it left a frame half sent")
+            raise TooSlow("it left a frame half sent")
         self.heard_at = trio.current_time()
         return decode_body(body)
 
@@ -92,7 +98,7 @@ class Channel:
         """Write one frame.
 
         Raises:
-            RemoteProtocolError: the peer stopped reading.
+            TooSlow: the peer stopped reading.
         """
         for start in range(0, len(data), _CHUNK_BYTES):
             with trio.move_on_after(WRITE_TIMEOUT_S) as scope:
@@ -102,7 +108,7 @@ class Channel:
                 # written, after which the connection as a whole is unusable.
                 if getattr(getattr(self._stream, "muxed_stream", None), "send_window", 1) != 0:
                     self._stalled(self.peer)
-                raise RemoteProtocolError("it stopped reading")
+                raise TooSlow("it stopped reading")
 
     # -- the running stream ------------------------------------------------------------------------
 
@@ -156,8 +162,7 @@ class Channel:
                     self.drained()
                 await self._wake.wait()
                 self._wake = trio.Event()
-        except RemoteProtocolError as error:
-            self._sink.violation(self.peer, str(error))
+        except TooSlow as error:
             self.fail(str(error))
         except BROKEN:
             self.fail("the connection broke")
@@ -169,6 +174,8 @@ class Channel:
             self.fail("it closed the stream")
         except RemoteProtocolError as error:
             self._sink.violation(self.peer, str(error))
+            self.fail(str(error))
+        except TooSlow as error:
             self.fail(str(error))
         except BROKEN:
             self.fail("the connection broke")

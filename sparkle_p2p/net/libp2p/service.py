@@ -70,6 +70,7 @@ class Service:
             self._gossip = Gossip(host, self._sink)
             self._routing = Routing(host, self._sessions, nursery)
             host.guard_handlers()
+            nursery.start_soon(self._sessions.watch_naps)
             host_ms = (time.perf_counter() - started) * 1000
 
             async def serve() -> None:

@@ -18,8 +18,9 @@ from sparkle_p2p.net.addresses import believable
 from sparkle_p2p.net.libp2p.ask import Ask
 from sparkle_p2p.net.libp2p.frames import PROTOCOL_ID, PROTOCOL_VERSION, Hello, decode_hello, encode_hello
 from sparkle_p2p.net.libp2p.host import BROKEN, Host, Notifee, is_outbound, peer_of
-from sparkle_p2p.net.libp2p.rpc import Answerer, Asker, Channel
+from sparkle_p2p.net.libp2p.rpc import Answerer, Asker, Channel, TooSlow
 from sparkle_p2p.net.libp2p.sink import CONNECTION_LOST, Direction, Sink
+from sparkle_p2p.net.libp2p.wakeful import wakeful_clock
 from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, TransportError
 from sparkle_protocol.ids import PeerId, short_peer
 
@@ -29,6 +30,8 @@ GREETING_TIMEOUT_S = 5.0
 PING_INTERVAL_S = 20.0  # both ends ping; with ten peers one small frame per second
 PING_TIMEOUT_S = 15.0  # a busy machine may be late; a dead one is noticed within 2 intervals
 MISSED_PINGS = 2
+NAP_CHECK_S = 0.5  # also how finely the clock can tell sleep from waiting
+WAKE_PING_TIMEOUT_S = 10.0  # after a suspend: Wi-Fi takes some seconds to come back
 MAX_STREAMS_PER_PEER = 4  # one is needed; more only while an old one dies
 LATENCY_WEIGHT = 0.3  # of the newest sample in the moving average
 _ADDRESS_TTL_S = 24 * 3600
@@ -75,6 +78,7 @@ class Sessions(Notifee):
         self._sessions: dict[PeerId, Session] = {}
         self.leaving = False  # whoever connects now is not greeted any more
         self._changed = trio.Event()
+        self._clock = wakeful_clock()
         host.set_stream_handler(PROTOCOL_ID, self._serve_stream)
         host.network.register_notifee(self)
 
@@ -169,7 +173,7 @@ class Sessions(Notifee):
             try:
                 with trio.fail_after(GREETING_TIMEOUT_S):
                     asker = await self._open_stream(session)
-            except trio.TooSlowError as error:
+            except (trio.TooSlowError, TooSlow) as error:
                 raise PeerUnreachable(f"{short_peer(session.peer)} is connected but does not answer") from error
             except RemoteProtocolError as error:
                 self._sink.violation(session.peer, str(error))
@@ -233,7 +237,8 @@ class Sessions(Notifee):
         session = self._session(peer)
         answerer = Answerer(stream, peer, self._sink, self._abort)
         if len(session.answerers) >= MAX_STREAMS_PER_PEER:
-            self._sink.violation(peer, "it opens too many request streams")
+            if not self._clock.settling:  # else it tried again and again while we slept
+                self._sink.violation(peer, "it opens too many request streams")
             await answerer.reset()
             return
         session.answerers.add(answerer)
@@ -259,8 +264,7 @@ class Sessions(Notifee):
         except RemoteProtocolError as error:
             self._sink.violation(session.peer, str(error))
             return False
-        except trio.TooSlowError:
-            self._sink.violation(session.peer, "it opened a request stream and said nothing")
+        except (trio.TooSlowError, TooSlow):
             return False
         except PeerUnreachable as error:
             await trio.sleep(_LAST_WORDS_S)
@@ -297,10 +301,11 @@ class Sessions(Notifee):
     async def _keep_alive(self, session: Session) -> None:
         """Ping seldom: measures latency and notices a peer that is gone without saying so."""
         missed = 0
+        pause_s = PING_INTERVAL_S if session.latency_ms is not None else 1.0
         with session.scope:
-            await trio.sleep(PING_INTERVAL_S if session.latency_ms is not None else 1.0)
             while missed < MISSED_PINGS:
-                sample_ms = await self._ping(session)
+                await trio.sleep(pause_s)
+                sample_ms = await self._ping(session, PING_TIMEOUT_S)
                 if sample_ms is None:
                     missed += 1
                 else:
@@ -308,10 +313,27 @@ class Sessions(Notifee):
                     old = session.latency_ms
                     session.latency_ms = sample_ms if old is None else old + LATENCY_WEIGHT * (sample_ms - old)
                     self._sink.latency(session.peer, session.latency_ms)
-                await trio.sleep(PING_INTERVAL_S * random.uniform(0.8, 1.2))  # noqa: S311  only spreads load
+                pause_s = PING_INTERVAL_S * random.uniform(0.8, 1.2)  # noqa: S311  only spreads load
             self._nursery.start_soon(self.disconnect, session.peer, "it does not answer any more")
 
-    async def _ping(self, session: Session) -> float | None:
+    async def watch_naps(self) -> None:
+        """After this process was asleep, let go of peers that are gone, so that they are dialled again."""
+        naps = self._clock.naps
+        while True:
+            await trio.sleep(NAP_CHECK_S)
+            if naps != self._clock.naps:
+                naps = self._clock.naps
+                logger.info("this process was asleep; checking its connections")
+                for session in list(self._sessions.values()):
+                    if session.up:
+                        self._nursery.start_soon(self._check, session)
+
+    async def _check(self, session: Session) -> None:
+        answer = await self._ping(session, WAKE_PING_TIMEOUT_S)
+        if answer is None and self._sessions.get(session.peer) is session:
+            await self.disconnect(session.peer, "the connection did not survive the sleep of this machine")
+
+    async def _ping(self, session: Session, timeout_s: float) -> float | None:
         """Round trip in milliseconds; None if nothing at all was heard from the peer meanwhile."""
         started = trio.current_time()
         answered = trio.Event()
@@ -324,7 +346,7 @@ class Sessions(Notifee):
         try:
             asker = await self._open_asker(session)
             frame_id = asker.ping(resolve)
-            with trio.move_on_after(PING_TIMEOUT_S):
+            with trio.move_on_after(timeout_s):
                 await answered.wait()
             asker.forget(frame_id)
         except PeerUnreachable:
@@ -332,7 +354,7 @@ class Sessions(Notifee):
         if outcome and isinstance(outcome[0], bytes):
             return (trio.current_time() - started) * 1000
         heard_at = max([asker.heard_at, *(answerer.heard_at for answerer in session.answerers)])
-        return (session.latency_ms or PING_TIMEOUT_S * 1000) if heard_at > started else None
+        return (session.latency_ms or timeout_s * 1000) if heard_at > started else None
 
     def _abort(self, peer: PeerId) -> None:
         session = self._sessions.get(peer)

@@ -11,6 +11,8 @@ from sparkle_p2p.net.libp2p import Libp2pOverlay
 from sparkle_p2p.net.overlay import OverlayEvents
 from sparkle_protocol.identity import Identity
 
+violations: list[str] = []
+
 
 def tell(**fields: object) -> None:
     print(json.dumps(fields), flush=True)
@@ -20,6 +22,8 @@ async def handle(_peer: str, payload: bytes) -> bytes:
     if payload == b"hang":
         tell(hanging=True)
         await asyncio.Event().wait()
+    if payload == b"violations":
+        return json.dumps(violations).encode()
     return b"process:" + payload
 
 
@@ -28,6 +32,7 @@ async def main(net: str, listen: str, mdns: str) -> None:
     events = OverlayEvents(
         peer_up=lambda link: tell(up=link.peer),
         peer_down=lambda peer, reason: tell(down=peer),
+        violation=lambda _peer, reason: violations.append(reason),
         discovered=lambda address, source: tell(discovered=address),
     )
     await overlay.start(handle, events)

@@ -12,6 +12,7 @@ from sparkle_protocol.errors import (
     ConfigError,
     LocalProtocolError,
     OverlayDown,
+    PeerFailed,
     PeerUnreachable,
     RemoteProtocolError,
     RequestTimeout,
@@ -134,7 +135,7 @@ async def test_an_oversized_reply_fails_that_request_only(world):
         return bytes(MAX_REQUEST_BYTES + 1) if payload == b"big" else payload
 
     other.handler = too_much
-    with pytest.raises(RemoteProtocolError):
+    with pytest.raises(PeerFailed):
         await one.overlay.request(other.id, b"big")
     assert await one.overlay.request(other.id, b"ok") == b"ok"
 
@@ -197,10 +198,12 @@ async def test_a_handler_with_a_bug_hurts_nobody_else(world, caplog):
         return payload
 
     other.handler = stumble
-    with pytest.raises(RemoteProtocolError, match="failed"):
+    with pytest.raises(PeerFailed, match="failed"):
         await one.overlay.request(other.id, b"boom")
+    with pytest.raises(PeerFailed, match="failed"):
+        await other.overlay.request(other.id, b"boom")
     assert await one.overlay.request(other.id, b"fine") == b"fine"
-    assert other.violations == []
+    assert one.violations == other.violations == []
     assert "a bug" in caplog.text
 
 

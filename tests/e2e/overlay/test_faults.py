@@ -6,6 +6,7 @@ import time
 import pytest
 
 from sparkle_p2p.net.overlay import MAX_GOSSIP_BYTES
+from sparkle_p2p.node.narrate import network_state
 from sparkle_protocol.errors import LocalProtocolError, OverlayDown, PeerUnreachable, RequestTimeout
 from sparkle_protocol.identity import Identity
 
@@ -52,6 +53,25 @@ async def test_a_dead_network_service_fails_calls_at_once_and_comes_back(world):
         return bool(one.gossip)
 
     await one.eventually(subscribed_again, "gossip arrives again")
+
+
+async def test_a_dead_network_service_is_seen_to_be_down(world):
+    one, other = await world.pair()
+    served = asyncio.Event()
+    other.handler = hanging(served)
+
+    async def ask_until_down():
+        with pytest.raises(OverlayDown):
+            await one.overlay.request(other.id, b"hang", timeout_s=60)
+        return one.overlay.addresses(), network_state(one.overlay, one.overlay.links(), ready=True)
+
+    asking = asyncio.ensure_future(ask_until_down())
+    async with asyncio.timeout(5):
+        await served.wait()
+    one.overlay.inject_crash()
+    assert await asking == ((), "down")
+    await one.until(lambda: bool(one.restarts), "the service is restarted")
+    assert network_state(one.overlay, one.overlay.links(), ready=True) == "connected"
 
 
 async def test_dying_again_and_again_is_survived(world):

@@ -204,7 +204,8 @@ async def test_an_answerer_that_stops_reading_holds_nobody_up(real_world, hostil
     errors = [request.exception() for request in waiting]
     assert all(isinstance(error, PeerUnreachable) for error in errors)
     assert any("too slowly" in str(error) for error in errors), "no more than a fixed amount waits in memory"
-    assert (stuck, "it stopped reading") in node.violations
+    assert any("it stopped reading" in str(error) for error in errors)
+    assert node.violations == [], "slow is not wrong: it may be suspended"
     assert slowest_s < 3.0, "the stalled writer is given up after 4.5 s: nobody may wait for that"
 
 
@@ -222,17 +223,20 @@ async def test_an_asker_that_stops_reading_holds_nobody_up(real_world, hostile):
         await stream.write(HELLO)
         for number in range(1, 60):
             await stream.write(encode(number, Kind.REQUEST, b"large"))
+        return stream
 
-    await hostile.run(ask_and_ignore)
-    complaint = (hostile.identity.peer_id, "it stopped reading")
-    noticed = asyncio.ensure_future(victim.until(lambda: complaint in victim.violations, "the violation"))
+    stream = await hostile.run(ask_and_ignore)
     slowest_s = 0.0
-    while not noticed.done():
+
+    async def given_up():
+        nonlocal slowest_s
         started = time.monotonic()
         assert await friend.overlay.request(victim.id, b"x") == b"x"
         slowest_s = max(slowest_s, time.monotonic() - started)
-        await asyncio.wait([noticed], timeout=0.02)
-    await noticed
+        return stream.muxed_stream.reset_received
+
+    await friend.eventually(given_up, "the stream of the peer that does not read is reset")
+    assert victim.violations == []
     assert slowest_s < 3.0, "the stalled writer is given up after 4.5 s: nobody may wait for that"
 
 
@@ -260,7 +264,7 @@ async def test_a_frozen_peer_delays_only_calls_to_itself(real_world, hostile):
             await asking
         async with asyncio.timeout(3):
             await node.overlay.disconnect(frozen)
-        assert (frozen, "it stopped reading") in node.violations
+        assert node.violations == []
     finally:
         thaw.set()
     assert node.peers == [friend.id]

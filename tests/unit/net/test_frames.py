@@ -22,7 +22,7 @@ from sparkle_p2p.net.libp2p.frames import (
 )
 from sparkle_p2p.net.overlay import MAX_REQUEST_BYTES
 from sparkle_p2p.net.serving import ErrorCode
-from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, SparkleError
+from sparkle_protocol.errors import PeerFailed, PeerUnreachable, RemoteProtocolError, SparkleError
 
 names = st.text(min_size=1, max_size=64)
 
@@ -98,6 +98,6 @@ def test_errors_tell_refused_failed_and_busy_apart():
     refused = decode_error(decode(encode_error(1, ErrorCode.REFUSED, "the job is unknown")).payload)
     assert isinstance(refused, RemoteProtocolError)
     assert "the job is unknown" in str(refused)
-    assert isinstance(decode_error(bytes([ErrorCode.FAILED])), RemoteProtocolError)
+    assert isinstance(decode_error(bytes([ErrorCode.FAILED])), PeerFailed)
     assert isinstance(decode_error(bytes([ErrorCode.BUSY])), PeerUnreachable)
     assert len(decode(encode_error(1, ErrorCode.REFUSED, "ü" * 5000)).payload) <= 513
