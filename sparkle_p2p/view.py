@@ -72,6 +72,37 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a worker made of a unit: a failure's code and text, or ``answered`` and the start of its result's hash."""
+
+    worker: str
+    epoch: int
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadUnit:
+    """A unit that nobody could compute, with the evidence of its last epoch."""
+
+    job: str
+    kernel: str
+    unit: int
+    epoch: int  # how often it was begun anew
+    reason: Reason
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """Dead units that begin anew, and how their job stands now."""
+
+    job: str
+    units: tuple[int, ...]
+    state: Literal["queued", "running", "done", "cancelled", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
     """A job this node submitted."""
 
@@ -211,6 +242,14 @@ class NodeControl(Protocol):
 
     async def cancel(self, job: str) -> JobView:
         """Cancel a job; finished jobs stay as they are."""
+        ...
+
+    async def dead(self, job: str | None = None) -> tuple[DeadUnit, ...]:
+        """Dead units of a job or, newest job first, of all (the first thousand). Raises NotFound."""
+        ...
+
+    async def requeue(self, job: str, unit: int | None = None) -> Requeued:
+        """Begin a dead unit (None: all of the job) anew; a failed job goes on. Raises NotFound, ConfigError."""
         ...
 
     async def why(self, subject: str | None = None) -> Explanation:

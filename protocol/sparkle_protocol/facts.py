@@ -39,12 +39,13 @@ MAX_FACT_BYTES = 256 << 10
 MAX_RESULT_BYTES = 64 << 10  # larger results will travel as blobs
 NONCE_BYTES = 16
 MAX_BATCH = 1024  # items of one fact
+MAX_EPOCHS = 1 << 16
 
 Hash32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Key32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Nonce = Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 UnitIndex = Annotated[int, Meta(ge=0, lt=MAX_UNITS)]
-Epoch = Annotated[int, Meta(ge=0, lt=1 << 16)]
+Epoch = Annotated[int, Meta(ge=0, lt=MAX_EPOCHS)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 Amount = Annotated[float, Meta(ge=0.0, le=1e24)]  # le also keeps NaN and infinity out
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -181,11 +182,16 @@ class Reset(Wire, tag=7, frozen=True):
 
 
 class Cancel(Wire, tag=8, frozen=True):
-    """The submitter wants no further work on the job: it called it off, or it found that it cannot succeed."""
+    """The submitter wants no further work on the job: it called it off, or it found that it cannot succeed.
+
+    ``restarts`` is the sum of all units' epochs that a ``failed`` one was stated at. Once that sum is higher, units
+    were requeued since, and the job goes on.
+    """
 
     job: Hash32
     reason: ShortText
     failed: bool = False
+    restarts: Count = 0
 
 
 class FailureItem(Wire, frozen=True):

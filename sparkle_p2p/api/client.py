@@ -84,6 +84,16 @@ class LocalClient:
         """Cancel a job and return it."""
         return self._json("DELETE", f"/api/v1/jobs/{_quote(job)}")  # type: ignore[no-any-return]
 
+    def dead(self, job: str | None = None) -> list[dict[str, Any]]:
+        """Dead units with their evidence, of a job or of all."""
+        query = f"?job={_quote(job)}" if job else ""
+        return self._json("GET", "/api/v1/dead" + query)  # type: ignore[no-any-return]
+
+    def requeue(self, job: str, unit: int | None = None) -> dict[str, Any]:
+        """Begin a dead unit (None: all of the job) anew; returns ``job``, ``units`` and ``state``."""
+        query = f"?unit={unit}" if unit is not None else ""
+        return self._json("POST", f"/api/v1/jobs/{_quote(job)}/requeue{query}")  # type: ignore[no-any-return]
+
     def why(self, subject: str | None = None) -> dict[str, Any]:
         """The explanation of the node's state or of a subject."""
         query = f"?subject={_quote(subject)}" if subject else ""

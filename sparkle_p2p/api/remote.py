@@ -12,12 +12,14 @@ import msgspec
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.api.documents import event_from_document, view_from_json
 from sparkle_p2p.view import (
+    DeadUnit,
     Event,
     Explanation,
     JobResult,
     JobView,
     KernelView,
     NodeView,
+    Requeued,
     SubmitRequest,
 )
 from sparkle_protocol.errors import NodeNotRunning, SparkleError
@@ -105,6 +107,14 @@ class RemoteControl:
     async def cancel(self, job: str) -> JobView:
         """Cancel a job."""
         return await self._typed(JobView, self._client.cancel, job)
+
+    async def dead(self, job: str | None = None) -> tuple[DeadUnit, ...]:
+        """Dead units of a job or of all."""
+        return await self._typed(tuple[DeadUnit, ...], self._client.dead, job)
+
+    async def requeue(self, job: str, unit: int | None = None) -> Requeued:
+        """Begin a dead unit, or all of a job, anew."""
+        return await self._typed(Requeued, self._client.requeue, job, unit)
 
     async def why(self, subject: str | None = None) -> Explanation:
         """Explain the node's state or a subject."""

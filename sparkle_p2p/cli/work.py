@@ -1,4 +1,4 @@
-"""Commands that make and end work: submit, wait, result, cancel."""
+"""Commands that make and end work: submit, wait, result, cancel, dead."""
 
 import argparse
 import json
@@ -96,6 +96,42 @@ def cancel(arguments: argparse.Namespace) -> int:
         output.print_json(document)
     else:
         print(f"{output.short_job(document['job'])}: {document['state']}")
+    return 0
+
+
+def dead(arguments: argparse.Namespace) -> int:
+    """List dead units with their evidence, or begin some anew."""
+    if arguments.requeue is not None:
+        return _requeue(arguments)
+    units = client_of(arguments).dead(arguments.job)
+    if arguments.json:
+        output.print_json(units)
+        return 0
+    if not units:
+        print("no unit is dead")
+        return 0
+    for unit in units:
+        print(f"{output.short_job(unit['job'])}/{unit['unit']}  {output.clean(unit['reason']['sentence'])}")
+        for attempt in unit["attempts"]:
+            words = (output.short_peer(attempt["worker"]), attempt["code"], attempt["text"])
+            print(f"  {output.clean('  '.join(words))}")
+    job, index = output.short_job(units[0]["job"]), units[0]["unit"]
+    _tell(f"'sparkle dead --requeue {job}' begins all of that job anew, '--requeue {job}/{index}' one unit")
+    return 0
+
+
+def _requeue(arguments: argparse.Namespace) -> int:
+    if arguments.job is not None:
+        raise ConfigError("name the job once: 'sparkle dead --requeue JOB' or 'sparkle dead --requeue JOB/INDEX'")
+    job, slash, index = arguments.requeue.partition("/")
+    if slash and not (index.isascii() and index.isdecimal()):
+        raise ConfigError(f"'{arguments.requeue}' names no unit; write JOB/NUMBER")
+    document = client_of(arguments).requeue(job, int(index) if slash else None)
+    if arguments.json:
+        output.print_json(document)
+    else:
+        again = output.many(len(document["units"]), "unit")
+        print(f"{output.short_job(document['job'])}: {document['state']}, {again} begun anew")
     return 0
 
 

@@ -38,6 +38,11 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
         "warning",
         lambda f: f"{short_peer(f['peer'])} did not finish unit {f['unit']} of {_job(f)} in time; others get it",
     ),
+    "unit_dead": (
+        "warning",
+        lambda f: f"Nobody could compute unit {f['unit']} of {_job(f)}: {f['reason']}",
+    ),
+    "units_requeued": ("info", lambda f: f"Job {_job(f)}: {many(int(f['units']), 'dead unit')} begun anew"),
     "report_refused": ("warning", lambda f: f"The keeper of {_job(f)} wants no report: {f['text']}"),
     "peer_banned": (
         "warning",

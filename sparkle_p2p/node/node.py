@@ -6,6 +6,7 @@ and on ``stop``: hand back what is not committed, report what is, leave the netw
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -25,7 +26,17 @@ from sparkle_p2p.node.shell import Core, Shell
 from sparkle_p2p.node.store import Store, StoreError
 from sparkle_p2p.node.usage import Usage
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
-from sparkle_p2p.view import Event, Explanation, JobResult, JobView, KernelView, NodeView, SubmitRequest
+from sparkle_p2p.view import (
+    DeadUnit,
+    Event,
+    Explanation,
+    JobResult,
+    JobView,
+    KernelView,
+    NodeView,
+    Requeued,
+    SubmitRequest,
+)
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.errors import ConfigError, NotFound
@@ -46,6 +57,7 @@ TOTALS_EVERY_S = 30.0
 DRAIN_S = 3.0
 OVERLAY_STOP_S = 3.0
 VALUES_KEPT = 16
+DEAD_SHOWN = 1000  # of one answer; each comes with its evidence
 
 OverlayFactory = Callable[[NodeConfig, HomeDir], Overlay]
 ExecutorFactory = Callable[[], UnitExecutor]
@@ -450,6 +462,19 @@ class Node:
         effects = self.submitter.cancel(found.state.id, "cancelled by its owner", boot_ns())
         await self.shell.perform_durably(self.submitter, effects)
         return self._job_view(found)
+
+    async def dead(self, job: str | None = None) -> tuple[DeadUnit, ...]:
+        """Dead units of a job or of all, the newest job first; the first ``DEAD_SHOWN``."""
+        jobs = [self._find(job)] if job is not None else sorted(self.submitter.jobs.values(), key=_age)
+        units = (unit for one in jobs for unit in picture.dead_units(one))
+        return tuple(itertools.islice(units, DEAD_SHOWN))
+
+    async def requeue(self, job: str, unit: int | None = None) -> Requeued:
+        """Begin a dead unit, or all of a job, anew; returns once that is on disk."""
+        found = self._find(job)
+        units, effects = self.submitter.requeue(found.state.id, unit, boot_ns())
+        await self.shell.perform_durably(self.submitter, effects)
+        return Requeued(found.state.id.hex(), units, self._job_view(found).state)
 
     async def why(self, subject: str | None = None) -> Explanation:
         """Explain the node, a job, a unit or a peer."""

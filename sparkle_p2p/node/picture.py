@@ -1,12 +1,22 @@
 """Builds the frozen view of a node from its cores. Reads only; decides nothing."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sparkle_p2p.net.overlay import Link
 from sparkle_p2p.node.offenders import Offenders
-from sparkle_p2p.view import JobView, PeerView, Reason, Rejection, Scalar, UnitCounts, UnitView
+from sparkle_p2p.view import (
+    Attempt,
+    DeadUnit,
+    JobView,
+    PeerView,
+    Reason,
+    Rejection,
+    Scalar,
+    UnitCounts,
+    UnitView,
+)
 from sparkle_protocol.ids import PeerId, ResultHash, short_peer
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.rejection import Rejection as ProvenWrong
@@ -100,7 +110,27 @@ def _eta_s(job: KeptJob, counts: UnitCounts, now_ns: int) -> float | None:
     # The first units only tell how long it takes to begin.
     if fresh < max(1, min(ETA_AFTER_UNITS, counts.total // 10)):
         return None
-    return max(0.0, elapsed_s / fresh * (counts.total - accepted))
+    return max(0.0, elapsed_s / fresh * (counts.total - accepted - counts.dead))
+
+
+def dead_units(job: KeptJob) -> Iterator[DeadUnit]:
+    """Units that nobody could compute, with who failed on them or answered what, in their order."""
+    state = job.state
+    for unit in sorted(job.dead):
+        epoch, votes = state.epoch(unit), state.votes(unit)
+        failed = [one for one in state.all_failures(unit) if one.epoch == epoch]
+        attempts = [Attempt(one.worker, epoch, one.code, one.text) for one in failed]
+        attempts += [Attempt(worker, epoch, "answered", _short(votes[worker])) for worker in sorted(votes)]
+        code = "no_majority"
+        if failed and len(failed) >= len(votes):
+            code = Counter(one.code for one in failed).most_common(1)[0][0]
+        numbers: dict[str, Scalar] = {"failures": len(failed), "answers": len(votes), "epoch": epoch}
+        reason = Reason(code, _sentence(job.dead[unit]), numbers)
+        yield DeadUnit(state.id.hex(), state.spec.kernel, unit, epoch, reason, tuple(attempts))
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
 
 def rejection_view(rejection: ProvenWrong) -> Rejection:

@@ -92,6 +92,9 @@ def _explain_job(job: KeptJob) -> Explanation:
         for peer, count in job.accepted_by.most_common(DETAILS_SHOWN)
     ]
     details += [rejection_view(rejection).reason for rejection in job.rejections[:DETAILS_SHOWN]]
+    if job.dead:
+        sentence = f"Nobody could compute {many(len(job.dead), 'unit')}; 'sparkle dead' lists the evidence."
+        details.insert(0, Reason("dead_units", sentence, {"units": len(job.dead)}))
     waiting = _waiting_for_others(job) if not job.outcome else None
     if waiting is not None:
         details.insert(0, waiting)
@@ -115,26 +118,47 @@ def _explain_unit(job: KeptJob, unit: int) -> Explanation:
     for worker, lease in (book.leases if book else {}).items():
         left_s = max(0, lease.deadline_ns - boot_ns()) // 1_000_000_000
         sentence = f"{short_peer(worker)} computes it ({lease.progress:.0%}); its lease lasts {left_s} s more."
-        details.append(Reason("leased", sentence, {"peer": worker, "lease": lease.counter, "left_s": left_s}))
+        if lease.copy:
+            sentence += " It got a copy, since another worker was slow."
+        numbers: dict[str, Scalar] = {"peer": worker, "lease": lease.counter, "left_s": left_s, "copy": lease.copy}
+        details.append(Reason("leased", sentence, numbers))
     votes = job.state.votes(unit)
     for worker in sorted(job.state.committed(unit)):
         details.append(_commit_reason(worker, votes.get(worker)))
-    for worker, code in job.state.failures(unit).items():
-        details.append(
-            Reason("failed", f"{short_peer(worker)} failed on it ({code}).", {"peer": worker, "code": code})
-        )
     details += [rejection_view(r).reason for r in job.rejections if r.unit == unit]
+    details += _failures(job, unit)
+    for epoch, reason in job.state.resets(unit):
+        sentence = f"Begun anew for the {_ordinal(epoch)} time because {reason.rstrip('.')}."
+        details.append(Reason("reset", sentence, {"epoch": epoch}))
     verdict = job.state.verdict(unit)
     if verdict is not None:
         who = ", ".join(short_peer(peer_id_from_key(key)) for key in verdict.accepted)
         headline = Reason("final", f"Accepted: {who} gave {verdict.result_hash.hex()[:8]}.", {"epoch": verdict.epoch})
     elif unit in job.dead:
-        headline = Reason("dead", job.dead[unit])
+        sentence = f"Dead: {job.dead[unit].rstrip('.')}. 'sparkle dead --requeue' begins it anew."
+        headline = Reason("dead", sentence, {"epoch": job.state.epoch(unit)})
     else:
         missing = max(0, job.missing(unit))
         sentence = f"Not decided yet; {many(missing, 'more worker')} wanted." if missing else "Its workers are at it."
         headline = Reason("open", sentence, {"missing": missing, "epoch": job.state.epoch(unit)})
     return Explanation(subject, headline, tuple(details))
+
+
+def _failures(job: KeptJob, unit: int) -> list[Reason]:
+    """Who failed on a unit, in this epoch and in those before."""
+    now, reasons = job.state.epoch(unit), []
+    for failed in job.state.all_failures(unit):
+        text = f": {failed.text.rstrip('.')}" if failed.text else ""
+        when = "" if failed.epoch == now else " before it was begun anew"
+        sentence = f"{short_peer(failed.worker)} failed on it{when} ({failed.code}{text})."
+        numbers: dict[str, Scalar] = {"peer": failed.worker, "code": failed.code, "epoch": failed.epoch}
+        reasons.append(Reason("failed" if failed.epoch == now else "failed_before", sentence, numbers))
+    return reasons
+
+
+def _ordinal(number: int) -> str:
+    words = {1: "first", 2: "second", 3: "third"}
+    return words.get(number, f"{number}th")
 
 
 def _commit_reason(worker: PeerId, vote: bytes | None) -> Reason:

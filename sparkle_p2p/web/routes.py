@@ -17,6 +17,7 @@ KEEP_ALIVE_S = 10.0  # proxies and clients give a silent stream up after 30 s an
 SEND_TIMEOUT_S = 10.0  # a client that takes nothing for so long is dropped
 MAX_EVENT_CLIENTS = 16  # each costs a queue and a task
 MAX_UNITS = 2**20
+MAX_UNIT_DIGITS = 7
 
 
 class Routes:
@@ -44,6 +45,8 @@ class Routes:
             web.get(f"{api}/jobs/{{job}}", self.job, allow_head=False),
             web.delete(f"{api}/jobs/{{job}}", self.cancel),
             web.get(f"{api}/jobs/{{job}}/result", self.result, allow_head=False),
+            web.get(f"{api}/dead", self.dead, allow_head=False),
+            web.post(f"{api}/jobs/{{job}}/requeue", self.requeue),
             web.post(f"{api}/pause", self.pause),
             web.post(f"{api}/resume", self.resume),
             web.get(f"{api}/events", self.events, allow_head=False),
@@ -108,6 +111,20 @@ class Routes:
         """Cancel a job and show it."""
         async with asyncio.timeout(CALL_TIMEOUT_S):
             return json_response(await self._control.cancel(request.match_info["job"]))
+
+    async def dead(self, request: web.Request) -> web.Response:
+        """Dead units with their evidence, of all jobs or of ``?job=``."""
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            return json_response(await self._control.dead(request.query.get("job") or None))
+
+    async def requeue(self, request: web.Request) -> web.Response:
+        """Begin dead units anew: ``?unit=`` or all of the job."""
+        unit = request.query.get("unit")
+        if unit is not None and (not unit.isdecimal() or len(unit) > MAX_UNIT_DIGITS):
+            raise ConfigError(f"'{unit[:20]}' is no unit; units are numbered from 0")
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            number = int(unit) if unit is not None else None
+            return json_response(await self._control.requeue(request.match_info["job"], number))
 
     async def result(self, request: web.Request) -> web.Response:
         """A finished job's result: as JSON, or its file alone if ``Accept`` names just that media type."""

@@ -61,7 +61,7 @@ def rulings(draw: st.DrawFn) -> tuple[Identity, f.Payload]:
                 f.Verdicts(JOB, [verdict, other]),
                 f.Reset(JOB, draw(units), draw(epochs), "again"),
                 f.KeeperSet(JOB, draw(st.integers(0, 2)), [key], 1),
-                f.Cancel(JOB, draw(st.sampled_from(["a", "b"])), draw(st.booleans())),
+                f.Cancel(JOB, draw(st.sampled_from(["a", "b"])), draw(st.booleans()), draw(st.integers(0, 2))),
             ]
         )
     )

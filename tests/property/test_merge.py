@@ -37,12 +37,14 @@ def says(found: JobState) -> object:
         sorted(found.final_units),
         found.conflicts(),
         found.cancel,
+        found.restarts,
         found.keeper_set,
         [found.is_keeper(worker) for worker in workers],
         [
             (
                 found.epoch(unit), found.leased(unit), found.committed(unit), found.equivocators(unit),
-                found.votes(unit), found.failures(unit), found.verdict(unit),
+                found.votes(unit), found.failures(unit), found.all_failures(unit), found.resets(unit),
+                found.verdict(unit),
                 found.accepted_workers(unit), found.rejected_workers(unit),
             )
             for unit in range(UNITS)

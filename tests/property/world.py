@@ -248,6 +248,8 @@ class WorldNode:
         done: object = fx.Computed(effect.job, effect.unit, effect.epoch, result)
         if self.broken:
             done = fx.ComputeFailed(effect.job, effect.unit, effect.epoch, "crash", "no memory", blame=False)
+        elif effect.unit in self.world.poison:
+            done = fx.ComputeFailed(effect.job, effect.unit, effect.epoch, "kernel", "divided by zero", blame=True)
         self.world.later(self.world.rng.uniform(0.5, 1.5) * self.world.unit_s, self, lambda: self.handle(done))
 
     def ask(self, asker: PeerId, data: bytes, answer: Callable[[Reply], None]) -> None:
@@ -276,6 +278,7 @@ class World:
         self.delay_s = delay_s  # longest; drawn for each message, so they overtake each other
         self.disk_s = disk_s
         self.unit_s = 1.0
+        self.poison: set[int] = set()  # units that nobody can compute
         self.cut: set[PeerId] = set()  # cannot be reached and reach nobody
         self.trace: list[tuple[int, str, str]] = []
         self.seed = seed

@@ -12,6 +12,8 @@ from typing import Any
 
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.view import (
+    Attempt,
+    DeadUnit,
     Event,
     Explanation,
     JobResult,
@@ -22,6 +24,7 @@ from sparkle_p2p.view import (
     PeerView,
     Reason,
     Rejection,
+    Requeued,
     SubmitRequest,
     UnitCounts,
     UnitView,
@@ -42,6 +45,7 @@ class FakeControl:
         self.paused = False
         self.network: Any = "connected"
         self.records: dict[str, JobView] = {}
+        self.perished: dict[str, tuple[DeadUnit, ...]] = {}
         self.submitted: list[SubmitRequest] = []
         self.queues: list[asyncio.Queue[Event]] = []
         self.listening = asyncio.Event()
@@ -85,6 +89,8 @@ class FakeControl:
             ),
             **self.records,
         }  # fmt: skip
+        if "dead" in request.params:
+            self.perish(job, *range(int(request.params["dead"])))
         return job
 
     async def job(self, job: str) -> JobView:
@@ -127,6 +133,25 @@ class FakeControl:
         if view.state == "running":
             self.records[view.job] = dataclasses.replace(view, state="cancelled")
         return self.records[view.job]
+
+    async def dead(self, job: str | None = None) -> tuple[DeadUnit, ...]:
+        found = [(await self.job(job)).job] if job is not None else [*self.perished]
+        return tuple(unit for name in found for unit in self.perished.get(name, ()))
+
+    async def requeue(self, job: str, unit: int | None = None) -> Requeued:
+        view = await self.job(job)
+        again = [one.unit for one in self.perished.get(view.job, ()) if unit in (None, one.unit)]
+        if not again:
+            raise ConfigError(f"nothing to requeue in {job}")
+        left = tuple(one for one in self.perished[view.job] if one.unit not in again)
+        self.perished = {**self.perished, view.job: left}
+        return Requeued(view.job, tuple(again), "running")
+
+    def perish(self, job: str, *units: int) -> None:
+        """Units of a job that nobody could compute."""
+        reason = Reason("kernel", "Unit failed on 3 workers: it \x1b[2Jbroke.", {"failures": 3})
+        attempts = (Attempt(OTHER, 0, "kernel", "it \x1b[2Jbroke"),)
+        self.perished[job] = tuple(DeadUnit(job, "endless", unit, 0, reason, attempts) for unit in units)
 
     async def why(self, subject: str | None = None) -> Explanation:
         if subject not in (None, OTHER, "ab/3"):

@@ -63,6 +63,24 @@ async def test_commands_reach_the_node(node: Any, fake: Any) -> None:
     assert (await call(node.client.peers))[1]["standing"] == "rejected"
 
 
+async def test_dead_units_are_listed_and_begun_anew(node: Any, fake: Any) -> None:
+    job = await call(node.client.submit, "endless", {"dead": 2})
+    other = await call(node.client.submit, "endless", {})
+    listed = await call(node.client.dead)
+    assert [(unit["job"], unit["unit"], unit["epoch"]) for unit in listed] == [(job, 0, 0), (job, 1, 0)]
+    assert listed[0]["attempts"][0]["worker"] == fake.OTHER
+    assert await call(node.client.dead, other) == []
+    assert await call(node.client.requeue, job, 1) == {"job": job, "units": [1], "state": "running"}
+    assert (await call(node.client.requeue, job))["units"] == [0]
+    with pytest.raises(ConfigError, match="nothing to requeue"):
+        await call(node.client.requeue, job)
+    with pytest.raises(NotFound):
+        await call(node.client.dead, "ffff")
+    for unit in ("-1", "x", "9" * 20):
+        with pytest.raises(ConfigError, match="is no unit"):
+            await call(node.client.request, "POST", f"/api/v1/jobs/{job}/requeue?unit={unit}")
+
+
 async def test_errors_come_back_as_themselves(node: Any) -> None:
     with pytest.raises(NotFound, match="no job 'ffff'"):
         await call(node.client.job, "ffff")

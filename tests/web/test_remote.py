@@ -49,6 +49,10 @@ async def test_it_shows_what_the_node_shows_and_commands_it(node: Any) -> None:
     assert await remote.why() == await node.control.why()
     assert await remote.kernels() == await node.control.kernels()
     assert (await remote.cancel(job)).state == "done"
+    perished = await remote.submit(SubmitRequest("endless", {"dead": 3}))
+    assert await remote.dead(perished) == await node.control.dead() != ()
+    assert (await remote.requeue(perished, 1)).units == (1,)
+    assert [unit.unit for unit in await remote.dead()] == [0, 2]
     with pytest.raises(NotFound):
         await remote.job("ffff")
     await closed(remote)

@@ -62,6 +62,11 @@ class Conducts:
         conduct = self._of.get(worker, _NEW)
         return conduct.withheld <= MAX_WITHHELD and conduct.fruitless <= FRUITLESS_ALLOWED + 2 * conduct.commits
 
+    def forgive(self, worker: PeerId) -> None:
+        """A lease without a commit was not the worker's fault."""
+        conduct = self.of(worker)
+        conduct.fruitless = max(0, conduct.fruitless - 1)
+
     def granted(self, worker: PeerId, now_ns: int) -> None:
         """The worker was given something."""
         self.of(worker).next_lease_ns = now_ns + FRUITLESS_PAUSE_NS

@@ -15,8 +15,7 @@
 - Late commits and reveals for a final unit are judged too. A result that was not shown in time counts for nothing
   until it is shown; meanwhile another worker is wanted.
 - How many units a worker may hold follows from how it behaved (``conduct.py``).
-- A unit is dead when ``max_replicas`` disagree, when three distinct workers fail alike, after five failures,
-  or when the trusted worker finds that it cannot be computed.
+- When a unit is dead, and what becomes of its job, is said in ``dead.py``.
 """
 
 from collections import Counter
@@ -28,6 +27,7 @@ from sparkle_protocol.facts import CommitItem, Fact, FailureItem, JobSpec, Revea
 from sparkle_protocol.ids import PeerId, ResultHash, key_from_peer_id, peer_id_from_key
 from sparkle_protocol.messages import Report, ReportReply
 from sparkle_protocol.work.conduct import MOST_LEASES, Conducts
+from sparkle_protocol.work.dead import failure_verdict, has_failed
 from sparkle_protocol.work.intake import WorkItem, check_report, new_items
 from sparkle_protocol.work.lease import LeaseBook, UnitBook
 from sparkle_protocol.work.news import Newsboard
@@ -35,11 +35,9 @@ from sparkle_protocol.work.quorum import Decision, decide
 from sparkle_protocol.work.rejection import Rejection, Rejections
 from sparkle_protocol.work.state import JobState
 
-MAX_FAILURES = 5
-SAME_FAILURES = 3
-OUR_VERDICT = ("kernel", "refused")  # failures of the trusted worker that only the unit can be blamed for
 MAX_VERDICT_KEYS = 64
 
+Granted = tuple[int, int, int, int]  # counter, unit, epoch, ttl_ms
 CheckResult = Callable[[JobSpec, int, bytes], None]  # raises VerificationError for a result of impossible form
 
 
@@ -59,7 +57,8 @@ class KeptJob:
         self.ended_ns: int | None = None
         self.outcome = ""  # "" while it runs, then "done", "cancelled" or "failed"
         self.error = ""
-        self.dead: dict[int, str] = {}
+        self.dead: dict[int, str] = {}  # unit -> why
+        self.died: list[int] = []  # of these, those of this step, to be told
         self.proven = Rejections(me)
         self.accepted_by: Counter[PeerId] = Counter()
         self.replicas = 0
@@ -149,28 +148,45 @@ class KeptJob:
         """Accepted by a verdict, signed already or about to be."""
         return unit in self.state.final_units or unit in self._deciding
 
-    def grant(self, worker: PeerId, want: int, now_ns: int) -> list[tuple[int, int, int, int]]:
-        """Hand out up to ``want`` units: (counter, unit, epoch, ttl_ms) each."""
+    def grant(self, worker: PeerId, want: int, now_ns: int) -> list[Granted]:
+        """Hand out up to ``want`` units."""
         source = self._own_order() if worker == self.me else self.leases.candidates(worker)
         allowed = self._allowance(worker, now_ns)
-        if allowed <= 0 and not self.leases.holds(worker) and self._conduct.delivers(worker):
-            # Its hands are full of what others have not answered yet; so may be everybody's. It may help out.
+        if allowed <= 0 and self._may_help_out(worker):
             source, allowed = self.leases.wanted(worker), 1
-        granted: list[tuple[int, int, int, int]] = []
+        granted: list[Granted] = []
         want = min(want, allowed)
         if want <= 0 or worker in self.rejected:
             return granted
         for unit in source:
             if not self.may_take(unit, worker):
                 continue
-            lease = self.leases.grant(unit, worker, now_ns)
-            granted.append((lease.counter, unit, self.state.epoch(unit), lease.ttl_ns // 1_000_000))
-            self._refresh(unit)
+            granted.append(self._hand_out(unit, worker, now_ns))
             if len(granted) >= want:  # looked at before the next unit is drawn: each is shown only once
                 break
-        if granted:
-            self._conduct.granted(worker, now_ns)
         return granted
+
+    def grant_copy(self, worker: PeerId, now_ns: int) -> list[Granted]:
+        """A unit that others are slow with, for a worker that found no other work: one at most."""
+        if worker in self.rejected or next(self.leases.fresh(), None) is not None:
+            return []
+        if self._allowance(worker, now_ns) <= 0 and not self._may_help_out(worker):
+            return []
+        for unit in self.leases.stragglers(now_ns):
+            taken = self.is_final(unit) or unit in self.dead or worker in self.state.leased(unit)
+            if not taken:
+                return [self._hand_out(unit, worker, now_ns, copy=True)]
+        return []
+
+    def _hand_out(self, unit: int, worker: PeerId, now_ns: int, *, copy: bool = False) -> Granted:
+        lease = self.leases.grant(unit, worker, now_ns, copy=copy)
+        self._conduct.granted(worker, now_ns)
+        self._refresh(unit)
+        return lease.counter, unit, self.state.epoch(unit), lease.ttl_ns // 1_000_000
+
+    def _may_help_out(self, worker: PeerId) -> bool:
+        """Its hands are full of what others have not answered yet; so may be everybody's. It may take one more."""
+        return not self.leases.holds(worker) and self._conduct.delivers(worker)
 
     def _allowance(self, worker: PeerId, now_ns: int) -> int:
         """How many more units a worker may get now, whatever it asks for."""
@@ -206,6 +222,7 @@ class KeptJob:
     def report(self, worker: PeerId, message: Report, facts: list[Fact], now_ns: int) -> None:
         """Take in what a worker says. Raises RemoteProtocolError before anything changes."""
         shown = check_report(self.state, worker, message, facts)
+        self.leases.heard(worker, now_ns)
         malformed = self._first_malformed(worker, shown)
         for fact in facts:
             if malformed is not None and isinstance(fact.payload, Reveals):
@@ -223,7 +240,8 @@ class KeptJob:
             for item, result in shown:
                 self._shown(item, worker, result)
         for back in message.returned:
-            self._unfinished(back.unit, worker)
+            if back.epoch == self.state.epoch(back.unit):
+                self._unfinished(back.unit, worker)
             if back.unit in self.leases.books:
                 self._dirty.add(back.unit)
         for beat in message.running:
@@ -236,7 +254,7 @@ class KeptJob:
             if isinstance(item, CommitItem):
                 self._committed(item.unit, worker, now_ns)
             elif isinstance(item, FailureItem):
-                self._failed(item.unit, worker, item.text, now_ns)
+                self._failed(item.unit, worker, now_ns)
 
     def _first_malformed(self, worker: PeerId, shown: list[tuple[RevealItem, bytes]]) -> Rejection | None:
         for item, result in shown:
@@ -256,42 +274,33 @@ class KeptJob:
             if worker not in self.rejected:
                 self._reject(Rejection(unit, worker, None, None, (), "equivocation"))
             return
-        self._unsettled.setdefault(worker, set()).add(unit)
         self.replicas += 1
         self._conduct.of(worker).commits += 1
+        if unit in self.dead:
+            self.news.of(worker).drop[unit] = self.state.epoch(unit)
+        else:
+            self._unsettled.setdefault(worker, set()).add(unit)
 
     def _shown(self, item: RevealItem, worker: PeerId, result: bytes) -> None:
         if self.state.votes(item.unit).get(worker) != item.result_hash:
             return
-        book = self.leases.books[item.unit]
-        book.asked.pop(worker, None)
-        if worker in book.withheld:
-            book.withheld.remove(worker)
+        if self.leases.shown(item.unit, worker):
             self._conduct.of(worker).withheld -= 1
         self.records.append(StoreResult(self.state.id, ResultHash(item.result_hash), result))
 
-    def _failed(self, unit: int, worker: PeerId, text: str, now_ns: int) -> None:
+    def _failed(self, unit: int, worker: PeerId, now_ns: int) -> None:
         self._unfinished(unit, worker)
         if self.is_final(unit) or unit in self.dead or worker in self.rejected:
             return
         self.leases.delay(unit, now_ns)
-        self._judge_failures(unit, text)
+        self._judge_failures(unit)
 
-    def _judge_failures(self, unit: int, text: str = "") -> None:
-        if self.is_final(unit):
-            return
-        committed = self.state.committed(unit)
-        failures = {
-            worker: code
-            for worker, code in self.state.failures(unit).items()
-            if worker not in self.rejected and worker not in committed
-        }
-        code, alike = Counter(failures.values()).most_common(1)[0] if failures else ("", 0)
-        own = failures.get(self.me)  # our own kernel's word on what can be computed
-        if own in OUR_VERDICT:
-            self._kill(unit, f"unit {unit} failed on this node: {text or own}")
-        elif alike >= SAME_FAILURES or len(failures) >= MAX_FAILURES:
-            self._kill(unit, f"unit {unit} failed on {len(failures)} workers: {text or code}")
+    def _judge_failures(self, unit: int) -> None:
+        reason = "" if self.is_final(unit) else failure_verdict(self.state, unit, self.rejected, self.me)
+        if reason:
+            self._kill(unit, reason)
+            for worker in self.state.failures(unit):  # it was not their fault
+                self._conduct.forgive(worker)
 
     def _heartbeat(self, unit: int, epoch: int, worker: PeerId, progress: float, now_ns: int) -> None:
         """A unit that a worker runs, or holds a committed result of."""
@@ -417,6 +426,9 @@ class KeptJob:
 
     def _tell_settled(self, unit: int, epoch: int, worker: PeerId, *, good: bool) -> None:
         self.news.of(worker).settled[unit] = (epoch, good)
+        self._forget_unsettled(unit, worker)
+
+    def _forget_unsettled(self, unit: int, worker: PeerId) -> None:
         unsettled = self._unsettled.get(worker)
         if unsettled is not None:
             unsettled.discard(unit)
@@ -436,10 +448,53 @@ class KeptJob:
 
     def _kill(self, unit: int, reason: str) -> None:
         self.dead[unit] = reason
-        for worker in tuple(self.leases.known(unit).leases):
-            self.leases.release(unit, worker, unfinished=False)
-            self.news.of(worker).drop[unit] = self.state.epoch(unit)
+        self.died.append(unit)
+        self._let_go(unit)
         self._refresh(unit)
+
+    def _let_go(self, unit: int) -> None:
+        """Nobody's part in a unit counts any more."""
+        holders, committed = tuple(self.leases.known(unit).leases), tuple(self.state.committed(unit))
+        for worker in holders:
+            self.leases.release(unit, worker, unfinished=False)
+        for worker in committed:
+            self._forget_unsettled(unit, worker)
+        for worker in (*holders, *committed):
+            self.news.of(worker).drop[unit] = self.state.epoch(unit)
+
+    @property
+    def has_failed(self) -> bool:
+        """There are dead units, and nothing else is worth going on with."""
+        return has_failed(self.state, self.dead)
+
+    def to_start_over(self, unit: int | None) -> list[int]:
+        """The units that must begin a new epoch so that a dead one (None: all of them) can be computed again."""
+        if unit is not None and unit not in self.dead:
+            return []
+        units = sorted(self.dead) if unit is None else [unit]
+        if self.outcome == "failed":  # what was not judged then has been dropped by its workers
+            units += [
+                other
+                for other in sorted(self.leases.books)
+                if not self.is_final(other) and other not in self.dead and self.state.committed(other)
+            ]
+        return units
+
+    def start_over(self, unit: int) -> None:
+        """Forget what was done for a unit, in the moment before its Reset becomes a fact."""
+        self._let_go(unit)
+        for worker in self.leases.known(unit).withheld:
+            self._conduct.of(worker).withheld -= 1
+        self.leases.start_over(unit)
+        self.dead.pop(unit, None)
+
+    def go_on(self, now_ns: int) -> None:
+        """Units have begun a new epoch: hand them out, and go on with the job if it had failed."""
+        if self.outcome:
+            self.outcome, self.error, self.ended_ns = "", "", None
+            self.started_ns, self.restored_final = now_ns, len(self.state.final_units)
+        for unit in self.leases.books:
+            self._refresh(unit)
 
     def end(self, outcome: str, error: str, now_ns: int) -> None:
         """The job is over; everybody who still holds something of it will hear so."""

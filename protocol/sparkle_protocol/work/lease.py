@@ -8,6 +8,10 @@ Nothing here is signed or shared: leases end by this keeper's monotonic clock. R
   never beyond the job's execution deadline. One that lasts twice as long as a ttl is *slow*: the worker may go on,
   but the unit is wanted from somebody else as well, so that nobody can hold up a job by heartbeats alone. After each
   slow worker the patience with the next one doubles, so that a long unit costs few copies.
+- A worker for whom nothing else is left may be given a *copy* of a straggler: a unit that has been out for twice the
+  p95 of run times (at least 2 s), whose holder has said nothing for 15 s, or of which a result asked for has not been
+  shown for 5 s; the oldest first and one copy per unit. So a frozen worker at the end of a job costs the others
+  seconds, not a lease. Nothing is copied while there is other work.
 - A failed unit waits U(0, min(600 s, 2 · 2ⁿ s)) before its n-th retry (exponential back-off with full jitter); an
   expired lease is the worker's fault and waits for nothing.
 
@@ -20,6 +24,7 @@ import heapq
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from random import Random
 
 from sparkle_protocol.ids import PeerId
@@ -31,6 +36,11 @@ LOST_PEER_GRACE_NS = 5 * SECOND_NS  # a broken connection often comes back at on
 SLOW_TTLS = 2
 MIN_RUN_TIMES = 3  # before that nobody knows what is slow, so it is assumed to be
 SLOW_UNKNOWN_NS = 600 * SECOND_NS
+STRAGGLER_P95S = 2
+MIN_STRAGGLER_NS = 2 * SECOND_NS
+SILENT_NS = 15 * SECOND_NS  # one report and a half
+REVEAL_OVERDUE_NS = 5 * SECOND_NS
+MAX_STRAGGLERS_SEEN = 512  # of each kind; more than a worker can have a part in, so none hides the others
 RETRY_CAP_S = 600.0
 RETRY_BASE_S = 2.0
 REVEAL_DEADLINE_NS = 30 * SECOND_NS
@@ -48,6 +58,7 @@ class Lease:
     alarm_ns: int  # when the book looks at it next; never later than the deadline
     progress: float = 0.0
     slow: bool = False
+    copy: bool = False  # given because another worker was slow
 
 
 @dataclass(slots=True)
@@ -57,6 +68,7 @@ class UnitBook:
     leases: dict[PeerId, Lease] = field(default_factory=dict)
     asked: dict[PeerId, int] = field(default_factory=dict)  # reveal wanted -> by when
     withheld: set[PeerId] = field(default_factory=set)  # committed, asked, not revealed in time
+    copied: bool = False
     failures: int = 0
     not_before_ns: int = 0
 
@@ -81,6 +93,10 @@ class LeaseBook:
         self._shown: dict[PeerId, int] = {}  # worker -> index up to which the queue holds nothing for it
         self._held_by: dict[PeerId, dict[int, None]] = {}
         self._lost: set[PeerId] = set()  # workers whose connection broke
+        # Of units without a copy, the oldest first: when leases were granted and reveals asked for.
+        self._running: dict[tuple[int, PeerId], int] = {}
+        self._asked: dict[tuple[int, PeerId], int] = {}
+        self._heard: dict[PeerId, int] = {}  # when holders of leases last said something, the longest silent first
         self._alarms: list[tuple[int, int, PeerId, str]] = []  # heap of (when, unit, worker, kind)
         self._run_times_ns: deque[int] = deque(maxlen=64)
 
@@ -115,25 +131,58 @@ class LeaseBook:
             if unit not in self.books:  # not taken by this worker: nor will later ones be
                 return
 
+    def stragglers(self, now_ns: int) -> list[int]:
+        """Units that a worker with nothing else to do may be given a copy of, those out for longest first."""
+        found: dict[int, None] = {}
+        p95_ns = self._p95_ns() if len(self._run_times_ns) >= MIN_RUN_TIMES else None
+        if p95_ns is not None:
+            _older_than(self._running, now_ns - max(MIN_STRAGGLER_NS, STRAGGLER_P95S * p95_ns), found)
+        _older_than(self._asked, now_ns - REVEAL_OVERDUE_NS, found)
+        seen = 0
+        for worker, heard_ns in self._heard.items():
+            if heard_ns > now_ns - SILENT_NS or seen >= MAX_STRAGGLERS_SEEN:
+                break
+            units = [unit for unit in self._held_by[worker] if not self.books[unit].copied]
+            seen += len(units)
+            found.update(dict.fromkeys(units))
+        return list(found)
+
     def _compact(self) -> None:
         live = [unit for unit in self._queue if unit is not None]
         self._queue = [*live]
         self._place = {unit: index for index, unit in enumerate(live)}
         self._shown.clear()
 
-    def grant(self, unit: int, worker: PeerId, now_ns: int) -> Lease:
-        """Hand a unit to a worker."""
+    def grant(self, unit: int, worker: PeerId, now_ns: int, *, copy: bool = False) -> Lease:
+        """Hand a unit to a worker; ``copy``: because others are slow with it."""
         ttl = self.ttl_ns()
         deadline = now_ns + ttl
-        lease = Lease(self._counter, now_ns, deadline, ttl, deadline)
+        lease = Lease(self._counter, now_ns, deadline, ttl, deadline, copy=copy)
         self._counter += 1
         book = self.books.setdefault(unit, UnitBook())
         if worker not in book.leases:
             self.live += 1
         book.leases[worker] = lease
         self._held_by.setdefault(worker, {})[unit] = None
+        self._running.pop((unit, worker), None)
+        if copy:
+            book.copied = True
+            self._replaced_by_copy(book, worker)
+            for other in (*book.leases, *book.asked):
+                self._running.pop((unit, other), None)
+                self._asked.pop((unit, other), None)
+        elif not book.copied:
+            self._running[unit, worker] = now_ns
+        self.heard(worker, now_ns)
         heapq.heappush(self._alarms, (deadline, unit, worker, "lease"))
         return lease
+
+    @staticmethod
+    def _replaced_by_copy(book: UnitBook, worker: PeerId) -> None:
+        """The slowest of the others counts no more as somebody who will answer."""
+        others = [lease for other, lease in book.leases.items() if other != worker and not lease.slow]
+        if others:
+            min(others, key=lambda lease: lease.counter).slow = True
 
     def known(self, unit: int) -> UnitBook:
         """The unit's page to read; an empty one when nothing was written yet."""
@@ -181,14 +230,22 @@ class LeaseBook:
         if lease is None:
             return None
         self.live -= 1
+        self._running.pop((unit, worker), None)
         held = self._held_by[worker]
         del held[unit]
         if not held:
             del self._held_by[worker]
+            self._heard.pop(worker, None)
         if unfinished and unit in self._place:  # a new place, so that it is shown to this worker again
             self.want_more(unit, more=False)
             self.want_more(unit, more=True)
         return lease
+
+    def heard(self, worker: PeerId, now_ns: int) -> None:
+        """A worker gave a sign of life."""
+        if worker in self._held_by:
+            self._heard.pop(worker, None)
+            self._heard[worker] = now_ns
 
     def renew(self, unit: int, worker: PeerId, progress: float, now_ns: int) -> bool:
         """A worker reported that it runs a unit; False when it has no lease."""
@@ -236,8 +293,27 @@ class LeaseBook:
     def ask_reveal(self, unit: int, worker: PeerId, now_ns: int) -> None:
         """A worker's result is wanted by a deadline."""
         deadline = now_ns + (LOST_PEER_GRACE_NS if worker in self._lost else REVEAL_DEADLINE_NS)
-        self.books.setdefault(unit, UnitBook()).asked[worker] = deadline
+        book = self.books.setdefault(unit, UnitBook())
+        book.asked[worker] = deadline
+        if not book.copied:
+            self._asked.setdefault((unit, worker), now_ns)
         heapq.heappush(self._alarms, (deadline, unit, worker, "reveal"))
+
+    def shown(self, unit: int, worker: PeerId) -> bool:
+        """A worker showed its result, or need not any more; True when that was overdue."""
+        book = self.books[unit]
+        book.asked.pop(worker, None)
+        self._asked.pop((unit, worker), None)
+        overdue = worker in book.withheld
+        book.withheld.discard(worker)
+        return overdue
+
+    def start_over(self, unit: int) -> None:
+        """Forget everything about a unit: it begins a new epoch. Nobody holds it."""
+        for worker in self.known(unit).asked:
+            self._asked.pop((unit, worker), None)
+        self.books[unit] = UnitBook()
+        self.want_more(unit, more=False)  # a place that workers have seen already counts for the epoch before
 
     def committed_after(self, elapsed_ns: int) -> None:
         """Learn from how long a unit took between grant and commit."""
@@ -245,11 +321,13 @@ class LeaseBook:
 
     def ttl_ns(self) -> int:
         """Time to live of a new lease."""
+        return max(MIN_TTL_NS, min(MAX_TTL_NS, 3 * self._p95_ns()))
+
+    def _p95_ns(self) -> int:
         if not self._run_times_ns:
-            return MIN_TTL_NS
+            return 0
         ranked = sorted(self._run_times_ns)
-        p95 = ranked[min(len(ranked) - 1, int(len(ranked) * 0.95))]
-        return max(MIN_TTL_NS, min(MAX_TTL_NS, 3 * p95))
+        return ranked[min(len(ranked) - 1, int(len(ranked) * 0.95))]
 
     # --- time ---------------------------------------------------------------------------------------------
 
@@ -265,6 +343,7 @@ class LeaseBook:
             elif kind == "reveal":
                 if book.asked.get(worker) == when:
                     del book.asked[worker]
+                    self._asked.pop((unit, worker), None)
                     book.withheld.add(worker)
                     yield unit, worker, kind
             elif book.not_before_ns == when:
@@ -291,3 +370,11 @@ class LeaseBook:
     def next_deadline(self) -> int | None:
         """When ``expire`` may next have something to say."""
         return self._alarms[0][0] if self._alarms else None
+
+
+def _older_than(times: dict[tuple[int, PeerId], int], limit_ns: int, found: dict[int, None]) -> None:
+    """Add the units of those entries, which stand in the order of their times, to what was found."""
+    for (unit, _), since_ns in islice(times.items(), MAX_STRAGGLERS_SEEN):
+        if since_ns > limit_ns:
+            return
+        found[unit] = None

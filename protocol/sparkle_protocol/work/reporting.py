@@ -177,9 +177,13 @@ class Reporter:
                 box.beat_at_ns = now_ns + HEARTBEAT_NS
 
     def _rest(self, job: JobId) -> None:
-        """We hold nothing of a job. Its spec is kept in memory for a while."""
+        """We hold nothing of a job."""
         del self._boxes[job]
         self._unstore(job)
+        self._keep_spec(job)
+
+    def _keep_spec(self, job: JobId) -> None:
+        """Keep a job's spec in memory for a while: its keeper was told that we have it, and may send leases of it."""
         self.jobs[job] = self.jobs.pop(job)  # the latest last
         idle = [known for known in self.jobs if known not in self._boxes]
         for known in idle[: max(0, len(idle) - MAX_JOBS_KEPT)]:
@@ -317,7 +321,7 @@ class Reporter:
                 if held.state != "revealing":
                     self.drop(key)
             if not self._hands.of_job(job):
-                self._forget(job)
+                self._close(job)
 
     def _reveal_if_asked(self, key: UnitKey, held: Held, box: Outbox) -> None:
         if held.asked and held.state in ("committed", "revealed"):
@@ -343,15 +347,17 @@ class Reporter:
         """Nothing we hold of a job is of use to anybody."""
         for key in list(self._hands.of_job(job)):
             self.drop(key)
-        self._forget(job)
+        self._close(job)
+        del self.jobs[job]
         self._out.append(Notify("report_refused", {"job": job.hex(), "text": text}))
 
-    def _forget(self, job: JobId) -> None:
-        self.jobs.pop(job, None)
+    def _close(self, job: JobId) -> None:
+        """There is nothing more to be said about a job."""
         box = self._boxes.pop(job, None)
         if box is not None and box.tag is not None:
             self._by_tag.pop(box.tag, None)
         self._unstore(job)
+        self._keep_spec(job)
 
     def give_up_hopeless(self, now_ns: int) -> None:
         """Let go of what nobody will ask for any more."""

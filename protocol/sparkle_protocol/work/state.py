@@ -8,6 +8,7 @@ Rules
 - A worker's single commit for a unit and epoch binds. Two different ones are proof of cheating and void its vote.
 - A vote is a reveal that opens the author's binding commit. Only it counts for a quorum.
 - A unit's epoch is the highest that the submitter's resets name; facts of other epochs do not count for it.
+- That the job failed counts until a unit starts over that had not when it was stated; a cancellation counts for ever.
 - A unit is final by the submitter's verdict in its epoch. Later verdicts may judge latecomers by the same result.
   Were there two results, that of the lowest fact id counts, so that all copies agree; ``conflicts`` names them.
 
@@ -50,9 +51,20 @@ class UnitFacts:
     leased: dict[Key, set[PeerId]] = field(default_factory=dict)  # by which keepers
     commits: dict[Key, set[bytes]] = field(default_factory=dict)
     openings: dict[Key, set[tuple[bytes, bytes]]] = field(default_factory=dict)  # (result hash, nonce)
-    failures: dict[Key, str] = field(default_factory=dict)
+    failures: dict[Key, tuple[str, str]] = field(default_factory=dict)  # (code, text)
+    resets: dict[int, str] = field(default_factory=dict)  # epoch that was opened -> reason
     verdicts: dict[int, dict[tuple[FactId, int], VerdictItem]] = field(default_factory=dict)  # (fact, place in it)
     votes: dict[PeerId, ResultHash] | None = None  # cache; None: to be worked out again
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A worker's word that it could not compute a unit in an epoch."""
+
+    epoch: int
+    worker: PeerId
+    code: str
+    text: str
 
 
 _NOTHING = UnitFacts()
@@ -72,7 +84,7 @@ class JobState:
     """Everything known about one job. Build it from its spec, then ``add`` facts."""
 
     __slots__ = (
-        "_cancels", "_facts", "_keeper_sets", "_units", "final_units", "id", "network", "spec",
+        "_cancels", "_facts", "_keeper_sets", "_units", "final_units", "id", "network", "restarts", "spec",
         "spec_fact", "submitter",
     )  # fmt: skip
 
@@ -89,6 +101,7 @@ class JobState:
         self._cancels: dict[FactId, Cancel] = {}
         self._units: dict[int, UnitFacts] = {}
         self.final_units: set[int] = set()
+        self.restarts = 0  # sum of all units' epochs
 
     # --- the set ------------------------------------------------------------------------------------------
 
@@ -139,7 +152,9 @@ class JobState:
                 self._refresh_final(verdict.unit, unit)
         elif isinstance(payload, Reset):
             unit = self._touch(payload.unit)
+            self.restarts += max(0, payload.epoch - unit.epoch)
             unit.epoch = max(unit.epoch, payload.epoch)
+            unit.resets[payload.epoch] = min(unit.resets.get(payload.epoch, payload.reason), payload.reason)
             unit.votes = None
             self._refresh_final(payload.unit, unit)
         elif isinstance(payload, KeeperSet):
@@ -167,7 +182,8 @@ class JobState:
             for failure in payload.items:
                 known = self._touch(failure.unit).failures
                 key = (failure.epoch, author)
-                known[key] = min(known.get(key, failure.code), failure.code)
+                stated = (failure.code, failure.text)
+                known[key] = min(known.get(key, stated), stated)
 
     def _touch(self, unit: int) -> UnitFacts:
         found = self._units.get(unit)
@@ -185,8 +201,13 @@ class JobState:
 
     @property
     def cancel(self) -> Cancel | None:
-        """The submitter's statement that it wants no further work, if there is one."""
-        return self._cancels[min(self._cancels)] if self._cancels else None
+        """The submitter's statement that it wants no further work, if one counts."""
+        standing = [
+            (cancel.failed, fact_id, cancel)
+            for fact_id, cancel in self._cancels.items()
+            if not cancel.failed or cancel.restarts >= self.restarts
+        ]
+        return min(standing)[2] if standing else None
 
     @property
     def keeper_fact(self) -> Fact | None:
@@ -278,7 +299,17 @@ class JobState:
     def failures(self, unit: int) -> dict[PeerId, str]:
         """Failure codes of the unit's epoch, by worker."""
         known = self._units.get(unit, _NOTHING)
-        return {worker: code for (epoch, worker), code in known.failures.items() if epoch == known.epoch}
+        return {worker: code for (epoch, worker), (code, _) in known.failures.items() if epoch == known.epoch}
+
+    def all_failures(self, unit: int) -> list[Failed]:
+        """Failures of all epochs, the latest epoch first."""
+        known = self._units.get(unit, _NOTHING).failures
+        stated = [Failed(epoch, worker, code, text) for (epoch, worker), (code, text) in known.items()]
+        return sorted(stated, key=lambda failed: (-failed.epoch, failed.worker))
+
+    def resets(self, unit: int) -> list[tuple[int, str]]:
+        """Each epoch that was opened after the first, with the reason, the latest first."""
+        return sorted(self._units.get(unit, _NOTHING).resets.items(), reverse=True)
 
     def verdict(self, unit: int) -> VerdictItem | None:
         """The verdict that makes the unit final, if there is one."""

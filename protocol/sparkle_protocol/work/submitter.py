@@ -30,6 +30,7 @@ from sparkle_protocol.effects import (
 from sparkle_protocol.errors import ConfigError, LocalProtocolError, NotFound, RemoteProtocolError
 from sparkle_protocol.facts import (
     MAX_BATCH,
+    MAX_EPOCHS,
     MAX_FACT_BYTES,
     Cancel,
     Fact,
@@ -39,13 +40,15 @@ from sparkle_protocol.facts import (
     LeaseItem,
     Leases,
     Payload,
+    Reset,
     Signer,
     VerdictItem,
     Verdicts,
     kernel_key,
 )
 from sparkle_protocol.ids import JobId, PeerId, key_from_peer_id
-from sparkle_protocol.work.kept_job import CheckResult, KeptJob
+from sparkle_protocol.work.dead import failure_text
+from sparkle_protocol.work.kept_job import CheckResult, Granted, KeptJob
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.state import JobState
 
@@ -134,6 +137,42 @@ class Submitter:
             self._end_if_over(job, now_ns)
         return self._flush(now_ns)
 
+    def requeue(self, job_id: JobId, unit: int | None, now_ns: int) -> tuple[tuple[int, ...], Effects]:
+        """Begin a dead unit (None: all of a job) anew; a job that failed goes on. Returns the units that were dead.
+
+        Raises:
+            NotFound: there is no such job.
+            ConfigError: nothing of that name is dead.
+        """
+        job = self.jobs.get(job_id)
+        if job is None:
+            raise NotFound(f"no job '{job_id.hex()[:12]}' of this node")
+        name = job_id.hex()[:12] if unit is None else f"{job_id.hex()[:12]}/{unit}"
+        if job.outcome == "cancelled":
+            raise ConfigError(f"job {job_id.hex()[:12]} was cancelled; submit it again")
+        units = job.to_start_over(unit)
+        if not units or not job.dead:
+            what = "no unit is dead" if unit is None else "that unit is not dead"
+            raise ConfigError(f"nothing to requeue in {name}: {what}; 'sparkle dead' lists those that are")
+        if job.outcome and len(self._open) >= MAX_JOBS:
+            raise ConfigError(f"this node keeps {MAX_JOBS} unfinished jobs already; wait for some to end")
+        if any(job.state.epoch(again) + 1 >= MAX_EPOCHS for again in units):
+            raise ConfigError(f"{name} was requeued {MAX_EPOCHS - 1} times; submit the job again")
+        dead = tuple(again for again in units if again in job.dead)
+        for again in units:
+            reason = job.dead.get(again) or "its workers had dropped it when the job failed"
+            job.start_over(again)
+            self._state(job, Reset(job_id, again, job.state.epoch(again) + 1, reason[:400]))
+        job.go_on(now_ns)
+        self._open[job_id] = self._touched[job_id] = job
+        self._persist()
+        fields: dict[str, Value] = {"job": job_id.hex(), "units": len(dead)}
+        self._out.append(Notify("units_requeued", fields))
+        self._end_if_over(job, now_ns)  # others may be dead still
+        self._offer([self.me, *list(self._peers)[:MAX_PEERS_OFFERED]])
+        self._announce(now_ns)
+        return dead, self._flush(now_ns)
+
     def _keep(self, spec: Fact, facts: Iterable[Fact], now_ns: int) -> KeptJob:
         state = JobState(spec, self._codec.network)
         state.merge(facts)
@@ -202,18 +241,20 @@ class Submitter:
         ]
         jobs: list[messages.JobFacts] = []
         leases: list[bytes] = []
-        want = min(message.want, MAX_LEASES_PER_REQUEST)
-        left, room = want, MAX_SPECS_BYTES
-        for job in sorted(mine, key=lambda j: (-j.state.spec.priority, j.started_ns)):
+        left, room = min(message.want, MAX_LEASES_PER_REQUEST), MAX_SPECS_BYTES
+        mine.sort(key=lambda j: (-j.state.spec.priority, j.started_ns))
+        for job, copies in [*((job, False) for job in mine), *((job, True) for job in mine)]:
+            if left <= 0 or (copies and leases):  # copies of stragglers only when there is nothing else
+                break
             new = [] if job.state.id in known else [_job_facts(job.state)]
             size = sum(len(facts.spec) + len(facts.keepers) for facts in new)
-            if left <= 0 or size > room:
+            if size > room:
                 continue
-            fact, count = self._grant(job, worker, left, now_ns)
-            if fact is not None:
+            granted = job.grant_copy(worker, now_ns) if copies else self._grant(job, worker, left, now_ns)
+            if granted:
                 self._touched[job.state.id] = job
-                left, room = left - count, room - size
-                leases.append(fact.raw)
+                left, room = left - len(granted), room - size
+                leases.append(self._lease_fact(job, worker, granted).raw)
                 jobs += new
         self._idle.pop(worker, None)
         if not leases and len(self._idle) < MAX_IDLE_KNOWN:
@@ -222,19 +263,19 @@ class Submitter:
         self._persist()
         self._out.append(Reply(event.token, messages.LeaseReply(jobs, leases, wait_ms, len(mine))))
 
-    def _grant(self, job: KeptJob, worker: PeerId, left: int, now_ns: int) -> tuple[Fact | None, int]:
+    def _grant(self, job: KeptJob, worker: PeerId, left: int, now_ns: int) -> list[Granted]:
         # Guided self-scheduling: towards the end nobody gets a long queue while others idle.
         unfinished = job.state.spec.units - len(job.state.final_units)
         share = max(1, unfinished // (2 * (len(self._peers) + 1)))
-        granted = job.grant(worker, min(left, share), now_ns)
-        if not granted:
-            return None, 0
+        return job.grant(worker, min(left, share), now_ns)
+
+    def _lease_fact(self, job: KeptJob, worker: PeerId, granted: list[Granted]) -> Fact:
         key, keepers = key_from_peer_id(worker), job.state.keeper_set
         items = [LeaseItem(counter, unit, epoch, key, ttl) for counter, unit, epoch, ttl in granted]
         payload = Leases(job.state.id, keepers.view if keepers is not None else 0, items)
         if all(job.state.was_leased(item.unit, item.epoch, worker) for item in items):
-            return self._codec.seal(self._signer, payload), len(items)  # says nothing new: not worth storing
-        return self._state(job, payload), len(items)
+            return self._codec.seal(self._signer, payload)  # says nothing new: not worth storing
+        return self._state(job, payload)
 
     def _report(self, event: Requested, message: messages.Report, now_ns: int) -> None:
         job = self.jobs.get(JobId(message.job))
@@ -267,7 +308,7 @@ class Submitter:
     def _sign_verdicts(self, job: KeptJob) -> None:
         for batch in _batches(job.verdicts):
             self._state(job, Verdicts(job.state.id, batch))
-        if job.verdicts or job.proven.fresh:
+        if job.verdicts or job.proven.fresh or job.died:
             self._persist()  # nobody hears of a verdict that a crash could undo
         for verdict in job.verdicts:
             fields: dict[str, Value] = {
@@ -275,6 +316,10 @@ class Submitter:
             }  # fmt: skip
             self._out.append(Notify("unit_final", fields))
         job.signed()
+        for unit in job.died:
+            death: dict[str, Value] = {"job": job.state.id.hex(), "unit": unit, "reason": job.dead[unit]}
+            self._out.append(Notify("unit_dead", death))
+        job.died.clear()
         for rejection in job.proven.fresh:
             refused: dict[str, Value] = {
                 "job": job.state.id.hex(), "unit": rejection.unit, "peer": rejection.worker, "code": rejection.code,
@@ -290,9 +335,9 @@ class Submitter:
             job.end("done", "", now_ns)
         elif cancel is not None:
             job.end("failed" if cancel.failed else "cancelled", cancel.reason if cancel.failed else "", now_ns)
-        elif job.dead or now_ns >= deadline_ns:
-            error = next(iter(job.dead.values())) if job.dead else too_late
-            self._state(job, Cancel(job.state.id, error[:400], failed=True))
+        elif job.has_failed or now_ns >= deadline_ns:
+            error = (failure_text(job.dead) if job.has_failed else too_late)[:400]
+            self._state(job, Cancel(job.state.id, error, failed=True, restarts=job.state.restarts))
             job.end("failed", error, now_ns)
         if job.outcome:
             self._open.pop(job.state.id, None)

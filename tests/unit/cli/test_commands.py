@@ -234,3 +234,33 @@ def test_a_pipe_that_closes_early_is_harmless(home: Path, sparkle: Sparkle) -> N
         )
         assert (done.returncode, done.stderr) == (0, "")
     os.close(write)
+
+
+def test_dead_lists_units_with_their_evidence_and_begins_them_anew(sparkle: Sparkle) -> None:
+    assert sparkle("dead").out == "no unit is dead\n"
+    job = sparkle("submit", "endless", "-p", "dead=3").out.strip()
+    said = sparkle("dead", job[:8])
+    assert said.code == 0
+    lines = said.out.splitlines()
+    assert len(lines) == 6
+    assert lines[0].startswith(job[:8])
+    assert "/0  Unit failed on 3 workers" in lines[0]
+    assert "kernel" in lines[1]
+    assert "\x1b" not in said.out
+    assert "--requeue" in said.err
+    assert [unit["unit"] for unit in sparkle("dead", "--json").document] == [0, 1, 2]
+    assert sparkle("dead", "--requeue", f"{job}/1", "--json").document == {
+        "job": job, "units": [1], "state": "running",
+    }  # fmt: skip
+    assert "2 units begun anew" in sparkle("dead", "--requeue", job[:10]).out
+    assert sparkle("dead", job).out == "no unit is dead\n"
+    again = sparkle("dead", "--requeue", job)
+    assert again.code == 2
+    assert "nothing to requeue" in again.err
+
+
+@pytest.mark.parametrize("wrong", [("--requeue", "ab/x"), ("--requeue", "ab/-1"), ("ab", "--requeue", "ab")])
+def test_dead_refuses_what_it_cannot_mean(sparkle: Sparkle, wrong: tuple[str, ...]) -> None:
+    said = sparkle("dead", *wrong)
+    assert said.code == 2
+    assert said.err.count("\n") == 1

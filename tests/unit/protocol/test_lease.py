@@ -13,6 +13,7 @@ from sparkle_protocol.work.lease import (
     RETRY_CAP_S,
     REVEAL_DEADLINE_NS,
     SECOND_NS,
+    SILENT_NS,
     LeaseBook,
 )
 
@@ -163,3 +164,59 @@ def seconds_per_unit(units: int) -> float:
 
 def test_handing_out_costs_the_same_whatever_the_size_of_the_job() -> None:
     assert seconds_per_unit(1 << 20) < 20 * seconds_per_unit(4_000) + 1e-4
+
+
+def known_pace(leases: LeaseBook, seconds: int = 1) -> None:
+    for _ in range(20):
+        leases.committed_after(seconds * SECOND_NS)
+
+
+def test_the_oldest_straggler_comes_first_and_is_copied_once() -> None:
+    leases = book(4)
+    known_pace(leases)
+    for unit in range(3):
+        leases.grant(unit, A, unit * SECOND_NS)
+    assert leases.stragglers(2 * SECOND_NS - 1) == []
+    assert leases.stragglers(3 * SECOND_NS) == [0, 1]
+    leases.grant(0, B, 3 * SECOND_NS, copy=True)
+    assert leases.stragglers(3 * SECOND_NS) == [1]
+    leases.release(1, A)
+    assert leases.stragglers(10 * SECOND_NS) == [2]
+    assert leases.stragglers(60 * SECOND_NS) == [2]  # nor is a copy copied when it is slow itself
+
+
+def test_before_anybody_knows_what_is_slow_only_silence_tells() -> None:
+    leases = book(2)
+    leases.grant(0, A, 0)
+    leases.grant(1, B, 0)
+    leases.heard(B, SILENT_NS - 1)
+    assert leases.stragglers(SILENT_NS - 1) == []
+    assert leases.stragglers(SILENT_NS) == [0]
+
+
+def test_a_long_unit_is_no_straggler_where_all_are_long() -> None:
+    leases = book(2)
+    known_pace(leases, 600)
+    leases.grant(0, A, 0)
+    leases.heard(A, 1100 * SECOND_NS)
+    assert leases.stragglers(1100 * SECOND_NS) == []
+
+
+def test_the_book_of_stragglers_is_empty_when_nobody_holds_anything() -> None:
+    rng, leases, now_ns = Random(5), book(50), 0
+    for _ in range(2000):
+        now_ns += SECOND_NS // 4
+        worker, unit = rng.choice([A, B]), rng.randrange(50)
+        if rng.random() < 0.5:
+            leases.grant(unit, worker, now_ns, copy=rng.random() < 0.2)
+        elif worker in leases.known(unit).leases:
+            leases.release(unit, worker)
+            leases.ask_reveal(unit, worker, now_ns)
+        elif worker in leases.known(unit).asked and rng.random() < 0.5:
+            leases.shown(unit, worker)
+        list(leases.expire(now_ns))
+    list(leases.expire(now_ns + MAX_TTL_NS))
+    assert not leases._running
+    assert not leases._asked
+    assert not leases._heard
+    assert leases.stragglers(now_ns + MAX_TTL_NS) == []
