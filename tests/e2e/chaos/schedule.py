@@ -42,8 +42,8 @@ LINK_FAULTS = {
     "reset": (2, 0.0, 0.0),
     "slow": (3, 1.0, 6.0),
 }
-NODE_PAUSE_S = (0.5, 6.0)  # between two faults of one target
-LINK_PAUSE_S = (0.5, 9.0)
+NODE_PAUSE_S = (0.3, 4.0)  # between two faults of one target
+LINK_PAUSE_S = (0.3, 6.0)
 
 
 @dataclass(frozen=True, slots=True)

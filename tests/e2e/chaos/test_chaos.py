@@ -1,0 +1,20 @@
+"""Fixed seeds of the soak: whatever goes wrong meanwhile, every job ends, once, with the right answer."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.chaos.chaos_run import chaos
+from tests.e2e.chaos.schedule import make_schedule
+
+NODES, LENGTH_S = 3, 6.0
+SEEDS = (1, 2)
+
+
+@pytest.mark.timeout(240)  # a lease and a reveal may have to run out after the last fault
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_nothing_is_lost_or_decided_twice(seed: int, tmp_path: Path) -> None:
+    outcome = await chaos(make_schedule(seed, NODES, LENGTH_S), tmp_path)
+    assert not outcome.violations, outcome.report()
+    assert outcome.jobs > 0
+    assert outcome.connections >= NODES  # they did speak through relays
