@@ -50,8 +50,8 @@ def _run_seeds(parsed: argparse.Namespace, outcomes: list[Outcome], began: float
 
 def _tell(outcome: Outcome, parsed: argparse.Namespace, began: float, done: int) -> None:
     plan = outcome.schedule
-    if outcome.violations:
-        _say(f"VIOLATIONS\n{outcome.report()}")
+    if outcome.violations or parsed.verbose:
+        _say(outcome.report())
     left_s = (time.monotonic() - began) / done * (parsed.seeds - done)
     if parsed.minutes is not None:
         left_s = min(left_s, max(0.0, began + parsed.minutes * 60 - time.monotonic()))
@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, metavar="M", help="begin no further seed after this long")
     parser.add_argument("--nodes", type=_positive, default=4, metavar="N", help="nodes of each run (default 4)")
     parser.add_argument("--length", type=float, default=12.0, metavar="S", help="seconds of faults (default 12)")
+    parser.add_argument("--verbose", action="store_true", help="report seeds without violations in full, too")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     return parser
 

@@ -20,7 +20,8 @@ from tests.e2e.node.processes import NodeProcess, Swarm, Waited
 
 PORT = 4001
 CONNECTED_S = 30.0
-SETTLE_S = 90.0  # after the last fault: a lease and a reveal may have to run out, 30 s each
+PATIENCE_S = 12.0  # after the last fault; beyond that the nodes are asked what they wait for
+SETTLE_S = 90.0  # after that: a lease and a reveal may have to run out, 30 s each
 LONGEST_STORY = 60  # lines of each node's log in a report
 PROGRAM = Path(__file__).with_name("relayed_node.py")
 
@@ -184,21 +185,30 @@ class ChaosRun:
         for node in self.nodes.values():
             await node.wait_ready()
         found: list[JobEvidence] = []
-        with contextlib.suppress(Waited):  # the checker of each job says which did not end
-            await self.swarm.until(self._all_ended, "every job has ended", SETTLE_S)
+        with contextlib.suppress(Waited):
+            await self.swarm.until(self._all_ended, "every job has ended", PATIENCE_S)
+        if not await self._all_ended():
+            await self._explain()
+            with contextlib.suppress(Waited):  # the checker of each job says which did not end
+                await self.swarm.until(self._all_ended, "every job has ended", SETTLE_S)
         for name, node in self.nodes.items():
             for row in await asyncio.to_thread(node.client.jobs):
                 answer = PRIMES[row["params"]["stop"]]
                 found.append(JobEvidence(name, await node.job(row["job"]), answer))
-                if found[-1].document["state"] in ("queued", "running"):
-                    self._note(f"why {row['job'][:8]}: {await node.why(row['job'])}")
         self.outcome.settle_s = time.monotonic() - began
-        self._note("all jobs have ended")
+        self._note("no more waiting for jobs")
         shown = {job.document["job"]: job.node for job in found}
         for job, (name, _) in self.acknowledged.items():
             if shown.get(job) != name:
                 self.outcome.violations.append(f"{name} acknowledged job {job[:8]} and knows nothing of it")
         return found
+
+    async def _explain(self) -> None:
+        """Note why jobs take so long."""
+        for name, node in self.nodes.items():
+            for row in await asyncio.to_thread(node.client.jobs):
+                if row["state"] in ("queued", "running"):
+                    self._note(f"{name}, asked why about {row['job'][:8]}: {await node.why(row['job'])}")
 
     async def _all_ended(self) -> bool:
         for node in self.nodes.values():
