@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -38,14 +39,17 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run_seeds(parsed: argparse.Namespace, outcomes: list[Outcome], began: float) -> None:
-    for seed in range(parsed.first, parsed.first + parsed.seeds):
-        if parsed.minutes is not None and time.monotonic() - began > parsed.minutes * 60:
-            _say(f"{parsed.minutes:g} minutes are over")
-            return
-        with tempfile.TemporaryDirectory(prefix="sparkle-soak-") as directory:
-            outcome = asyncio.run(chaos(make_schedule(seed, parsed.nodes, parsed.length), Path(directory)))
-        outcomes.append(outcome)
-        _tell(outcome, parsed, began, len(outcomes))
+    # One directory around all: an interrupt between two seeds leaves nothing behind.
+    with tempfile.TemporaryDirectory(prefix="sparkle-soak-") as scratch:
+        for seed in range(parsed.first, parsed.first + parsed.seeds):
+            if parsed.minutes is not None and time.monotonic() - began > parsed.minutes * 60:
+                _say(f"{parsed.minutes:g} minutes are over")
+                return
+            directory = Path(scratch, str(seed))
+            directory.mkdir()
+            outcomes.append(asyncio.run(chaos(make_schedule(seed, parsed.nodes, parsed.length), directory)))
+            shutil.rmtree(directory)
+            _tell(outcomes[-1], parsed, began, len(outcomes))
 
 
 def _tell(outcome: Outcome, parsed: argparse.Namespace, began: float, done: int) -> None:
