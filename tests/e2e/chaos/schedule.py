@@ -107,7 +107,9 @@ def make_schedule(seed: int, nodes: int, length_s: float) -> Schedule:
         for fault in _faults(Random(f"{seed}/{target}"), target, kinds, pause_s, length_s)
     ]
     faults.sort(key=lambda fault: (fault.at_s, fault.target))
-    return Schedule(seed, names, length_s, tuple(_submissions(seed, names, length_s)), tuple(faults))
+    submissions = [*_submissions(seed, names, length_s), *_on_full_disks(faults)]
+    submissions.sort(key=lambda submission: (submission.at_s, submission.node))
+    return Schedule(seed, names, length_s, tuple(submissions), tuple(faults))
 
 
 def _faults(
@@ -141,3 +143,11 @@ def _submissions(seed: int, nodes: tuple[str, ...], length_s: float) -> Iterator
             verify = "final"
         yield Submission(round(at_s, 3), rng.choice(nodes), stop, units, verify)
         at_s += rng.uniform(0.5, 1.5) * JOB_EVERY_S
+
+
+def _on_full_disks(faults: list[Fault]) -> Iterator[Submission]:
+    """Each node whose disk is full is asked to take a job: it must refuse, or not lose what it acknowledged."""
+    stop, units, verify = JOBS[0]
+    for fault in faults:
+        if fault.kind in ("disk_full", "kill_full"):
+            yield Submission(round(fault.at_s + fault.for_s / 2, 3), fault.target, stop, units, verify)
