@@ -23,6 +23,7 @@ CONNECTED_S = 30.0
 PATIENCE_S = 12.0  # after the last fault; beyond that the nodes are asked what they wait for
 SETTLE_S = 90.0  # after that: a lease and a reveal may have to run out, 30 s each
 LONGEST_STORY = 60  # lines of each node's log in a report
+TRACEBACK = "Traceback (most recent call last)"
 PROGRAM = Path(__file__).with_name("relayed_node.py")
 
 
@@ -70,8 +71,8 @@ async def chaos(schedule: Schedule, directory: Path) -> Outcome:
         run = ChaosRun(schedule, swarm, outcome)
         try:
             await run.play()
-        except* (Waited, SparkleError) as failed:
-            outcome.violations += [str(error).split("\n---")[0] for error in _leaves(failed)]
+        except* (AssertionError, SparkleError) as failed:  # Waited is an AssertionError
+            outcome.violations += [f"{type(error).__name__}: {error}".split("\n---")[0] for error in _leaves(failed)]
         outcome.logs = {node.name: _log_end(node) for node in swarm.nodes}
     outcome.seconds = time.monotonic() - began
     return outcome
@@ -146,6 +147,8 @@ class ChaosRun:
             code = await node.terminate()
             if code != 0:
                 self.outcome.violations.append(f"{name} ended with code {code} when it was asked to leave")
+            if TRACEBACK in node.log.read_text("utf-8", "replace"):
+                self.outcome.violations.append(f"{name} logged a failure that nobody expected: see '{TRACEBACK}'")
 
     # --- what the schedule says ---------------------------------------------------------------------------
 
@@ -170,9 +173,12 @@ class ChaosRun:
 
     async def _strike(self, fault: Fault) -> None:
         await self._at(fault.at_s)
-        async with self._faults.of(fault):
-            self._note(str(fault))
-            await self._at(fault.at_s + fault.for_s)
+        try:
+            async with self._faults.of(fault):
+                self._note(str(fault))
+                await self._at(fault.at_s + fault.for_s)
+        except ProcessLookupError:
+            raise Waited(f"{fault.target} ended by itself before or during {fault}") from None
         if fault.for_s:
             self._note(f"end of {fault}")
 
