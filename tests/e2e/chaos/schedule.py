@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from random import Random
 
 PRIMES = {2 * 10**9: 98_222_287, 5 * 10**9: 234_954_223}  # pi(x): the right answers
-JOBS = ((2 * 10**9, 24, "final"), (5 * 10**9, 40, "final"), (5 * 10**9, 80, "final"), (2 * 10**9, 16, "critical"))
+JOBS = ((2 * 10**9, 24, "final"), (2 * 10**9, 60, "final"), (5 * 10**9, 40, "final"), (2 * 10**9, 16, "critical"))
 JOB_EVERY_S = 3.0
 FIRST_FAULT_S = 0.5  # by then the first job has begun
 

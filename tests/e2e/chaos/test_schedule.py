@@ -24,7 +24,7 @@ SEED_7_JOBS = [
     "n1 is asked to count the primes to 2e+09 in 24 units (final)",
     "n1 is asked to count the primes to 2e+09 in 16 units (final)",
     "n1 is asked to count the primes to 2e+09 in 24 units (final)",
-    "n1 is asked to count the primes to 5e+09 in 40 units (final)",
+    "n1 is asked to count the primes to 2e+09 in 60 units (final)",
     "n0 is asked to count the primes to 2e+09 in 24 units (final)",
     "n0 is asked to count the primes to 2e+09 in 24 units (final)",
 ]
