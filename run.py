@@ -414,13 +414,19 @@ def uv_settings() -> dict[str, str]:
         "trusted-host": "UV_INSECURE_HOST",
     }
     told = pip_settings()
-    settings = {ours: " ".join(told[theirs].split()) for theirs, ours in names.items() if told.get(theirs)}
+    settings = {ours: " ".join(filter(reachable, told.get(theirs, "").split())) for theirs, ours in names.items()}
     settings["UV_FIND_LINKS"] = settings.get("UV_FIND_LINKS", "").replace(" ", ",")
-    if "UV_INDEX" in settings:
+    if settings.get("UV_INDEX"):
         settings["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip does; the lock's hashes make it safe
     if any(Path("/etc/ssl/certs").glob("*")):  # a company's own certificate authority is installed there
         settings["UV_SYSTEM_CERTS"] = settings["UV_NATIVE_TLS"] = "true"  # the newer and the older name
     return {name: value for name, value in settings.items() if value and name not in os.environ}
+
+
+def reachable(setting: str) -> bool:
+    """Whether uv can use it: pip passes over folders that are gone (find-links, local indexes), uv gives up."""
+    path = setting[len("file://") :] if setting.startswith("file://") else setting
+    return Path(path).exists() if path.startswith("/") else True
 
 
 def pip_settings() -> dict[str, str]:

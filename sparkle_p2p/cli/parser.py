@@ -25,11 +25,27 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if not arguments:
         parser.print_help()
         raise SystemExit(0)
+    arguments = _common_flags_last(arguments)
     first = arguments[0]
+    if first.startswith("--home"):
+        parser.error("name a command")
     if not first.startswith("-") and first not in names:
         near = difflib.get_close_matches(first, names, n=1)
         parser.error(f"there is no command '{first}'" + (f"; did you mean '{near[0]}'?" if near else ""))
     return parser.parse_args(arguments)
+
+
+def _common_flags_last(arguments: Sequence[str]) -> list[str]:
+    """``--home DIR`` and ``--json`` may stand before the command too; argparse wants them behind it."""
+    rest, moved = list(arguments), []
+    while rest:
+        if rest[0] == "--home" and len(rest) > 1:
+            moved += [rest.pop(0), rest.pop(0)]
+        elif rest[0] == "--json" or rest[0].startswith("--home="):
+            moved.append(rest.pop(0))
+        else:
+            break
+    return [*rest[:1], *moved, *rest[1:]]
 
 
 def add_home(parser: argparse.ArgumentParser) -> None:

@@ -80,6 +80,8 @@ def test_status_json_is_the_documented_document(sparkle: Sparkle, home: Path) ->
     for form in (("--home", str(home)), (f"--home={home}",)):
         assert sparkle("status", *form, "--json").document["peer_id"] == document["peer_id"]
         assert sparkle("status", "--json", *form).code == 0
+        assert sparkle(*form, "--json", "status").document["peer_id"] == document["peer_id"]
+        assert "name a command" in sparkle(*form).err
 
 
 def test_tables_are_aligned_and_plain_in_a_pipe(sparkle: Sparkle) -> None:

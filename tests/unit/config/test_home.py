@@ -159,7 +159,7 @@ def test_a_file_in_the_directorys_place_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_place_where_nobody_may_write_is_refused() -> None:
-    assert "cannot create the home directory /sys/sparkle" in refused(Path("/sys/sparkle"))
+    assert "cannot create the home directory /proc/sparkle" in refused(Path("/proc/sparkle"))
 
 
 def test_a_directory_everybody_may_write_is_refused(tmp_path: Path) -> None:
