@@ -27,12 +27,14 @@ from libp2p.peer.peerstore import PeerStoreError
 from libp2p.rcmgr import Direction as ConnectionDirection
 from libp2p.rcmgr import new_resource_manager
 from libp2p.rcmgr.manager import ResourceLimits
+from libp2p.security.exceptions import HandshakeFailure
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.transport.exceptions import SecurityUpgradeFailure
 from multiaddr import Multiaddr
 
 from sparkle_p2p.net.addresses import expand, split_listen
+from sparkle_p2p.net.libp2p.opening import Opening
 from sparkle_p2p.net.libp2p.wakeful import wakeful_clock
 from sparkle_p2p.net.overlay import sort_addresses
 from sparkle_protocol.errors import ConfigError, PeerUnreachable
@@ -163,10 +165,14 @@ class Host:
         upgrade_security = upgrader.upgrade_security
 
         async def checked(raw: IRawConnection, is_initiator: bool, peer_id: ID | None = None) -> ISecureConn:
+            opening = Opening()
             try:
-                return await upgrade_security(raw, is_initiator, peer_id)
-            except SecurityUpgradeFailure:
-                if not is_initiator and not self._clock.settling:  # else it may have given up while we slept
+                with opening.of(raw):
+                    return await upgrade_security(raw, is_initiator, peer_id)
+            except SecurityUpgradeFailure as error:
+                wrong = isinstance(error.__cause__, HandshakeFailure) or not opening.honest
+                # While we settle after a sleep it may have given up because of that.
+                if wrong and not is_initiator and not self._clock.settling:
                     remote = raw.get_remote_address()
                     self._violation(None, f"{remote[0] if remote else 'somebody'} connected without a Noise channel")
                 raise

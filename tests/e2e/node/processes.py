@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -62,7 +63,12 @@ class NodeProcess:
     # --- life ---------------------------------------------------------------------------------------------
 
     async def spawn(
-        self, *arguments: str, program: Sequence[str] = (), lie: bool = False, waits: bool = False
+        self,
+        *arguments: str,
+        program: Sequence[str] = (),
+        lie: bool = False,
+        waits: bool = False,
+        listen: str = "/ip4/127.0.0.1/tcp/0",
     ) -> None:
         """Start the process; ``waits``: it loads its libraries and reads its bootstrap address from stdin."""
         self._starts += 1
@@ -71,7 +77,7 @@ class NodeProcess:
         command += ["--lie"] if lie else []
         command += ["--bootstrap-from-stdin"] if waits else []
         command = [*(program or [*command, "--"]), "--headless", "--json", "--home", str(self.home)]
-        command += ["--net", self.swarm.net, "--listen", "/ip4/127.0.0.1/tcp/0", *arguments]
+        command += ["--net", self.swarm.net, "--listen", listen, *arguments]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("SPARKLE_")}
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
@@ -355,6 +361,19 @@ def process_state(pid: int) -> str:
 def is_gone(pid: int) -> bool:
     """Whether a process has ended (a zombie has)."""
     return process_state(pid) in "XZ"
+
+
+@contextlib.contextmanager
+def full_disk(node: NodeProcess) -> Iterator[None]:
+    """The system refuses whatever the node would write to files; sockets are free (no root needed for this)."""
+    pid = node.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        if node.running:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
 async def computing(node: NodeProcess) -> int:

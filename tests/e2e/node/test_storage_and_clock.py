@@ -1,30 +1,14 @@
 """What the machine does to a node: a disk that takes nothing more, a clock that is a day off."""
 
-import contextlib
-import resource
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-from tests.e2e.node.processes import NodeProcess, Swarm
+from tests.e2e.node.processes import Swarm, full_disk
 
 PRIMES_TO_1E9 = 50_847_534
 PRIMES_TO_5E9 = 234_954_223
 DAY_S = 86_400
-
-
-@contextlib.contextmanager
-def full_disk(node: NodeProcess) -> Iterator[None]:
-    """The system refuses whatever the node would write to files; sockets are free (no root needed for this)."""
-    pid = node.process.pid
-    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        yield
-    finally:
-        if node.running:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
 async def test_a_job_that_cannot_be_stored_is_refused_and_the_node_lives(swarm: Swarm) -> None:

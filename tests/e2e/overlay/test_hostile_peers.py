@@ -147,6 +147,24 @@ async def test_a_tcp_client_that_talks_nonsense_or_nothing(real_world):
         writer.close()
 
 
+async def test_a_dialler_that_breaks_off_has_broken_no_rule(real_world):
+    """Its process died or its link broke while it connected: that is nobody's fault."""
+    victim, friend = await real_world.pair()
+    _, _, host, _, port, *_ = victim.address.split("/")
+    words = b"\x13/multistream/1.0.0\n\x07/noise\n"
+    for said in (words[:7], words[:20], words[:-1]):
+        _reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(said)
+        writer.close()
+        await writer.wait_closed()
+    _reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(words[:20] + b"\x06/none\n")
+    writer.close()
+    await victim.until(lambda: victim.violations, "the one that wanted something else is recorded")
+    assert await friend.overlay.request(victim.id, b"x") == b"re:x"
+    assert victim.violations == [(None, "127.0.0.1 connected without a Noise channel")]
+
+
 async def test_a_dialled_peer_that_is_no_sparkle_peer(real_world, hostile):
     node = await real_world.node()
     (bound,) = hostile.host.bound()
