@@ -61,6 +61,7 @@ async def combine(job: KeptJob, store: Store) -> Combined:
         if verdict is None:
             raise ConfigError(f"job {job.state.id.hex()[:12]} is not finished yet; 'sparkle wait' follows it")
         hashes.append(ResultHash(verdict.result_hash))
+    await store.write(())  # the job is over as soon as it is decided; its last results may still be on their way
     results = await store.results(job.state.id, hashes)
     kernel = get_kernel(spec.kernel, spec.kernel_version)
     return await asyncio.to_thread(kernel.combine, kernel.validate(spec.params), spec.units, results)
