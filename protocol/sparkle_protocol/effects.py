@@ -60,7 +60,14 @@ class DropCommits:
     job: JobId
 
 
-Record = StoreFact | StoreResult | StoreCommit | DropCommit | DropCommits
+@dataclass(frozen=True, slots=True)
+class DropJob:
+    """Forget all facts and results of a job that is not kept here any more."""
+
+    job: JobId
+
+
+Record = StoreFact | StoreResult | StoreCommit | DropCommit | DropCommits | DropJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +82,25 @@ class Persist:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Answer the request that came with ``token``."""
+    """Answer the request that came with ``token``.
+
+    ``attach`` names stored results of the message's job that are to be put into its ``results``; those that are
+    not there are left out.
+    """
 
     token: int
     message: messages.Reply
+    attach: tuple[ResultHash, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a request; its reply (or failure) comes back with ``tag``."""
+    """Send a request; its reply (or failure) comes back with ``tag``. ``attach``: as of ``Reply``."""
 
     tag: int
     peer: PeerId
     message: messages.Request
+    attach: tuple[ResultHash, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +122,14 @@ class Provide:
 class FindProviders:
     """Look for providers of ``key`` and connect to them."""
 
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FindPeers:
+    """Look for the peers nearest to ``key``; the answer is ``FoundPeers`` with this ``tag``."""
+
+    tag: int
     key: bytes
 
 
@@ -172,7 +193,7 @@ class Notify:
 
 
 Effect = (
-    Persist | Reply | Send | Publish | Provide | FindProviders | Compute | StopCompute | Dial | Hangup
+    Persist | Reply | Send | Publish | Provide | FindProviders | FindPeers | Compute | StopCompute | Dial | Hangup
     | RememberPeer | Violation | Notify
 )  # fmt: skip
 Effects = tuple[Effect, ...]
@@ -252,6 +273,14 @@ class Dialled:
     address: str
     peer: PeerId | None
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPeers:
+    """The answer to ``FindPeers``: peers that can be reached, nearest first; empty when the network knows none."""
+
+    tag: int
+    peers: tuple[PeerId, ...]
 
 
 @dataclass(frozen=True, slots=True)

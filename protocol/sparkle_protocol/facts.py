@@ -4,14 +4,15 @@
 kind    payload      author      states
 ======  ===========  ==========  ==========================================================
 1       JobSpec      submitter   this job exists
-2       KeeperSet    submitter   these peers hand out its units and decide in this view
+2       KeeperSet    proposer    these peers keep the job in this view (see ``work/views.py`` for when it counts)
 3       Leases       keeper      these workers were given these units
 4       Commits      worker      I have results with these commitments
 5       Reveals      worker      these are the hashes and nonces behind my commitments
-6       Verdicts     submitter   these results are accepted and those workers' rejected
-7       Reset        submitter   a unit starts over in a new epoch
+6       Verdicts     keeper      these results are accepted and those workers' rejected
+7       Reset        submitter   a unit starts over
 8       Cancel       submitter   nobody need compute this job any further (called off, or failed)
 9       Failures     worker      these units could not be computed, and why
+20      Endorsements keeper      I hold what these verdicts accept, or agree that this keeper set follows mine
 ======  ===========  ==========  ==========================================================
 
 On the wire a fact is the msgpack array ``[body, signature]`` with body = msgpack
@@ -39,13 +40,19 @@ MAX_FACT_BYTES = 256 << 10
 MAX_RESULT_BYTES = 64 << 10  # larger results will travel as blobs
 NONCE_BYTES = 16
 MAX_BATCH = 1024  # items of one fact
-MAX_EPOCHS = 1 << 16
+RESET_BITS = 12
+MAX_RESETS = 1 << RESET_BITS  # of one unit
+MAX_VIEWS = 1 << 20
+VIEWS_PER_GENERATION = 256  # a view whose number is a multiple of this is signed by the submitter alone
 
 Hash32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Key32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Nonce = Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 UnitIndex = Annotated[int, Meta(ge=0, lt=MAX_UNITS)]
-Epoch = Annotated[int, Meta(ge=0, lt=MAX_EPOCHS)]
+View = Annotated[int, Meta(ge=0, lt=MAX_VIEWS)]
+Resets = Annotated[int, Meta(ge=0, lt=MAX_RESETS)]
+# The view in which a unit is worked on and how often it was reset by then, as one number: see ``epoch_of``.
+Epoch = Annotated[int, Meta(ge=0, lt=MAX_VIEWS << RESET_BITS)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 Amount = Annotated[float, Meta(ge=0.0, le=1e24)]  # le also keeps NaN and infinity out
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -98,12 +105,17 @@ class JobSpec(Wire, tag=1, frozen=True):
 
 
 class KeeperSet(Wire, tag=2, frozen=True):
-    """The peers that keep a job in one view and how many of them decide."""
+    """The peers that keep a job in one view and how many of them decide.
+
+    A view whose number is a multiple of ``VIEWS_PER_GENERATION`` is the submitter's own word. Any other follows
+    ``previous``, the fact id of the set of the view before, and counts once that set's threshold endorsed it.
+    """
 
     job: Hash32
-    view: Annotated[int, Meta(ge=0, lt=1 << 31)]
+    view: View
     keys: Annotated[list[Key32], Meta(min_length=1, max_length=16)]
     threshold: Annotated[int, Meta(ge=1, le=16)]
+    previous: Annotated[bytes, Meta(max_length=32)] = b""
 
 
 class LeaseItem(Wire, frozen=True):
@@ -117,10 +129,9 @@ class LeaseItem(Wire, frozen=True):
 
 
 class Leases(Wire, tag=3, frozen=True):
-    """Units promised to workers by a keeper."""
+    """Units promised to workers by a keeper, or by the submitter."""
 
     job: Hash32
-    view: Annotated[int, Meta(ge=0, lt=1 << 31)]
     items: Annotated[list[LeaseItem], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
@@ -173,18 +184,18 @@ class Verdicts(Wire, tag=6, frozen=True):
 
 
 class Reset(Wire, tag=7, frozen=True):
-    """A unit starts over: facts of earlier epochs no longer count for it."""
+    """A unit starts over for the ``resets``-th time: what was stated before no longer counts for it."""
 
     job: Hash32
     unit: UnitIndex
-    epoch: Epoch
+    resets: Annotated[int, Meta(ge=1, lt=MAX_RESETS)]
     reason: ShortText
 
 
 class Cancel(Wire, tag=8, frozen=True):
     """The submitter wants no further work on the job: it called it off, or it found that it cannot succeed.
 
-    ``restarts`` is the sum of all units' epochs that a ``failed`` one was stated at. Once that sum is higher, units
+    ``restarts`` is the sum of all units' resets that a ``failed`` one was stated at. Once that sum is higher, units
     were requeued since, and the job goes on.
     """
 
@@ -210,10 +221,22 @@ class Failures(Wire, tag=9, frozen=True):
     items: Annotated[list[FailureItem], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
-Payload = JobSpec | KeeperSet | Leases | Commits | Reveals | Verdicts | Reset | Cancel | Failures
+class Endorsements(Wire, tag=20, frozen=True):
+    """A keeper's word on other facts.
+
+    Of a ``Verdicts``: I hold the results that it accepts for units of views that I am a keeper of, and accept no
+    other for them. Of a ``KeeperSet``: it may follow the one that I belong to, in which I endorse nothing further.
+    """
+
+    job: Hash32
+    facts: Annotated[list[Hash32], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+Payload = JobSpec | KeeperSet | Leases | Commits | Reveals | Verdicts | Reset | Cancel | Failures | Endorsements
 _PAYLOAD: Any = Payload  # a union is no ``type`` to mypy
 KINDS: dict[type, int] = {
     JobSpec: 1, KeeperSet: 2, Leases: 3, Commits: 4, Reveals: 5, Verdicts: 6, Reset: 7, Cancel: 8, Failures: 9,
+    Endorsements: 20,
 }  # fmt: skip
 
 
@@ -296,6 +319,21 @@ class FactCodec:
         if isinstance(payload, JobSpec) and len(sealed.body) > MAX_SPEC_BYTES:
             raise RemoteProtocolError(f"a job spec of {len(sealed.body)} bytes exceeds {MAX_SPEC_BYTES}")
         return Fact(FactId(digest(sealed.body)), peer_id_from_key(body.author), payload, raw)
+
+
+def epoch_of(view: int, resets: int) -> int:
+    """The epoch of a unit in a view. Each epoch belongs to one view, so each is decided by one set of keepers."""
+    return view << RESET_BITS | resets
+
+
+def view_of(epoch: int) -> int:
+    """The view that an epoch belongs to."""
+    return epoch >> RESET_BITS
+
+
+def resets_of(epoch: int) -> int:
+    """How often a unit of this epoch had been reset."""
+    return epoch & (MAX_RESETS - 1)
 
 
 def kernel_key(spec: JobSpec) -> str:

@@ -28,10 +28,16 @@ MAX_ADDRESS_CHARS = 256
 MAX_ADDRESSES = 8
 Address = Annotated[str, Meta(min_length=8, max_length=MAX_ADDRESS_CHARS)]
 
+Result = Annotated[bytes, Meta(max_length=MAX_RESULT_BYTES)]
 MAX_WANT = 64
 MAX_KNOWN_JOBS = 64
 MAX_HEARTBEATS = 256  # of one report
 MAX_RESULTS_PER_REPORT = 12  # times 64 kB stays under MAX_MESSAGE_BYTES with room for the rest
+MAX_PUSHED_FACTS = 256
+MAX_PUSHED_RESULTS = 256  # and no more bytes than PUSH_BYTES together with the facts, unless it is one alone
+PUSH_BYTES = 640 << 10
+MAX_BEATS = 1024
+MAX_COMPARED = 8192  # facts named in one answer
 
 
 class UnitEpoch(Wire, frozen=True):
@@ -58,10 +64,10 @@ class LeaseRequest(Wire, tag=10, frozen=True):
 
 
 class JobFacts(Wire, frozen=True):
-    """A job's spec and keeper set."""
+    """A job's spec, and the facts that show who keeps it now: keeper sets and what endorses them."""
 
     spec: RawFact
-    keepers: RawFact
+    views: Annotated[list[RawFact], Meta(max_length=64)]
 
 
 class LeaseReply(Wire, tag=11, frozen=True):
@@ -85,10 +91,9 @@ class Report(Wire, tag=12, frozen=True):
     """Worker to keeper: all there is to say about one job. ``results`` match the reveals' items in order."""
 
     job: Hash32
-    facts: Annotated[list[RawFact], Meta(max_length=16)]  # Commits, Reveals, Failures
-    results: Annotated[
-        list[Annotated[bytes, Meta(max_length=MAX_RESULT_BYTES)]], Meta(max_length=MAX_RESULTS_PER_REPORT)
-    ]
+    # Commits, Reveals, Failures of the worker; before them Leases of other keepers that its units rest on
+    facts: Annotated[list[RawFact], Meta(max_length=64)]
+    results: Annotated[list[Result], Meta(max_length=MAX_RESULTS_PER_REPORT)]
     running: Annotated[list[Heartbeat], Meta(max_length=MAX_HEARTBEATS)]
     returned: Annotated[list[UnitEpoch], Meta(max_length=MAX_HEARTBEATS)] = []  # handed back untouched
 
@@ -101,6 +106,9 @@ class ReportReply(Wire, tag=13, frozen=True):
     drop: Annotated[list[UnitEpoch], Meta(max_length=MAX_BATCH)]
     settled: Annotated[list[Settled], Meta(max_length=MAX_BATCH)]
     ended: bool
+    # When the keepers changed: who they are now, and Leases that carry units over into their new epoch.
+    views: Annotated[list[RawFact], Meta(max_length=64)] = []
+    leases: Annotated[list[RawFact], Meta(max_length=64)] = []
 
 
 class Notice(Wire, tag=14, frozen=True):
@@ -111,6 +119,9 @@ class Notice(Wire, tag=14, frozen=True):
     drop: Annotated[list[UnitEpoch], Meta(max_length=MAX_BATCH)]
     settled: Annotated[list[Settled], Meta(max_length=MAX_BATCH)]
     ended: bool
+    # When the keepers changed: who they are now, and Leases that carry units over into their new epoch.
+    views: Annotated[list[RawFact], Meta(max_length=64)] = []
+    leases: Annotated[list[RawFact], Meta(max_length=64)] = []
 
 
 class Offer(Wire, tag=15, frozen=True):
@@ -150,8 +161,94 @@ class Refusal(Wire, tag=19, frozen=True):
     text: ShortText
 
 
-Request = LeaseRequest | Report | Notice | Offer | PeersRequest
-Reply = LeaseReply | ReportReply | PeersReply | Ok | Refusal
+class Push(Wire, tag=20, frozen=True):
+    """Between keepers of a job: keep these facts and results. The first push of a job starts with its spec.
+
+    ``results`` come with the verdicts that accept them; each is known by its hash.
+    """
+
+    job: Hash32
+    facts: Annotated[list[RawFact], Meta(max_length=MAX_PUSHED_FACTS)]
+    results: Annotated[list[Result], Meta(max_length=MAX_PUSHED_RESULTS)] = []
+
+
+class PushReply(Wire, tag=21, frozen=True):
+    """All of it is kept. ``facts`` are what the keeper itself stated in consequence.
+
+    ``lacks`` are hashes of results without which it endorses nothing that accepts them.
+    """
+
+    job: Hash32
+    facts: Annotated[list[RawFact], Meta(max_length=MAX_PUSHED_FACTS)]
+    lacks: Annotated[list[Hash32], Meta(max_length=MAX_BATCH)] = []
+
+
+class JobBeat(Wire, frozen=True):
+    """A job that the sender keeps: a sum over the facts it knows, and whether it has all results it should."""
+
+    job: Hash32
+    sum: Annotated[bytes, Meta(min_length=8, max_length=8)]
+    complete: bool
+
+
+class Beat(Wire, tag=22, frozen=True):
+    """Between keepers, every ten seconds: I am here; these are the jobs that we both keep."""
+
+    jobs: Annotated[list[JobBeat], Meta(max_length=MAX_BEATS)]
+
+
+class BeatReply(Wire, tag=23, frozen=True):
+    """The same jobs as seen here; those missing are not kept here."""
+
+    jobs: Annotated[list[JobBeat], Meta(max_length=MAX_BEATS)]
+
+
+class Compare(Wire, tag=24, frozen=True):
+    """What do you know of this job? ``sums[i]`` is over the facts here whose id starts with byte i."""
+
+    job: Hash32
+    sums: Annotated[list[Annotated[bytes, Meta(min_length=8, max_length=8)]], Meta(min_length=256, max_length=256)]
+
+
+class CompareReply(Wire, tag=25, frozen=True):
+    """The buckets that differ, and the ids (first 8 bytes) of all facts here that are in them.
+
+    Buckets that did not fit are left out; compare again after the others are equal.
+    """
+
+    job: Hash32
+    buckets: Annotated[bytes, Meta(max_length=256)]
+    ids: Annotated[bytes, Meta(max_length=8 * MAX_COMPARED)]
+
+
+class Fetch(Wire, tag=26, frozen=True):
+    """Give me these facts (by the first 8 bytes of their ids) and results (by hash) of a job that we both keep."""
+
+    job: Hash32
+    facts: Annotated[bytes, Meta(max_length=8 * MAX_PUSHED_FACTS)] = b""
+    results: Annotated[list[Hash32], Meta(max_length=MAX_PUSHED_RESULTS)] = []
+
+
+class FetchReply(Wire, tag=27, frozen=True):
+    """What is there of it."""
+
+    job: Hash32
+    facts: Annotated[list[RawFact], Meta(max_length=MAX_PUSHED_FACTS)]
+    results: Annotated[list[Result], Meta(max_length=MAX_PUSHED_RESULTS)] = []
+
+
+class Release(Wire, tag=28, frozen=True):
+    """Submitter to keeper: I have all I wanted of this job; keep it no longer."""
+
+    job: Hash32
+
+
+Request = (
+    LeaseRequest | Report | Notice | Offer | PeersRequest | Push | Beat | Compare | Fetch | Release
+)  # fmt: skip
+Reply = (
+    LeaseReply | ReportReply | PeersReply | Ok | Refusal | PushReply | BeatReply | CompareReply | FetchReply
+)  # fmt: skip
 _REQUEST: Any = Request  # a union is no ``type`` to mypy
 _REPLY: Any = Reply
 

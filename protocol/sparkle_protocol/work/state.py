@@ -3,14 +3,18 @@
 Rules
 -----
 - Facts are only ever added. Two copies merge by union, in any order, any number of times, and then say the same.
-- A fact counts by who signed it: keeper sets, verdicts, resets and cancels only from the submitter, leases only
-  from a keeper of the newest view, commits, reveals and failures for their own author.
+- A fact counts by who signed it: resets and cancels only from the submitter, leases and verdicts from it or from a
+  keeper of the view that their epoch belongs to, commits, reveals and failures for their own author.
 - A worker's single commit for a unit and epoch binds. Two different ones are proof of cheating and void its vote.
 - A vote is a reveal that opens the author's binding commit. Only it counts for a quorum.
-- A unit's epoch is the highest that the submitter's resets name; facts of other epochs do not count for it.
+- A unit's epoch is made of the newest view and of how often the submitter reset the unit; what was stated in other
+  epochs does not count for it.
 - That the job failed counts until a unit starts over that had not when it was stated; a cancellation counts for ever.
-- A unit is final by the submitter's verdict in its epoch. Later verdicts may judge latecomers by the same result.
-  Were there two results, that of the lowest fact id counts, so that all copies agree; ``conflicts`` names them.
+- A keeper *supports* a result by a verdict of its own or by endorsing another's. A unit is final once the threshold
+  of its epoch's view supports one result; with fewer than four keepers, once the submitter does. What was made final
+  in an older view stays final unless the unit was reset; of several such epochs the lowest counts.
+- Were there two final results in one epoch, that of the lower hash counts, so that all copies agree. Whoever supports
+  two results of one epoch is ``two_faced``, which its signatures prove.
 
 What time decides (leases that ran out) is not here: it is the keeper's own business (``lease.py``).
 """
@@ -23,6 +27,7 @@ from sparkle_protocol.facts import (
     Cancel,
     CommitItem,
     Commits,
+    Endorsements,
     Fact,
     FailureItem,
     Failures,
@@ -37,8 +42,13 @@ from sparkle_protocol.facts import (
     VerdictItem,
     Verdicts,
     commitment,
+    epoch_of,
+    resets_of,
+    view_of,
 )
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash, key_from_peer_id, peer_id_from_key
+from sparkle_protocol.work.tally import Tally
+from sparkle_protocol.work.views import MAX_SETS, View, Views, check_keeper_set
 
 Key = tuple[int, PeerId]  # (epoch, worker)
 
@@ -47,14 +57,15 @@ Key = tuple[int, PeerId]  # (epoch, worker)
 class UnitFacts:
     """What has been stated about one unit, by epoch and worker."""
 
-    epoch: int = 0
+    resets: int = 0
     leased: dict[Key, set[PeerId]] = field(default_factory=dict)  # by which keepers
     commits: dict[Key, set[bytes]] = field(default_factory=dict)
     openings: dict[Key, set[tuple[bytes, bytes]]] = field(default_factory=dict)  # (result hash, nonce)
     failures: dict[Key, tuple[str, str]] = field(default_factory=dict)  # (code, text)
-    resets: dict[int, str] = field(default_factory=dict)  # epoch that was opened -> reason
+    reasons: dict[int, str] = field(default_factory=dict)  # how many resets -> why
     verdicts: dict[int, dict[tuple[FactId, int], VerdictItem]] = field(default_factory=dict)  # (fact, place in it)
-    votes: dict[PeerId, ResultHash] | None = None  # cache; None: to be worked out again
+    final: tuple[int, ResultHash] | None = None  # epoch and result
+    votes: tuple[int, dict[PeerId, ResultHash]] | None = None  # cache: the epoch they are of; None: to be worked out
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +83,7 @@ _NOTHING = UnitFacts()
 
 def unit_epochs(payload: Payload) -> list[tuple[int, int]]:
     """The units, each with its epoch, that a fact speaks of."""
-    if isinstance(payload, Reset):
-        return [(payload.unit, payload.epoch)]
-    if isinstance(payload, JobSpec | KeeperSet | Cancel):
+    if isinstance(payload, JobSpec | KeeperSet | Cancel | Endorsements | Reset):
         return []
     items: list[LeaseItem | CommitItem | RevealItem | VerdictItem | FailureItem] = [*payload.items]
     return [(item.unit, item.epoch) for item in items]
@@ -84,8 +93,8 @@ class JobState:
     """Everything known about one job. Build it from its spec, then ``add`` facts."""
 
     __slots__ = (
-        "_cancels", "_facts", "_keeper_sets", "_units", "final_units", "id", "network", "restarts", "spec",
-        "spec_fact", "submitter",
+        "_cancels", "_endorsers", "_facts", "_units", "final_units", "id", "network", "restarts", "spec",
+        "spec_fact", "submitter", "tally", "two_faced", "views",
     )  # fmt: skip
 
     def __init__(self, spec_fact: Fact, network: str) -> None:
@@ -97,11 +106,14 @@ class JobState:
         self.network = network
         self._facts: dict[FactId, Fact] = {spec_fact.id: spec_fact}
         self.spec_fact = spec_fact
-        self._keeper_sets: dict[int, dict[FactId, Fact]] = {}
+        self.views = Views(self.submitter)
+        self.tally = Tally()
+        self._endorsers: dict[FactId, set[PeerId]] = {}  # of verdicts and keeper sets
         self._cancels: dict[FactId, Cancel] = {}
         self._units: dict[int, UnitFacts] = {}
         self.final_units: set[int] = set()
-        self.restarts = 0  # sum of all units' epochs
+        self.restarts = 0  # sum of all units' resets
+        self.two_faced: dict[PeerId, tuple[int, int]] = {}  # who supports two results of a unit and epoch: the first
 
     # --- the set ------------------------------------------------------------------------------------------
 
@@ -109,14 +121,16 @@ class JobState:
         """Add a verified fact; False when it was known already.
 
         Raises:
-            RemoteProtocolError: it belongs to another job, names a unit that the job lacks, or its author may
-                not state such a thing.
+            RemoteProtocolError: it belongs to another job, names a unit that the job lacks, is not well formed, or
+                its author may not state such a thing.
         """
         if fact.id in self._facts:
             return False
-        self._check(fact)
+        self.check(fact)
         self._facts[fact.id] = fact
         self._index(fact)
+        if not isinstance(fact.payload, Leases):  # they concern a keeper and its worker only
+            self.tally.add(fact.id)
         return True
 
     def merge(self, facts: Iterable[Fact]) -> int:
@@ -127,18 +141,29 @@ class JobState:
         """All facts, the spec first."""
         return iter(self._facts.values())
 
+    def fact(self, fact_id: FactId) -> Fact | None:
+        """A fact by its id."""
+        return self._facts.get(fact_id)
+
     def __len__(self) -> int:
         return len(self._facts)
 
-    def _check(self, fact: Fact) -> None:
+    def __contains__(self, fact_id: FactId) -> bool:
+        return fact_id in self._facts
+
+    def check(self, fact: Fact) -> None:
+        """Return when the fact can be one of this job, else raise RemoteProtocolError."""
         payload = fact.payload
         if fact.job != self.id:
             raise RemoteProtocolError("a fact of another job")
-        if isinstance(payload, KeeperSet | Verdicts | Reset | Cancel) and fact.author != self.submitter:
+        if isinstance(payload, Reset | Cancel) and fact.author != self.submitter:
             raise RemoteProtocolError(f"only the submitter may state {type(payload).__name__}")
-        if isinstance(payload, KeeperSet) and payload.threshold > len(payload.keys):
-            raise RemoteProtocolError("a keeper set's threshold exceeds its size")
-        if any(unit >= self.spec.units for unit, _ in unit_epochs(payload)):
+        if isinstance(payload, KeeperSet):
+            check_keeper_set(payload)
+            if len(self.views) >= MAX_SETS:
+                raise RemoteProtocolError("a job whose keepers change without end")
+        units = [payload.unit] if isinstance(payload, Reset) else [unit for unit, _ in unit_epochs(payload)]
+        if any(unit >= self.spec.units for unit in units):
             raise RemoteProtocolError(f"a fact names a unit beyond the job's {self.spec.units}")
 
     def _index(self, fact: Fact) -> None:
@@ -150,15 +175,19 @@ class JobState:
                 unit = self._touch(verdict.unit)
                 unit.verdicts.setdefault(verdict.epoch, {})[fact.id, place] = verdict
                 self._refresh_final(verdict.unit, unit)
+        elif isinstance(payload, Endorsements):
+            for named in payload.facts:
+                self._endorse(fact.author, FactId(named))
         elif isinstance(payload, Reset):
             unit = self._touch(payload.unit)
-            self.restarts += max(0, payload.epoch - unit.epoch)
-            unit.epoch = max(unit.epoch, payload.epoch)
-            unit.resets[payload.epoch] = min(unit.resets.get(payload.epoch, payload.reason), payload.reason)
+            self.restarts += max(0, payload.resets - unit.resets)
+            unit.resets = max(unit.resets, payload.resets)
+            unit.reasons[payload.resets] = min(unit.reasons.get(payload.resets, payload.reason), payload.reason)
             unit.votes = None
             self._refresh_final(payload.unit, unit)
         elif isinstance(payload, KeeperSet):
-            self._keeper_sets.setdefault(payload.view, {})[fact.id] = fact
+            self.views.add(fact)
+            self._refresh_views()
         elif isinstance(payload, Cancel):
             self._cancels[fact.id] = payload
 
@@ -185,17 +214,71 @@ class JobState:
                 stated = (failure.code, failure.text)
                 known[key] = min(known.get(key, stated), stated)
 
+    def _endorse(self, keeper: PeerId, named: FactId) -> None:
+        self._endorsers.setdefault(named, set()).add(keeper)
+        if named in self.views:
+            self._refresh_views()
+            return
+        fact = self._facts.get(named)
+        if fact is not None and isinstance(fact.payload, Verdicts):
+            for verdict in fact.payload.items:
+                self._refresh_final(verdict.unit, self._units[verdict.unit])
+
+    def _refresh_views(self) -> None:
+        if self.views.refresh(self._endorsers):
+            for index, unit in self._units.items():
+                if unit.verdicts:
+                    self._refresh_final(index, unit)
+
     def _touch(self, unit: int) -> UnitFacts:
         found = self._units.get(unit)
         if found is None:
             found = self._units[unit] = UnitFacts()
         return found
 
+    # --- what is final ------------------------------------------------------------------------------------
+
+    def supporters(self, fact_id: FactId) -> set[PeerId]:
+        """Who stands by a verdict fact: its author and those who endorsed it."""
+        fact = self._facts.get(fact_id)
+        return self._endorsers.get(fact_id, set()) | ({fact.author} if fact is not None else set())
+
+    def endorsers(self, fact_id: FactId) -> set[PeerId]:
+        """Who endorsed a fact."""
+        return self._endorsers.get(fact_id, set())
+
+    def support(self, unit: int, epoch: int) -> dict[ResultHash, set[PeerId]]:
+        """Who supports which result of a unit in an epoch, whether or not they may."""
+        found: dict[ResultHash, set[PeerId]] = {}
+        for (fact_id, _), verdict in self._units.get(unit, _NOTHING).verdicts.get(epoch, {}).items():
+            found.setdefault(ResultHash(verdict.result_hash), set()).update(self.supporters(fact_id))
+        return found
+
     def _refresh_final(self, index: int, unit: UnitFacts) -> None:
-        if unit.verdicts.get(unit.epoch):
+        final = None
+        for epoch in sorted(epoch for epoch in unit.verdicts if resets_of(epoch) == unit.resets):
+            view, support = self.views.get(view_of(epoch)), self.support(index, epoch)
+            if view is None:
+                continue
+            if len(support) > 1:
+                self._note_two_faced(index, epoch, support, view)
+            certified = [result for result, peers in support.items() if view.suffices(peers, self.submitter)]
+            if certified and final is None:
+                final = (epoch, min(certified))
+        if final != unit.final:
+            unit.final, unit.votes = final, None
+        if final is not None:
             self.final_units.add(index)
         else:
             self.final_units.discard(index)
+
+    def _note_two_faced(self, unit: int, epoch: int, support: dict[ResultHash, set[PeerId]], view: View) -> None:
+        seen: set[PeerId] = set()
+        for peers in support.values():
+            for peer in sorted(peers & seen):
+                if view.holds(peer) or peer == self.submitter:
+                    self.two_faced.setdefault(peer, (unit, epoch))
+            seen |= peers
 
     # --- what follows from it -----------------------------------------------------------------------------
 
@@ -210,27 +293,45 @@ class JobState:
         return min(standing)[2] if standing else None
 
     @property
-    def keeper_fact(self) -> Fact | None:
-        """The statement that names the keepers of the newest view."""
-        if not self._keeper_sets:
-            return None
-        newest = self._keeper_sets[max(self._keeper_sets)]
-        return newest[min(newest)]
+    def view(self) -> View | None:
+        """Who keeps the job now."""
+        return self.views.newest
 
     @property
     def keeper_set(self) -> KeeperSet | None:
         """The keepers of the newest view."""
-        fact = self.keeper_fact
-        return fact.payload if fact is not None and isinstance(fact.payload, KeeperSet) else None
+        return self.views.newest.set if self.views.newest is not None else None
+
+    def view_facts(self) -> list[Fact]:
+        """The facts that show who keeps the job now: what ``JobFacts.views`` carries."""
+        sets = self.views.chain()
+        wanted = {fact.id for fact in sets[1:]}
+        proof = [
+            fact
+            for fact in self._facts.values()
+            if isinstance(fact.payload, Endorsements) and not wanted.isdisjoint(fact.payload.facts)
+        ]
+        return [*sets, *proof] if wanted else sets
+
+    def may_keep(self, peer: PeerId, epoch: int) -> bool:
+        """``peer`` may hand out and judge units of this epoch: the submitter, or a keeper of its view."""
+        view = self.views.get(view_of(epoch))
+        return peer == self.submitter or (view is not None and view.holds(peer))
 
     def is_keeper(self, peer: PeerId) -> bool:
-        """``peer`` keeps the job in the newest view."""
-        keepers = self.keeper_set
-        return keepers is not None and key_from_peer_id(peer) in keepers.keys
+        """``peer`` keeps the job in the newest view, or is its submitter."""
+        return peer == self.submitter or (self.view is not None and self.view.holds(peer))
 
     def epoch(self, unit: int) -> int:
-        """The epoch that counts for a unit."""
-        return self._units.get(unit, _NOTHING).epoch
+        """The epoch that counts for a unit: the one it became final in, else that of the newest view."""
+        known = self._units.get(unit, _NOTHING)
+        if known.final is not None:
+            return known.final[0]
+        return epoch_of(self.views.newest.number if self.views.newest is not None else 0, known.resets)
+
+    def reset_count(self, unit: int) -> int:
+        """How often a unit started over."""
+        return self._units.get(unit, _NOTHING).resets
 
     def touched_units(self) -> Iterator[int]:
         """Units about which anything was stated."""
@@ -238,17 +339,17 @@ class JobState:
 
     def leased(self, unit: int) -> frozenset[PeerId]:
         """Workers to which a keeper gave the unit in its epoch."""
-        known = self._units.get(unit, _NOTHING)
+        known, now = self._units.get(unit, _NOTHING), self.epoch(unit)
         return frozenset(
             worker
             for (epoch, worker), keepers in known.leased.items()
-            if epoch == known.epoch and any(self.is_keeper(keeper) for keeper in keepers)
+            if epoch == now and any(self.may_keep(keeper, epoch) for keeper in keepers)
         )
 
     def was_leased(self, unit: int, epoch: int, worker: PeerId) -> bool:
         """A keeper gave the unit to a worker in that epoch, whether or not it is the one that counts now."""
         keepers = self._units.get(unit, _NOTHING).leased.get((epoch, worker), ())
-        return any(self.is_keeper(keeper) for keeper in keepers)
+        return any(self.may_keep(keeper, epoch) for keeper in keepers)
 
     def next_counter(self, keeper: PeerId) -> int:
         """A lease counter that a keeper has not used yet."""
@@ -262,33 +363,33 @@ class JobState:
 
     def committed(self, unit: int) -> dict[PeerId, bytes]:
         """Binding commits of the unit's epoch, by worker."""
-        known = self._units.get(unit, _NOTHING)
+        known, now = self._units.get(unit, _NOTHING), self.epoch(unit)
         return {
             worker: next(iter(commits))
             for (epoch, worker), commits in known.commits.items()
-            if epoch == known.epoch and len(commits) == 1
+            if epoch == now and len(commits) == 1
         }
 
     def equivocators(self, unit: int) -> frozenset[PeerId]:
         """Workers that signed two different commits for the unit's epoch."""
-        known = self._units.get(unit, _NOTHING)
+        known, now = self._units.get(unit, _NOTHING), self.epoch(unit)
         return frozenset(
-            worker for (epoch, worker), commits in known.commits.items() if epoch == known.epoch and len(commits) > 1
+            worker for (epoch, worker), commits in known.commits.items() if epoch == now and len(commits) > 1
         )
 
     def votes(self, unit: int) -> dict[PeerId, ResultHash]:
         """Result hashes that open their worker's binding commit."""
-        known = self._units.get(unit)
+        known, now = self._units.get(unit), self.epoch(unit)
         if known is None:
             return {}
-        if known.votes is not None:
-            return known.votes
+        if known.votes is not None and known.votes[0] == now:
+            return known.votes[1]
         found: dict[PeerId, ResultHash] = {}
         for worker, commit in self.committed(unit).items():
-            for result_hash, nonce in known.openings.get((known.epoch, worker), ()):
+            for result_hash, nonce in known.openings.get((now, worker), ()):
                 if self.opens(unit, worker, commit, ResultHash(result_hash), nonce):
                     found[worker] = ResultHash(result_hash)
-        known.votes = found
+        known.votes = (now, found)
         return found
 
     def opens(self, unit: int, worker: PeerId, commit: bytes, result_hash: ResultHash, nonce: bytes) -> bool:
@@ -298,8 +399,8 @@ class JobState:
 
     def failures(self, unit: int) -> dict[PeerId, str]:
         """Failure codes of the unit's epoch, by worker."""
-        known = self._units.get(unit, _NOTHING)
-        return {worker: code for (epoch, worker), (code, _) in known.failures.items() if epoch == known.epoch}
+        known, now = self._units.get(unit, _NOTHING), self.epoch(unit)
+        return {worker: code for (epoch, worker), (code, _) in known.failures.items() if epoch == now}
 
     def all_failures(self, unit: int) -> list[Failed]:
         """Failures of all epochs, the latest epoch first."""
@@ -308,14 +409,28 @@ class JobState:
         return sorted(stated, key=lambda failed: (-failed.epoch, failed.worker))
 
     def resets(self, unit: int) -> list[tuple[int, str]]:
-        """Each epoch that was opened after the first, with the reason, the latest first."""
-        return sorted(self._units.get(unit, _NOTHING).resets.items(), reverse=True)
+        """Each time the unit started over, with the reason, the latest first."""
+        return sorted(self._units.get(unit, _NOTHING).reasons.items(), reverse=True)
+
+    def final(self, unit: int) -> ResultHash | None:
+        """The final result of a unit."""
+        known = self._units.get(unit, _NOTHING).final
+        return known[1] if known is not None else None
+
+    def proposals(self, unit: int) -> dict[FactId, VerdictItem]:
+        """Verdicts on a unit in the epoch that counts, of those who may judge it, by fact."""
+        known, now = self._units.get(unit, _NOTHING), self.epoch(unit)
+        return {
+            fact_id: verdict
+            for (fact_id, _), verdict in known.verdicts.get(now, {}).items()
+            if self.may_keep(self._facts[fact_id].author, now)
+        }
 
     def verdict(self, unit: int) -> VerdictItem | None:
         """The verdict that makes the unit final, if there is one."""
-        known = self._units.get(unit, _NOTHING)
-        candidates = known.verdicts.get(known.epoch)
-        return candidates[min(candidates)] if candidates else None
+        final = self.final(unit)
+        agreeing = {f: v for f, v in self.proposals(unit).items() if v.result_hash == final} if final else {}
+        return agreeing[min(agreeing)] if agreeing else None
 
     def accepted_workers(self, unit: int) -> frozenset[PeerId]:
         """Everybody whose result is the final one, over all verdicts that agree with it."""
@@ -326,21 +441,11 @@ class JobState:
         return self._judged(unit, rejected=True)
 
     def _judged(self, unit: int, *, rejected: bool) -> frozenset[PeerId]:
-        final = self.verdict(unit)
+        final = self.final(unit)
         if final is None:
             return frozenset()
-        agreeing = (v for v in self._units[unit].verdicts[final.epoch].values() if v.result_hash == final.result_hash)
+        agreeing = (v for v in self.proposals(unit).values() if v.result_hash == final)
         return frozenset(peer_id_from_key(k) for v in agreeing for k in (v.rejected if rejected else v.accepted))
-
-    def conflicts(self) -> tuple[int, ...]:
-        """Units with verdicts for two different results in one epoch: evidence against their signer."""
-        return tuple(
-            sorted(
-                index
-                for index, unit in self._units.items()
-                if any(len({v.result_hash for v in vs.values()}) > 1 for vs in unit.verdicts.values())
-            )
-        )
 
     @property
     def finished(self) -> bool:

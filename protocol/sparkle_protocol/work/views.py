@@ -1,0 +1,154 @@
+"""Who keeps a job: its keeper sets, and which of them count.
+
+- A set whose view is a multiple of ``VIEWS_PER_GENERATION`` counts by the submitter's signature: the first one, one
+  after so many keepers were lost that the rest cannot decide (a *recovery* view), and any that follows a set of
+  fewer than four, where the submitter alone accepts anyway.
+- Any other set has the number after its ``previous`` one's, was proposed by a keeper of that or by the submitter,
+  and counts once that set's threshold endorsed it. A keeper endorses one successor at most, so there are never two.
+- The set with the highest number counts now. Each epoch of a unit belongs to one view, so whoever keeps a view
+  decides on its own epochs only; what older views made final stays final.
+
+All of this is a function of the set of facts, in whatever order they came.
+"""
+
+from collections.abc import Iterable
+from math import ceil
+
+from sparkle_protocol.errors import RemoteProtocolError
+from sparkle_protocol.facts import VIEWS_PER_GENERATION, Fact, KeeperSet
+from sparkle_protocol.ids import FactId, PeerId, key_from_peer_id, peer_id_from_key
+
+MIN_CERTIFYING = 4  # with fewer keepers only the submitter accepts
+MAX_SETS = 1024  # of one job
+
+
+def threshold_of(keepers: int) -> int:
+    """How many of so many keepers decide: two groups of that size always share more than a quarter of all."""
+    return ceil(3 * keepers / 4) if keepers >= MIN_CERTIFYING else 1
+
+
+def next_view(view: int, *, by_submitter: bool) -> int:
+    """The number of the view that follows, by the submitter's word alone or by the keepers'."""
+    return (view // VIEWS_PER_GENERATION + 1) * VIEWS_PER_GENERATION if by_submitter else view + 1
+
+
+def check_keeper_set(keepers: KeeperSet) -> None:
+    """Return when the set is well formed, else raise RemoteProtocolError."""
+    if len(set(keepers.keys)) != len(keepers.keys):
+        raise RemoteProtocolError("a keeper set names a peer twice")
+    if keepers.threshold != threshold_of(len(keepers.keys)):
+        raise RemoteProtocolError(f"{keepers.threshold} is not the threshold of {len(keepers.keys)} keepers")
+    if bool(keepers.view % VIEWS_PER_GENERATION) != bool(keepers.previous):
+        raise RemoteProtocolError("a keeper set says that it follows another exactly when its number says so")
+
+
+class View:
+    """One keeper set that counts."""
+
+    __slots__ = ("certifying", "fact", "keepers", "keys", "number", "set", "threshold")
+
+    def __init__(self, fact: Fact, keepers: KeeperSet) -> None:
+        self.fact = fact
+        self.set = keepers
+        self.number = keepers.view
+        self.keys = keepers.keys
+        self.threshold = keepers.threshold
+        self.keepers: tuple[PeerId, ...] = tuple(peer_id_from_key(key) for key in keepers.keys)
+        self.certifying = len(keepers.keys) >= MIN_CERTIFYING
+
+    def holds(self, peer: PeerId) -> bool:
+        """``peer`` is a keeper of this view."""
+        return peer in self.keepers
+
+    def suffices(self, supporters: Iterable[PeerId], submitter: PeerId) -> bool:
+        """What these peers support is certified in this view."""
+        if not self.certifying:
+            return submitter in supporters
+        return sum(1 for peer in supporters if peer in self.keepers) >= self.threshold
+
+
+class Views:
+    """All keeper sets of a job."""
+
+    def __init__(self, submitter: PeerId) -> None:
+        self._submitter = submitter
+        self._sets: dict[FactId, Fact] = {}
+        self._counts: dict[int, View] = {}
+        self.newest: View | None = None
+
+    def __contains__(self, fact_id: FactId) -> bool:
+        return fact_id in self._sets
+
+    def __len__(self) -> int:
+        return len(self._sets)
+
+    def add(self, fact: Fact) -> None:
+        """Learn of a keeper set; call ``refresh`` afterwards."""
+        self._sets[fact.id] = fact
+
+    def get(self, view: int) -> View | None:
+        """The set that counts in a view."""
+        return self._counts.get(view)
+
+    def of_set(self, fact_id: FactId) -> KeeperSet | None:
+        """A set that is known, whether or not it counts."""
+        fact = self._sets.get(fact_id)
+        return fact.payload if fact is not None and isinstance(fact.payload, KeeperSet) else None
+
+    def successors(self, view: View) -> list[Fact]:
+        """Sets that were proposed to follow ``view``, by id."""
+        proposed = (f for f in self._sets.values() if isinstance(f.payload, KeeperSet))
+        return sorted(
+            (f for f in proposed if isinstance(f.payload, KeeperSet) and f.payload.previous == view.fact.id),
+            key=lambda fact: fact.id,
+        )
+
+    def ever_kept(self, peer: PeerId) -> bool:
+        """``peer`` is named by some set."""
+        key = key_from_peer_id(peer)
+        return any(isinstance(f.payload, KeeperSet) and key in f.payload.keys for f in self._sets.values())
+
+    def refresh(self, endorsers: dict[FactId, set[PeerId]]) -> bool:
+        """Work out which sets count; True when that changed."""
+        counts: dict[int, View] = {}
+        ranked = sorted(
+            ((f.payload.view, f.id, f) for f in self._sets.values() if isinstance(f.payload, KeeperSet)),
+            key=lambda entry: entry[:2],
+        )
+        for view, _, fact in ranked:
+            keepers = fact.payload
+            if (
+                view not in counts
+                and isinstance(keepers, KeeperSet)
+                and self._is_valid(fact, keepers, counts, endorsers)
+            ):
+                counts[view] = View(fact, keepers)
+        before = {view: one.fact.id for view, one in self._counts.items()}
+        if before == {view: one.fact.id for view, one in counts.items()}:
+            return False
+        self._counts = counts
+        self.newest = counts[max(counts)] if counts else None
+        return True
+
+    def _is_valid(
+        self, fact: Fact, keepers: KeeperSet, counts: dict[int, View], endorsers: dict[FactId, set[PeerId]]
+    ) -> bool:
+        if keepers.view % VIEWS_PER_GENERATION == 0:
+            return fact.author == self._submitter
+        before = counts.get(keepers.view - 1)
+        if before is None or before.fact.id != keepers.previous or not before.certifying:
+            return False
+        if fact.author != self._submitter and not before.holds(fact.author):
+            return False
+        return before.suffices(endorsers.get(fact.id, ()), self._submitter)
+
+    def chain(self) -> list[Fact]:
+        """The sets by which the newest one is known to count, that of the submitter's own word first."""
+        found: list[Fact] = []
+        view = self.newest
+        while view is not None:
+            found.append(view.fact)
+            if view.number % VIEWS_PER_GENERATION == 0:
+                break
+            view = self._counts.get(view.number - 1)
+        return found[::-1]
