@@ -1,8 +1,8 @@
 """Keepers' certificates of sealed ranges: who states which root, and which root is thereby certain.
 
 A keeper signs ``Seals`` for a range once it holds the record with that root *and every result that the record names*,
-on disk. When ``threshold`` keepers of one view (under 4 keepers: the submitter) state the same root, the finer facts of
-the range may be dropped: no single keeper, lying or lost, can then change or lose what was accepted.
+on disk. When ``threshold`` keepers of one view (under 4 keepers: the submitter) state the same root, the finer facts
+of the range may be dropped: no single keeper, lying or lost, can then change or lose what was accepted.
 """
 
 from collections.abc import Collection

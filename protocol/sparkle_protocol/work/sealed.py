@@ -17,7 +17,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from sparkle_protocol.codec import Wire, decode, encode
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -363,9 +363,6 @@ def _check_places(places: Sequence[int], counts: bytes, workers: int) -> None:
     """Every unit's workers are of the table and ascending, and nobody is in the table for nothing."""
     if len(set(places)) != workers or max(places) >= workers:
         raise RemoteProtocolError("a sealed range's table of workers is not that of its units")
-    at = 0
-    for count in counts:
-        inside = places[at : at + count]
-        if any(a >= b for a, b in pairwise(inside)):
-            raise RemoteProtocolError("a sealed unit's accepted workers are not ascending")
-        at += count
+    starts = set(accumulate(counts))  # where the next unit's workers begin
+    if any(a >= b and at not in starts for at, (a, b) in enumerate(pairwise(places), 1)):
+        raise RemoteProtocolError("a sealed unit's accepted workers are not ascending")
