@@ -320,6 +320,12 @@ class SealedJob:
         """How many results were accepted in sealed ranges."""
         return self.accepted_by.total()
 
+    @property
+    def size_bytes(self) -> int:
+        """Memory that all of it takes, so that a keeper can hold to its quota."""
+        names = sum(map(sys.getsizeof, self._names)) + sum(map(sys.getsizeof, (self._names, self.accepted_by)))
+        return sys.getsizeof(self._ranges) + names + sum(sealed.size_bytes for sealed in self.ranges())
+
 
 def _width(workers: int) -> int:
     return 1 if workers <= _SHORT_PLACES else 2

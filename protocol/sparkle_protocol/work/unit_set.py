@@ -73,7 +73,7 @@ class UnitSet(MutableSet[int]):
 
     def clear(self) -> None:
         """Take all units out."""
-        self._bits = bytearray(len(self._bits))
+        self._bits[:] = bytes(len(self._bits))
         self._count = 0
 
     def __contains__(self, unit: object) -> bool:
@@ -93,8 +93,6 @@ class UnitSet(MutableSet[int]):
         if isinstance(other, UnitSet) and other.units == self.units:
             return self._bits == other._bits
         return super().__eq__(other)
-
-    __hash__ = None  # type: ignore[assignment]  # it changes
 
     def __repr__(self) -> str:
         return f"UnitSet({self._count} of {self.units})"

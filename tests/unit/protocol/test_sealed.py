@@ -336,4 +336,4 @@ def test_the_largest_job_fits_into_56_megabytes() -> None:
     assert job.complete
     assert len(final) == len(handed_out) == units
     assert taken < 56_000_000 // 8
-    assert sum(one.size_bytes for one in job.ranges()) < taken  # what a keeper reports of itself is true
+    assert 0.9 * taken < job.size_bytes < 1.1 * taken  # what it says of itself is true

@@ -84,8 +84,16 @@ def test_a_set_may_change_while_one_looks_at_it() -> None:
         found.discard(unit)
         if unit == 1:
             found.add(60)
-    assert seen == [1, 50, 60, 99]
+            found.add_all(70, 72)
+    assert seen == [1, 50, 60, 70, 71, 99]
     assert not found
+    found.add_all(0, 100)
+    with pytest.raises(TypeError):
+        hash(found)
+    for unit in found:
+        if unit == 10:
+            found.clear()
+        assert unit <= 15  # what was looked at already may still come
 
 
 def test_the_largest_job_takes_a_bit_for_each_unit() -> None:
