@@ -21,8 +21,9 @@ place. So handing out costs the same per unit whatever the job's size. Every liv
 """
 
 import heapq
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
@@ -79,8 +80,19 @@ _NO_BOOK = UnitBook()
 class LeaseBook:
     """Leases of one job and the order in which its units are handed out."""
 
-    def __init__(self, units: int, rng: Random, *, execution_ns: int = MAX_TTL_NS, counter: int = 0) -> None:
+    def __init__(
+        self,
+        units: int,
+        rng: Random,
+        *,
+        execution_ns: int = MAX_TTL_NS,
+        counter: int = 0,
+        is_done: Callable[[int], bool] = lambda _unit: False,
+    ) -> None:
         self.units = units
+        self._is_done = is_done
+        self._spans: tuple[tuple[int, int], ...] = ((0, units),)  # of units that this keeper hands out now
+        self._span = 0  # the one that fresh units are taken from
         self.books: dict[int, UnitBook] = {}
         self.live = 0  # leases out now
         self._new_needs = units > 0  # a unit became wanted since somebody last looked
@@ -117,19 +129,47 @@ class LeaseBook:
         while place < len(self._queue):
             unit = self._queue[place]
             place = self._shown[worker] = place + 1
-            if unit is not None:
+            if unit is not None and self.serves(unit):
                 yield unit
 
     def fresh(self) -> Iterator[int]:
         """Units that nobody was given yet, in order."""
-        while self._fresh < self.units:
-            unit = self._fresh
-            if unit in self.books:
-                self._fresh += 1
-                continue
+        while (unit := self._next_fresh()) is not None:
             yield unit
             if unit not in self.books:  # not taken by this worker: nor will later ones be
                 return
+
+    def _next_fresh(self) -> int | None:
+        while self._span < len(self._spans):
+            start, stop = self._spans[self._span]
+            self._fresh = max(self._fresh, start)
+            while self._fresh < stop:
+                if self._fresh not in self.books and not self._is_done(self._fresh):
+                    return self._fresh
+                self._fresh += 1
+            self._span += 1
+        return None
+
+    def serve(self, spans: tuple[tuple[int, int], ...]) -> bool:
+        """Hand out units of these spans (start, stop), ascending, and no others; True when that is a change."""
+        if spans == self._spans:
+            return False
+        self._spans, self._span, self._fresh = spans, 0, 0
+        self._shown.clear()
+        self._new_needs = True
+        return True
+
+    def serves(self, unit: int) -> bool:
+        """The unit is one of those that are handed out here."""
+        place = bisect_right(self._spans, (unit, self.units + 1)) - 1
+        return place >= 0 and unit < self._spans[place][1]
+
+    def forget(self, unit: int) -> None:
+        """Nothing about a unit need be remembered any more. Nobody holds it."""
+        book = self.books.get(unit)
+        if book is not None and not book.leases and not book.asked:
+            self.want_more(unit, more=False)
+            del self.books[unit]
 
     def stragglers(self, now_ns: int) -> list[int]:
         """Units that a worker with nothing else to do may be given a copy of, those out for longest first."""
@@ -203,7 +243,7 @@ class LeaseBook:
     @property
     def has_work(self) -> bool:
         """Somebody could be given something now."""
-        return bool(self._place) or self._fresh < self.units
+        return bool(self._spans) and (bool(self._place) or self._next_fresh() is not None)
 
     def take_new_needs(self) -> bool:
         """A unit became wanted since the last call: idle workers should be told."""
@@ -290,6 +330,14 @@ class LeaseBook:
         heapq.heappush(self._alarms, (book.not_before_ns, unit, PeerId(""), "retry"))
         self.want_more(unit, more=False)
 
+    def postpone(self, unit: int, until_ns: int) -> None:
+        """A unit is handed out no sooner: somebody may be at work on it for another keeper."""
+        book = self.books.setdefault(unit, UnitBook())
+        if not book.leases and book.not_before_ns < until_ns:
+            book.not_before_ns = until_ns
+            heapq.heappush(self._alarms, (until_ns, unit, PeerId(""), "retry"))
+            self.want_more(unit, more=False)
+
     def ask_reveal(self, unit: int, worker: PeerId, now_ns: int) -> None:
         """A worker's result is wanted by a deadline."""
         deadline = now_ns + (LOST_PEER_GRACE_NS if worker in self._lost else REVEAL_DEADLINE_NS)
@@ -301,9 +349,11 @@ class LeaseBook:
 
     def shown(self, unit: int, worker: PeerId) -> bool:
         """A worker showed its result, or need not any more; True when that was overdue."""
-        book = self.books[unit]
-        book.asked.pop(worker, None)
         self._asked.pop((unit, worker), None)
+        book = self.books.get(unit)
+        if book is None:
+            return False
+        book.asked.pop(worker, None)
         overdue = worker in book.withheld
         book.withheld.discard(worker)
         return overdue
@@ -335,7 +385,9 @@ class LeaseBook:
         """What happened by now: a "lease" or "reveal" ran out, a lease is "slow", a back-off ended ("retry")."""
         while self._alarms and self._alarms[0][0] <= now_ns:
             when, unit, worker, kind = heapq.heappop(self._alarms)
-            book = self.books[unit]
+            book = self.books.get(unit)
+            if book is None:
+                continue
             if kind == "lease":
                 news = self._look_at_lease(book, unit, worker, when, now_ns)
                 if news:

@@ -1,10 +1,13 @@
 """What a keeper has to tell workers, kept until it was said once. What got lost is asked for by heartbeats."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sparkle_protocol.facts import MAX_BATCH
+from sparkle_protocol.facts import MAX_BATCH, Fact
 from sparkle_protocol.ids import JobId, PeerId
 from sparkle_protocol.messages import ReportReply, Settled, UnitEpoch
+
+MAX_CARRIED = 16  # facts of one message
 
 
 @dataclass(slots=True)
@@ -14,9 +17,10 @@ class News:
     reveal: dict[int, int] = field(default_factory=dict)  # unit -> epoch
     drop: dict[int, int] = field(default_factory=dict)
     settled: dict[int, tuple[int, bool]] = field(default_factory=dict)
+    leases: list[Fact] = field(default_factory=list)  # units carried over into a new epoch
 
     def __bool__(self) -> bool:
-        return bool(self.reveal or self.drop or self.settled)
+        return bool(self.reveal or self.drop or self.settled or self.leases)
 
 
 class Newsboard:
@@ -42,13 +46,18 @@ class Newsboard:
         """Take the page away unread."""
         self._news.pop(worker, None)
 
-    def take(self, worker: PeerId, *, ended: bool) -> ReportReply:
-        """The worker's page as a message; it starts a new one."""
+    def take(self, worker: PeerId, views: Callable[[], list[Fact]], *, ended: bool) -> ReportReply:
+        """The worker's page as a message; it starts a new one. ``views``: who keeps the job now."""
         news = self._news.pop(worker, None) or News()
+        if news.leases[MAX_CARRIED:]:
+            self._news[worker] = News(leases=news.leases[MAX_CARRIED:])
+        carried = news.leases[:MAX_CARRIED]
         return ReportReply(
             self._job,
             [UnitEpoch(unit, epoch) for unit, epoch in sorted(news.reveal.items())[:MAX_BATCH]],
             [UnitEpoch(unit, epoch) for unit, epoch in sorted(news.drop.items())[:MAX_BATCH]],
             [Settled(unit, epoch, good) for unit, (epoch, good) in sorted(news.settled.items())[:MAX_BATCH]],
             ended=ended,
+            views=[fact.raw for fact in views()] if carried else [],
+            leases=[fact.raw for fact in carried],
         )

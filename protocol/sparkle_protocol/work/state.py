@@ -93,7 +93,7 @@ class JobState:
     """Everything known about one job. Build it from its spec, then ``add`` facts."""
 
     __slots__ = (
-        "_cancels", "_endorsers", "_facts", "_units", "final_units", "id", "network", "restarts", "spec",
+        "_cancels", "_endorsers", "_facts", "_fresh_finals", "_units", "final_units", "id", "network", "restarts", "spec",
         "spec_fact", "submitter", "tally", "two_faced", "views",
     )  # fmt: skip
 
@@ -108,10 +108,12 @@ class JobState:
         self.spec_fact = spec_fact
         self.views = Views(self.submitter)
         self.tally = Tally()
+        self.tally.add(spec_fact.id)
         self._endorsers: dict[FactId, set[PeerId]] = {}  # of verdicts and keeper sets
         self._cancels: dict[FactId, Cancel] = {}
         self._units: dict[int, UnitFacts] = {}
         self.final_units: set[int] = set()
+        self._fresh_finals: list[int] = []
         self.restarts = 0  # sum of all units' resets
         self.two_faced: dict[PeerId, tuple[int, int]] = {}  # who supports two results of a unit and epoch: the first
 
@@ -129,8 +131,7 @@ class JobState:
         self.check(fact)
         self._facts[fact.id] = fact
         self._index(fact)
-        if not isinstance(fact.payload, Leases):  # they concern a keeper and its worker only
-            self.tally.add(fact.id)
+        self.tally.add(fact.id)
         return True
 
     def merge(self, facts: Iterable[Fact]) -> int:
@@ -266,6 +267,8 @@ class JobState:
             if certified and final is None:
                 final = (epoch, min(certified))
         if final != unit.final:
+            if unit.final is None:
+                self._fresh_finals.append(index)
             unit.final, unit.votes = final, None
         if final is not None:
             self.final_units.add(index)
@@ -439,6 +442,16 @@ class JobState:
     def rejected_workers(self, unit: int) -> frozenset[PeerId]:
         """Everybody whose result of the final unit was refused."""
         return self._judged(unit, rejected=True)
+
+    def judged(self, unit: int, result: ResultHash) -> set[PeerId]:
+        """Everybody whom a verdict for ``result`` in the epoch that counts names, one way or the other."""
+        agreeing = (v for v in self.proposals(unit).values() if v.result_hash == result)
+        return {peer_id_from_key(key) for v in agreeing for key in (*v.accepted, *v.rejected)}
+
+    def take_fresh_finals(self) -> list[int]:
+        """Units that became final since the last call."""
+        fresh, self._fresh_finals = self._fresh_finals, []
+        return fresh
 
     def _judged(self, unit: int, *, rejected: bool) -> frozenset[PeerId]:
         final = self.final(unit)

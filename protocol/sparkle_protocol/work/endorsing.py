@@ -1,0 +1,75 @@
+"""Which verdicts of others a keeper stands by.
+
+It endorses a result of a unit when
+
+- the unit's epoch is of the view that it is a keeper of, and it has not agreed to a successor of that view;
+- it stands by no other result of that unit and epoch, and never will;
+- it keeps the result's bytes, so that whatever is final is kept by as many keepers as made it so;
+- the submitter accepted it; or, while that is away, a keeper of the view did and the votes known here say the same.
+
+It endorses a verdict fact as a whole if that holds for all its items; for a part of them it states a verdict of its
+own. What cannot be told yet (a result or a vote is not here) is looked at again.
+"""
+
+from sparkle_protocol.facts import VerdictItem, Verdicts, view_of
+from sparkle_protocol.ids import FactId, PeerId, ResultHash
+from sparkle_protocol.work.kept_job import KeptJob
+from sparkle_protocol.work.quorum import decide
+
+MAX_PENDING = 4096  # verdict facts; more are dropped, the oldest first, and come again by comparison
+
+
+def consider(job: KeptJob, *, bound: bool) -> tuple[list[FactId], list[VerdictItem]]:
+    """Verdicts to endorse as a whole, and items of others to state ourselves.
+
+    Args:
+        job: the job, whose ``to_endorse`` are looked at.
+        bound: this keeper agreed to a successor of the view.
+    """
+    whole: list[FactId] = []
+    parts: list[VerdictItem] = []
+    view = job.state.view
+    if view is None or not view.certifying or not view.holds(job.me):
+        job.to_endorse.clear()
+        return whole, parts
+    for fact_id, fact in list(job.to_endorse.items()):
+        if bound or not isinstance(fact.payload, Verdicts):
+            del job.to_endorse[fact_id]
+            continue
+        found = [(_judge(job, fact.author, item), item) for item in fact.payload.items]
+        answers = {answer for answer, _ in found}
+        if "wait" in answers:
+            continue
+        del job.to_endorse[fact_id]
+        good = [item for answer, item in found if answer == "yes"]
+        for item in good:
+            job.support(item.unit, item.epoch, ResultHash(item.result_hash))
+        if answers == {"yes"}:
+            whole.append(fact_id)
+        else:
+            parts += good
+    while len(job.to_endorse) > MAX_PENDING:
+        del job.to_endorse[next(iter(job.to_endorse))]
+    return whole, parts
+
+
+def _judge(job: KeptJob, author: PeerId, item: VerdictItem) -> str:
+    """Whether to stand by an item: "yes", "no", or "wait"."""
+    state, result = job.state, ResultHash(item.result_hash)
+    if state.view is None or view_of(item.epoch) != state.view.number or item.epoch != state.epoch(item.unit):
+        return "no"
+    if not state.may_keep(author, item.epoch):
+        return "no"
+    own = job.supports(item.unit, item.epoch)
+    if own is not None and own != result:
+        return "no"
+    if not job.has_result(result):
+        if state.final(item.unit) != result or result in job.lacking:
+            job.lacking[result] = None
+            return "wait"
+    if author == state.submitter or own == result:
+        return "yes"
+    if not job.leads:
+        return "wait"  # the submitter is there: it decides
+    votes = {worker: given for worker, given in state.votes(item.unit).items() if worker not in job.rejected}
+    return "yes" if decide(state.spec.policy, votes, frozenset()).accepted == result else "wait"

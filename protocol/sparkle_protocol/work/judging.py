@@ -1,0 +1,333 @@
+"""What becomes of the units of one job, as a keeper sees it: asked to be shown, decided, final, or dead.
+
+- A result is asked for only after every replica wanted so far has committed, so that nobody can copy.
+- Votes decide by ``quorum.decide``. The submitter's node trusts its own worker, except for ``critical`` jobs, where
+  three workers must agree whoever they are.
+- A keeper that *leads* (the submitter; any keeper while that is away, if there are enough to certify) states a
+  verdict once it holds the agreed result. From then on it supports that result. A unit is final when enough
+  keepers do (``state.py``), and only then are workers told.
+- A worker whose revealed result loses against an accepted one is rejected: the reveals of the others are the
+  evidence, kept as facts. A rejected worker gets nothing more, and no decision rests on its votes any more; units
+  that they had helped along are looked at again. Its results for final units are still judged by comparison.
+- Late commits and reveals for a decided unit are judged too. A result that was not shown in time counts for nothing
+  until it is shown; meanwhile another worker is wanted.
+- When a unit is dead, and what becomes of its job, is said in ``dead.py``.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from sparkle_protocol.effects import Record
+from sparkle_protocol.facts import JobSpec, VerdictItem
+from sparkle_protocol.ids import PeerId, ResultHash, key_from_peer_id, peer_id_from_key
+from sparkle_protocol.work.conduct import Conducts
+from sparkle_protocol.work.dead import failure_verdict, has_failed
+from sparkle_protocol.work.lease import LeaseBook
+from sparkle_protocol.work.news import Newsboard
+from sparkle_protocol.work.quorum import Decision, decide
+from sparkle_protocol.work.rejection import Rejection, Rejections
+from sparkle_protocol.work.state import JobState
+
+MAX_VERDICT_KEYS = 64
+MAX_RESULTS_REMEMBERED = 1 << 16  # names only; one that was forgotten is fetched again
+
+CheckResult = Callable[[JobSpec, int, bytes], None]  # raises VerificationError for a result of impossible form
+
+
+class Judging:
+    """Votes and decisions of one job. Methods append to ``records`` what must be stored."""
+
+    def __init__(
+        self, state: JobState, leases: LeaseBook, me: PeerId, check_result: CheckResult, now_ns: int
+    ) -> None:
+        self.state = state
+        self.leases = leases
+        self.me = me
+        self.mine = state.submitter == me
+        self.leads = self.mine
+        # Whose result decides alone. `critical` wants that many workers even so.
+        self.trusted = frozenset({me}) if self.mine and state.spec.policy.level != "critical" else frozenset()
+        self.check_result = check_result
+        self.started_ns = now_ns
+        self.ended_ns: int | None = None
+        self.outcome = ""  # "" while it runs, then "done", "cancelled" or "failed"
+        self.error = ""
+        self.dead: dict[int, str] = {}  # unit -> why
+        self.died: list[int] = []  # of these, those of this step, to be told
+        self.finalized: list[int] = []  # units that became final in this step, to be told
+        self.proven = Rejections(me)
+        self.accepted_by: Counter[PeerId] = Counter()
+        self.replicas = 0
+        self.news = Newsboard(state.id)
+        self.records: list[Record] = []
+        self.verdicts: list[VerdictItem] = []  # decided in this step, to be signed
+        self.lacking: dict[ResultHash, None] = {}  # results that should be here and are not
+        self._results: dict[ResultHash, None] = {}  # those that are, of units not final yet
+        self._deciding: dict[int, ResultHash] = {}  # their units
+        self._supports: dict[int, tuple[int, ResultHash]] = {}  # open unit -> epoch and the result we stand by
+        self._dirty: set[int] = set()  # units whose decision may change
+        self._conduct = Conducts()
+        self._unsettled: dict[PeerId, set[int]] = {}  # units that a worker committed to here and was not judged on
+        self._disputed: dict[int, None] = {}  # open units with different votes
+
+    @property
+    def rejections(self) -> list[Rejection]:
+        """Refused results with their evidence, the first ones."""
+        return self.proven.kept
+
+    @property
+    def rejected_count(self) -> int:
+        """How many results were refused."""
+        return self.proven.count
+
+    @property
+    def rejected(self) -> set[PeerId]:
+        """Workers that take no further part."""
+        return self.proven.workers
+
+    # --- where a unit stands ------------------------------------------------------------------------------
+
+    def decided(self, unit: int) -> ResultHash | None:
+        """The result that stands here: the final one, or the one that this keeper supports."""
+        final = self.state.final(unit)
+        if final is not None:
+            return final
+        own = self._supports.get(unit)
+        if own is not None and own[0] == self.state.epoch(unit):
+            return own[1]
+        return self._deciding.get(unit)
+
+    def is_decided(self, unit: int) -> bool:
+        """Nothing more need be computed for the unit, unless its verdict finds no support."""
+        return unit in self.state.final_units or self.decided(unit) is not None
+
+    def supports(self, unit: int, epoch: int) -> ResultHash | None:
+        """The result that this keeper stands by in an epoch."""
+        own = self._supports.get(unit)
+        if own is not None and own[0] == epoch:
+            return own[1]
+        if unit in self.state.final_units and self.state.epoch(unit) == epoch:
+            return self.state.final(unit)
+        return None
+
+    def support(self, unit: int, epoch: int, result: ResultHash) -> None:
+        """From now on this keeper stands by a result."""
+        if unit not in self.state.final_units:
+            self._supports[unit] = (epoch, result)
+
+    def has_result(self, result: ResultHash) -> bool:
+        """The result's bytes are kept here, as far as is remembered."""
+        return result in self._results
+
+    def got_result(self, result: ResultHash) -> None:
+        """The result's bytes are kept here."""
+        self.lacking.pop(result, None)
+        self._results[result] = None
+        if len(self._results) > MAX_RESULTS_REMEMBERED:
+            del self._results[next(iter(self._results))]
+
+    def missing(self, unit: int) -> int:
+        """How many more workers the unit wants now."""
+        if self._trusted_at_work(unit):
+            return 0
+        live = sum(1 for lease in self.leases.known(unit).leases.values() if not lease.slow)
+        return self._decision(unit).wanted - len(self.participants(unit)) - live
+
+    def _trusted_at_work(self, unit: int) -> bool:
+        leases, present = self.leases.known(unit).leases, self.participants(unit)
+        return any((one in leases and not leases[one].slow) or one in present for one in self.trusted)
+
+    def participants(self, unit: int) -> set[PeerId]:
+        """Workers whose binding commit counts: neither rejected, nor do they withhold the result."""
+        withheld = self.leases.known(unit).withheld
+        return {
+            worker for worker in self.state.committed(unit) if worker not in self.rejected and worker not in withheld
+        }
+
+    def _decision(self, unit: int) -> Decision:
+        votes = {w: given for w, given in self.state.votes(unit).items() if w not in self.rejected}
+        return decide(self.state.spec.policy, votes, self.trusted)
+
+    def _refresh(self, unit: int) -> None:
+        """Bring the queue up to date after anything happened to ``unit``."""
+        open_ = not self.is_decided(unit) and unit not in self.dead and not self.outcome
+        self.leases.want_more(unit, more=open_ and self.missing(unit) > 0)
+        if open_ and len(set(self.state.votes(unit).values())) > 1:
+            self._disputed[unit] = None
+        else:
+            self._disputed.pop(unit, None)
+
+    # --- decisions ----------------------------------------------------------------------------------------
+
+    def settle_dirty(self, now_ns: int) -> None:
+        """Settle every unit about which something was learnt; a rejection may touch further ones."""
+        while self._dirty:
+            batch = sorted(self._dirty)
+            self._dirty.clear()
+            for unit in batch:
+                self._settle(unit, now_ns)
+
+    def _settle(self, unit: int, now_ns: int) -> None:
+        """Ask for reveals, accept, reject or want more, as the facts of a unit now demand."""
+        if unit in self.dead:
+            return
+        decided = self.decided(unit)
+        decision = self._decision(unit) if decided is None else None
+        if decision is None or decision.accepted is not None:
+            if decision is not None and self.leads:
+                decided = self._accept(unit, ResultHash(decision.accepted or b""))
+            self._ask_reveals(unit, now_ns)
+            if decided is not None and self.leads:
+                self._judge_latecomers(unit, decided)
+        elif decision.dead:
+            self._kill(unit, f"unit {unit}: {len(self.state.votes(unit))} workers gave no majority")
+        else:
+            present = self.participants(unit)
+            if self.trusted & present or len(present) >= decision.wanted:
+                self._ask_reveals(unit, now_ns)
+        self._refresh(unit)
+        if unit in self.state.final_units:
+            self.leases.forget(unit)
+
+    def _ask_reveals(self, unit: int, now_ns: int) -> None:
+        """Have results shown by those who committed to them here."""
+        votes, book = self.state.votes(unit), self.leases.known(unit)
+        for worker in sorted(self.state.committed(unit)):
+            if unit not in self._unsettled.get(worker, ()):
+                continue
+            if worker not in votes and worker not in book.asked and worker not in book.withheld:
+                self.leases.ask_reveal(unit, worker, now_ns)
+                self.news.of(worker).reveal[unit] = self.state.epoch(unit)
+
+    def _accept(self, unit: int, accepted: ResultHash) -> ResultHash | None:
+        if not self.has_result(accepted):
+            self.lacking[accepted] = None
+            return None
+        self._verdict(unit, accepted, self.state.votes(unit))
+        for worker in tuple(self.leases.known(unit).leases):
+            self.leases.release(unit, worker, unfinished=False)
+            self.news.of(worker).drop[unit] = self.state.epoch(unit)
+        return accepted
+
+    def _judge_latecomers(self, unit: int, decided: ResultHash) -> None:
+        judged = self.state.judged(unit, decided)
+        judged |= {w for v in self.verdicts if v.unit == unit for w in _named(v)} if unit in self._deciding else set()
+        late = {worker: given for worker, given in self.state.votes(unit).items() if worker not in judged}
+        if late:
+            self._verdict(unit, decided, late)
+
+    def _verdict(self, unit: int, accepted: ResultHash, judged: dict[PeerId, ResultHash]) -> None:
+        """State the accepted result and what became of ``judged``. A verdict names at least one who gave it."""
+        epoch, votes = self.state.epoch(unit), self.state.votes(unit)
+        agreeing = sorted(worker for worker, given in votes.items() if given == accepted)
+        winners = sorted(worker for worker, given in judged.items() if given == accepted)
+        losers = sorted(worker for worker, given in judged.items() if given != accepted)
+        if not agreeing:  # decided by keepers whose evidence is not here yet
+            return
+        for start in range(0, max(len(winners), len(losers)), MAX_VERDICT_KEYS):
+            part = slice(start, start + MAX_VERDICT_KEYS)
+            good, bad = winners[part] or agreeing[:1], losers[part]
+            keys = [[key_from_peer_id(worker) for worker in side] for side in (good, bad)]
+            self.verdicts.append(VerdictItem(unit, epoch, accepted, keys[0], keys[1]))
+        self._deciding[unit] = accepted
+        for worker in losers:
+            self._reject(self.proven.by_votes(self.state, unit, worker, accepted))
+
+    def signed(self, now_ns: int) -> None:
+        """The verdicts of this step have become facts of the state."""
+        late = {verdict.unit for verdict in self.verdicts if verdict.unit in self.state.final_units}
+        for unit, result in self._deciding.items():
+            self.support(unit, self.state.epoch(unit), result)
+        self.verdicts.clear()
+        self._deciding.clear()
+        self.take_finals(late, now_ns)
+
+    def take_finals(self, units: Iterable[int], now_ns: int) -> None:
+        """Act on units that are final, or about whose final results more was said."""
+        fresh = self.state.take_fresh_finals()
+        self.finalized += fresh
+        for unit in fresh:
+            self._finalize(unit, fresh=True)
+        for unit in sorted(set(units).difference(fresh)):
+            self._finalize(unit, fresh=False)
+        self._dirty.update(fresh)
+        self.settle_dirty(now_ns)
+
+    def _finalize(self, unit: int, *, fresh: bool) -> None:
+        """Tell those who answered here what became of it, and keep only what late answers need."""
+        final, epoch = self.state.final(unit), self.state.epoch(unit)
+        if final is None:
+            return
+        accepted, refused = self.state.accepted_workers(unit), self.state.rejected_workers(unit)
+        for worker in sorted(accepted):
+            if fresh or unit in self._unsettled.get(worker, ()):
+                self.accepted_by[worker] += 1
+                self._conduct.of(worker).accepted += 1
+        for worker in sorted(refused):
+            self._reject(self.proven.by_votes(self.state, unit, worker, final))
+        for worker in sorted(accepted | refused):
+            if unit in self._unsettled.get(worker, ()):
+                self.news.of(worker).settled[unit] = (epoch, worker in accepted)
+                self._forget_unsettled(unit, worker)
+        for worker in tuple(self.leases.known(unit).leases):
+            self.leases.release(unit, worker, unfinished=False)
+            self.news.of(worker).drop[unit] = epoch
+        self._supports.pop(unit, None)
+        if fresh and final not in self._results:
+            self.lacking[final] = None
+
+    def _forget_unsettled(self, unit: int, worker: PeerId) -> None:
+        unsettled = self._unsettled.get(worker)
+        if unsettled is not None:
+            unsettled.discard(unit)
+            if not unsettled:
+                del self._unsettled[worker]
+
+    def _reject(self, rejection: Rejection) -> None:
+        """A worker proven wrong holds nothing further here; what it had a part in is looked at again."""
+        worker = rejection.worker
+        if not self.proven.add(rejection):
+            return
+        for unit in self.leases.held_by(worker):
+            self.leases.release(unit, worker, unfinished=False)
+            self.news.of(worker).drop[unit] = self.state.epoch(unit)
+            self._dirty.add(unit)
+        self._dirty |= {unit for unit in self._unsettled.get(worker, ()) if not self.is_decided(unit)}
+
+    # --- units that nobody can compute --------------------------------------------------------------------
+
+    def _judge_failures(self, unit: int) -> None:
+        reason = ""
+        if not self.is_decided(unit) and unit not in self.dead:
+            reason = failure_verdict(self.state, unit, self.rejected, self.me if self.mine else PeerId(""))
+        if reason:
+            self._kill(unit, reason)
+            for worker in self.state.failures(unit):  # it was not their fault
+                self._conduct.forgive(worker)
+
+    def _kill(self, unit: int, reason: str) -> None:
+        self.dead[unit] = reason
+        self.died.append(unit)
+        self._let_go(unit)
+        self._refresh(unit)
+
+    def _let_go(self, unit: int) -> None:
+        """Nobody's part in a unit counts any more."""
+        holders, committed = tuple(self.leases.known(unit).leases), tuple(self.state.committed(unit))
+        for worker in holders:
+            self.leases.release(unit, worker, unfinished=False)
+        for worker in committed:
+            if unit in self._unsettled.get(worker, ()):
+                self._forget_unsettled(unit, worker)
+                self.news.of(worker).drop[unit] = self.state.epoch(unit)
+        for worker in holders:
+            self.news.of(worker).drop[unit] = self.state.epoch(unit)
+
+    @property
+    def has_failed(self) -> bool:
+        """There are dead units, and nothing else is worth going on with."""
+        return has_failed(self.state, self.dead)
+
+
+def _named(verdict: VerdictItem) -> Iterable[PeerId]:
+    return (peer_id_from_key(key) for key in (*verdict.accepted, *verdict.rejected))

@@ -1,0 +1,211 @@
+"""What is told to the other keepers of a job, and what is asked of them.
+
+There is one channel for each job and peer, with one request under way at a time; what comes up meanwhile goes into
+the next. So the busier a job is, the more facts share a message.
+
+- New facts are pushed, at once if somebody waits for them, else within ``LAZY_NS``.
+- A channel that is not *synced* (after a restart, after a peer was away, when sums differed twice in a row) compares
+  first: each side then gets what it lacks.
+- Results travel with the verdicts that accept them, and with the reveals that are forwarded to a submitter.
+  A keeper that lacks one fetches it.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from random import Random
+
+from sparkle_protocol import messages
+from sparkle_protocol.facts import Fact, Reveals, Verdicts
+from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash
+from sparkle_protocol.work.keepers import backoff_ns
+from sparkle_protocol.work.kept_job import KeptJob, named_results
+from sparkle_protocol.work.lease import SECOND_NS
+from sparkle_protocol.work.tally import SHORT_ID, short_id
+
+LAZY_NS = SECOND_NS // 2
+MAX_QUEUED = 8192  # facts of one channel; beyond that it compares when its peer is back
+PUSHED_FACT_BYTES = 384 << 10  # of one push; the rest of the message is for results
+FETCHED_RESULTS = 64
+
+SendWith = Callable[[PeerId, messages.Request, tuple[ResultHash, ...]], int]
+
+
+@dataclass(slots=True)
+class Channel:
+    """What one keeper of one job is still to be told and asked."""
+
+    job: JobId
+    peer: PeerId
+    synced: bool = True
+    facts: dict[FactId, None] = field(default_factory=dict)
+    due_ns: int | None = None  # when the facts should go
+    fetch: dict[bytes, None] = field(default_factory=dict)  # short ids of facts that it has and we lack
+    results: dict[ResultHash, None] = field(default_factory=dict)  # to be fetched from it
+    tag: int | None = None
+    under_way: messages.Request | None = None
+    sent: tuple[FactId, ...] = ()
+    attempts: int = 0
+    retry_at_ns: int = 0
+    refused: str = ""  # why it does not keep the job
+    complete: bool = False  # it says that it has all results it should
+    differed: bool = False  # its sum was another than ours at the last beat
+
+    @property
+    def idle(self) -> bool:
+        """There is nothing more to say."""
+        return self.tag is None and self.synced and not (self.facts or self.fetch or self.results)
+
+    def queue(self, facts: Iterable[FactId], due_ns: int) -> None:
+        """Have facts pushed by a time."""
+        before = len(self.facts)
+        self.facts.update(dict.fromkeys(facts))
+        if len(self.facts) > MAX_QUEUED:
+            self.facts.clear()
+            self.synced = False
+        if len(self.facts) > before:
+            self.due_ns = due_ns if self.due_ns is None else min(self.due_ns, due_ns)
+
+    def next_ns(self) -> int | None:
+        """When there is something to send."""
+        if self.tag is not None or self.refused:
+            return None
+        if not self.synced or self.fetch or self.results:
+            return self.retry_at_ns
+        return max(self.retry_at_ns, self.due_ns or 0) if self.facts else None
+
+
+class Channels:
+    """All channels of a node."""
+
+    def __init__(self, rng: Random, send: SendWith) -> None:
+        self._rng = rng
+        self._send = send
+        self._all: dict[tuple[JobId, PeerId], Channel] = {}
+        self._by_tag: dict[int, Channel] = {}
+
+    def to(self, job: JobId, peer: PeerId, *, synced: bool = True) -> Channel:
+        """The channel for a job and peer, made when there is none."""
+        found = self._all.get((job, peer))
+        if found is None:
+            found = self._all[job, peer] = Channel(job, peer, synced)
+        return found
+
+    def of_job(self, job: JobId) -> list[Channel]:
+        """All channels of a job."""
+        return [channel for (one, _), channel in self._all.items() if one == job]
+
+    def drop(self, job: JobId, keep: Iterable[PeerId] = ()) -> None:
+        """Close a job's channels but those to some peers."""
+        kept = set(keep)
+        for channel in self.of_job(job):
+            if channel.peer not in kept:
+                del self._all[job, channel.peer]
+                if channel.tag is not None:
+                    self._by_tag.pop(channel.tag, None)
+
+    def connected(self, peer: PeerId, now_ns: int) -> None:
+        """A peer is back: do not wait out the back-off."""
+        for channel in self._all.values():
+            if channel.peer == peer:
+                channel.retry_at_ns = now_ns
+
+    def next_deadline(self) -> int | None:
+        """When ``pump`` has something to send."""
+        return min((at for c in self._all.values() if (at := c.next_ns()) is not None), default=None)
+
+    def pump(self, job: KeptJob, now_ns: int) -> None:
+        """Send what is due about a job."""
+        for channel in self.of_job(job.state.id):
+            at = channel.next_ns()
+            if at is not None and at <= now_ns:
+                self._next(job, channel)
+
+    def due(self, now_ns: int) -> set[JobId]:
+        """Jobs about which something should be sent now."""
+        return {c.job for c in self._all.values() if (at := c.next_ns()) is not None and at <= now_ns}
+
+    def _next(self, job: KeptJob, channel: Channel) -> None:
+        attach: tuple[ResultHash, ...] = ()
+        message: messages.Request
+        if not channel.synced:
+            message = messages.Compare(channel.job, job.state.tally.sums())
+        elif channel.fetch:
+            wanted = list(channel.fetch)[: messages.MAX_PUSHED_FACTS]
+            message = messages.Fetch(channel.job, b"".join(wanted))
+        elif channel.results:
+            message = messages.Fetch(channel.job, results=list(channel.results)[:FETCHED_RESULTS])
+        else:
+            message, attach = self._push(job, channel)
+        channel.under_way = message
+        channel.tag = self._send(channel.peer, message, attach)
+        self._by_tag[channel.tag] = channel
+
+    def _push(self, job: KeptJob, channel: Channel) -> tuple[messages.Push, tuple[ResultHash, ...]]:
+        taken: list[Fact] = []
+        attach: dict[ResultHash, None] = {}
+        size = 0
+        for fact_id in list(channel.facts):
+            fact = job.state.fact(fact_id)
+            if fact is not None:
+                names = self._attached(job, channel, fact)
+                full = len(taken) >= messages.MAX_PUSHED_FACTS or size + len(fact.raw) > PUSHED_FACT_BYTES
+                if taken and (full or len(attach) + len(names) > messages.MAX_PUSHED_RESULTS):
+                    break
+                taken.append(fact)
+                attach.update(dict.fromkeys(names))
+                size += len(fact.raw)
+            del channel.facts[fact_id]
+        channel.sent = tuple(fact.id for fact in taken)
+        if not channel.facts:
+            channel.due_ns = None
+        names = tuple(attach)[: messages.MAX_PUSHED_RESULTS]
+        return messages.Push(channel.job, [fact.raw for fact in taken]), names
+
+    @staticmethod
+    def _attached(job: KeptJob, channel: Channel, fact: Fact) -> list[ResultHash]:
+        wanted = isinstance(fact.payload, Verdicts) or (
+            isinstance(fact.payload, Reveals) and channel.peer == job.state.submitter
+        )
+        return named_results(fact) if wanted else []
+
+    # --- answers ------------------------------------------------------------------------------------------
+
+    def answered(self, tag: int, peer: PeerId) -> Channel | None:
+        """The channel whose request got an answer; it may send the next one."""
+        channel = self._by_tag.pop(tag, None)
+        if channel is None or channel.peer != peer:
+            return None
+        channel.tag, channel.attempts, channel.sent = None, 0, ()
+        return channel
+
+    def failed(self, tag: int, peer: PeerId, now_ns: int) -> bool:
+        """A request got lost: what it said is said again after a pause. False when it is none of ours."""
+        channel = self._by_tag.pop(tag, None)
+        if channel is None or channel.peer != peer:
+            return False
+        again, channel.sent = channel.sent, ()
+        channel.facts = {**dict.fromkeys(again), **channel.facts}
+        channel.tag, channel.under_way = None, None
+        channel.attempts += 1
+        channel.retry_at_ns = now_ns + backoff_ns(self._rng, channel.attempts)
+        channel.due_ns = channel.retry_at_ns if channel.facts else None
+        channel.results.clear()  # another keeper is asked
+        return True
+
+    def compared(self, channel: Channel, job: KeptJob, reply: messages.CompareReply, now_ns: int) -> None:
+        """Work out who lacks what."""
+        theirs = {reply.ids[at : at + SHORT_ID] for at in range(0, len(reply.ids), SHORT_ID)}
+        buckets = set(reply.buckets)
+        ours = {short_id(fact.id): fact.id for fact in job.state.facts() if fact.id[0] in buckets}
+        channel.fetch.update(dict.fromkeys(sorted(theirs - ours.keys())))
+        channel.synced = True
+        channel.queue([fact_id for short, fact_id in ours.items() if short not in theirs], now_ns)
+
+    def start_from_nothing(self, channel: Channel, job: KeptJob, now_ns: int) -> None:
+        """The peer does not know the job: it needs everything, the spec first."""
+        channel.synced = True
+        channel.fetch.clear()
+        channel.facts = {}
+        facts = [fact.id for fact in job.state.facts()]
+        channel.facts = dict.fromkeys(facts)
+        channel.due_ns = now_ns
