@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sparkle_protocol import messages
 from sparkle_protocol.facts import Fact, JobSpec
-from sparkle_protocol.ids import JobId, PeerId, ResultHash
+from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash
 
 Value = str | int | float | bool | None
 
@@ -22,6 +22,14 @@ class StoreFact:
     """Keep a fact."""
 
     fact: Fact
+
+
+@dataclass(frozen=True, slots=True)
+class DropFact:
+    """Forget a fact: a lease of ours by which no commit of ours stands any more."""
+
+    job: JobId
+    fact_id: FactId
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,7 @@ class DropJob:
     job: JobId
 
 
-Record = StoreFact | StoreResult | StoreCommit | DropCommit | DropCommits | DropJob
+Record = StoreFact | DropFact | StoreResult | StoreCommit | DropCommit | DropCommits | DropJob
 
 
 @dataclass(frozen=True, slots=True)

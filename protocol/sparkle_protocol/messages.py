@@ -25,6 +25,7 @@ from sparkle_protocol.facts import (
 
 RawFact = Annotated[bytes, Meta(max_length=MAX_FACT_BYTES + 256)]
 Progress = Annotated[float, Meta(ge=0.0, le=1.0)]
+Waiting = Annotated[int, Meta(ge=0, le=1 << 20)]
 Millis = Annotated[int, Meta(ge=0, le=86_400_000)]
 MAX_ADDRESS_CHARS = 256
 MAX_ADDRESSES = 8
@@ -34,7 +35,10 @@ Result = Annotated[bytes, Meta(max_length=MAX_RESULT_BYTES)]
 MAX_WANT = 64
 MAX_KNOWN_JOBS = 64
 MAX_HEARTBEATS = 256  # of one report
-MAX_RESULTS_PER_REPORT = 12  # times 64 kB stays under MAX_MESSAGE_BYTES with room for the rest
+MAX_RESULTS_PER_REPORT = 256
+REPORT_RESULT_BYTES = 640 << 10  # of one report, so that it stays under MAX_MESSAGE_BYTES with room for the rest
+MAX_REPORT_FACTS = 64
+SHARDS = 4
 MAX_PUSHED_FACTS = 256
 MAX_PUSHED_RESULTS = 256  # and no more bytes than PUSH_BYTES together with the facts, unless it is one alone
 PUSH_BYTES = 640 << 10
@@ -63,6 +67,7 @@ class LeaseRequest(Wire, tag=10, frozen=True):
     want: Annotated[int, Meta(ge=1, le=MAX_WANT)]
     kernels: Annotated[list[Name], Meta(max_length=256)]  # "name@version"
     known_jobs: Annotated[list[Hash32], Meta(max_length=MAX_KNOWN_JOBS)] = []  # their specs need not be sent again
+    device: Annotated[str, Meta(max_length=64)] = ""  # class of device that will compute, such as "cpu/x86_64"
 
 
 class JobFacts(Wire, frozen=True):
@@ -79,6 +84,7 @@ class LeaseReply(Wire, tag=11, frozen=True):
     leases: Annotated[list[RawFact], Meta(max_length=64)]
     wait_ms: Millis
     open_jobs: Annotated[int, Meta(ge=0, le=1_000_000)]  # jobs here that are not finished
+    waiting: Waiting = 0  # units that could be handed out now
 
 
 class Heartbeat(Wire, frozen=True):
@@ -94,7 +100,7 @@ class Report(Wire, tag=12, frozen=True):
 
     job: Hash32
     # Commits, Reveals, Failures of the worker; before them Leases of other keepers that its units rest on
-    facts: Annotated[list[RawFact], Meta(max_length=64)]
+    facts: Annotated[list[RawFact], Meta(max_length=MAX_REPORT_FACTS)]
     results: Annotated[list[Result], Meta(max_length=MAX_RESULTS_PER_REPORT)]
     running: Annotated[list[Heartbeat], Meta(max_length=MAX_HEARTBEATS)]
     returned: Annotated[list[UnitEpoch], Meta(max_length=MAX_HEARTBEATS)] = []  # handed back untouched
@@ -130,6 +136,7 @@ class Offer(Wire, tag=15, frozen=True):
     """Keeper to worker: I have open work; ask me."""
 
     kernels: Annotated[list[Name], Meta(max_length=64)]
+    waiting: Waiting = 0  # units that could be handed out now; 0: not said
 
 
 class PeersRequest(Wire, tag=16, frozen=True):
@@ -304,6 +311,15 @@ def jobs_topic(network: str) -> str:
     return f"/sparkle/{network}/jobs/1"
 
 
-def shard_key(network: str, kernel: str) -> bytes:
-    """Routing key under which keepers with open work for a kernel ("name@version") are found."""
-    return f"sparkle/{network}/jobs/{kernel}".encode()
+def shard_of(job: bytes) -> int:
+    """The shard that a job's keepers are found in."""
+    return job[0] % SHARDS
+
+
+def shard_key(network: str, kernel: str, shard: int) -> bytes:
+    """Routing key under which keepers with open work for a kernel ("name@version") are found.
+
+    A lookup gives few of the providers of a key, and the peers nearest to a key bear all its lookups. Four shards
+    spread both over four times as many, and a worker that looks up two of them each time has seen all after two.
+    """
+    return f"sparkle/{network}/jobs/{kernel}/{shard}".encode()

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from sparkle_protocol.effects import DropCommit, DropCommits, Record, StoreCommit, StoreFact, StoreResult
+from sparkle_protocol.effects import DropCommit, DropCommits, DropFact, Record, StoreCommit, StoreFact, StoreResult
 from sparkle_protocol.errors import ConfigError, SparkleError
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 
@@ -298,6 +298,8 @@ def _write_one(db: sqlite3.Connection, record: Record) -> None:
     if isinstance(record, StoreFact):
         fact = record.fact
         db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?, ?)", (fact.id, fact.job, fact.raw))
+    elif isinstance(record, DropFact):
+        db.execute("DELETE FROM facts WHERE id = ?", (record.fact_id,))
     elif isinstance(record, StoreResult):
         row = (record.job, record.result_hash, record.result)
         db.execute("INSERT OR IGNORE INTO results VALUES (?, ?, ?)", row)

@@ -1,6 +1,9 @@
 """The peers that said they have open work, and whom to ask next.
 
-- Our own jobs come first; then keepers that answered last time, the longest waiting first.
+- Our own jobs come first. Then of two keepers drawn at random the one with more units to hand out, one that has not
+  said how many before all others: the power of two choices (Mitzenmacher 2001), which loads keepers nearly as evenly
+  as asking the best of all, but without all workers running to the same. Both draws may name the same keeper, so
+  that one with few units is asked as well. Who did not answer last time comes after all who did.
 - One keeper is asked at a time, but none is waited for longer than ``ASK_PATIENCE_NS`` before the next is tried.
 - A keeper that does not answer is asked ever more rarely and in the end forgotten; one that has open work but
   nothing for us is asked again when it said, never sooner than ``EMPTY_PAUSE_NS``.
@@ -18,6 +21,8 @@ ASK_PATIENCE_NS = 2 * SECOND_NS
 EMPTY_PAUSE_NS = SECOND_NS // 10
 MAX_PAUSE_NS = 60 * SECOND_NS
 RETRY_CAP_S = 60.0
+CHOICES = 2
+UNKNOWN_WAITING = 1 << 62  # more than anybody says
 
 
 def backoff_ns(rng: Random, attempt: int) -> int:
@@ -35,6 +40,7 @@ class Keeper:
     asked_ns: int = 0
     want: int = 0
     failures: int = 0
+    waiting: int | None = None  # units that it could hand out, as it said last
     offered: bool = False  # it said so again while our request was under way
 
 
@@ -53,8 +59,12 @@ class Keepers:
     def __contains__(self, peer: PeerId) -> bool:
         return peer in self._known
 
-    def learn(self, peer: PeerId, now_ns: int) -> None:
-        """A peer says that it has open work."""
+    def answering(self) -> bool:
+        """There is somebody to ask who has not failed lately."""
+        return any(not keeper.failures for keeper in self._known.values())
+
+    def learn(self, peer: PeerId, now_ns: int, waiting: int = 0) -> None:
+        """A peer says that it has open work, and perhaps how many units."""
         keeper = self._known.get(peer)
         if keeper is None:
             if len(self._known) >= MAX_KEEPERS and not self._evict():
@@ -62,6 +72,7 @@ class Keepers:
             keeper = self._known[peer] = Keeper()
         keeper.ask_at_ns = max(now_ns, keeper.earliest_ns)
         keeper.offered = True
+        keeper.waiting = waiting or keeper.waiting
 
     def _evict(self) -> bool:
         """Make room: the keeper that failed most goes."""
@@ -89,11 +100,15 @@ class Keepers:
         ready = [peer for peer, keeper in self._known.items() if keeper.tag is None and keeper.ask_at_ns <= now_ns]
         if not ready:
             return None
-        return min(ready, key=lambda peer: (peer != self._me, *self._rank(peer)))
+        if self._me in ready:
+            return self._me
+        least = min(self._known[peer].failures for peer in ready)
+        equal = [peer for peer in ready if self._known[peer].failures == least]
+        return max((self._rng.choice(equal) for _ in range(CHOICES)), key=self._worth)
 
-    def _rank(self, peer: PeerId) -> tuple[int, int, str]:
-        keeper = self._known[peer]
-        return keeper.failures, keeper.ask_at_ns, peer
+    def _worth(self, peer: PeerId) -> int:
+        waiting = self._known[peer].waiting
+        return UNKNOWN_WAITING if waiting is None else waiting
 
     def _blocked_until(self) -> int:
         """Until when the request under way keeps others from being made."""
@@ -119,9 +134,10 @@ class Keepers:
         keeper.tag = None
         return keeper.want
 
-    def gave(self, peer: PeerId, units: int, wait_ns: int, now_ns: int) -> None:
+    def gave(self, peer: PeerId, units: int, wait_ns: int, now_ns: int, waiting: int = 0) -> None:
         """A keeper with open work answered."""
         keeper = self._known[peer]
+        keeper.waiting = waiting
         keeper.failures = 0
         keeper.earliest_ns = now_ns if units else now_ns + EMPTY_PAUSE_NS
         wait_ns = 0 if keeper.offered else min(wait_ns, MAX_PAUSE_NS)

@@ -4,13 +4,15 @@
 
     leased ─▶ queued ─▶ running ─▶ committing ─▶ committed ─▶ revealing ─▶ revealed ─▶ settled (forgotten)
 
-- Whom to ask for work is decided in ``keepers.py``, what is said about it in ``reporting.py``.
+- Whom to ask for work is decided in ``keepers.py``, where to look for somebody in ``lookup.py``, how much to ask for
+  in ``prefetch.py``; what is said about it, and to whom, in ``reporting.py``.
 - Paused: nothing starts, what is queued goes back at once, what runs stays suspended for ``PAUSE_HOLD_NS``.
 - When computing fails through no fault of the unit, the node takes nothing for a while, longer after each failure.
 - Gossip may make us dial strangers: at most ``MAX_DIALS`` at a time, and only when there is room for work.
 """
 
 from collections.abc import Iterable
+from itertools import islice
 from random import Random
 
 from sparkle_protocol import messages
@@ -23,7 +25,6 @@ from sparkle_protocol.effects import (
     Dialled,
     Effect,
     Effects,
-    FindProviders,
     Gossiped,
     Notify,
     PeerDown,
@@ -41,36 +42,46 @@ from sparkle_protocol.effects import (
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import (
     MAX_RESULT_BYTES,
+    Endorsements,
     Fact,
     FactCodec,
-    JobSpec,
     KeeperSet,
     Leases,
     Signer,
     kernel_key,
+    view_of,
 )
 from sparkle_protocol.ids import JobId, PeerId, key_from_peer_id
 from sparkle_protocol.work.held import MAX_HELD, MAX_HELD_PER_KEEPER, Hands, Held, HeldState, UnitKey
 from sparkle_protocol.work.keepers import Keepers, backoff_ns
 from sparkle_protocol.work.lease import SECOND_NS
+from sparkle_protocol.work.lookup import Lookup
+from sparkle_protocol.work.prefetch import Prefetch
 from sparkle_protocol.work.reporting import Reporter
 from sparkle_protocol.work.state import JobState
+from sparkle_protocol.work.terms import check_giver, check_lease, learn_job
 
-QUEUE_PER_SLOT = 2  # one running, one waiting: a slot never idles during a round trip
-MAX_FACTS_OF_JOB = 64  # a worker needs the spec and the newest keeper set
 MAX_DIALS = 4
 PAUSE_HOLD_NS = 300 * SECOND_NS
 FULL_PAUSE_NS = 5 * SECOND_NS
-LOOKUP_EVERY_S = 30.0
 
 
 class WorkerAgent:
     """Decides what this node computes."""
 
-    def __init__(self, signer: Signer, codec: FactCodec, rng: Random, kernels: Iterable[str], slots: int = 1) -> None:
+    def __init__(
+        self,
+        signer: Signer,
+        codec: FactCodec,
+        rng: Random,
+        kernels: Iterable[str],
+        slots: int = 1,
+        device: str = "",
+    ) -> None:
         self.me = signer.peer_id
         self.kernels = sorted(kernels)
         self.slots = slots
+        self.device = device
         self.paused = False
         self.stopping = False
         self.units_done = 0
@@ -80,11 +91,14 @@ class WorkerAgent:
         self._hands = Hands()
         self._keepers = Keepers(self.me, rng)
         self._reporter = Reporter(signer, codec, rng, self._hands, self._out, self._send)
+        self._lookup = Lookup(codec.network, self.kernels, rng)
+        self._prefetch = Prefetch(slots)
+        self._unshown: set[JobId] = set()  # jobs that have a view which we have not seen
         self._connected: set[PeerId] = set()
+        self._now_ns = 0
         self._dials: set[int] = set()
         self._tag = 0
         self._paused_ns = 0
-        self._lookup_ns = 0
         self._local_failures = 0
         self._unwell_until_ns = 0
 
@@ -134,20 +148,44 @@ class WorkerAgent:
         return self._pump(now_ns)
 
     def restore(
-        self, spec: Fact, keepers: Fact, commits: Iterable[tuple[int, int, bytes, bytes]], now_ns: int
+        self, spec: Fact, facts: Iterable[Fact], commits: Iterable[tuple[int, int, bytes, bytes]], now_ns: int
     ) -> Effects:
-        """Take up commits (unit, epoch, nonce, result) made before a restart."""
-        state = self._known_job(spec, keepers)
-        self.jobs[state.id] = state
-        self._reporter.restored(state.id)
-        self._reporter.expect(state.id, keepers.author, now_ns)
-        for unit, epoch, nonce, result in commits:
-            key = (state.id, unit, epoch)
-            if key not in self.held and len(self.held) < MAX_HELD:
-                held = Held(keepers.author, "committing", now_ns, now_ns, progress=1.0, nonce=nonce, result=result)
-                self._hands.add(key, held)
-                self._reporter.commit(key)
+        """Take up commits (unit, epoch, nonce, result) made before a restart.
+
+        Args:
+            spec: of their job.
+            facts: all facts of the job that are stored. Leases, keeper sets and endorsements are used.
+            commits: all that are stored of the job.
+            now_ns: monotonic clock.
+        """
+        facts = list(facts)
+        views = [fact for fact in facts if isinstance(fact.payload, KeeperSet | Endorsements)]
+        state = self.jobs[spec.job] = self.jobs.get(spec.job) or JobState(spec, self._codec.network)
+        state.merge(views)
+        leases = self._leases_in(facts)
+        for unit, epoch, nonce, result in sorted(commits, key=lambda commit: commit[:2], reverse=True):
+            key, lease = (state.id, unit, epoch), leases.get((unit, epoch))
+            giver = lease.author if lease is not None and state.is_keeper(lease.author) else state.submitter
+            held = Held(giver, "committing", now_ns, now_ns, lease, progress=1.0, nonce=nonce, result=result)
+            self._reporter.shelf.stored(key, held)
+            if self._hands.of_unit(state.id, unit) is not None or len(self.held) >= MAX_HELD:
+                self._reporter.shelf.let_go(held)  # it was carried into a later epoch
+                continue
+            self._reporter.expect(state.id, giver, now_ns)
+            self._hands.add(key, held)
+            self._reporter.commit(key)
         return self._pump(now_ns)
+
+    def _leases_in(self, facts: Iterable[Fact]) -> dict[tuple[int, int], Fact]:
+        """Leases of ours by unit and epoch."""
+        mine = key_from_peer_id(self.me)
+        return {
+            (item.unit, item.epoch): fact
+            for fact in facts
+            if isinstance(fact.payload, Leases)
+            for item in fact.payload.items
+            if item.worker == mine
+        }
 
     # --- events -------------------------------------------------------------------------------------------
 
@@ -169,23 +207,26 @@ class WorkerAgent:
         elif isinstance(event, Dialled):
             self._dials.discard(event.tag)
         elif isinstance(event, PeerUp):
+            if not self._connected:
+                self._lookup.restart(now_ns)
             self._connected.add(event.peer)
             self._keepers.connected(event.peer, now_ns)
             self._reporter.connected(event.peer, now_ns)
         elif isinstance(event, PeerDown):
             self._connected.discard(event.peer)
+            self._reporter.reach.down(event.peer, now_ns)
         elif isinstance(event, Tick):
             self._tick(now_ns)
         return self._pump(now_ns)
 
     def next_deadline(self) -> int | None:
         """When ``Tick`` is due."""
-        times = [self._reporter.next_deadline()]
+        times = [self._reporter.next_deadline(self._now_ns)]
         if self._room() > 0:
             ask_ns = self._keepers.next_ask_ns()
             times.append(max(ask_ns, self._unwell_until_ns) if ask_ns is not None else None)
-        if self._works:
-            times.append(self._lookup_ns)
+        if self._seeks:
+            times.append(self._lookup.due_ns)
         if self.paused and self._hands.running:
             times.append(self._paused_ns + PAUSE_HOLD_NS)
         return min((time for time in times if time is not None), default=None)
@@ -193,16 +234,14 @@ class WorkerAgent:
     def _tick(self, now_ns: int) -> None:
         if self.paused and now_ns >= self._paused_ns + PAUSE_HOLD_NS:
             self._give_back("running")
-        if self._works and now_ns >= self._lookup_ns:
-            self._lookup_ns = now_ns + int(LOOKUP_EVERY_S * self._rng.uniform(0.8, 1.2) * SECOND_NS)
-            if self._room() > 0 and not len(self._keepers):
-                kernel = self._rng.choice(self.kernels)
-                self._out.append(FindProviders(messages.shard_key(self._codec.network, kernel)))
         self._reporter.give_up_hopeless(now_ns)
 
     def _pump(self, now_ns: int) -> Effects:
+        self._now_ns = now_ns
         self._start(now_ns)
         self._ask(now_ns)
+        if self._seeks:
+            self._out += self._lookup.look(now_ns)
         self._reporter.send_due(now_ns)
         out = tuple(self._out)
         self._out.clear()  # the reporter writes into the same list
@@ -219,15 +258,23 @@ class WorkerAgent:
     def _works(self) -> bool:
         return bool(self.kernels) and not self.paused and not self.stopping
 
+    @property
+    def _seeks(self) -> bool:
+        """There is nothing to do and nobody to ask."""
+        return self._works and not self._hands.busy and not self._keepers.answering()
+
     def _room(self) -> int:
         """How many more units we want."""
-        return max(0, self.slots * QUEUE_PER_SLOT - self._hands.busy) if self._works else 0
+        if not self._works:
+            return 0
+        kernels = (kernel_key(self.jobs[job].spec) for job in self._hands.busy_jobs)
+        return self._prefetch.room(self._hands.busy, kernels)
 
     def _requested(self, event: Requested, now_ns: int) -> None:
         message = event.message
         if isinstance(message, messages.Offer):
             if set(message.kernels) & set(self.kernels):
-                self._keepers.learn(event.peer, now_ns)
+                self._keepers.learn(event.peer, now_ns, message.waiting)
             self._out.append(Reply(event.token, messages.Ok()))
         elif isinstance(message, messages.Notice):
             self._reporter.notice(event.peer, message, now_ns)
@@ -261,8 +308,10 @@ class WorkerAgent:
             self._keepers.postpone(peer, FULL_PAUSE_NS, now_ns)  # it leaves too much undecided
             return
         want = min(room, messages.MAX_WANT)
-        known: list[bytes] = [job for job, state in self.jobs.items() if state.is_keeper(peer)]
-        request = messages.LeaseRequest(want, self.kernels, known[: messages.MAX_KNOWN_JOBS])
+        known: list[bytes] = [
+            job for job, state in self.jobs.items() if state.is_keeper(peer) and job not in self._unshown
+        ]
+        request = messages.LeaseRequest(want, self.kernels, known[-messages.MAX_KNOWN_JOBS :], self.device)
         self._keepers.asked(peer, self._send(peer, request), want, now_ns)
 
     def _replied(self, event: Replied, now_ns: int) -> None:
@@ -282,73 +331,82 @@ class WorkerAgent:
         """Take what a keeper gives. Raises RemoteProtocolError before anything changes."""
         if not isinstance(reply, messages.LeaseReply):
             raise RemoteProtocolError("a lease request was answered by something else")
-        states = {}
-        for facts in reply.jobs:
-            state = self._known_job(self._codec.open(facts.spec), self._codec.open(facts.keepers))
+        states: dict[JobId, JobState] = {}
+        for shown in reply.jobs:
+            state = learn_job(self._codec, self.jobs, shown)
             states[state.id] = state
+            if state.id in self.jobs:
+                self.jobs[state.id] = state
         granted = [self._check_leases(peer, self._codec.open(raw), states) for raw in reply.leases]
-        if sum(len(leases.items) for _, leases in granted) > want:
+        if sum(len(leases.items) for _, _, leases in granted) > want:
             raise RemoteProtocolError("more leases than were asked for")
-        for state, leases in granted:
+        self._unshown -= states.keys()
+        for state, fact, leases in granted:
             self.jobs[state.id] = state
             self._reporter.expect(state.id, peer, now_ns)
             for item in leases.items:
-                self._take((state.id, item.unit, item.epoch), peer, item.ttl_ms * 1_000_000, now_ns)
+                key = (state.id, item.unit, item.epoch)
+                if check_giver(state, peer, item):
+                    self._take(key, Held(peer, "queued", now_ns, now_ns + item.ttl_ms * 1_000_000, fact))
+                else:
+                    self._unseen_view(state, key, peer, now_ns)
+        if granted:
+            self._lookup.restart(now_ns)
         if not self._works:
             self._give_back("queued")
         if reply.open_jobs:
-            self._keepers.gave(peer, len(granted), reply.wait_ms * 1_000_000, now_ns)
+            self._keepers.gave(peer, len(granted), reply.wait_ms * 1_000_000, now_ns, reply.waiting)
         else:
             self._keepers.finished(peer, now_ns)
 
-    def _known_job(self, spec: Fact, keepers: Fact) -> JobState:
-        """The job of a spec with its newest keepers."""
-        if not isinstance(spec.payload, JobSpec) or not isinstance(keepers.payload, KeeperSet):
-            raise RemoteProtocolError("a lease came without a job spec and its keepers")
-        state = self.jobs.get(spec.job) or JobState(spec, self._codec.network)
-        if len(state) >= MAX_FACTS_OF_JOB:
-            raise RemoteProtocolError("a job whose keepers change without end")
-        state.add(keepers)
-        return state
+    def _unseen_view(self, state: JobState, key: UnitKey, peer: PeerId, now_ns: int) -> None:
+        """A unit in a view that we have not seen: it goes back, and we ask to be shown the view."""
+        self._reporter.refuse(key, peer, now_ns)
+        if state.view is None or view_of(key[2]) > state.view.number:
+            self._unshown.add(state.id)
 
-    def _check_leases(self, peer: PeerId, fact: Fact, new: dict[JobId, JobState]) -> tuple[JobState, Leases]:
-        leases, state = fact.payload, new.get(fact.job) or self.jobs.get(fact.job)
-        if not isinstance(leases, Leases) or state is None:
+    def _check_leases(self, peer: PeerId, fact: Fact, new: dict[JobId, JobState]) -> tuple[JobState, Fact, Leases]:
+        state = new.get(fact.job) or self.jobs.get(fact.job)
+        if state is None:
             raise RemoteProtocolError("a lease of an unknown job")
+        leases = check_lease(state, fact)
         if fact.author != peer or not state.is_keeper(peer):
             raise RemoteProtocolError("a lease that is not by a keeper of its job")
         if kernel_key(state.spec) not in self.kernels:
             raise RemoteProtocolError(f"a lease for kernel {kernel_key(state.spec)}, which was not asked for")
         mine = key_from_peer_id(self.me)
-        if any(item.worker != mine or item.unit >= state.spec.units for item in leases.items):
-            raise RemoteProtocolError("a lease for somebody else or for a unit that does not exist")
-        return state, leases
+        if any(item.worker != mine for item in leases.items):
+            raise RemoteProtocolError("a lease for somebody else")
+        for item in leases.items:
+            check_giver(state, peer, item)
+        return state, fact, leases
 
-    def _take(self, key: UnitKey, keeper: PeerId, ttl_ns: int, now_ns: int) -> None:
-        if key in self.held:
+    def _take(self, key: UnitKey, held: Held) -> None:
+        if self._hands.of_unit(key[0], key[1]) is not None:
+            if held.lease is not None:
+                self._reporter.carry(key, held.lease, held.keeper, held.deadline_ns - held.since_ns, held.since_ns)
             return
         if len(self.held) >= MAX_HELD:
             oldest = self._hands.longest_waiting()
             if oldest is None:
                 return
             self._reporter.drop(oldest)
-        self._hands.add(key, Held(keeper, "queued", now_ns, now_ns + ttl_ns))
+        self._hands.add(key, held)
 
     # --- computing ----------------------------------------------------------------------------------------
 
     def _start(self, now_ns: int) -> None:
         if not self._works:
             return
-        for key in list(self._hands.queued)[: max(0, self.slots - len(self._hands.running))]:
-            self._hands.move(key, "running")
-            self.held[key].started_ns = now_ns
+        for key in list(islice(self._hands.queued, max(0, self.slots - len(self._hands.running)))):
+            self._hands.start(key, now_ns)
             self._out.append(Compute(*key, self.jobs[key[0]].spec))
 
     def _from_executor(self, event: Computed | ComputeFailed | ComputeProgress, now_ns: int) -> None:
-        key = (event.job, event.unit, event.epoch)
-        held = self.held.get(key)
-        if held is None or held.state != "running":
+        key = self._hands.of_run((event.job, event.unit, event.epoch))
+        if key is None:
             return
+        held = self.held[key]
         if isinstance(event, ComputeProgress):
             held.progress = max(0.0, min(1.0, event.progress))
         elif isinstance(event, ComputeFailed):
@@ -361,6 +419,7 @@ class WorkerAgent:
             self.units_done += 1
             self._reporter.commit(key)
             seconds = (now_ns - held.started_ns) / 1e9
+            self._prefetch.ran(kernel_key(self.jobs[event.job].spec), seconds)
             fields: dict[str, Value] = {"job": event.job.hex(), "unit": event.unit, "seconds": seconds}
             self._out.append(Notify("unit_computed", fields))
 
@@ -378,6 +437,7 @@ class WorkerAgent:
 
     def _give_back(self, *states: HeldState) -> None:
         for key in [key for key, held in self.held.items() if held.state in states]:
-            if self.held[key].state == "running":
-                self._out.append(StopCompute(*key))
+            run = self.held[key].run
+            if self.held[key].state == "running" and run is not None:
+                self._out.append(StopCompute(*run))
             self._reporter.give_back(key)

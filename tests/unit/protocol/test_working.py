@@ -68,8 +68,8 @@ class Worker:
         """Answer its request for work."""
         tag, _ = self.sent(m.LeaseRequest)
         items = [f.LeaseItem(unit, unit, 0, ME.public_key, 30_000) for unit in units]
-        leases = [CODEC.seal(KEEPER, f.Leases(self.job, 0, items)).raw] if items else []
-        jobs = [m.JobFacts(self.spec.raw, self.keepers.raw)] if items else []
+        leases = [CODEC.seal(KEEPER, f.Leases(self.job, items)).raw] if items else []
+        jobs = [m.JobFacts(self.spec.raw, [self.keepers.raw])] if items else []
         self.tell(fx.Replied(tag, KEEPER.peer_id, m.LeaseReply(jobs, leases, 0 if items else 2000, open_jobs)))
 
     def compute(self, unit: int, result: bytes = b"result") -> None:
@@ -185,7 +185,7 @@ def test_a_restart_states_the_same_commit() -> None:
     again = Worker()
     kept = worker.commits[0]
     commits = [(kept.unit, kept.epoch, kept.nonce, kept.result)]
-    again.perform(again.agent.restore(worker.spec, worker.keepers, commits, 0))
+    again.perform(again.agent.restore(worker.spec, [worker.keepers], commits, 0))
     assert again.reported()[1] == [before]
 
 

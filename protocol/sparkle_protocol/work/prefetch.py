@@ -1,0 +1,51 @@
+"""How many units a worker wants in its queue, by how long units take.
+
+The queue holds about two seconds of work: enough to outlast a round trip and a busy keeper, so little that other
+workers are not kept from it. A slot has at least one unit running and one waiting, so that it never idles during a
+round trip; a kernel that was not seen yet gets no more. It is filled up again when half of it is left, so that
+leases, commits and reveals travel in batches.
+"""
+
+from collections.abc import Iterable
+from math import ceil
+
+MIN_DEPTH = 2
+MAX_DEPTH = 64  # per slot; as many as one request may ask for
+QUEUE_S = 2.0
+MAX_QUEUED = 256  # in all; half of what we hold of one keeper, the rest being results that wait for their verdict
+RECENT = 16  # run times that count for the mean
+MAX_KERNELS = 256
+
+
+class Prefetch:
+    """Mean run times by kernel."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._means: dict[str, tuple[float, int]] = {}  # seconds, how many run times
+
+    def ran(self, kernel: str, seconds: float) -> None:
+        """A unit of the kernel took so long."""
+        mean, count = self._means.pop(kernel, (0.0, 0))
+        count = min(count + 1, RECENT)
+        self._means[kernel] = (mean + (max(0.0, seconds) - mean) / count, count)  # the latest last
+        if len(self._means) > MAX_KERNELS:
+            del self._means[next(iter(self._means))]
+
+    def depth(self, kernel: str) -> int:
+        """Units per slot that last for two seconds."""
+        mean, count = self._means.get(kernel, (0.0, 0))
+        if not count:
+            return MIN_DEPTH
+        return MAX_DEPTH if mean * MAX_DEPTH <= QUEUE_S else max(MIN_DEPTH, ceil(QUEUE_S / mean))
+
+    def room(self, busy: int, kernels: Iterable[str]) -> int:
+        """How many more units are wanted, given how many are in hand and of which kernels.
+
+        The slowest of these kernels decides; with nothing in hand, the kernel that ran last.
+        """
+        in_hand = set(kernels) or set(list(self._means)[-1:])
+        depth = min((self.depth(kernel) for kernel in in_hand), default=MIN_DEPTH)
+        most = max(MAX_QUEUED, self._slots * MIN_DEPTH)
+        target = min(self._slots * depth, most)
+        return target - busy if 2 * busy <= target else 0
