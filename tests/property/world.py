@@ -237,7 +237,9 @@ class WorldNode:
                     gossip = fx.Gossiped(effect.topic, self.id, effect.payload)
                     self.world.later(0.05, other, lambda o=other, g=gossip: o.handle(g))
         elif isinstance(effect, fx.FindPeers):
-            near = sorted((n.id for n in self.world.nodes if n.up), key=lambda peer: digest(effect.key, peer.encode()))
+            near = sorted(
+                (n.id for n in self.world.nodes if n.up), key=lambda peer: digest(effect.key, peer.encode())
+            )
             found = fx.FoundPeers(effect.tag, tuple(near[:16]))
             self.world.later(0.05, self, lambda: self.tell(core, found))
         elif isinstance(effect, fx.Compute):

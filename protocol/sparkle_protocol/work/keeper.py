@@ -250,6 +250,10 @@ class Keeper(CoKeeping):
         wanting = (job for job in self._open() if job.leases.has_work)
         return sorted({kernel_key(job.state.spec) for job in wanting})[:64]
 
+    def _open_shards(self) -> list[tuple[str, int]]:
+        wanting = (job.state for job in self._open() if job.leases.has_work)
+        return sorted({(kernel_key(state.spec), messages.shard_of(state.id)) for state in wanting})[:64]
+
     def _announce(self, now_ns: int) -> None:
         self._announce_ns = None
         if not any(job.leases.spans for job in self._open()):
@@ -261,8 +265,8 @@ class Keeper(CoKeeping):
         addresses = [a for a in self.addresses if len(a) <= messages.MAX_ADDRESS_CHARS][: messages.MAX_ADDRESSES]
         announcement = messages.Announcement(1, kernels, addresses)
         self._out.append(Publish(messages.jobs_topic(self._codec.network), messages.encode_message(announcement)))
-        for kernel in kernels:
-            self._out.append(Provide(messages.shard_key(self._codec.network, kernel)))
+        for kernel, shard in self._open_shards():
+            self._out.append(Provide(messages.shard_key(self._codec.network, kernel, shard)))
 
     def _set_duty(self, job: KeptJob, now_ns: int) -> None:
         before = job.leases.spans
