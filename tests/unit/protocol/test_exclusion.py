@@ -94,6 +94,7 @@ def test_evidence_that_crumbles_ends_it_too() -> None:
     book = excluded()
     three_fail(book, CPU, first=10)
     assert book.excluded(GPU, 1) is None
+    assert book.next_trial_ns() is None  # it needs none
 
 
 def test_a_success_of_the_class_ends_it() -> None:
