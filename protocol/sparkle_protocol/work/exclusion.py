@@ -88,15 +88,16 @@ class Exclusion:
     def succeeded(self, worker: PeerId, class_: str, unit: int, now_ns: int) -> None:
         """A worker's result of a unit was accepted."""
         known = self._known(class_, now_ns)
-        if known is not None:
-            if len(known.succeeded) < MAX_SEEN:
-                known.succeeded.add(worker)
-            known.probation_ns = FIRST_PROBATION_NS
+        changed = known is not None and worker not in known.succeeded and len(known.succeeded) < MAX_SEEN
+        if known is not None and changed:
+            known.succeeded.add(worker)
         for other in self._classes.values():
             for failing in other.failing.values():
-                if other is not known and unit in failing.units:
+                if other is not known and unit in failing.units and unit not in failing.solved:
                     failing.solved.add(unit)
-        self._judge(now_ns)
+                    changed = True
+        if changed:
+            self._judge(now_ns)
 
     def tried(self, class_: str, now_ns: int) -> None:
         """A worker of an excluded class was given a unit on probation: the next one later, unless it succeeds."""

@@ -81,6 +81,22 @@ def test_a_class_is_not_excluded_when_the_others_fail_as_well() -> None:
     assert book.excluded(GPU, 1) is None  # 3 of 3 against 3 of 4 is no difference
 
 
+def test_a_machine_that_failed_once_and_works_counts_as_working() -> None:
+    book = Exclusion()
+    three_fail(book)
+    for n in range(2):
+        book.failed(worker(f"c{n}"), CPU, 20, "crash", 0)
+        book.succeeded(worker(f"c{n}"), CPU, 1, 0)
+    assert book.excluded(GPU, 1)
+
+
+def test_evidence_that_crumbles_ends_it_too() -> None:
+    book = excluded()
+    three_fail(book, CPU, first=10)
+    assert book.excluded(GPU, 1) is None
+    assert book.next_trial_ns() is None  # it needs none
+
+
 def test_a_success_of_the_class_ends_it() -> None:
     book = excluded()
     book.succeeded(worker("late"), GPU, 7, 5)
@@ -142,6 +158,16 @@ def test_a_unit_does_not_wait_for_a_class_that_left() -> None:
     assert not book.blames_unit(failures, PRESENT_NS - 1)
     assert book.blames_unit(failures, PRESENT_NS)
     assert not book.avoids(GPU, failures, PRESENT_NS)
+
+
+def test_a_unit_does_not_wait_for_an_excluded_class() -> None:
+    book = excluded()
+    late = 2 * PRESENT_NS
+    book.seen(GPU, late)
+    failures = {worker(str(n)): (ARM, "kernel") for n in range(3)}
+    for name, (class_, code) in failures.items():
+        book.failed(name, class_, 5, code, late)
+    assert book.blames_unit(failures, late)
 
 
 def test_a_class_that_has_proven_itself_may_blame_a_unit() -> None:
