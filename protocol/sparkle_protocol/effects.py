@@ -70,7 +70,7 @@ class DropCommits:
 
 @dataclass(frozen=True, slots=True)
 class DropJob:
-    """Forget all facts and results of a job that is not kept here any more."""
+    """Forget the results of a job that is not kept here any more, and its facts unless commits of ours are open."""
 
     job: JobId
 

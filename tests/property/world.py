@@ -110,7 +110,8 @@ class Disk:
             for key in [k for k in self.commits if k[0] == record.job]:
                 del self.commits[key]
         elif isinstance(record, fx.DropJob):
-            self.facts = {id_: fact for id_, fact in self.facts.items() if fact.job != record.job}
+            if not any(job == record.job for job, *_ in self.commits):  # else they prove what we committed to
+                self.facts = {id_: fact for id_, fact in self.facts.items() if fact.job != record.job}
             self.results = {key: result for key, result in self.results.items() if key[0] != record.job}
 
     def of_job(self, job: JobId) -> list[Fact]:

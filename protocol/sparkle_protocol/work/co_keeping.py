@@ -99,7 +99,8 @@ class CoKeeping(Board):
                 return
             job = self._adopt(spec, now_ns)
         if not (self._shares(job, peer) or any(_names(fact, peer) for fact in facts)):
-            raise RemoteProtocolError("a push by a peer that does not keep the job")
+            self._refuse(token, "stranger", "this peer knows of no keeper set of the job that names you")
+            return
         over = self.quota.over(job_id)
         if over:
             self._refuse(token, "quota", over)
@@ -170,6 +171,9 @@ class CoKeeping(Board):
             if peer != job.state.submitter:
                 raise RemoteProtocolError("only the submitter releases a job")
             self._let_go(job_id)
+            self._released[job_id] = None
+            while len(self._released) > MAX_RELEASED:
+                del self._released[next(iter(self._released))]
             self._notify("job_released", job=job_id.hex(), peer=peer)
         self._out.append(Reply(token, messages.Ok()))
 
@@ -180,9 +184,6 @@ class CoKeeping(Board):
         for left in (self._held_until, self._dismissed_ns, self._fetching):
             left.pop(job_id, None)
         self.quota.remove(job_id)
-        self._released[job_id] = None
-        while len(self._released) > MAX_RELEASED:
-            del self._released[next(iter(self._released))]
         self._out.append(Persist((DropJob(job_id),)))
 
     def _fetched(self, token: int, job: KeptJob, message: messages.Fetch) -> None:
@@ -204,6 +205,7 @@ class CoKeeping(Board):
         channel.under_way = None
         if job is None:
             return
+        channel.introduced = channel.introduced and isinstance(message, messages.Refusal)
         if isinstance(message, messages.PushReply):
             facts = [self._codec.open(raw) for raw in message.facts if self._codec.id_of(raw) not in job.state]
             self._learn(job, facts, (), channel.peer, now_ns, pass_on=True)
@@ -244,8 +246,9 @@ class CoKeeping(Board):
     def _channel_refused(self, channel: Channel, job: KeptJob, refusal: messages.Refusal, now_ns: int) -> None:
         if refusal.code == "unknown_job" and channel.peer != job.state.submitter:
             self._channels.start_from_nothing(channel, job, now_ns)
-        elif refusal.code == "released" and not job.mine:
-            channel.refused = refusal.text
+        elif refusal.code == "stranger" and not channel.introduced:
+            channel.introduced = True
+            self._channels.introduce(channel, job, now_ns)
         else:
             channel.refused = refusal.text or refusal.code
             self._notify("keeper_refused", job=job.state.id.hex(), peer=channel.peer, reason=channel.refused)
@@ -265,14 +268,14 @@ class CoKeeping(Board):
         return found
 
     def _beat_soon(self, now_ns: int) -> None:
-        if self._beat_ns is None:
+        if self._beat_ns is None and self._shared_jobs():
             self._beat_ns = now_ns + int(BEAT_NS * self._rng.uniform(0.8, 1.2))
 
     def _beat(self, now_ns: int) -> None:
         """Say that we are here to everybody who has not just said so, and see who is away."""
         shared = self._shared_jobs()
         self._beat_ns = None
-        if not self.kept and not shared:
+        if not shared:
             return
         self._beat_soon(now_ns)
         self.presence.forget(set(shared))
@@ -294,6 +297,7 @@ class CoKeeping(Board):
             if job is None or not self._shares(job, peer):
                 continue
             if job.mine and job.outcome in ("done", "cancelled"):
+                self._persist()
                 self._send(peer, messages.Release(job.state.id))
                 continue
             own.append(_job_beat(job))

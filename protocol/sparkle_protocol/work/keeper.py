@@ -91,8 +91,11 @@ class Keeper(CoKeeping):
 
     def next_deadline(self) -> int | None:
         """When ``Tick`` is due."""
-        times = [self._announce_ns, self._beat_ns, self._channels.next_deadline()]
-        for job in self._open():
+        open_ = self._open()
+        times = [self._beat_ns, self._channels.next_deadline()]
+        if any(job.leases.spans for job in open_):
+            times.append(self._announce_ns)
+        for job in open_:
             times.append(job.leases.next_deadline())
             if job.mine:
                 times.append(self._deadline(job)[0])

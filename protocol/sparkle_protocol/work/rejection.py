@@ -29,6 +29,7 @@ class Rejections:
         self.count = 0
         self.workers: set[PeerId] = set()
         self._me = me
+        self._known: set[tuple[int, PeerId]] = set()
 
     def restore(self, state: JobState, unit: int) -> None:
         """Pick up a unit's from stored facts."""
@@ -56,6 +57,9 @@ class Rejections:
         return True
 
     def _add(self, rejection: Rejection) -> None:
+        if (rejection.unit, rejection.worker) in self._known:
+            return
+        self._known.add((rejection.unit, rejection.worker))
         self.count += 1
         if len(self.kept) < MAX_REJECTIONS_KEPT:
             self.kept.append(rejection)

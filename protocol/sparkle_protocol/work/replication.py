@@ -48,6 +48,7 @@ class Channel:
     retry_at_ns: int = 0
     refused: str = ""  # why it does not keep the job
     complete: bool = False  # it says that it has all results it should
+    introduced: bool = False  # it did not know that we keep the job and was shown
     differed: bool = False  # its sum was another than ours at the last beat
 
     @property
@@ -177,7 +178,7 @@ class Channels:
         channel = self._by_tag.pop(tag, None)
         if channel is None or channel.peer != peer:
             return None
-        channel.tag, channel.attempts, channel.sent = None, 0, ()
+        channel.tag, channel.attempts = None, 0
         return channel
 
     def failed(self, tag: int, peer: PeerId, now_ns: int) -> bool:
@@ -202,6 +203,12 @@ class Channels:
         channel.fetch.update(dict.fromkeys(sorted(theirs - ours.keys())))
         channel.synced = True
         channel.queue([fact_id for short, fact_id in ours.items() if short not in theirs], now_ns)
+
+    def introduce(self, channel: Channel, job: KeptJob, now_ns: int) -> None:
+        """The peer does not know that we keep the job: show the keeper sets first, then say again what we said."""
+        first = [fact.id for fact in job.state.view_facts()]
+        channel.facts = dict.fromkeys([*first, *channel.sent, *channel.facts])
+        channel.due_ns = now_ns
 
     def start_from_nothing(self, channel: Channel, job: KeptJob, now_ns: int) -> None:
         """The peer does not know the job: it needs everything, the spec first."""

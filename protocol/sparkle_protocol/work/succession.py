@@ -51,13 +51,13 @@ class Succession(Keeper):
             self._tend_ns = None
             for job in self._open():
                 self._tend(job, now_ns)
-        if self._tend_ns is None and any(True for _ in self._open()):
+        if self._tend_ns is None and self._open():
             self._tend_ns = now_ns + int(TEND_NS * self._rng.uniform(0.8, 1.2))
         return super().handle(event, now_ns)
 
     def next_deadline(self) -> int | None:
         """When ``Tick`` is due."""
-        times = (super().next_deadline(), self._tend_ns)
+        times = (super().next_deadline(), self._tend_ns if self._open() else None)
         return min((time for time in times if time is not None), default=None)
 
     def _after_news(self, job: KeptJob, now_ns: int) -> None:

@@ -41,6 +41,7 @@ class Keeper:
     def __init__(self, job: f.JobSpec) -> None:
         self.now = 0
         self.disk: list[f.Fact] = []
+        self.results: list[ResultHash] = []
         self.token = 0
         self.told: dict[str, list[m.Notice]] = {}
         self.violations: list[str] = []
@@ -57,6 +58,7 @@ class Keeper:
         for effect in effects:
             if isinstance(effect, fx.Persist):
                 self.disk += [record.fact for record in effect.records if isinstance(record, fx.StoreFact)]
+                self.results += [r.result_hash for r in effect.records if isinstance(r, fx.StoreResult)]
             elif isinstance(effect, fx.Reply):
                 answer = effect.message
             elif isinstance(effect, fx.Send) and isinstance(effect.message, m.Notice):
@@ -68,7 +70,7 @@ class Keeper:
     def restart(self) -> None:
         self.core = Submitter(ME, CODEC, Random(2), check_form)
         self.told.clear()
-        self.perform(self.core.restore(self.disk[0], self.disk[1:], self.now))
+        self.perform(self.core.restore(self.disk[0], self.disk[1:], self.now, self.results))
 
     def ask(self, worker: Identity, message: m.Request) -> m.Reply:
         self.token += 1
@@ -231,7 +233,7 @@ def test_latecomers_are_judged_by_comparison() -> None:
     assert keeper.reveal(D, RIGHT).settled[0].accepted
     assert keeper.job.state.rejected_workers(0) == {C.peer_id}
     assert keeper.job.state.accepted_workers(0) == {A.peer_id, B.peer_id, D.peer_id}
-    assert keeper.job.state.conflicts() == ()
+    assert not keeper.job.state.two_faced
 
 
 def test_our_own_worker_needs_no_second_and_rejects_who_differs() -> None:
@@ -427,7 +429,7 @@ def test_many_verdicts_at_once_fit_into_facts() -> None:
     keeper = Keeper(spec(1))
     keys = [bytes([n]) * 32 for n in range(64)]
     keeper.job.verdicts += [f.VerdictItem(0, 0, b"r" * 32, keys, keys) for _ in range(300)]
-    keeper.core._sign_verdicts(keeper.job)
+    keeper.core._conclude(keeper.job, 0)
     with pytest.raises(RemoteProtocolError):
         keeper.job.state.add(CODEC.seal(A, f.Verdicts(keeper.id, [f.VerdictItem(0, 0, b"r" * 32, keys, [])])))
 
