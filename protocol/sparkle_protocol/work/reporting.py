@@ -352,9 +352,7 @@ class Reporter:
             self._desks[job].refused.clear()
         carried: list[tuple[UnitKey, Fact, int]] = []
         for fact in [self._codec.open(raw) for raw in news.leases]:
-            for item in check_lease(state, fact).items:
-                if item.worker != self._mine:
-                    continue  # one fact may carry the units of several workers
+            for item in check_lease(state, fact, self._mine).items:
                 if not check_giver(state, peer, item) or not check_giver(state, fact.author, item):
                     raise RemoteProtocolError("a lease in a view that was not shown")
                 carried.append(((job, item.unit, item.epoch), fact, item.ttl_ms * 1_000_000))

@@ -369,14 +369,11 @@ class WorkerAgent:
         state = new.get(fact.job) or self.jobs.get(fact.job)
         if state is None:
             raise RemoteProtocolError("a lease of an unknown job")
-        leases = check_lease(state, fact)
+        leases = check_lease(state, fact, key_from_peer_id(self.me))
         if fact.author != peer or not state.is_keeper(peer):
             raise RemoteProtocolError("a lease that is not by a keeper of its job")
         if kernel_key(state.spec) not in self.kernels:
             raise RemoteProtocolError(f"a lease for kernel {kernel_key(state.spec)}, which was not asked for")
-        mine = key_from_peer_id(self.me)
-        if any(item.worker != mine for item in leases.items):
-            raise RemoteProtocolError("a lease for somebody else")
         for item in leases.items:
             check_giver(state, peer, item)
         return state, fact, leases
