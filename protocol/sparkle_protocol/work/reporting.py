@@ -129,7 +129,7 @@ class Reporter:
         return not any(box.urgent for box in self._boxes)
 
     def next_deadline(self, now_ns: int) -> int | None:
-        """When ``send_due`` has something to do."""
+        """When ``reroute`` or ``send_due`` has something to do."""
         times: list[int] = []
         for box in self._boxes:
             open_ = box.urgent or self._hands.of_box(box.job, box.keeper)
@@ -142,11 +142,14 @@ class Reporter:
 
     # --- saying it ----------------------------------------------------------------------------------------
 
-    def send_due(self, now_ns: int) -> None:
-        """Send what is due, to whom it may be sent; forget jobs of which there is nothing to say."""
+    def reroute(self, now_ns: int) -> None:
+        """Let other keepers hear what one that fails does not."""
         for box in self._boxes:
             if self.reach.fails(box.keeper, now_ns):
                 self._fail_over(box, now_ns)
+
+    def send_due(self, now_ns: int) -> None:
+        """Send what is due; forget jobs of which there is nothing to say."""
         for box in self._boxes:
             if box.tag is not None or now_ns < box.retry_at_ns:
                 continue

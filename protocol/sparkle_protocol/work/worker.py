@@ -238,6 +238,7 @@ class WorkerAgent:
 
     def _pump(self, now_ns: int) -> Effects:
         self._now_ns = now_ns
+        self._reporter.reroute(now_ns)  # may drop what waits too long, which makes room
         self._start(now_ns)
         self._ask(now_ns)
         if self._seeks:

@@ -47,7 +47,8 @@ class Scene:
         self.slots, self.device = slots, device
         self.disk = Disk()
         self.now = 0
-        self.effects: list[fx.Effect] = []
+        self.effects: list[fx.Effect] = []  # not looked at yet
+        self.reports: list[m.Report] = []  # all that were ever sent, for who wants to check them
         self.spec = CODEC.seal(SUBMITTER, f.JobSpec(
             "square", 1, {}, units, "exact", f.Policy(), f.Resources(), f.Deadlines(), b"\0" * 32, b"n" * 16, 0,
         ))  # fmt: skip
@@ -75,6 +76,8 @@ class Scene:
     def perform(self, effects: fx.Effects) -> None:
         for effect in effects:
             self.effects.append(effect)
+            if isinstance(effect, fx.Send) and isinstance(effect.message, m.Report):
+                self.reports.append(effect.message)
             for record in effect.records if isinstance(effect, fx.Persist) else ():
                 self.disk.write(record)
         due = self.agent.next_deadline()
