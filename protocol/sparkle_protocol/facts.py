@@ -300,6 +300,10 @@ class FactCodec:
         raw = encode(_Sealed(body, signer.sign(DOMAIN + body)))
         return Fact(FactId(digest(body)), signer.peer_id, payload, raw)
 
+    def id_of(self, raw: bytes) -> FactId:
+        """The id of a fact that is not verified yet, to see whether it is known. Raises RemoteProtocolError."""
+        return FactId(digest(decode(raw, _Sealed, max_bytes=MAX_FACT_BYTES + 256).body))
+
     def open(self, raw: bytes) -> Fact:
         """The fact in ``raw`` once signature, network, kind and shape hold.
 

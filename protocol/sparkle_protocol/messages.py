@@ -4,8 +4,10 @@ Commands are authenticated by the Noise channel they come through; only the fact
 only they must convince third parties. Every request has exactly one reply type; a refused one gets ``Refusal``.
 """
 
-from typing import Annotated, Any, cast
+from collections.abc import Iterable
+from typing import Annotated, Any, TypeVar, cast
 
+import msgspec
 from msgspec import Meta
 
 from sparkle_protocol.codec import Wire, decode, encode
@@ -256,6 +258,7 @@ Request = (
 Reply = (
     LeaseReply | ReportReply | PeersReply | Ok | Refusal | PushReply | BeatReply | CompareReply | FetchReply
 )  # fmt: skip
+Carrier = TypeVar("Carrier", Push, FetchReply)  # messages that carry results
 _REQUEST: Any = Request  # a union is no ``type`` to mypy
 _REPLY: Any = Reply
 
@@ -269,6 +272,18 @@ class Announcement(Wire, frozen=True):
     version: Annotated[int, Meta(ge=1, le=1)]
     kernels: Annotated[list[Name], Meta(max_length=64)]
     addresses: Annotated[list[Address], Meta(max_length=MAX_ADDRESSES)]
+
+
+def with_results(message: Carrier, results: Iterable[bytes]) -> Carrier:
+    """The message with as many of these results as fit, in order; the first always does."""
+    size = sum(len(raw) for raw in message.facts)
+    taken: list[bytes] = []
+    for result in results:
+        size += len(result)
+        if taken and (size > PUSH_BYTES or len(taken) >= MAX_PUSHED_RESULTS):
+            break
+        taken.append(result)
+    return msgspec.structs.replace(message, results=taken)
 
 
 def encode_message(message: Request | Reply | Announcement) -> bytes:

@@ -66,7 +66,7 @@ def unit_counts(job: KeptJob) -> UnitCounts:
     accepted = len(job.state.final_units)
     leased = committed = 0
     for unit, book in job.leases.books.items() if accepted < total else ():
-        if job.is_final(unit) or unit in job.dead:
+        if job.is_decided(unit) or unit in job.dead:
             continue
         if job.participants(unit):
             committed += 1

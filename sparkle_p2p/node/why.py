@@ -178,7 +178,7 @@ def _waiting_for_others(job: KeptJob) -> Reason | None:
     units = [
         unit
         for unit, book in job.leases.books.items()
-        if not job.is_final(unit) and unit not in job.dead and not book.leases
+        if not job.is_decided(unit) and unit not in job.dead and not book.leases
         and job.participants(unit) and job.missing(unit) > 0
     ]  # fmt: skip
     if not units:

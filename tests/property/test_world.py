@@ -78,7 +78,7 @@ def build(weather: Weather) -> tuple[World, WorldNode, JobId]:
 def check(world: World, submitter: WorldNode, job: JobId) -> None:
     kept = submitter.submitter.jobs[job]
     assert kept.outcome == "done", kept.error
-    assert kept.state.conflicts() == ()
+    assert not kept.state.two_faced
     for unit in range(kept.state.spec.units):
         verdict = kept.state.verdict(unit)
         assert verdict is not None

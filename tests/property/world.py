@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import TypeVar
 
 from sparkle_protocol import effects as fx
 from sparkle_protocol.errors import RemoteProtocolError, VerificationError
@@ -23,16 +24,20 @@ from sparkle_protocol.facts import (
     Resources,
     Verdicts,
 )
-from sparkle_protocol.ids import JobId, PeerId, digest, peer_id_from_key
+from sparkle_protocol.ids import JobId, PeerId, ResultHash, digest, peer_id_from_key
 from sparkle_protocol.messages import (
+    FetchReply,
     Notice,
     Offer,
+    Push,
     Reply,
     Report,
     ReportReply,
+    Request,
     decode_reply,
     decode_request,
     encode_message,
+    with_results,
 )
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
@@ -42,6 +47,7 @@ SECOND = 1_000_000_000
 NET = "test"
 KERNEL = "square"
 Core = Submitter | WorkerAgent
+Message = TypeVar("Message", bound=Request | Reply)
 
 
 def spec(units: int, rng: Random, policy: Policy | None = None, total_s: int = 3600) -> JobSpec:
@@ -103,6 +109,15 @@ class Disk:
         elif isinstance(record, fx.DropCommits):
             for key in [k for k in self.commits if k[0] == record.job]:
                 del self.commits[key]
+        elif isinstance(record, fx.DropJob):
+            self.facts = {id_: fact for id_, fact in self.facts.items() if fact.job != record.job}
+            self.results = {key: result for key, result in self.results.items() if key[0] != record.job}
+
+    def of_job(self, job: JobId) -> list[Fact]:
+        return [fact for fact in self.facts.values() if fact.job == job]
+
+    def attach(self, job: JobId, names: tuple[ResultHash, ...]) -> list[bytes]:
+        return [self.results[job, name] for name in names if (job, name) in self.results]
 
 
 class WorldNode:
@@ -138,12 +153,13 @@ class WorldNode:
         facts = list(self.disk.facts.values())
         for one in (fact for fact in facts if isinstance(fact.payload, JobSpec)):
             own = [f for f in facts if f.job == one.job and f.id != one.id]
-            if one.author == self.id:
-                self.perform(self.submitter, self.submitter.restore(one, own, now))
-            keepers = next((f for f in own if isinstance(f.payload, KeeperSet)), None)
+            names = [name for job, name in self.disk.results if job == one.job]
+            keeps = any(isinstance(f.payload, KeeperSet) and self.identity.public_key in f.payload.keys for f in own)
+            if one.author == self.id or keeps:
+                self.perform(self.submitter, self.submitter.restore(one, own, now, names))
             commits = [(u, e, *v) for (j, u, e), v in self.disk.commits.items() if j == one.job]
-            if keepers is not None and commits:
-                self.perform(self.worker, self.worker.restore(one, keepers, commits, now))
+            if commits:
+                self.perform(self.worker, self.worker.restore(one, own, commits, now))
         for other in self.world.nodes:
             if other is not self and other.up:
                 self.world.link_up(self, other)
@@ -212,7 +228,7 @@ class WorldNode:
         if isinstance(effect, fx.Reply):
             answer = self.tokens.pop(effect.token, None)
             if answer is not None:
-                answer(effect.message)
+                answer(self.filled(effect.message, effect.attach))
         elif isinstance(effect, fx.Send):
             self.world.send(self, core, effect)
         elif isinstance(effect, fx.Publish):
@@ -220,12 +236,24 @@ class WorldNode:
                 if other is not self and other.up and self.world.rng.random() >= self.world.loss:
                     gossip = fx.Gossiped(effect.topic, self.id, effect.payload)
                     self.world.later(0.05, other, lambda o=other, g=gossip: o.handle(g))
+        elif isinstance(effect, fx.FindPeers):
+            near = sorted(
+                (n.id for n in self.world.nodes if n.up), key=lambda peer: digest(effect.key, peer.encode())
+            )
+            found = fx.FoundPeers(effect.tag, tuple(near[:16]))
+            self.world.later(0.05, self, lambda: self.tell(core, found))
         elif isinstance(effect, fx.Compute):
             self.compute(effect)
         elif isinstance(effect, fx.Violation):
             self.violations.append((effect.peer, effect.reason))
         elif isinstance(effect, fx.Notify):
             self.events.append(effect)
+
+    def filled(self, message: Message, names: tuple[ResultHash, ...]) -> Message:
+        """The message with results from the disk, as the node's shell fills it."""
+        if names and isinstance(message, Push | FetchReply):
+            return with_results(message, self.disk.attach(JobId(message.job), names))
+        return message
 
     def check_promises(self, effect: fx.Effect) -> None:
         """What leaves this node rests on what is on its disk."""
@@ -303,7 +331,7 @@ class World:
     def send(self, sender: WorldNode, core: Core, effect: fx.Send) -> None:
         target = self.by_id[effect.peer]
         local = target is sender
-        data = encode_message(effect.message)
+        data = encode_message(sender.filled(effect.message, effect.attach))
         told = False
 
         def fail() -> None:

@@ -45,7 +45,7 @@ def consider(job: KeptJob, *, bound: bool) -> tuple[list[FactId], list[VerdictIt
         for item in good:
             job.support(item.unit, item.epoch, ResultHash(item.result_hash))
         if answers == {"yes"}:
-            whole.append(fact_id)
+            whole.append(fact.id)
         else:
             parts += good
     while len(job.to_endorse) > MAX_PENDING:
@@ -63,10 +63,9 @@ def _judge(job: KeptJob, author: PeerId, item: VerdictItem) -> str:
     own = job.supports(item.unit, item.epoch)
     if own is not None and own != result:
         return "no"
-    if not job.has_result(result):
-        if state.final(item.unit) != result or result in job.lacking:
-            job.lacking[result] = None
-            return "wait"
+    if not job.has_result(result) and (state.final(item.unit) != result or result in job.lacking):
+        job.lacking[result] = None
+        return "wait"
     if author == state.submitter or own == result:
         return "yes"
     if not job.leads:

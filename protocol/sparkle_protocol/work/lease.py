@@ -159,6 +159,11 @@ class LeaseBook:
         self._new_needs = True
         return True
 
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """The units that are handed out here, as (start, stop)."""
+        return self._spans
+
     def serves(self, unit: int) -> bool:
         """The unit is one of those that are handed out here."""
         place = bisect_right(self._spans, (unit, self.units + 1)) - 1

@@ -59,7 +59,7 @@ class Channel:
         """Have facts pushed by a time."""
         before = len(self.facts)
         self.facts.update(dict.fromkeys(facts))
-        if len(self.facts) > MAX_QUEUED:
+        if len(self.facts) > MAX_QUEUED and self.attempts:
             self.facts.clear()
             self.synced = False
         if len(self.facts) > before:
@@ -133,7 +133,9 @@ class Channels:
             wanted = list(channel.fetch)[: messages.MAX_PUSHED_FACTS]
             message = messages.Fetch(channel.job, b"".join(wanted))
         elif channel.results:
-            message = messages.Fetch(channel.job, results=list(channel.results)[:FETCHED_RESULTS])
+            message = messages.Fetch(
+                channel.job, results=[bytes(name) for name in list(channel.results)[:FETCHED_RESULTS]]
+            )
         else:
             message, attach = self._push(job, channel)
         channel.under_way = message
@@ -158,8 +160,8 @@ class Channels:
         channel.sent = tuple(fact.id for fact in taken)
         if not channel.facts:
             channel.due_ns = None
-        names = tuple(attach)[: messages.MAX_PUSHED_RESULTS]
-        return messages.Push(channel.job, [fact.raw for fact in taken]), names
+        push = messages.Push(channel.job, [fact.raw for fact in taken])
+        return push, tuple(attach)[: messages.MAX_PUSHED_RESULTS]
 
     @staticmethod
     def _attached(job: KeptJob, channel: Channel, fact: Fact) -> list[ResultHash]:
@@ -205,7 +207,5 @@ class Channels:
         """The peer does not know the job: it needs everything, the spec first."""
         channel.synced = True
         channel.fetch.clear()
-        channel.facts = {}
-        facts = [fact.id for fact in job.state.facts()]
-        channel.facts = dict.fromkeys(facts)
+        channel.facts = dict.fromkeys(fact.id for fact in job.state.facts())
         channel.due_ns = now_ns

@@ -93,8 +93,8 @@ class JobState:
     """Everything known about one job. Build it from its spec, then ``add`` facts."""
 
     __slots__ = (
-        "_cancels", "_endorsers", "_facts", "_fresh_finals", "_units", "final_units", "id", "network", "restarts", "spec",
-        "spec_fact", "submitter", "tally", "two_faced", "views",
+        "_cancels", "_endorsers", "_facts", "_fresh_finals", "_units", "final_units", "id", "network", "restarts",
+        "spec", "spec_fact", "submitter", "tally", "two_faced", "views",
     )  # fmt: skip
 
     def __init__(self, spec_fact: Fact, network: str) -> None:

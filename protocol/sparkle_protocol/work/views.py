@@ -12,19 +12,13 @@ All of this is a function of the set of facts, in whatever order they came.
 """
 
 from collections.abc import Iterable
-from math import ceil
 
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import VIEWS_PER_GENERATION, Fact, KeeperSet
 from sparkle_protocol.ids import FactId, PeerId, key_from_peer_id, peer_id_from_key
+from sparkle_protocol.work.placement import FEWEST_DECIDING, threshold
 
-MIN_CERTIFYING = 4  # with fewer keepers only the submitter accepts
 MAX_SETS = 1024  # of one job
-
-
-def threshold_of(keepers: int) -> int:
-    """How many of so many keepers decide: two groups of that size always share more than a quarter of all."""
-    return ceil(3 * keepers / 4) if keepers >= MIN_CERTIFYING else 1
 
 
 def next_view(view: int, *, by_submitter: bool) -> int:
@@ -36,7 +30,7 @@ def check_keeper_set(keepers: KeeperSet) -> None:
     """Return when the set is well formed, else raise RemoteProtocolError."""
     if len(set(keepers.keys)) != len(keepers.keys):
         raise RemoteProtocolError("a keeper set names a peer twice")
-    if keepers.threshold != threshold_of(len(keepers.keys)):
+    if keepers.threshold != threshold(len(keepers.keys)):
         raise RemoteProtocolError(f"{keepers.threshold} is not the threshold of {len(keepers.keys)} keepers")
     if bool(keepers.view % VIEWS_PER_GENERATION) != bool(keepers.previous):
         raise RemoteProtocolError("a keeper set says that it follows another exactly when its number says so")
@@ -54,7 +48,7 @@ class View:
         self.keys = keepers.keys
         self.threshold = keepers.threshold
         self.keepers: tuple[PeerId, ...] = tuple(peer_id_from_key(key) for key in keepers.keys)
-        self.certifying = len(keepers.keys) >= MIN_CERTIFYING
+        self.certifying = len(keepers.keys) >= FEWEST_DECIDING
 
     def holds(self, peer: PeerId) -> bool:
         """``peer`` is a keeper of this view."""

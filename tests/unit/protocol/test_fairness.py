@@ -90,6 +90,20 @@ def test_nobody_without_credit_means_no_lottery() -> None:
     assert rng.random() == Random(7).random()
 
 
+def test_within_one_request_networks_have_one_ticket_too() -> None:
+    waiting = {PeerId(f"poor {n}"): "crowded" for n in range(20)} | {C: "quiet"}
+    round_ = FairQueue(Random(2), lambda _peer: 0.0).begin(waiting, waiting, 0)
+    got = Counter[str]()
+    for _ in range(2_000):
+        first, second = round_.pick(), round_.pick()
+        assert first is not None
+        assert second is not None
+        for peer in (first, second):
+            round_.charge(peer, 1.0)
+        got[waiting[first]] += 1
+    assert got["quiet"] == pytest.approx(1_000, abs=120)
+
+
 def test_a_strange_weight_is_none() -> None:
     weights = {A: float("nan"), B: -1.0, C: 1.0}
     got = shares(FairQueue(Random(3), weights.__getitem__), LAN, 1000, {})
@@ -105,6 +119,69 @@ def test_who_waited_ten_minutes_goes_next_though_far_behind() -> None:
     assert A not in late
     round_ = queue.begin(LAN, [A, B, C], AGED_NS)
     assert round_.pick() == A
+
+
+def test_in_a_long_queue_weights_still_count() -> None:
+    waiting = {PeerId(str(n)): "" for n in range(40)} | {A: ""}
+    queue = FairQueue(Random(0), lambda peer: 1000.0 if peer == A else 1.0)
+    queue.begin(waiting, waiting, 0)
+    for n in range(40):  # everybody got something
+        round_ = queue.begin(waiting, [PeerId(str(n))], 0)
+        assert round_.pick() is not None
+        round_.charge(PeerId(str(n)), 10.0)
+    got = Counter[PeerId]()
+    for _ in range(40):
+        round_ = queue.begin(waiting, waiting, 2 * AGED_NS)
+        peer = round_.pick()
+        assert peer is not None
+        round_.charge(peer, 1.0)
+        got[peer] += 1
+    assert got[A] in range(29, 32)  # three of four
+
+
+def test_who_is_served_for_its_age_does_not_hold_up_newcomers() -> None:
+    queue = FairQueue(Random(0))
+    waiting = {A: "", B: ""}
+    round_ = queue.begin(waiting, [A], 0)
+    assert round_.pick() == A
+    round_.charge(A, 80_000.0)
+    shares(queue, waiting, 3, {})
+    round_ = queue.begin(waiting, [A], AGED_NS)
+    assert round_.pick() == A
+    round_.charge(A, 1.0)
+    got = Counter[PeerId]()
+    for _ in range(40):
+        round_ = queue.begin({B: "", C: ""}, [B, C], AGED_NS)
+        peer = round_.pick()
+        assert peer is not None
+        round_.charge(peer, 1.0)
+        got[peer] += 1
+    assert abs(got[B] - got[C]) <= 1
+
+
+def test_who_had_nothing_for_a_while_starts_where_the_others_are() -> None:
+    queue = FairQueue(Random(0))
+    round_ = queue.begin({A: "", B: ""}, [A, B], 0)
+    for _ in range(2):
+        peer = round_.pick()
+        assert peer is not None
+        round_.charge(peer, 5.0)
+    round_ = queue.begin({A: ""}, [A], 0)  # B is idle, a little ahead
+    for _ in range(100):
+        assert round_.pick() == A
+        round_.charge(A, 1.0)
+    got = shares(queue, {A: "", B: ""}, 40, {})
+    assert abs(got[A] - got[B]) <= 2
+
+
+def test_a_node_without_work_settles_all_accounts() -> None:
+    queue = FairQueue(Random(0))
+    round_ = queue.begin({A: ""}, [A], 0)
+    assert round_.pick() == A
+    round_.charge(A, 1_000.0)
+    queue.begin({}, [], 0)
+    assert len(queue) == 0
+    assert shares(queue, {A: "", B: ""}, 10, {}) == {A: 5, B: 5}
 
 
 def test_waiting_for_rare_workers_is_made_up_for_but_not_without_limit() -> None:

@@ -65,6 +65,12 @@ def test_a_lan_is_one_network_and_fills_the_set() -> None:
     assert choose_keepers(JOB, on_lan(names), 8) == nearest(JOB, names, 8)
 
 
+def test_peers_of_a_lan_do_not_exclude_each_other() -> None:
+    names = list(nearest(JOB, peers(4, Random(12)), 4))
+    home, crowd = on_lan([names[0], names[3]]), [Candidate(peer, ("/ip4/9.9.9.9/tcp/1",)) for peer in names[1:3]]
+    assert choose_keepers(JOB, home + crowd, 3) == (names[0], names[1], names[3])
+
+
 def test_one_keeper_per_network_where_there_are_enough() -> None:
     names = list(nearest(JOB, peers(24, Random(3)), 24))
     crowd = [Candidate(peer, (f"/ip4/9.9.9.{n}/tcp/1",)) for n, peer in enumerate(names[:10])]

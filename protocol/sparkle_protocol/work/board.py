@@ -1,0 +1,231 @@
+"""The jobs that this node keeps, its own and others', and what every change of one leads to.
+
+Whatever is told to anybody rests on facts that are durable: every message stands after a ``Persist``, an empty one
+if there is nothing new, since a batch before it may still be on its way to the disk.
+"""
+
+from collections.abc import Iterable, Iterator
+from random import Random
+
+from sparkle_protocol import messages
+from sparkle_protocol.effects import Effect, Notify, Persist, Record, Send, StoreFact, Value
+from sparkle_protocol.facts import (
+    MAX_BATCH,
+    Cancel,
+    Endorsements,
+    Fact,
+    FactCodec,
+    KeeperSet,
+    LeaseItem,
+    Leases,
+    Payload,
+    Reset,
+    Signer,
+    VerdictItem,
+    Verdicts,
+)
+from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash, key_from_peer_id
+from sparkle_protocol.messages import MAX_PUSHED_RESULTS
+from sparkle_protocol.work.endorsing import consider
+from sparkle_protocol.work.judging import CheckResult
+from sparkle_protocol.work.kept_job import Granted, KeptJob
+from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
+from sparkle_protocol.work.presence import Presence
+from sparkle_protocol.work.replication import LAZY_NS, Channels
+from sparkle_protocol.work.state import JobState
+
+MAX_VERDICTS_BYTES = 64 << 10
+URGENT = (KeeperSet, Reset, Cancel)  # whoever keeps the job should know at once
+
+
+class Board:
+    """Jobs by id, each at one ``KeptJob``, and the channels to those who keep them too."""
+
+    def __init__(self, signer: Signer, codec: FactCodec, rng: Random, check_result: CheckResult) -> None:
+        self.me = signer.peer_id
+        self.jobs: dict[JobId, KeptJob] = {}  # our own
+        self.kept: dict[JobId, KeptJob] = {}  # others'
+        self.presence = Presence(self.me)
+        self._signer = signer
+        self._codec = codec
+        self._rng = rng
+        self._check_result = check_result
+        self._channels = Channels(rng, self._send)
+        self._touched: dict[JobId, KeptJob] = {}  # jobs that may have something to store or to tell
+        self._spread: dict[JobId, dict[FactId, tuple[Fact, PeerId]]] = {}  # new facts, and who has them already
+        self._tag = 0
+        self._out: list[Effect] = []
+
+    def job(self, job_id: JobId) -> KeptJob | None:
+        """A job that is kept here."""
+        return self.jobs.get(job_id) or self.kept.get(job_id)
+
+    def all_jobs(self) -> Iterator[KeptJob]:
+        """All jobs that are kept here."""
+        yield from self.jobs.values()
+        yield from self.kept.values()
+
+    def partners(self, job: KeptJob) -> tuple[PeerId, ...]:
+        """Who keeps the job besides us, and its submitter."""
+        view = job.state.view
+        peers = {job.state.submitter: None, **dict.fromkeys(view.keepers if view is not None else ())}
+        peers.pop(self.me, None)
+        return tuple(peers)
+
+    def _targets(self, job: KeptJob, now_ns: int) -> tuple[PeerId, ...]:
+        """Whom to tell what comes up here: the submitter, which tells the others, or those if it is away."""
+        if not job.mine and not self.presence.away(job.state.submitter, now_ns):
+            return (job.state.submitter,)
+        return tuple(peer for peer in self.partners(job) if peer != job.state.submitter)
+
+    # --- making jobs --------------------------------------------------------------------------------------
+
+    def _take_up(self, spec: Fact, facts: Iterable[Fact], now_ns: int, results: Iterable[ResultHash] = ()) -> KeptJob:
+        state = JobState(spec, self._codec.network)
+        state.merge(facts)
+        limit_ns = state.spec.deadlines.execution_s * SECOND_NS
+        counter = state.next_counter(self.me)
+        job = KeptJob(
+            state,
+            lambda is_done: LeaseBook(
+                state.spec.units, self._rng, execution_ns=limit_ns, counter=counter, is_done=is_done
+            ),
+            self.me, self._check_result, now_ns, results,
+        )  # fmt: skip
+        (self.jobs if job.mine else self.kept)[state.id] = self._touched[state.id] = job
+        return job
+
+    def _forget(self, job_id: JobId) -> None:
+        for jobs in (self.jobs, self.kept, self._touched):
+            jobs.pop(job_id, None)
+        self._spread.pop(job_id, None)
+        self._channels.drop(job_id)
+
+    # --- stating facts ------------------------------------------------------------------------------------
+
+    def _state(self, job: KeptJob, payload: Payload) -> Fact:
+        """Sign a fact of ours about a job, to be stored with this step and told to the other keepers."""
+        fact = self._codec.seal(self._signer, payload)
+        if job.state.add(fact):
+            job.records.append(StoreFact(fact))
+            self._pass_on(job, [fact], self.me)
+        self._touched[job.state.id] = job
+        return fact
+
+    def _pass_on(self, job: KeptJob, facts: Iterable[Fact], source: PeerId) -> None:
+        """Have the other keepers told."""
+        self._spread.setdefault(job.state.id, {}).update({fact.id: (fact, source) for fact in facts})
+
+    def _conclude(self, job: KeptJob, now_ns: int) -> None:
+        """Sign what was decided, stand by what others decided, carry over, and tell what came of it."""
+        self._touched[job.state.id] = job
+        while True:
+            while job.verdicts:
+                for batch in _batches(job.verdicts):
+                    self._state(job, Verdicts(job.state.id, batch))
+                job.signed(now_ns)
+            whole, parts = consider(job, bound=self._bound(job))
+            if whole:
+                self._state(job, Endorsements(job.state.id, list(whole)))
+            for batch in _batches(parts):
+                self._state(job, Verdicts(job.state.id, batch))
+            if not whole and not parts:
+                break
+            job.take_finals((), now_ns)
+        self._sign_carried(job)
+        self._tell(job)
+
+    def _bound(self, job: KeptJob) -> bool:
+        """We agreed to a successor of the job's view, so we endorse nothing in this one any more."""
+        view = job.state.view
+        if view is None:
+            return False
+        return any(self.me in job.state.endorsers(fact.id) for fact in job.state.views.successors(view))
+
+    def _sign_carried(self, job: KeptJob) -> None:
+        by_worker: dict[PeerId, list[Granted]] = {}
+        for worker, granted in job.carried:
+            by_worker.setdefault(worker, []).append(granted)
+        job.carried.clear()
+        for worker, grants in by_worker.items():
+            for start in range(0, len(grants), MAX_BATCH):
+                job.news.of(worker).leases.append(self._lease_fact(job, worker, grants[start : start + MAX_BATCH]))
+
+    def _lease_fact(self, job: KeptJob, worker: PeerId, granted: list[Granted]) -> Fact:
+        key = key_from_peer_id(worker)
+        items = [LeaseItem(counter, unit, epoch, key, ttl) for counter, unit, epoch, ttl in granted]
+        payload = Leases(job.state.id, items)
+        if all(job.state.was_leased(item.unit, item.epoch, worker) for item in items):
+            return self._codec.seal(self._signer, payload)  # says nothing new: not worth storing
+        return self._state(job, payload)
+
+    def _tell(self, job: KeptJob) -> None:
+        """Notify of what happened to a job. Nobody hears of anything that a crash could undo."""
+        if job.finalized or job.proven.fresh or job.died:
+            self._persist()
+        name = job.state.id.hex()
+        for unit in job.finalized:
+            workers = len(job.state.accepted_workers(unit))
+            self._notify("unit_final", job=name, unit=unit, workers=workers, own=job.mine)
+        for unit in job.died:
+            self._notify("unit_dead", job=name, unit=unit, reason=job.dead.get(unit, ""))
+        for one in job.proven.fresh:
+            self._notify("worker_rejected", job=name, unit=one.unit, peer=one.worker, code=one.code)
+        for told in (job.finalized, job.died, job.proven.fresh):
+            told.clear()
+
+    def _notify(self, event: str, **fields: Value) -> None:
+        self._out.append(Notify(event, fields))
+
+    # --- sending ------------------------------------------------------------------------------------------
+
+    def _send(self, peer: PeerId, message: messages.Request, attach: tuple[ResultHash, ...] = ()) -> int:
+        self._tag += 1
+        self._out.append(Send(self._tag, peer, message, attach))
+        return self._tag
+
+    def _persist(self) -> None:
+        """Store what is new; whatever stands after this waits for that and for all that was stored before."""
+        records: list[Record] = []
+        for job in self._touched.values():
+            records += job.records
+            job.records.clear()
+        self._out.append(Persist(tuple(records)))
+
+    def _queue_spread(self, now_ns: int) -> None:
+        """Put new facts into the channels of those who should know them."""
+        for job_id, facts in self._spread.items():
+            job = self.job(job_id)
+            for peer in self._targets(job, now_ns) if job is not None else ():
+                news = [fact for fact, source in facts.values() if source != peer]
+                urgent = job is not None and any(self._is_urgent(job, fact, peer) for fact in news)
+                self._channels.to(job_id, peer).queue(
+                    (fact.id for fact in news), now_ns if urgent else now_ns + LAZY_NS
+                )
+        self._spread.clear()
+
+    def _is_urgent(self, job: KeptJob, fact: Fact, peer: PeerId) -> bool:
+        """Somebody waits for the fact."""
+        if isinstance(fact.payload, URGENT):
+            return True
+        view = job.state.view
+        if view is None or not view.certifying:
+            return not job.mine and peer == job.state.submitter
+        if peer == job.state.submitter:
+            return not isinstance(fact.payload, Leases)
+        return isinstance(fact.payload, Verdicts) or (isinstance(fact.payload, Endorsements) and not job.mine)
+
+
+def _batches(verdicts: list[VerdictItem]) -> Iterator[list[VerdictItem]]:
+    """Verdicts in lots that fit into a fact, and whose results fit into a push."""
+    lot: list[VerdictItem] = []
+    size = 0
+    for verdict in verdicts:
+        bytes_ = 64 + 34 * (len(verdict.accepted) + len(verdict.rejected))
+        if lot and (size + bytes_ > MAX_VERDICTS_BYTES or len(lot) >= MAX_PUSHED_RESULTS):
+            yield lot
+            lot, size = [], 0
+        lot.append(verdict)
+        size += bytes_
+    if lot:
+        yield lot

@@ -1,0 +1,316 @@
+"""The keeper of jobs: hands out their units, takes in what workers report, and keeps step with the other keepers.
+
+It answers ``LeaseRequest`` and ``Report`` of workers, pushes ``Notice`` and ``Offer`` to them, and serves the
+requests of other keepers (``co_keeping.py``). Of its own jobs it hands out everything; of others' what it has duty
+for. ``restore`` continues a job from its stored facts.
+"""
+
+from collections.abc import Iterable
+from random import Random
+
+from sparkle_protocol import messages
+from sparkle_protocol.effects import (
+    Effects,
+    PeerDown,
+    PeerUp,
+    Provide,
+    Publish,
+    Replied,
+    Reply,
+    Requested,
+    SendFailed,
+    Tick,
+    Violation,
+)
+from sparkle_protocol.errors import RemoteProtocolError
+from sparkle_protocol.facts import Fact, FactCodec, Signer, kernel_key
+from sparkle_protocol.ids import JobId, PeerId, ResultHash
+from sparkle_protocol.work.co_keeping import CoKeeping
+from sparkle_protocol.work.judging import CheckResult
+from sparkle_protocol.work.kept_job import Granted, KeptJob
+from sparkle_protocol.work.lease import SECOND_NS
+from sparkle_protocol.work.placement import network_prefix
+from sparkle_protocol.work.state import JobState
+
+MAX_LEASES_PER_REQUEST = 32
+MAX_SPECS_BYTES = 512 << 10  # of one reply
+MAX_PEERS_OFFERED = 64
+ANNOUNCE_EVERY_S = 30.0  # gossip budget: one delivery a second and node, so jobs are announced seldom
+IDLE_WAIT_MS = 2_000  # a worker for whom there is nothing now asks again after this; offers come sooner
+MAX_IDLE_KNOWN = 1_024
+
+
+class Keeper(CoKeeping):
+    """The part of a keeper that workers talk to."""
+
+    def __init__(self, signer: Signer, codec: FactCodec, rng: Random, check_result: CheckResult) -> None:
+        super().__init__(signer, codec, rng, check_result)
+        self.addresses: tuple[str, ...] = ()  # ours, as the shell knows them; they go into announcements
+        self._peers: dict[PeerId, tuple[str, ...]] = {}  # connected ones
+        self._idle: dict[PeerId, None] = {}  # asked and got nothing; an offer goes to them first
+        self._announce_ns: int | None = None
+
+    # --- commands -----------------------------------------------------------------------------------------
+
+    def restore(self, spec: Fact, facts: Iterable[Fact], now_ns: int, results: Iterable[ResultHash] = ()) -> Effects:
+        """Continue a job from its stored facts; ``results`` are those that are stored with it."""
+        job = self._take_up(spec, facts, now_ns, results)
+        if not job.mine:
+            self._count(job)
+        self._end_if_over(job, now_ns)
+        if not job.outcome:
+            self._hold(job, now_ns)
+        self._set_duty(job, now_ns)
+        if job.mine and not job.outcome:
+            self._announce_ns = now_ns
+            self._offer([self.me])
+        return self._flush(now_ns)
+
+    # --- events -------------------------------------------------------------------------------------------
+
+    def handle(self, event: object, now_ns: int) -> Effects:
+        """React to an event; events that do not concern a keeper change nothing."""
+        if isinstance(event, Requested):
+            self._requested(event, now_ns)
+        elif isinstance(event, Replied):
+            self._replied(event, now_ns)
+        elif isinstance(event, SendFailed):
+            self._beats.pop(event.tag, None)
+            self._channels.failed(event.tag, event.peer, now_ns)
+        elif isinstance(event, PeerUp):
+            self._up(event, now_ns)
+        elif isinstance(event, PeerDown):
+            self._peers.pop(event.peer, None)
+            self._idle.pop(event.peer, None)
+            self.presence.lost(event.peer, now_ns)
+            for job in self._open():
+                job.lost(event.peer, now_ns)
+        elif isinstance(event, Tick):
+            self._tick(now_ns)
+        return self._flush(now_ns)
+
+    def next_deadline(self) -> int | None:
+        """When ``Tick`` is due."""
+        times = [self._announce_ns, self._beat_ns, self._channels.next_deadline()]
+        for job in self._open():
+            times.append(job.leases.next_deadline())
+            if job.mine:
+                times.append(self._deadline(job)[0])
+        times += list(self._held_until.values())
+        return min((time for time in times if time is not None), default=None)
+
+    def _open(self) -> list[KeptJob]:
+        return [job for job in self.all_jobs() if not job.outcome]
+
+    def _up(self, event: PeerUp, now_ns: int) -> None:
+        self._peers[event.peer] = event.addresses
+        self._channels.connected(event.peer, now_ns)
+        for job in self._open():
+            job.leases.returned(event.peer)
+        if self._open_kernels():
+            self._offer([event.peer])
+
+    def _requested(self, event: Requested, now_ns: int) -> None:
+        message = event.message
+        try:
+            if isinstance(message, messages.LeaseRequest):
+                self._lease(event, message, now_ns)
+            elif isinstance(message, messages.Report):
+                self._report(event, message, now_ns)
+            else:
+                self._from_keeper(event, now_ns)
+        except RemoteProtocolError as error:
+            self._out.append(Violation(event.peer, str(error)))
+            self._out.append(Reply(event.token, messages.Refusal("protocol", str(error)[:400])))
+
+    def _replied(self, event: Replied, now_ns: int) -> None:
+        self._meet(event.peer, now_ns)
+        try:
+            if self._beats.pop(event.tag, None) == event.peer:
+                if isinstance(event.message, messages.BeatReply):
+                    self._beat_answered(event.peer, event.message)
+                return
+            channel = self._channels.answered(event.tag, event.peer)
+            if channel is not None:
+                self._channel_answered(channel, event.message, now_ns)
+        except RemoteProtocolError as error:
+            self._out.append(Violation(event.peer, str(error)))
+
+    # --- workers ------------------------------------------------------------------------------------------
+
+    def _lease(self, event: Requested, message: messages.LeaseRequest, now_ns: int) -> None:
+        worker = event.peer
+        kernels, known = frozenset(message.kernels), frozenset(message.known_jobs)
+        offered = [
+            job
+            for job in self._open()
+            if job.leases.spans and kernel_key(job.state.spec) in kernels and worker not in job.rejected
+        ]
+        jobs: list[messages.JobFacts] = []
+        leases: list[bytes] = []
+        left, room = min(message.want, MAX_LEASES_PER_REQUEST), MAX_SPECS_BYTES
+        offered.sort(key=lambda j: (not j.mine, -j.state.spec.priority, j.started_ns))
+        for job, copies in [*((job, False) for job in offered), *((job, True) for job in offered)]:
+            if left <= 0 or (copies and leases):  # copies of stragglers only when there is nothing else
+                break
+            new = [] if job.state.id in known else [job_facts(job.state)]
+            size = sum(len(facts.spec) + sum(map(len, facts.views)) for facts in new)
+            if size > room:
+                continue
+            granted = job.grant_copy(worker, now_ns) if copies else self._grant(job, worker, left, now_ns)
+            if granted:
+                self._touched[job.state.id] = job
+                left, room = left - len(granted), room - size
+                leases.append(self._lease_fact(job, worker, granted).raw)
+                jobs += new
+        self._idle.pop(worker, None)
+        if not leases and len(self._idle) < MAX_IDLE_KNOWN:
+            self._idle[worker] = None
+        wait_ms = 0 if leases else int(IDLE_WAIT_MS * self._rng.uniform(0.75, 1.25))
+        self._reply(event.token, messages.LeaseReply(jobs, leases, wait_ms, len(offered)))
+
+    def _grant(self, job: KeptJob, worker: PeerId, left: int, now_ns: int) -> list[Granted]:
+        # Guided self-scheduling: towards the end nobody gets a long queue while others idle.
+        unfinished = job.state.spec.units - len(job.state.final_units)
+        share = max(1, unfinished // (2 * (len(self._peers) + 1)))
+        return job.grant(worker, min(left, share), now_ns)
+
+    def _report(self, event: Requested, message: messages.Report, now_ns: int) -> None:
+        job = self.job(JobId(message.job))
+        if job is None:
+            self._refuse(event.token, "unknown_job", "this peer keeps no such job")
+            return
+        self._touched[job.state.id] = job
+        if job.outcome not in ("cancelled", "failed"):
+            over = self.quota.over(job.state.id)
+            if over and message.results:
+                self._refuse(event.token, "busy", over)
+                return
+            facts = [self._codec.open(raw) for raw in message.facts]
+            new = job.report(event.peer, message, facts, now_ns)
+            self._pass_on(job, new, event.peer)
+            if not job.mine:
+                size = sum(len(result) for result in message.results)
+                self.quota.grow(job.state.id, fact_bytes=sum(len(f.raw) for f in new), result_bytes=size)
+            self._conclude(job, now_ns)
+            self._after_news(job, now_ns)
+        self._reply(event.token, job.reply(event.peer))
+
+    def _tick(self, now_ns: int) -> None:
+        for job in self._open():
+            for unit, worker, kind in job.expire(now_ns):
+                self._notify("lease_expired", job=job.state.id.hex(), unit=unit, peer=worker, kind=kind)
+            self._conclude(job, now_ns)
+            self._end_if_over(job, now_ns)
+            self._fetch_results(job, now_ns)
+        if self._held_until:
+            self._look_around(now_ns)
+        if self._beat_ns is not None and now_ns >= self._beat_ns:
+            self._beat(now_ns)
+            self._drop_what_is_over(now_ns)
+        if self._announce_ns is not None and now_ns >= self._announce_ns:
+            self._announce(now_ns)
+
+    # --- consequences -------------------------------------------------------------------------------------
+
+    def _after_news(self, job: KeptJob, now_ns: int) -> None:
+        self._set_duty(job, now_ns)
+        self._fetch_results(job, now_ns)
+        self._end_if_over(job, now_ns)
+
+    def _end_if_over(self, job: KeptJob, now_ns: int) -> None:
+        """Others' jobs are over here as their facts say; they are kept until they are released."""
+        if job.outcome or job.mine:
+            return
+        cancel = job.state.cancel
+        if job.state.finished:
+            job.end("done", "", now_ns)
+        elif cancel is not None:
+            job.end("failed" if cancel.failed else "cancelled", cancel.reason, now_ns)
+        if job.outcome:
+            self._touched[job.state.id] = job
+
+    @staticmethod
+    def _deadline(job: KeptJob) -> tuple[int, str]:
+        """When the job fails unless it got on, and in what words."""
+        limits = job.state.spec.deadlines
+        if limits.queue_s < limits.total_s and not job.leases.books and not job.state.final_units:
+            text = f"nobody took a unit of the job within its {limits.queue_s} seconds"
+            return job.started_ns + limits.queue_s * SECOND_NS, text
+        text = f"the job did not finish within its {limits.total_s} seconds"
+        return job.started_ns + limits.total_s * SECOND_NS, text
+
+    def _offer(self, peers: Iterable[PeerId]) -> None:
+        kernels = self._open_kernels()
+        if kernels:
+            for peer in peers:
+                self._send(peer, messages.Offer(kernels))
+
+    def _open_kernels(self) -> list[str]:
+        wanting = (job for job in self._open() if job.leases.has_work)
+        return sorted({kernel_key(job.state.spec) for job in wanting})[:64]
+
+    def _open_shards(self) -> list[tuple[str, int]]:
+        wanting = (job.state for job in self._open() if job.leases.has_work)
+        return sorted({(kernel_key(state.spec), messages.shard_of(state.id)) for state in wanting})[:64]
+
+    def _announce(self, now_ns: int) -> None:
+        self._announce_ns = None
+        if not any(job.leases.spans for job in self._open()):
+            return
+        self._announce_ns = now_ns + int(ANNOUNCE_EVERY_S * self._rng.uniform(0.8, 1.2) * SECOND_NS)
+        kernels = self._open_kernels()
+        if not kernels:
+            return
+        addresses = [a for a in self.addresses if len(a) <= messages.MAX_ADDRESS_CHARS][: messages.MAX_ADDRESSES]
+        announcement = messages.Announcement(1, kernels, addresses)
+        self._out.append(Publish(messages.jobs_topic(self._codec.network), messages.encode_message(announcement)))
+        for kernel, shard in self._open_shards():
+            self._out.append(Provide(messages.shard_key(self._codec.network, kernel, shard)))
+
+    def _set_duty(self, job: KeptJob, now_ns: int) -> None:
+        before = job.leases.spans
+        super()._set_duty(job, now_ns)
+        if job.leases.spans and not before:
+            self._offer([self.me, *list(self._peers)[:MAX_PEERS_OFFERED]])
+            self._announce(now_ns)
+
+    def _network_of(self, peer: PeerId) -> str:
+        return network_prefix(self._peers.get(peer, ()))
+
+    def _flush(self, now_ns: int) -> Effects:
+        """Everything to do now: persist first, then tell workers their news, idle ones of new work, and keepers."""
+        self._queue_spread(now_ns)
+        touched = list(self._touched.values())
+        told = [(job, worker) for job in touched for worker in job.news.waiting()]
+        due = self._channels.due(now_ns)
+        if any(job.records for job in touched) or told or due:
+            self._persist()
+        for job, worker in told:
+            if job.news.says_something(worker) or job.outcome:
+                news = job.reply(worker)
+                self._send(
+                    worker,
+                    messages.Notice(
+                        news.job, news.reveal, news.drop, news.settled, news.ended, news.views, news.leases
+                    ),
+                )
+            else:
+                job.news.forget(worker)
+        wanted = [job for job in touched if not job.outcome and job.leases.take_new_needs() and job.leases.spans]
+        if wanted and self._idle:
+            idle, self._idle = list(self._idle), {}
+            self._offer(idle[:MAX_PEERS_OFFERED])
+            self._idle.update(dict.fromkeys(idle[MAX_PEERS_OFFERED:]))
+        for job_id in due:
+            kept = self.job(job_id)
+            if kept is not None:
+                self._channels.pump(kept, now_ns)
+        self._touched.clear()
+        out, self._out = tuple(self._out), []
+        return out
+
+
+def job_facts(state: JobState) -> messages.JobFacts:
+    """A job's spec and who keeps it, as the bytes they were signed in."""
+    return messages.JobFacts(state.spec_fact.raw, [fact.raw for fact in state.view_facts()])

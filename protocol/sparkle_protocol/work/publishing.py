@@ -1,0 +1,59 @@
+"""How a job gets its keepers: the nearest peers that took its spec, named by a keeper set that most of them hold.
+
+::
+
+    spec ──push──▶ candidates ──kept──▶ enough, or nobody left to ask ──▶ KeeperSet ──push──▶ held by ⌈5n/8⌉
+
+A candidate that refuses or does not answer in time is replaced by the next nearest. The submitter's node is a keeper
+itself only when there are fewer than four others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sparkle_protocol.ids import JobId, PeerId
+from sparkle_protocol.work.lease import SECOND_NS
+from sparkle_protocol.work.placement import FEWEST_DECIDING, MAX_JOB_KEEPERS, Candidate, choose_keepers
+
+ASK_NS = 3 * SECOND_NS  # for candidates to answer
+HOLD_ACK_NS = 5 * SECOND_NS  # for keepers to hold the keeper set
+LOOK_UP_NS = SECOND_NS
+
+
+@dataclass(slots=True)
+class Publication:
+    """A job that is being published."""
+
+    job: JobId
+    look_up: int | None  # tag of the search for near peers, until it is answered
+    until_ns: int  # nobody is waited for any longer
+    candidates: list[PeerId] = field(default_factory=list)  # in order of preference, not asked yet
+    asked: dict[int, PeerId] = field(default_factory=dict)
+    took: list[PeerId] = field(default_factory=list)  # the spec
+    set_ns: int | None = None  # when the keeper set was signed
+    hold: set[PeerId] = field(default_factory=set)  # the keeper set
+
+    def choose(self, known: Sequence[Candidate], now_ns: int) -> None:
+        """Ask these peers, the best first."""
+        self.look_up = None
+        self.until_ns = now_ns + ASK_NS
+        first = choose_keepers(self.job, known, MAX_JOB_KEEPERS)
+        rest = [candidate.peer for candidate in known if candidate.peer not in first]
+        self.candidates = [*first, *rest]
+
+    def to_ask(self) -> list[PeerId]:
+        """Peers to be asked now: as many as are still wanted."""
+        room = MAX_JOB_KEEPERS - len(self.took) - len(self.asked)
+        chosen, self.candidates = self.candidates[:room], self.candidates[room:]
+        return chosen if room > 0 else []
+
+    def settled(self, now_ns: int) -> bool:
+        """Nobody more will take the spec, or enough did."""
+        if self.look_up is not None:
+            return False
+        return len(self.took) >= MAX_JOB_KEEPERS or now_ns >= self.until_ns or not (self.asked or self.candidates)
+
+
+def with_submitter(peers: Sequence[PeerId], me: PeerId) -> list[PeerId]:
+    """The keepers: these peers, and the submitter's own node if they are fewer than can certify."""
+    return [*peers[:MAX_JOB_KEEPERS]] if len(peers) >= FEWEST_DECIDING else [*peers, me]
