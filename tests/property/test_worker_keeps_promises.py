@@ -13,7 +13,7 @@ from tests.unit.protocol.scripted_keepers import CODEC, OTHERS, SUBMITTER, Scene
 
 A, B, C = OTHERS[:3]
 KEEPERS = (SUBMITTER, A, B, C)
-UNITS = 8
+UNITS = 3
 NEXT = f.epoch_of(f.VIEWS_PER_GENERATION, 0)
 
 who = st.sampled_from(KEEPERS)
