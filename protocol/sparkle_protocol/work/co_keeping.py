@@ -113,15 +113,16 @@ class CoKeeping(Board):
         if job.mine:
             self._pass_on(job, new, peer)
         self._conclude(job, now_ns)
-        own = self._own_words(job, peer)
+        own = self._own_words(job)
         self._after_news(job, now_ns)
         self._reply(token, messages.PushReply(job_id, [fact.raw for fact in own]))
 
-    def _own_words(self, job: KeptJob, peer: PeerId) -> list[Fact]:
-        """What we stated in consequence: it goes with the reply, so it need not be pushed to that peer."""
+    def _own_words(self, job: KeptJob) -> list[Fact]:
+        """What we stated in consequence: it goes with the reply, and whoever pushed passes it on to the others."""
         fresh = self._spread.get(job.state.id, {})
         own = [fact for fact, source in fresh.values() if source == self.me][: messages.MAX_PUSHED_FACTS]
-        fresh.update({fact.id: (fact, peer) for fact in own})
+        for fact in own:
+            del fresh[fact.id]
         return own
 
     def _why_not_kept(
@@ -205,7 +206,7 @@ class CoKeeping(Board):
             return
         if isinstance(message, messages.PushReply):
             facts = [self._codec.open(raw) for raw in message.facts if self._codec.id_of(raw) not in job.state]
-            self._learn(job, facts, (), channel.peer, now_ns)
+            self._learn(job, facts, (), channel.peer, now_ns, pass_on=True)
             self._kept_by(job, channel.peer, asked, now_ns)
         elif isinstance(message, messages.CompareReply):
             self._channels.compared(channel, job, message, now_ns)
@@ -225,10 +226,17 @@ class CoKeeping(Board):
             self._channel_refused(channel, job, message, now_ns)
 
     def _learn(
-        self, job: KeptJob, facts: Iterable[Fact], results: Iterable[bytes], source: PeerId, now_ns: int
+        self,
+        job: KeptJob,
+        facts: Iterable[Fact],
+        results: Iterable[bytes],
+        source: PeerId,
+        now_ns: int,
+        *,
+        pass_on: bool = False,
     ) -> None:
         new = job.learn(facts, results, now_ns)
-        if job.mine:
+        if job.mine or pass_on:
             self._pass_on(job, new, source)
         self._conclude(job, now_ns)
         self._after_news(job, now_ns)
