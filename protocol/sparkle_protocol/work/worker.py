@@ -309,10 +309,11 @@ class WorkerAgent:
             self._keepers.postpone(peer, FULL_PAUSE_NS, now_ns)  # it leaves too much undecided
             return
         want = min(room, messages.MAX_WANT)
-        known: list[bytes] = [
-            job for job, state in self.jobs.items() if state.is_keeper(peer) and job not in self._unshown
-        ]
-        request = messages.LeaseRequest(want, self.kernels, known[-messages.MAX_KNOWN_JOBS :], self.device)
+        self._unshown &= self.jobs.keys()
+        known = [job for job, state in self.jobs.items() if state.is_keeper(peer) and job not in self._unshown]
+        known.sort(key=lambda job: not self._reporter.speaks_of(job))
+        shown: list[bytes] = [*known[: messages.MAX_KNOWN_JOBS]]
+        request = messages.LeaseRequest(want, self.kernels, shown, self.device)
         self._keepers.asked(peer, self._send(peer, request), want, now_ns)
 
     def _replied(self, event: Replied, now_ns: int) -> None:

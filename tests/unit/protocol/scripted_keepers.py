@@ -8,7 +8,7 @@ from sparkle_protocol import facts as f
 from sparkle_protocol import messages as m
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId, PeerId
-from sparkle_protocol.work.views import threshold_of
+from sparkle_protocol.work.placement import threshold
 from sparkle_protocol.work.worker import SECOND_NS, WorkerAgent
 
 CODEC = f.FactCodec("test")
@@ -58,7 +58,7 @@ class Scene:
 
     def set_of(self, keepers: Iterable[Identity], view: int = 0) -> f.Fact:
         keys = [keeper.public_key for keeper in keepers]
-        return CODEC.seal(SUBMITTER, f.KeeperSet(self.job, view, keys, threshold_of(len(keys))))
+        return CODEC.seal(SUBMITTER, f.KeeperSet(self.job, view, keys, threshold(len(keys))))
 
     def start(self) -> None:
         self.agent = WorkerAgent(ME, CODEC, Random(1), ["square@1"], self.slots, self.device)

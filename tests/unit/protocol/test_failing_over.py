@@ -79,16 +79,25 @@ def test_reports_that_fail_for_two_heartbeats_go_elsewhere_too() -> None:
     assert s.held[0][2] != SUBMITTER.peer_id
 
 
+def test_the_next_keeper_hears_at_once_of_what_runs() -> None:
+    s = scene(0, 1)
+    s.down(SUBMITTER)
+    s.wait(6)
+    keeper = next(k for k in (A, B) if s.held[0][2] == k.peer_id)
+    _, facts, report = s.report(keeper)
+    assert [beat.unit for beat in report.running] == [0, 1]
+    assert leases_in(facts) == facts
+
+
 def test_a_proof_is_shown_once_to_each_keeper() -> None:
     s = scene(0, 1)
     s.down(SUBMITTER)
     s.wait(6)
     keeper = next(k for k in (A, B) if s.held[0][2] == k.peer_id)
-    s.compute(0)
     tag, facts, _ = s.report(keeper)
     assert len(leases_in(facts)) == 1
     s.hear(keeper, tag)
-    s.compute(1)
+    s.compute(0)
     _, facts, _ = s.report(keeper)
     assert commits_in(facts)
     assert not leases_in(facts)

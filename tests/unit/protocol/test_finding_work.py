@@ -168,10 +168,10 @@ def test_many_slots_do_not_empty_a_keeper() -> None:
     assert prefetch.room(0, ["square@1"]) == MAX_QUEUED
 
 
-def test_short_units_are_asked_for_in_batches() -> None:
+def test_short_units_are_asked_for_and_reported_in_batches() -> None:
     s = Scene(SUBMITTER, units=1000)
     s.give(SUBMITTER, 0, 1)
-    done, requests = 0, 0
+    done, requests, reports = 0, 0, 0
     while done < 500:
         for send in s.sends(SUBMITTER, m.LeaseRequest):
             assert isinstance(send.message, m.LeaseRequest)
@@ -181,6 +181,7 @@ def test_short_units_are_asked_for_in_batches() -> None:
         for send in s.sends(SUBMITTER, m.Report):
             tag, facts, _ = s.report(SUBMITTER)
             assert send.tag == tag
+            reports += 1
             s.hear(SUBMITTER, tag, settled=[m.Settled(item.unit, 0, True) for item in commits_in(facts)])
         (unit,) = [unit for unit, state in s.states().items() if state == "running"]
         s.now += SECOND_NS // 1000
@@ -189,6 +190,7 @@ def test_short_units_are_asked_for_in_batches() -> None:
         if not s.sends(SUBMITTER, m.LeaseRequest):
             s.offer(SUBMITTER)
     assert requests < 30
+    assert reports < 70  # though each is answered at once
 
 
 def test_a_burst_of_units_leads_to_few_reports() -> None:
