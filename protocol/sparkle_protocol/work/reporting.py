@@ -28,7 +28,7 @@ from sparkle_protocol.work.failover import Reach, keepers_of, order_of
 from sparkle_protocol.work.held import COMMITTED, Hands, Held, UnitKey
 from sparkle_protocol.work.keepers import backoff_ns
 from sparkle_protocol.work.lease import SECOND_NS
-from sparkle_protocol.work.outbox import HEARTBEAT_NS, Composer, Failed, Outbox, prune_shown
+from sparkle_protocol.work.outbox import HEARTBEAT_NS, PACE_NS, Composer, Failed, Outbox, prune_shown
 from sparkle_protocol.work.shelf import Shelf
 from sparkle_protocol.work.state import JobState
 from sparkle_protocol.work.terms import check_giver, check_lease, follow
@@ -114,6 +114,10 @@ class Reporter:
         self.expect(key[0], keeper, now_ns)
         self._box(key[0], keeper, now_ns).returned.append(messages.UnitEpoch(key[1], key[2]))
 
+    def speaks_of(self, job: JobId) -> bool:
+        """There is something of a job in our hands, or still to be said about it."""
+        return job in self._desks
+
     def backlog(self, keeper: PeerId) -> int:
         """Things waiting to be said to a keeper besides the units held."""
         boxes = (desk.boxes.get(keeper) for desk in self._desks.values())
@@ -129,7 +133,7 @@ class Reporter:
         return not any(box.urgent for box in self._boxes)
 
     def next_deadline(self, now_ns: int) -> int | None:
-        """When ``send_due`` has something to do."""
+        """When ``reroute`` or ``send_due`` has something to do."""
         times: list[int] = []
         for box in self._boxes:
             open_ = box.urgent or self._hands.of_box(box.job, box.keeper)
@@ -142,11 +146,14 @@ class Reporter:
 
     # --- saying it ----------------------------------------------------------------------------------------
 
-    def send_due(self, now_ns: int) -> None:
-        """Send what is due, to whom it may be sent; forget jobs of which there is nothing to say."""
+    def reroute(self, now_ns: int) -> None:
+        """Let other keepers hear what one that fails does not."""
         for box in self._boxes:
             if self.reach.fails(box.keeper, now_ns):
                 self._fail_over(box, now_ns)
+
+    def send_due(self, now_ns: int) -> None:
+        """Send what is due; forget jobs of which there is nothing to say."""
         for box in self._boxes:
             if box.tag is not None or now_ns < box.retry_at_ns:
                 continue
@@ -163,7 +170,7 @@ class Reporter:
             self._persist(flight.records)
         box.flight = flight.repeated(self._hands)
         self.reach.sent(box.keeper, now_ns)
-        box.tag = self._send(box.keeper, flight.report)
+        box.tag, box.sent_ns = self._send(box.keeper, flight.report), now_ns
         self._by_tag[box.tag] = box
 
     def _rest(self, box: Outbox) -> None:
@@ -223,7 +230,8 @@ class Reporter:
         desk, flight = self._desks[box.job], box.flight
         desk.heard_ns = now_ns
         desk.refused.discard(box.keeper)
-        box.flight, box.attempts, box.retry_at_ns = None, 0, now_ns
+        box.flight, box.attempts = None, 0
+        box.retry_at_ns = max(now_ns, box.sent_ns + PACE_NS) if self._hands.queued else now_ns
         if flight is None:
             return
         box.shown.update(flight.proofs)
@@ -352,9 +360,7 @@ class Reporter:
             self._desks[job].refused.clear()
         carried: list[tuple[UnitKey, Fact, int]] = []
         for fact in [self._codec.open(raw) for raw in news.leases]:
-            for item in check_lease(state, fact).items:
-                if item.worker != self._mine:
-                    continue  # one fact may carry the units of several workers
+            for item in check_lease(state, fact, self._mine).items:
                 if not check_giver(state, peer, item) or not check_giver(state, fact.author, item):
                     raise RemoteProtocolError("a lease in a view that was not shown")
                 carried.append(((job, item.unit, item.epoch), fact, item.ttl_ms * 1_000_000))
@@ -413,7 +419,7 @@ class Reporter:
             peer = target(key[1]) if held.lease is not None else None
             if peer is None or self._drop_if_stale(key, now_ns):
                 continue
-            self._box(box.job, peer, now_ns)
+            self._box(box.job, peer, now_ns).beat_at_ns = now_ns  # or it would give the unit to somebody else
             self._hands.hand_to(key, peer)
             if held.state in COMMITTED:
                 held.asked = False

@@ -40,8 +40,8 @@ def follow(state: JobState, views: Iterable[Fact]) -> JobState:
     return state
 
 
-def check_lease(state: JobState, fact: Fact) -> Leases:
-    """The leases in a fact about units of this job. Raises RemoteProtocolError."""
+def check_lease(state: JobState, fact: Fact, worker: bytes) -> Leases:
+    """The leases in a fact, all of units of this job and all for ``worker``. Raises RemoteProtocolError."""
     leases = fact.payload
     if not isinstance(leases, Leases) or fact.job != state.id:
         raise RemoteProtocolError("something else where a lease belongs")
@@ -49,6 +49,8 @@ def check_lease(state: JobState, fact: Fact) -> Leases:
         raise RemoteProtocolError(f"leases of {len(fact.raw)} bytes, more than {MAX_LEASE_BYTES}")
     if any(item.unit >= state.spec.units for item in leases.items):
         raise RemoteProtocolError("a lease for a unit that does not exist")
+    if any(item.worker != worker for item in leases.items):
+        raise RemoteProtocolError("a lease for somebody else")
     return leases
 
 

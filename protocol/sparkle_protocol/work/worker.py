@@ -238,6 +238,7 @@ class WorkerAgent:
 
     def _pump(self, now_ns: int) -> Effects:
         self._now_ns = now_ns
+        self._reporter.reroute(now_ns)  # may drop what waits too long, which makes room
         self._start(now_ns)
         self._ask(now_ns)
         if self._seeks:
@@ -308,10 +309,11 @@ class WorkerAgent:
             self._keepers.postpone(peer, FULL_PAUSE_NS, now_ns)  # it leaves too much undecided
             return
         want = min(room, messages.MAX_WANT)
-        known: list[bytes] = [
-            job for job, state in self.jobs.items() if state.is_keeper(peer) and job not in self._unshown
-        ]
-        request = messages.LeaseRequest(want, self.kernels, known[-messages.MAX_KNOWN_JOBS :], self.device)
+        self._unshown &= self.jobs.keys()
+        known = [job for job, state in self.jobs.items() if state.is_keeper(peer) and job not in self._unshown]
+        known.sort(key=lambda job: not self._reporter.speaks_of(job))
+        shown: list[bytes] = [*known[: messages.MAX_KNOWN_JOBS]]
+        request = messages.LeaseRequest(want, self.kernels, shown, self.device)
         self._keepers.asked(peer, self._send(peer, request), want, now_ns)
 
     def _replied(self, event: Replied, now_ns: int) -> None:
@@ -369,14 +371,11 @@ class WorkerAgent:
         state = new.get(fact.job) or self.jobs.get(fact.job)
         if state is None:
             raise RemoteProtocolError("a lease of an unknown job")
-        leases = check_lease(state, fact)
+        leases = check_lease(state, fact, key_from_peer_id(self.me))
         if fact.author != peer or not state.is_keeper(peer):
             raise RemoteProtocolError("a lease that is not by a keeper of its job")
         if kernel_key(state.spec) not in self.kernels:
             raise RemoteProtocolError(f"a lease for kernel {kernel_key(state.spec)}, which was not asked for")
-        mine = key_from_peer_id(self.me)
-        if any(item.worker != mine for item in leases.items):
-            raise RemoteProtocolError("a lease for somebody else")
         for item in leases.items:
             check_giver(state, peer, item)
         return state, fact, leases

@@ -51,7 +51,8 @@ def test_frame_kinds_are_those_of_the_code() -> None:
 
 def test_topic_and_routing_key() -> None:
     assert m.jobs_topic("<network>") in TEXT
-    assert m.shard_key("<network>", "<name>@<version>").decode() in TEXT
+    assert m.shard_key("<network>", "<name>@<version>", 3).decode().removesuffix("3") + "<shard>" in TEXT
+    assert f"mod {m.SHARDS}" in TEXT
 
 
 def test_a_peer_written_from_the_specification_is_understood() -> None:
