@@ -204,24 +204,29 @@ class WorldNode:
             self.handle(fx.Tick())
 
     def perform(self, core: Core, effects: fx.Effects) -> None:
-        for place, effect in enumerate(effects):
+        """All writes are handed to the disk at once, in order; what follows one waits until it is done."""
+        parts: list[tuple[fx.Persist | None, list[fx.Effect]]] = [(None, [])]
+        for effect in effects:
             if isinstance(effect, fx.Persist):
-                self.persist(core, effect.records, effects[place + 1 :])
-                return
+                parts.append((effect, []))
+            else:
+                parts[-1][1].append(effect)
+        for persist, rest in parts:
+            if persist is None:
+                self.perform_all(core, rest)
+            else:
+                took = int(self.world.rng.uniform(0, self.world.disk_s) * SECOND)
+                self.disk_free_at = max(self.disk_free_at, self.world.now) + took
+                self.world.at(self.disk_free_at, self, lambda p=persist, r=rest: self.written(core, p, r))
+
+    def written(self, core: Core, persist: fx.Persist, rest: list[fx.Effect]) -> None:
+        for record in persist.records:
+            self.disk.write(record)
+        self.perform_all(core, rest)
+
+    def perform_all(self, core: Core, effects: list[fx.Effect]) -> None:
+        for effect in effects:
             self.perform_one(core, effect)
-
-    def persist(self, core: Core, records: tuple[fx.Record, ...], rest: fx.Effects) -> None:
-        """One write after the other; what follows waits for it."""
-
-        def written() -> None:
-            for record in records:
-                self.disk.write(record)
-            self.perform(core, rest)
-
-        self.disk_free_at = max(self.disk_free_at, self.world.now) + int(
-            self.world.rng.uniform(0, self.world.disk_s) * SECOND
-        )
-        self.world.at(self.disk_free_at, self, written)
 
     def perform_one(self, core: Core, effect: fx.Effect) -> None:
         self.check_promises(effect)

@@ -338,9 +338,9 @@ class CoKeeping(Board):
         first keeper that is there.
         """
         view, before = job.state.view, job.leases.spans
-        leads = job.mine
+        leads, held = job.mine, self._is_held(job, now_ns)
         spans: tuple[tuple[int, int], ...] = ()
-        if view is not None and not job.outcome and not self._is_held(job, now_ns):
+        if view is not None and not job.outcome and not held:
             if job.mine:
                 spans = ((0, job.state.spec.units),)
             elif view.holds(self.me) and self.presence.away(job.state.submitter, now_ns):

@@ -134,8 +134,16 @@ class Judging:
         return self._decision(unit).wanted - len(self.participants(unit)) - live
 
     def _trusted_at_work(self, unit: int) -> bool:
-        leases, present = self.leases.known(unit).leases, self.participants(unit)
-        return any((one in leases and not leases[one].slow) or one in present for one in self.trusted)
+        leases, present, votes = self.leases.known(unit).leases, self.participants(unit), self.state.votes(unit)
+        return any(
+            (one in leases and not leases[one].slow)
+            or (one in present and (one in votes or self._answers_here(unit, one)))
+            for one in self.trusted
+        )
+
+    def _answers_here(self, unit: int, worker: PeerId) -> bool:
+        """The worker reported the unit to this keeper, and not to another."""
+        return unit in self._unsettled.get(worker, ())
 
     def participants(self, unit: int) -> set[PeerId]:
         """Workers whose binding commit counts: neither rejected, nor do they withhold the result."""
@@ -190,14 +198,15 @@ class Judging:
             self.leases.forget(unit)
 
     def _ask_reveals(self, unit: int, now_ns: int) -> None:
-        """Have results shown by those who committed to them here."""
+        """Have results shown. Who committed to another keeper is asked by that, and awaited here all the same."""
         votes, book = self.state.votes(unit), self.leases.known(unit)
         for worker in sorted(self.state.committed(unit)):
-            if unit not in self._unsettled.get(worker, ()):
-                continue
             if worker not in votes and worker not in book.asked and worker not in book.withheld:
+                if self._answers_here(unit, worker):
+                    self.news.of(worker).reveal[unit] = self.state.epoch(unit)
+                elif self.is_decided(unit):
+                    continue
                 self.leases.ask_reveal(unit, worker, now_ns)
-                self.news.of(worker).reveal[unit] = self.state.epoch(unit)
 
     def _accept(self, unit: int, accepted: ResultHash) -> ResultHash | None:
         if not self.has_result(accepted):

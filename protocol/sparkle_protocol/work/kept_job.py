@@ -414,6 +414,9 @@ class KeptJob(Judging):
                 self._dirty.add(item.unit)
                 if isinstance(item, CommitItem) and not self._equivocated(item.unit, fact.author):
                     self.replicas += 1
+                elif isinstance(item, RevealItem):
+                    if self.leases.shown(item.unit, fact.author):
+                        self._conduct.of(fact.author).withheld -= 1
                 elif isinstance(item, FailureItem):
                     self._judge_failures(item.unit)
 

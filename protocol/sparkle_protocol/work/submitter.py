@@ -5,21 +5,23 @@ we are there we hand out its units and judge the results, and its keepers follow
 fetched when we are back. Who keeps it is looked after in ``succession.py``.
 """
 
+from collections.abc import Iterable
 from random import Random
 
 from sparkle_protocol import messages
-from sparkle_protocol.effects import Effects, FindPeers, FoundPeers, Persist, Replied, SendFailed, StoreFact
+from sparkle_protocol.effects import Effects, FindPeers, FoundPeers, Replied, SendFailed, StoreFact
 from sparkle_protocol.errors import ConfigError, LocalProtocolError, NotFound, RemoteProtocolError
 from sparkle_protocol.facts import (
     MAX_RESETS,
     Cancel,
+    Fact,
     FactCodec,
     JobSpec,
     KeeperSet,
     Reset,
     Signer,
 )
-from sparkle_protocol.ids import JobId, PeerId, key_from_peer_id
+from sparkle_protocol.ids import JobId, PeerId, ResultHash, key_from_peer_id
 from sparkle_protocol.work.dead import failure_text
 from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.keeper import MAX_PEERS_OFFERED
@@ -61,10 +63,19 @@ class Submitter(Succession):
                 f"no peer would take this job ({error}); give it fewer or smaller parameters"
             ) from error
         job = self._take_up(fact, (), now_ns)
-        self._out.append(Persist((StoreFact(fact),)))
+        job.records.append(StoreFact(fact))
+        self._persist()
         self._notify("job_submitted", job=fact.job.hex(), kernel=spec.kernel, units=spec.units)
         self._publish(job, now_ns)
         return job.state.id, self._flush(now_ns)
+
+    def restore(self, spec: Fact, facts: Iterable[Fact], now_ns: int, results: Iterable[ResultHash] = ()) -> Effects:
+        """Continue a job from its stored facts; ``results`` are those that are stored with it."""
+        effects = super().restore(spec, facts, now_ns, results)
+        job = self.jobs.get(spec.job)
+        if job is not None and job.state.view is None and not job.outcome:  # stopped before its keepers were named
+            self._publish(job, now_ns)
+        return effects + self._flush(now_ns)
 
     def is_published(self, job_id: JobId) -> bool:
         """Most of the job's keepers hold it."""
