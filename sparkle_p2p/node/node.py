@@ -6,20 +6,20 @@ and on ``stop``: hand back what is not committed, report what is, leave the netw
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import os
 import random
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.net.overlay import Link, Overlay, OverlayEvents
 from sparkle_p2p.node import narrate, picture, results
+from sparkle_p2p.node.commands import JobCommands
 from sparkle_p2p.node.computing import Computing, UnitExecutor
 from sparkle_p2p.node.diary import Diary
+from sparkle_p2p.node.journals import Journals
 from sparkle_p2p.node.offenders import Offenders
 from sparkle_p2p.node.restoring import sort_stored
 from sparkle_p2p.node.shell import Core, Shell
@@ -39,15 +39,14 @@ from sparkle_p2p.view import (
 )
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
-from sparkle_protocol.errors import ConfigError, NotFound
+from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import FactCodec
-from sparkle_protocol.ids import JobId, PeerId, find_job, short_peer
+from sparkle_protocol.ids import JobId, PeerId, short_peer
 from sparkle_protocol.membership import Membership
 from sparkle_protocol.version import __version__
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
-from sparkle_worker.kernels.base import Combined
 from sparkle_worker.kernels.registry import KERNELS
 
 log = logging.getLogger("sparkle.node")
@@ -56,8 +55,7 @@ USAGE_EVERY_S = 2.0
 TOTALS_EVERY_S = 30.0
 DRAIN_S = 3.0
 OVERLAY_STOP_S = 3.0
-VALUES_KEPT = 16
-DEAD_SHOWN = 1000  # of one answer; each comes with its evidence
+STOOD_STILL_S = 10.0  # housekeeping later than this by so much: suspended, or the machine slept
 
 OverlayFactory = Callable[[NodeConfig, HomeDir], Overlay]
 ExecutorFactory = Callable[[], UnitExecutor]
@@ -117,7 +115,8 @@ class Node:
         self._computing: Computing | None = None
         self._stopping = asyncio.Event()
         self._ready: asyncio.Future[None] | None = None
-        self._values: OrderedDict[JobId, Combined] = OrderedDict()
+        self.journals = Journals(self._store, self.submitter.jobs.get)
+        self._commands = JobCommands(self.identity, self.submitter, self._store, self.journals, lambda: self.shell)
         self._totals: dict[str, int] = {}
         self._group: asyncio.TaskGroup | None = None
 
@@ -228,6 +227,8 @@ class Node:
             except TimeoutError:
                 log.warning("the network service did not stop in %s s", OVERLAY_STOP_S)
         if self._shell is not None:
+            self.journals.stopping(wall_ms())
+            await self._save_journals()
             await self._save_totals()
 
     def _network_restarted(self, overlay: Overlay, reason: str) -> None:
@@ -240,22 +241,36 @@ class Node:
         return await self.shell.serve(peer, payload)
 
     async def _housekeeping(self) -> None:
-        """Measure ourselves and keep totals."""
+        """Measure ourselves, keep journals and totals."""
         saved_s = time.monotonic()
+        looked_ns = boot_ns()
         while True:
-            now_s = time.monotonic()
+            now_s, now_ns = time.monotonic(), boot_ns()
+            still_s = (now_ns - looked_ns) / 1e9 - USAGE_EVERY_S
+            if still_s > STOOD_STILL_S:
+                self.journals.stood_still(still_s, wall_ms())
+            looked_ns = now_ns
             try:
                 self.usage.sample(now_s)
+                self.journals.look(now_ns, wall_ms())
             except Exception:
-                log.exception("measuring this node failed")
+                log.exception("looking after this node failed")
+            await self._save_journals()
             if now_s - saved_s > TOTALS_EVERY_S:
                 saved_s = now_s
                 await self._save_totals()
             await asyncio.sleep(USAGE_EVERY_S)
 
-    async def _save_totals(self) -> None:
+    async def _save_journals(self) -> None:
         try:
-            await self._store.save_totals({"units_done": self.units_done, "units_verified": self.units_verified})
+            await self.journals.save({"alive_ms": wall_ms()})
+        except StoreError as error:
+            log.warning("could not save journals: %s", error)
+
+    async def _save_totals(self) -> None:
+        totals = {"units_done": self.units_done, "units_verified": self.units_verified, "alive_ms": wall_ms()}
+        try:
+            await self._store.save_totals(totals)
         except StoreError as error:
             log.warning("could not save totals: %s", error)
 
@@ -274,6 +289,7 @@ class Node:
                 effects = self.submitter.restore(left.spec, others, boot_ns())
                 # What ended before is no news.
                 self.shell.perform(self.submitter, tuple(e for e in effects if not isinstance(e, fx.Notify)))
+                await self.journals.restored(self.submitter.jobs[job], self._totals.get("alive_ms", 0), wall_ms())
             if left.commits and self.worker.kernels:
                 open_ = [(commit.unit, commit.epoch, commit.nonce, commit.result) for commit in left.commits]
                 self.shell.perform(self.worker, self.worker.restore(left.spec, left.keepers, open_, boot_ns()))
@@ -306,11 +322,14 @@ class Node:
     def _peer_up(self, link: Link) -> None:
         self.diary.note("info", f"Connected to {short_peer(link.peer)}")
         self.diary.publish("peer_up", {"peer": link.peer, "direction": link.direction})
+        self.journals.peer_back(link.peer, wall_ms())
         self._tell_all(fx.PeerUp(link.peer, link.addresses))
 
     def _peer_down(self, peer: PeerId, reason: str) -> None:
         self.diary.note("info", f"Lost {short_peer(peer)}: {reason}")
         self.diary.publish("peer_down", {"peer": peer, "reason": reason})
+        if not self.stopping:
+            self.journals.peer_lost(peer, self.submitter.jobs, wall_ms())
         self._tell_all(fx.PeerDown(peer))
 
     def _violation(self, peer: PeerId | None, reason: str) -> None:
@@ -331,23 +350,10 @@ class Node:
             self._violation(effect.peer, effect.reason)
         elif isinstance(effect, fx.Notify):
             narrate.tell(self.diary, effect)
+            self.journals.hear(effect.event, effect.fields, boot_ns(), wall_ms())
             if effect.event == "job_done" and self._group is not None:
                 job = self.submitter.jobs[JobId(bytes.fromhex(str(effect.fields["job"])))]
-                self._group.create_task(self._combine_quietly(job), name="combine")
-
-    async def _combine_quietly(self, job: KeptJob) -> None:
-        try:
-            await self._value(job)
-        except Exception:
-            log.exception("combining job %s failed", job.state.id.hex()[:12])
-
-    async def _value(self, job: KeptJob) -> Combined:
-        known = self._values.get(job.state.id)
-        if known is None:
-            known = self._values[job.state.id] = await results.combine(job, self._store)
-            while len(self._values) > VALUES_KEPT:
-                self._values.popitem(last=False)
-        return known
+                self._group.create_task(self._commands.combine_quietly(job), name="combine")
 
     # --- totals -------------------------------------------------------------------------------------------
 
@@ -367,10 +373,8 @@ class Node:
         """The current picture."""
         now = boot_ns()
         links = self.overlay.links() if self.overlay is not None else ()
-        jobs = list(self.submitter.jobs.values())
         network = narrate.network_state(self.overlay, links, self._ready is not None and self._ready.done())
         state, reason = narrate.node_state(self.worker, self.config, network, len(links), stopping=self.stopping)
-        newest = sorted(jobs, key=_age)[:64]
         loop_time_s = asyncio.get_running_loop().time()
         return NodeView(
             peer_id=self.identity.peer_id,
@@ -383,9 +387,9 @@ class Node:
             uptime_s=(now - self.started_ns) / 1e9,
             addresses=self.overlay.addresses() if self.overlay is not None else (),
             api=self.api_url,
-            peers=picture.peer_views(links, jobs, self.offenders, loop_time_s),
+            peers=picture.peer_views(links, self.submitter.jobs.values(), self.offenders, loop_time_s),
             units=picture.unit_views(self.worker, now, paused=self.worker.paused),
-            jobs=tuple(self._job_view(job) for job in newest),
+            jobs=self._commands.newest(),
             units_done=self.units_done,
             units_verified=self.units_verified,
             credit_micro=0,
@@ -393,17 +397,8 @@ class Node:
             pss_bytes=self.usage.pss_bytes,
             limits={"slots": self.config.slots if self.worker.kernels else 0},
             log=tuple(self.diary.lines)[-100:],
+            safety=narrate.safety(1 + len(links)),
         )
-
-    def _job_view(self, job: KeptJob) -> JobView:
-        value = self._values.get(job.state.id)
-        return picture.job_view(job, value.value if value is not None else None, boot_ns(), wall_ms())
-
-    def _find(self, job: str) -> KeptJob:
-        try:
-            return self.submitter.jobs[find_job(job, self.submitter.jobs)]
-        except ConfigError as error:
-            raise NotFound(str(error)) from error
 
     async def pause(self) -> None:
         """Suspend computing at once and take no more units."""
@@ -427,60 +422,37 @@ class Node:
         """Publish a job; returns its id once it is on disk."""
         if self.stopping:
             raise ConfigError("this node is stopping; submit to another one")
-        spec = results.make_spec(request, self.identity)
-        job, effects = self.submitter.submit(spec, boot_ns())
-        try:
-            await self.shell.perform_durably(self.submitter, effects, keep=False)
-        except StoreError:
-            self.submitter.withdraw(job)
-            raise
-        return job.hex()
+        return await self._commands.submit(request)
 
     async def job(self, job: str) -> JobView:
         """One job by id or unique prefix."""
-        found = self._find(job)
-        if found.outcome == "done":
-            await self._value(found)
-        return self._job_view(found)
+        return await self._commands.job(job)
 
     async def jobs(self) -> tuple[JobView, ...]:
         """All jobs of this node, newest first."""
-        return tuple(self._job_view(job) for job in sorted(self.submitter.jobs.values(), key=_age))
+        return await self._commands.jobs()
 
     async def result(self, job: str) -> JobResult:
         """The result of a finished job."""
-        found = self._find(job)
-        if found.outcome != "done":
-            state = found.outcome or "running"
-            raise ConfigError(f"job {found.state.id.hex()[:12]} is {state}; 'sparkle wait' follows a running job")
-        value = await self._value(found)
-        return JobResult(found.state.id.hex(), found.state.spec.kernel, value.value, value.media_type, value.data)
+        return await self._commands.result(job)
 
     async def cancel(self, job: str) -> JobView:
         """Cancel a job; a finished one stays as it is."""
-        found = self._find(job)
-        effects = self.submitter.cancel(found.state.id, "cancelled by its owner", boot_ns())
-        await self.shell.perform_durably(self.submitter, effects)
-        return self._job_view(found)
+        return await self._commands.cancel(job)
 
     async def dead(self, job: str | None = None) -> tuple[DeadUnit, ...]:
-        """Dead units of a job or of all, the newest job first; the first ``DEAD_SHOWN``."""
-        jobs = [self._find(job)] if job is not None else sorted(self.submitter.jobs.values(), key=_age)
-        units = (unit for one in jobs for unit in picture.dead_units(one))
-        return tuple(itertools.islice(units, DEAD_SHOWN))
+        """Dead units of a job or of all, the newest job first; the first thousand."""
+        return await self._commands.dead(job)
 
     async def requeue(self, job: str, unit: int | None = None) -> Requeued:
         """Begin a dead unit, or all of a job, anew; returns once that is on disk."""
-        found = self._find(job)
-        units, effects = self.submitter.requeue(found.state.id, unit, boot_ns())
-        await self.shell.perform_durably(self.submitter, effects)
-        return Requeued(found.state.id.hex(), units, self._job_view(found).state)
+        return await self._commands.requeue(job, unit)
 
     async def why(self, subject: str | None = None) -> Explanation:
         """Explain the node, a job, a unit or a peer."""
         from sparkle_p2p.node.why import explain
 
-        return explain(self, self.view(), subject)
+        return await explain(self, self.view(), subject)
 
     async def kernels(self) -> tuple[KernelView, ...]:
         """Kernels that this node knows."""
@@ -495,9 +467,4 @@ class Node:
 
     def kept_job(self, job: str) -> KeptJob:
         """The core's own record of a job, for explanations. Raises NotFound."""
-        return self._find(job)
-
-
-def _age(job: KeptJob) -> int:
-    """Sorts jobs, the newest first; by the wall clock, so that the order survives a restart."""
-    return -job.state.spec.created_ms
+        return self._commands.find(job)
