@@ -18,6 +18,8 @@ WINDOW_NS = 600 * SECOND_NS
 MOMENTS_KEPT = 256
 ONE_MOMENT_NS = SECOND_NS // 4
 STALLED_S = 15.0  # nobody holds a unit and none was accepted for so long: the pace says nothing about the rest
+MIN_RUN_TIMES = 3
+MIN_PROGRESS = 0.05
 _Z = 1.2816  # of the normal distribution: 10 % lie beyond it on either side
 
 
@@ -122,15 +124,16 @@ def lease_forecast(held: Held, run_times_s: Sequence[float]) -> Eta | None:
 
 def _left_s(held: Held, run_times_s: Sequence[float]) -> tuple[float, float, float] | None:
     """Seconds that a lease will probably go on: low, likely, high."""
-    if held.progress >= 0.05:
+    # Of the units that took at least as long as this one already has; a lease also waits in its worker's queue, so
+    # progress alone says less than they do.
+    longer = run_times_s[bisect_left(run_times_s, held.seconds) :]
+    if longer and len(run_times_s) >= MIN_RUN_TIMES:
+        low, likely, high = (longer[min(len(longer) - 1, int(len(longer) * part))] for part in (0.1, 0.5, 0.9))
+        return low - held.seconds, likely - held.seconds, high - held.seconds
+    if held.progress >= MIN_PROGRESS:
         left = held.seconds * (1 - held.progress) / held.progress
         return 0.7 * left, left, 1.5 * left  # progress is told every few seconds and is seldom quite even
-    # Of the units that took at least as long as this one already has.
-    longer = run_times_s[bisect_left(run_times_s, held.seconds) :]
-    if not longer:
-        return None
-    low, likely, high = (longer[min(len(longer) - 1, int(len(longer) * part))] for part in (0.1, 0.5, 0.9))
-    return low - held.seconds, likely - held.seconds, high - held.seconds
+    return None
 
 
 def _poisson_bounds(count: int) -> tuple[float, float]:

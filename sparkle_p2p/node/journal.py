@@ -53,7 +53,7 @@ RANKS = {
 }
 _SUMMED = frozenset({"units", "ranges", "moved", "away_s"})  # over all that an entry tells of
 _OF_THE_FIRST = frozenset({"unit", "text", "evidence"})  # the others are those of the latest
-_DIVIDES = frozenset({"node_back"})
+_DIVIDES = frozenset({"node_back", "node_stopped"})
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class Journal:
         self.entries.sort(key=lambda entry: entry.number)
         self._bound()
 
-    def add(self, kind: str, now_ms: int, *, peer: str = "", **notes: Scalar) -> None:
+    def add(self, kind: str, now_ms: int, /, *, peer: str = "", **notes: Scalar) -> None:
         """Something happened. A kind that this version does not know is no news."""
         if kind not in RANKS:
             return
@@ -105,7 +105,7 @@ class Journal:
             loss.take_in(now_ms, 0, {"moved": 1})
             self._changed[loss.number] = loss
             return
-        same = self._recent(kind, peer, now_ms) if RANKS[kind] != LANDMARK else None
+        same = self._same(kind, peer, short, now_ms)
         if same is not None:
             same.take_in(now_ms, 1, short)
             self._changed[same.number] = same
@@ -150,6 +150,15 @@ class Journal:
                 self._changed.pop(entry.number, None)
         for number in gone:
             self._gone.pop(number, None)
+
+    def _same(self, kind: str, peer: str, notes: Mapping[str, Scalar], now_ms: int) -> Entry | None:
+        """The entry that may tell also of this."""
+        if RANKS[kind] == LANDMARK:
+            return None
+        if kind in _DIVIDES:  # in a row, as when something restarts it again and again
+            last = self.entries[-1] if self.entries else None
+            return last if last and last.kind == kind and last.notes.get("clean") == notes.get("clean") else None
+        return self._recent(kind, peer, now_ms)
 
     def _recent(self, kind: str, peer: str, now_ms: int) -> Entry | None:
         """The entry that something of this kind joins."""

@@ -107,8 +107,9 @@ def _milestone(entry: Entry) -> str:
 
 
 def _first_lease(entry: Entry) -> str:
-    units = _number(entry, "units") or 1
-    return f"{_who(entry, 'A worker')} took the first {many(units, 'unit') if units > 1 else 'unit'}."
+    if entry.notes.get("own"):
+        return "This node took the first unit itself."
+    return f"{_who(entry, 'A worker')} took the first unit."
 
 
 def _duty(entry: Entry) -> str:

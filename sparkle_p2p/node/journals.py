@@ -24,11 +24,13 @@ class Journals:
     """What happened to each job, and how fast it goes.
 
     Args:
+        me: this node.
         store: where journals are kept.
         find: the record of a job, if there is one.
     """
 
-    def __init__(self, store: Store, find: Callable[[JobId], KeptJob | None]) -> None:
+    def __init__(self, me: PeerId, store: Store, find: Callable[[JobId], KeptJob | None]) -> None:
+        self._me = me
         self._store = store
         self._find = find
         self._journals: dict[JobId, Journal] = {}
@@ -200,7 +202,8 @@ class Journals:
         pace.began(granted_ns)
         told = journal.has("first_lease") or journal.has("node_back") or not journal.has("job_submitted")
         if not told:
-            journal.add("first_lease", now_ms - (now_ns - granted_ns) // 1_000_000, peer=worker)
+            began_ms = now_ms - (now_ns - granted_ns) // 1_000_000
+            journal.add("first_lease", began_ms, peer=worker, own=worker == self._me)
 
 
 def _evidence(job: KeptJob, peer: str, unit: int) -> str:

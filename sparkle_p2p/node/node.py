@@ -115,7 +115,7 @@ class Node:
         self._computing: Computing | None = None
         self._stopping = asyncio.Event()
         self._ready: asyncio.Future[None] | None = None
-        self.journals = Journals(self._store, self.submitter.jobs.get)
+        self.journals = Journals(self.identity.peer_id, self._store, self.submitter.jobs.get)
         self._commands = JobCommands(self.identity, self.submitter, self._store, self.journals, lambda: self.shell)
         self._totals: dict[str, int] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -350,7 +350,10 @@ class Node:
             self._violation(effect.peer, effect.reason)
         elif isinstance(effect, fx.Notify):
             narrate.tell(self.diary, effect)
-            self.journals.hear(effect.event, effect.fields, boot_ns(), wall_ms())
+            try:
+                self.journals.hear(effect.event, effect.fields, boot_ns(), wall_ms())
+            except Exception:  # a story with a gap must not stop what it tells of
+                log.exception("the journal could not take in %s", effect.event)
             if effect.event == "job_done" and self._group is not None:
                 job = self.submitter.jobs[JobId(bytes.fromhex(str(effect.fields["job"])))]
                 self._group.create_task(self._commands.combine_quietly(job), name="combine")

@@ -105,7 +105,9 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
         details.append(Reason("dead_units", sentence, {"units": len(job.dead)}))
     details += [
         Reason(
-            "accepted_from", f"{short_peer(peer)}: {many(count, 'unit')} accepted.", {"peer": peer, "units": count}
+            "accepted_from",
+            f"{short_peer(peer) if peer != node.identity.peer_id else 'This node'}: {many(count, 'unit')} accepted.",
+            {"peer": peer, "units": count},
         )
         for peer, count in job.accepted_by.most_common(DETAILS_SHOWN)
     ]
