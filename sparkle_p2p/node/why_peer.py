@@ -72,7 +72,9 @@ def _in_job(job: KeptJob, peer: PeerId, now_ns: int) -> list[Reason]:
     held = reading.held_units(job, peer, now_ns)
     for unit, lease in held[:UNITS_SHOWN]:
         sentence = f"Holds {name}/{unit} ({lease.progress:.0%}); its lease lasts {lease.left_s:.0f} s more."
-        numbers: dict[str, Scalar] = {"unit": unit, "progress": lease.progress, "left_s": round(lease.left_s, 1)}
+        numbers: dict[str, Scalar] = {
+            "unit": unit, "progress": round(lease.progress, 3), "left_s": round(lease.left_s, 1),
+        }  # fmt: skip
         reasons.append(Reason("holds", sentence, numbers))
     if len(held) > UNITS_SHOWN:
         more = len(held) - UNITS_SHOWN
