@@ -7,9 +7,7 @@ and on ``stop``: hand back what is not committed, report what is, leave the netw
 import asyncio
 import contextlib
 import logging
-import os
 import random
-import time
 from collections.abc import AsyncIterator, Callable
 
 from sparkle_p2p.config import NodeConfig
@@ -19,9 +17,10 @@ from sparkle_p2p.node import narrate, picture, results
 from sparkle_p2p.node.commands import JobCommands
 from sparkle_p2p.node.computing import Computing, UnitExecutor
 from sparkle_p2p.node.diary import Diary
+from sparkle_p2p.node.housekeeping import Housekeeping
 from sparkle_p2p.node.journals import Journals
 from sparkle_p2p.node.offenders import Offenders
-from sparkle_p2p.node.restoring import sort_stored
+from sparkle_p2p.node.restoring import restore_jobs
 from sparkle_p2p.node.shell import Core, Shell
 from sparkle_p2p.node.store import Store, StoreError
 from sparkle_p2p.node.usage import Usage
@@ -51,11 +50,8 @@ from sparkle_worker.kernels.registry import KERNELS
 
 log = logging.getLogger("sparkle.node")
 
-USAGE_EVERY_S = 2.0
-TOTALS_EVERY_S = 30.0
 DRAIN_S = 3.0
 OVERLAY_STOP_S = 3.0
-STOOD_STILL_S = 10.0  # housekeeping later than this by so much: suspended, or the machine slept
 
 OverlayFactory = Callable[[NodeConfig, HomeDir], Overlay]
 ExecutorFactory = Callable[[], UnitExecutor]
@@ -110,14 +106,15 @@ class Node:
         self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots)
         self.overlay: Overlay | None = None
         self.started_ns = boot_ns()
-        self._store = Store(home.path / "node.db")
+        self.store = Store(home.path / "node.db")
         self._shell: Shell | None = None
         self._computing: Computing | None = None
         self._stopping = asyncio.Event()
         self._ready: asyncio.Future[None] | None = None
-        self.journals = Journals(self.identity.peer_id, self._store, self.submitter.jobs.get)
-        self._commands = JobCommands(self.identity, self.submitter, self._store, self.journals, lambda: self.shell)
-        self._totals: dict[str, int] = {}
+        self.journals = Journals(self.identity.peer_id, self.store, self.submitter.jobs.get)
+        self._commands = JobCommands(self.identity, self.submitter, self.store, self.journals, lambda: self.shell)
+        self.totals: dict[str, int] = {}  # of earlier runs
+        self._housekeeping = Housekeeping(self)
         self._group: asyncio.TaskGroup | None = None
 
     # --- life ---------------------------------------------------------------------------------------------
@@ -127,8 +124,8 @@ class Node:
         ready = self._ready_future()
         failure: BaseException | None = None
         try:
-            await self._store.open()
-            self._totals = await self._store.totals()
+            await self.store.open()
+            self.totals = await self.store.totals()
             async with asyncio.TaskGroup() as group:
                 try:
                     await self._start(group)
@@ -144,7 +141,7 @@ class Node:
         finally:
             self._stopping.set()
             with contextlib.suppress(StoreError):
-                await self._store.close()
+                await self.store.close()
             if not ready.done():
                 ready.set_exception(failure or ConfigError("the node was stopped before it was ready"))
                 ready.exception()  # whoever waits sees it; nobody need
@@ -160,6 +157,11 @@ class Node:
         self._stopping.set()
 
     @property
+    def ready(self) -> bool:
+        """The network has started."""
+        return self._ready is not None and self._ready.done()
+
+    @property
     def stopping(self) -> bool:
         """The node is on its way out."""
         return self._stopping.is_set()
@@ -171,11 +173,11 @@ class Node:
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
         self._group = group
-        self._shell = Shell(self.identity.peer_id, self._store, group, self._route, self._extra)
+        self._shell = Shell(self.identity.peer_id, self.store, group, self._route, self._extra)
         executors = [self._executor_factory() for _ in range(self.config.slots)] if self.worker.kernels else []
         self._computing = Computing(executors, lambda event: self.shell.tell(self.worker, event), group)
-        await self._restore()
-        group.create_task(self._housekeeping(), name="housekeeping")
+        await restore_jobs(self)
+        group.create_task(self._housekeeping.run(), name="housekeeping")
         group.create_task(self._start_network(), name="network")
 
     async def _start_network(self) -> None:
@@ -193,7 +195,7 @@ class Node:
         self.startup_ms = {**getattr(overlay, "startup_ms", {}), "ready": (boot_ns() - self.started_ns) / 1e6}
         self.submitter.addresses = overlay.addresses()
         await overlay.subscribe(messages.jobs_topic(self.config.net))
-        remembered = await self._store.peers()
+        remembered = await self.store.peers()
         start = self.membership.start(self.config.bootstrap, remembered, boot_ns())
         self.shell.perform(self.membership, start)
         self.diary.note(
@@ -228,8 +230,7 @@ class Node:
                 log.warning("the network service did not stop in %s s", OVERLAY_STOP_S)
         if self._shell is not None:
             self.journals.stopping(wall_ms())
-            await self._save_journals()
-            await self._save_totals()
+            await self._housekeeping.save()
 
     def _network_restarted(self, overlay: Overlay, reason: str) -> None:
         self.submitter.addresses = overlay.addresses()  # perhaps other ports than before
@@ -239,67 +240,6 @@ class Node:
         if self.membership.banned(peer, boot_ns()):  # until its connection is closed
             return messages.encode_message(messages.Refusal("banned", "too many rule violations"))
         return await self.shell.serve(peer, payload)
-
-    async def _housekeeping(self) -> None:
-        """Measure ourselves, keep journals and totals."""
-        saved_s = time.monotonic()
-        looked_ns = boot_ns()
-        while True:
-            now_s, now_ns = time.monotonic(), boot_ns()
-            still_s = (now_ns - looked_ns) / 1e9 - USAGE_EVERY_S
-            if still_s > STOOD_STILL_S:
-                self.journals.stood_still(still_s, wall_ms())
-            looked_ns = now_ns
-            try:
-                self.usage.sample(now_s)
-                self.journals.look(now_ns, wall_ms())
-            except Exception:
-                log.exception("looking after this node failed")
-            await self._save_journals()
-            if now_s - saved_s > TOTALS_EVERY_S:
-                saved_s = now_s
-                await self._save_totals()
-            await asyncio.sleep(USAGE_EVERY_S)
-
-    async def _save_journals(self) -> None:
-        try:
-            await self.journals.save({"alive_ms": wall_ms()})
-        except StoreError as error:
-            log.warning("could not save journals: %s", error)
-
-    async def _save_totals(self) -> None:
-        totals = {"units_done": self.units_done, "units_verified": self.units_verified, "alive_ms": wall_ms()}
-        try:
-            await self._store.save_totals(totals)
-        except StoreError as error:
-            log.warning("could not save totals: %s", error)
-
-    async def _restore(self) -> None:
-        """Continue jobs and commits of an earlier run from stored facts; forget what concerns us no more."""
-        stored = sort_stored(self.config.net, await self._store.facts(), await self._store.commits())
-        gone = []
-        for job, left in stored.items():
-            if left.spec is None or left.keepers is None:
-                if left.facts:
-                    gone.append(job)
-                continue
-            ours = left.spec.author == self.identity.peer_id
-            if ours:
-                others = [fact for fact in left.facts if fact is not left.spec]
-                effects = self.submitter.restore(left.spec, others, boot_ns())
-                # What ended before is no news.
-                self.shell.perform(self.submitter, tuple(e for e in effects if not isinstance(e, fx.Notify)))
-                await self.journals.restored(self.submitter.jobs[job], self._totals.get("alive_ms", 0), wall_ms())
-            if left.commits and self.worker.kernels:
-                open_ = [(commit.unit, commit.epoch, commit.nonce, commit.result) for commit in left.commits]
-                self.shell.perform(self.worker, self.worker.restore(left.spec, left.keepers, open_, boot_ns()))
-            elif not ours:
-                gone.append(job)
-        if gone:
-            try:
-                await self._store.forget_jobs(gone)
-            except StoreError as error:
-                log.warning("could not remove jobs that are over: %s", error)
 
     # --- events -------------------------------------------------------------------------------------------
 
@@ -363,45 +303,18 @@ class Node:
     @property
     def units_done(self) -> int:
         """Units computed by this node, earlier runs included."""
-        return self._totals.get("units_done", 0) + self.worker.units_done
+        return self.totals.get("units_done", 0) + self.worker.units_done
 
     @property
     def units_verified(self) -> int:
         """Of these, accepted by their job's owner."""
-        return self._totals.get("units_verified", 0) + self.worker.units_verified
+        return self.totals.get("units_verified", 0) + self.worker.units_verified
 
     # --- commands (NodeControl) ---------------------------------------------------------------------------
 
     def view(self) -> NodeView:
         """The current picture."""
-        now = boot_ns()
-        links = self.overlay.links() if self.overlay is not None else ()
-        network = narrate.network_state(self.overlay, links, self._ready is not None and self._ready.done())
-        state, reason = narrate.node_state(self.worker, self.config, network, len(links), stopping=self.stopping)
-        loop_time_s = asyncio.get_running_loop().time()
-        return NodeView(
-            peer_id=self.identity.peer_id,
-            net=self.config.net,
-            version=__version__,
-            pid=os.getpid(),
-            state=state,
-            reason=reason,
-            network=network,
-            uptime_s=(now - self.started_ns) / 1e9,
-            addresses=self.overlay.addresses() if self.overlay is not None else (),
-            api=self.api_url,
-            peers=picture.peer_views(links, self.submitter.jobs.values(), self.offenders, loop_time_s),
-            units=picture.unit_views(self.worker, now, paused=self.worker.paused),
-            jobs=self._commands.newest(),
-            units_done=self.units_done,
-            units_verified=self.units_verified,
-            credit_micro=0,
-            cpu_percent=self.usage.cpu_percent,
-            pss_bytes=self.usage.pss_bytes,
-            limits={"slots": self.config.slots if self.worker.kernels else 0},
-            log=tuple(self.diary.lines)[-100:],
-            safety=narrate.safety(1 + len(links)),
-        )
+        return picture.node_view(self, self._commands.newest())
 
     async def pause(self) -> None:
         """Suspend computing at once and take no more units."""

@@ -1,18 +1,22 @@
 """Builds the frozen view of a node from its cores. Reads only; decides nothing."""
 
+import asyncio
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparkle_p2p.net.overlay import Link
-from sparkle_p2p.node import reading
+from sparkle_p2p.node import narrate, reading
 from sparkle_p2p.node.forecast import Pace, job_forecast
 from sparkle_p2p.node.offenders import Offenders
+from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_p2p.view import (
     Attempt,
     DeadUnit,
     Eta,
     JobView,
+    NodeView,
     PeerView,
     Reason,
     Rejection,
@@ -21,12 +25,47 @@ from sparkle_p2p.view import (
     UnitView,
 )
 from sparkle_protocol.ids import PeerId, ResultHash, short_peer
+from sparkle_protocol.version import __version__
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.rejection import Rejection as ProvenWrong
 from sparkle_protocol.work.worker import WorkerAgent
 
+if TYPE_CHECKING:
+    from sparkle_p2p.node.node import Node
+
 REJECTIONS_SHOWN = 32
 _SHOWN_STATES = {"committing": "committed", "revealing": "revealed"}
+
+
+def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
+    """The whole node with these jobs."""
+    now_ns = boot_ns()
+    links = node.overlay.links() if node.overlay is not None else ()
+    network = narrate.network_state(node.overlay, links, node.ready)
+    state, reason = narrate.node_state(node.worker, node.config, network, len(links), stopping=node.stopping)
+    return NodeView(
+        peer_id=node.identity.peer_id,
+        net=node.config.net,
+        version=__version__,
+        pid=os.getpid(),
+        state=state,
+        reason=reason,
+        network=network,
+        uptime_s=(now_ns - node.started_ns) / 1e9,
+        addresses=node.overlay.addresses() if node.overlay is not None else (),
+        api=node.api_url,
+        peers=peer_views(links, node.submitter.jobs.values(), node.offenders, asyncio.get_running_loop().time()),
+        units=unit_views(node.worker, now_ns, paused=node.worker.paused),
+        jobs=jobs,
+        units_done=node.units_done,
+        units_verified=node.units_verified,
+        credit_micro=0,
+        cpu_percent=node.usage.cpu_percent,
+        pss_bytes=node.usage.pss_bytes,
+        limits={"slots": node.config.slots if node.worker.kernels else 0},
+        log=tuple(node.diary.lines)[-100:],
+        safety=narrate.safety(1 + len(links)),
+    )
 
 
 def unit_views(worker: WorkerAgent, now_ns: int, *, paused: bool) -> tuple[UnitView, ...]:
