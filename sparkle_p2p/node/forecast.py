@@ -40,13 +40,13 @@ class Pace:
         """It is known when work began."""
         return self._since_ns is not None
 
-    def accepted(self, now_ns: int) -> None:
-        """A unit was accepted."""
+    def accepted(self, now_ns: int, units: int = 1) -> None:
+        """Units were accepted."""
         if self._moments and now_ns - self._moments[-1][0] <= ONE_MOMENT_NS:
             when, count = self._moments[-1]
-            self._moments[-1] = (when, count + 1)
+            self._moments[-1] = (when, count + units)
         else:
-            self._moments.append((now_ns, 1))
+            self._moments.append((now_ns, units))
 
     def idle_s(self, now_ns: int) -> float | None:
         """How long ago the last unit was accepted."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from sparkle_p2p.node import reading
 from sparkle_p2p.node.forecast import Pace
-from sparkle_p2p.node.journal import MILESTONES, Entry, Journal, milestone
+from sparkle_p2p.node.journal import MILESTONES, RANKS, Entry, Journal, milestone
 from sparkle_p2p.node.picture import rejection_view
 from sparkle_p2p.node.store import Store
 from sparkle_protocol.ids import JobId, PeerId
@@ -35,12 +35,15 @@ class Journals:
         self._find = find
         self._journals: dict[JobId, Journal] = {}
         self._reached: dict[JobId, int] = {}  # the latest milestone of jobs that go on
+        self._accepted: dict[JobId, int] = {}  # their units accepted so far
         self._paces: dict[JobId, Pace] = {}
 
     # --- what happens -------------------------------------------------------------------------------------
 
     def hear(self, event: str, fields: Mapping[str, Any], now_ns: int, now_ms: int) -> None:
         """Take in an event of a core; one that is about no job of ours is none for a journal."""
+        if event != "unit_final" and event not in RANKS:
+            return
         try:
             job_id = JobId(bytes.fromhex(str(fields["job"])))
         except (KeyError, ValueError):
@@ -49,7 +52,7 @@ class Journals:
         if job is None:
             return
         if event == "unit_final":
-            self._accepted(job, now_ns, now_ms)
+            self._count(job, now_ns, now_ms)
             return
         if event == "lease_expired" and fields.get("kind") == "reveal":
             event = "result_withheld"
@@ -61,7 +64,7 @@ class Journals:
     def peer_lost(self, peer: PeerId, open_jobs: Mapping[JobId, KeptJob], now_ms: int) -> None:
         """A peer's connection broke: told in the journals of jobs of which it holds units."""
         for job in open_jobs.values():
-            units = 0 if job.outcome else job.leases.holds(peer)
+            units = 0 if job.outcome else reading.held_count(job, peer)
             if units:
                 self._of(job).add("worker_lost", now_ms, peer=peer, units=units)
 
@@ -73,10 +76,12 @@ class Journals:
 
     def look(self, now_ns: int, now_ms: int) -> None:
         """See what no event tells: that a job's first units were taken. To be called every few seconds."""
-        for job_id in [*self._journals]:
+        for job_id, journal in [*self._journals.items()]:
             job = self._find(job_id)
             if job is not None and not job.outcome:
                 self._look_for_start(job, now_ns, now_ms)
+            else:
+                self._let_go_if_over(job_id, journal)
 
     def stopping(self, now_ms: int) -> None:
         """The node leaves: told in the journals of jobs that are not over."""
@@ -164,7 +169,8 @@ class Journals:
         job = self._find(job_id)
         if journal.clean and (job is None or job.outcome):
             del self._journals[job_id]
-            self._reached.pop(job_id, None)
+            for known in (self._reached, self._accepted):
+                known.pop(job_id, None)
             self._paces.pop(job_id, None)
 
     # --- one job ------------------------------------------------------------------------------------------
@@ -179,17 +185,24 @@ class Journals:
     def _set_reached(self, job: KeptJob) -> None:
         """What was reached before is not told again."""
         accepted, total = reading.accepted_of(job)
+        self._accepted[job.state.id] = accepted
         self._reached[job.state.id] = max((p for p in MILESTONES if accepted * 100 >= p * total), default=0)
 
-    def _accepted(self, job: KeptJob, now_ns: int, now_ms: int) -> None:
-        job_id, journal = job.state.id, self._of(job)
-        self._paces.setdefault(job_id, Pace()).accepted(now_ns)
-        self._look_for_start(job, now_ns, now_ms)
+    def _count(self, job: KeptJob, now_ns: int, now_ms: int) -> None:
+        """Take in that units were accepted. A verdict about a latecomer says nothing new."""
+        job_id = job.state.id
+        self._of(job)
         accepted, total = reading.accepted_of(job)
+        fresh = accepted - self._accepted[job_id]
+        if fresh <= 0:
+            return
+        self._accepted[job_id] = accepted
+        self._paces.setdefault(job_id, Pace()).accepted(now_ns, fresh)
+        self._look_for_start(job, now_ns, now_ms)
         percent = milestone(self._reached[job_id], accepted, total)
         if percent is not None:
             self._reached[job_id] = percent
-            journal.add("milestone", now_ms, percent=percent, accepted=accepted, total=total)
+            self._of(job).add("milestone", now_ms, percent=percent, accepted=accepted, total=total)
 
     def _look_for_start(self, job: KeptJob, now_ns: int, now_ms: int) -> None:
         journal, pace = self._of(job), self._paces.setdefault(job.state.id, Pace())

@@ -154,6 +154,11 @@ def first_lease(job: KeptJob) -> tuple[PeerId, int] | None:
     return None
 
 
+def held_count(job: KeptJob, worker: PeerId) -> int:
+    """How many units a worker holds."""
+    return job.leases.holds(worker)
+
+
 def held_units(job: KeptJob, worker: PeerId, now_ns: int) -> list[tuple[int, Holding]]:
     """Units that a worker holds, each with its lease."""
     return [

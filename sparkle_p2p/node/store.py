@@ -27,7 +27,6 @@ from sparkle_protocol.ids import JobId, PeerId, ResultHash
 
 log = logging.getLogger("sparkle.store")
 
-SCHEMA_VERSION = 2
 MAX_PENDING_RECORDS = 100_000  # beyond that writes fail at once: the disk is slower than the network
 MAX_OVERDUE_RECORDS = 20_000  # beyond that what cannot be written is given up, the newest first
 # What turned the format of one version into the next; a new database goes through all of them.
@@ -48,6 +47,7 @@ CREATE TABLE journal (job BLOB NOT NULL, number INTEGER NOT NULL, kind TEXT NOT 
     PRIMARY KEY (job, number)) WITHOUT ROWID;
 """,
 )
+SCHEMA_VERSION = len(MIGRATIONS)
 MAX_PEERS_KEPT = 256
 
 T = TypeVar("T")

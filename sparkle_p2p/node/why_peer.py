@@ -30,7 +30,7 @@ def explain_peer(node: "Node", view: NodeView, peer: PeerId) -> Explanation:
         "connected": link is not None,
         "accepted": accepted,
         "rejected": len(rejections),
-        "held": sum(job.leases.holds(peer) for job in open_jobs),
+        "held": sum(reading.held_count(job, peer) for job in open_jobs),
         "late": late,
         "violations": record.violations,
         "latency_ms": round(link.latency_ms, 1) if link is not None and link.latency_ms is not None else None,
@@ -89,7 +89,10 @@ def _why_no_more(job: KeptJob, peer: PeerId, name: str, now_ns: int) -> list[Rea
     """Why it would be given nothing of a job now, if so."""
     if reading.allowance(job, peer, now_ns) > 0:
         return []
-    undecided, overdue = reading.undecided(job, peer) + job.leases.holds(peer), reading.overdue_results(job, peer)
+    undecided, overdue = (
+        reading.undecided(job, peer) + reading.held_count(job, peer),
+        reading.overdue_results(job, peer),
+    )
     numbers: dict[str, Scalar] = {"undecided": undecided, "overdue": overdue}
     if peer in job.rejected:
         why = "a result of it was proven wrong"

@@ -168,6 +168,27 @@ async def test_leases_that_run_out_are_one_line_each_worker(store: Store) -> Non
     assert told.journals.late(A.peer_id) == 8
 
 
+async def test_a_latecomer_changes_no_pace_and_a_job_that_is_over_stays_forgotten(store: Store) -> None:
+    """A third worker's result for a unit that is final is judged, which is news for nobody else."""
+    told = Told(store, 2)
+    for worker in (A, B):
+        told.lease(worker)
+    told.now += 5 * SECOND_NS
+    told.journals.look(told.now, told.now_ms)
+    told.accept(0)
+    assert told.journals.pace(told.id).recent(told.now) == (1, 1, 5.0)
+    told.journals.hear("unit_final", {"job": told.id.hex(), "unit": 0, "workers": 3}, told.now, told.now_ms)
+    assert told.journals.pace(told.id).recent(told.now) == (1, 1, 5.0)
+    for worker in (A, B):
+        told.lease(worker)
+    told.accept(1)
+    await told.journals.save({})
+    told.journals.hear("unit_final", {"job": told.id.hex(), "unit": 0, "workers": 3}, told.now, told.now_ms)
+    told.journals.look(told.now, told.now_ms)
+    assert not told.journals._journals
+    assert (await told.story())[-1].endswith("Done.")
+
+
 async def test_what_a_full_disk_refused_is_written_later(store: Store) -> None:
     told = Told(store, 2)
     disk = break_disk(store)
