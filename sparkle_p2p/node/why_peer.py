@@ -101,5 +101,5 @@ def _why_no_more(job: KeptJob, peer: PeerId, name: str, now_ns: int) -> list[Rea
     elif not reading.delivers(job, peer):
         why = "it took units and did not deliver; it gets one in a while"
     else:
-        why = f"{many(undecided, 'unit')} of it are undecided still, and it has not earned a longer queue"
+        why = f"{many(undecided, 'unit')} held or answered by it are undecided, as many as it has earned"
     return [Reason("no_more", f"Gets no more of {name} for now: {why}.", numbers)]
