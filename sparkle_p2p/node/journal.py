@@ -14,12 +14,13 @@ Nothing rests on a journal: it is written a few seconds late, so a crash may cos
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from sparkle_p2p.view import Scalar
 
 MAX_ENTRIES = 400
 MERGE_GAP_MS = 120_000
+LOOKED_BACK = 64  # entries; where more peers than that come and go, thinning puts their entries together
 MAX_TEXT = 300
 MILESTONES = (10, 25, 50, 75, 90)  # percent; "done" says the rest
 NUMBERS_PER_MS = 1000  # entries are numbered by time, so that those of several runs sort without being loaded
@@ -162,7 +163,7 @@ class Journal:
 
     def _recent(self, kind: str, peer: str, now_ms: int) -> Entry | None:
         """The entry that something of this kind joins."""
-        for entry in reversed(self.entries):
+        for entry in islice(reversed(self.entries), LOOKED_BACK):
             if entry.kind == kind and entry.peer == peer:
                 # A clock that was set back has no say in what is recent.
                 return entry if abs(now_ms - entry.last_ms) <= MERGE_GAP_MS or kind == "worker_rejected" else None

@@ -81,6 +81,8 @@ def _expired(entry: Entry) -> str:
 
 def _rejected(entry: Entry) -> str:
     evidence = _text(entry, "evidence") or f"a wrong result for unit {_number(entry, 'unit')}"
+    if entry.peer and evidence.startswith(who := _who(entry)):
+        evidence = "it" + evidence.removeprefix(who)
     further = f" ({many(entry.count - 1, 'further result')} refused)" if entry.count > 1 else ""
     return f"{_who(entry)} rejected: {evidence}{further}."
 

@@ -153,7 +153,7 @@ async def test_a_rejected_worker_is_told_with_the_evidence(store: Store) -> None
     told.agree(ME, result=RIGHT)
     lines = [line for line in await told.story() if "rejected" in line]
     assert len(lines) == 1
-    assert lines[0].startswith(f"0 {short_peer(A.peer_id)} rejected: {short_peer(A.peer_id)} answered ")
+    assert lines[0].startswith(f"0 {short_peer(A.peer_id)} rejected: it answered ")
     assert "this node computed" in lines[0]
 
 
