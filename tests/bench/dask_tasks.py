@@ -1,4 +1,4 @@
-"""No-op tasks per second of dask.distributed: ``dask_tasks.py TASKS WARM_UP``. Runs in the alternatives' environment."""
+"""No-op tasks per second of dask.distributed: ``dask_tasks.py TASKS WARM_UP``, in their own environment."""
 
 import json
 import statistics

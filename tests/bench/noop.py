@@ -13,7 +13,7 @@ from tests.bench.jobs import TINY, check_quorum, local_peers, run_job, tiny
 from tests.bench.rows import Row, median_row
 
 PEERS = 3
-UNITS = 5000
+UNITS = 3000
 WARM_UP = 500
 DASK, RAY = "dask.distributed, unsigned, 3 workers", "Ray, unsigned, 3 workers"
 

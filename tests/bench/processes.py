@@ -116,12 +116,12 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def cpu_s(pid: int) -> float:
-    """Processor seconds that the process and its living descendants have used."""
+    """Processor seconds that the process and its descendants have used, those that have ended included."""
     total = 0.0
     for process in family(pid):
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-            total += times.user + times.system
+            total += times.user + times.system + times.children_user + times.children_system
     return total
 
 

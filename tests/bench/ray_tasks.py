@@ -1,4 +1,4 @@
-"""No-op tasks per second of Ray: ``ray_tasks.py TASKS WARM_UP``. Runs in the alternatives' environment."""
+"""No-op tasks per second of Ray: ``ray_tasks.py TASKS WARM_UP``, in the environment of the alternatives."""
 
 import json
 import statistics
