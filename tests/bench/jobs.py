@@ -8,7 +8,7 @@ from typing import Any
 
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.cli.swarm import LocalPeer, Swarm
-from tests.bench.processes import cpu_s, pause
+from tests.bench.processes import cpu_s, own_cpu_s, pause
 
 LIMIT_S = 300.0
 POLL_S = 0.05
@@ -34,7 +34,7 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """Peers that are up; jobs are submitted at the first."""
+    """Peers that are up; jobs are submitted at the first, which ``client`` talks to."""
 
     all: tuple[LocalPeer, ...]
 
@@ -46,6 +46,10 @@ class Peers:
     def cpu_s(self) -> float:
         """Processor seconds of all nodes and their worker processes so far."""
         return sum(self.node_cpu_s(place) for place in range(len(self.all)))
+
+    def own_cpu_s(self) -> float:
+        """The same without the worker processes."""
+        return sum(own_cpu_s(peer.process.pid) for peer in self.all)
 
     def node_cpu_s(self, place: int) -> float:
         """Of one of them."""

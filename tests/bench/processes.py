@@ -125,6 +125,12 @@ def cpu_s(pid: int) -> float:
     return total
 
 
+def own_cpu_s(pid: int) -> float:
+    """Processor seconds of the process alone."""
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
+
+
 def pss_mb(pid: int) -> float:
     """Proportional set size of the process and its descendants in MB (10^6 bytes)."""
     total = 0

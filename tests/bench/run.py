@@ -33,7 +33,7 @@ MEASUREMENTS: dict[str, tuple[Measurement, int]] = {
     "executor": (work.executor, 300),
     "units": (work.units, 3),
     "noop_units": (noop.noop_units, 3),
-    "overhead": (overhead.overhead, 3),
+    "overhead": (overhead.overhead, 5),
     "growth": (growth.growth, 3),
     "demo_warm": (starting.demo_warm, 3),
     "idle_node": (idle.idle_node, 3),
