@@ -27,6 +27,7 @@ trees = st.recursive(
 )
 
 raw_facts = facts.map(lambda fact: fact.raw)
+views = st.lists(raw_facts | st.just(KEEPERS.raw), max_size=2)
 unit_epochs = st.builds(m.UnitEpoch, units, st.integers(0, 1))
 beats = st.builds(m.Heartbeat, st.integers(0, 5), st.integers(0, 1), st.floats(0, 1))
 reports = st.builds(
@@ -49,7 +50,7 @@ requests = st.one_of(
         st.lists(unit_epochs, max_size=3),
         st.lists(st.builds(m.Settled, units, st.integers(0, 1), st.booleans()), max_size=3),
         st.booleans(),
-        st.lists(raw_facts | st.just(KEEPERS.raw), max_size=2),
+        views,
         st.lists(raw_facts, max_size=2),
     ),
 )
@@ -57,7 +58,7 @@ replies = st.one_of(
     st.builds(
         m.LeaseReply,
         st.lists(
-            st.builds(m.JobFacts, raw_facts | st.just(SPEC.raw), st.lists(raw_facts | st.just(KEEPERS.raw), max_size=2)),
+            st.builds(m.JobFacts, raw_facts | st.just(SPEC.raw), views),
             max_size=2,
         ),
         st.lists(raw_facts, max_size=3),
@@ -71,7 +72,7 @@ replies = st.one_of(
         st.just([]),
         st.just([]),
         st.booleans(),
-        st.lists(raw_facts | st.just(KEEPERS.raw), max_size=2),
+        views,
         st.lists(raw_facts, max_size=2),
     ),
     st.builds(m.PeersReply, st.lists(st.builds(m.PeerRecord, st.binary(min_size=32, max_size=32), st.lists(
