@@ -103,6 +103,15 @@ class Requeued:
 
 
 @dataclass(frozen=True, slots=True)
+class Eta:
+    """Seconds from now until something probably ends; in four of five cases it lies between low and high."""
+
+    finish_s: float
+    low_s: float
+    high_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
     """A job this node submitted."""
 
@@ -119,7 +128,9 @@ class JobView:
     result: Any  # JSON value; None until done; large or binary results say how to fetch them
     error: str | None
     age_s: float
-    eta_s: float | None
+    eta_s: float | None  # eta.finish_s
+    eta: Eta | None = None  # None: nobody can tell; ``why`` says why
+    keepers: tuple[str, ...] = ()  # peers in its newest keeper set
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +153,19 @@ class KernelView:
     verification: Literal["exact", "algebraic", "tolerance", "homogeneous"]
     cost: str  # how reference work grows with the parameters
     example: str
+
+
+@dataclass(frozen=True, slots=True)
+class Safety:
+    """How safe jobs are with so few or many peers: who accepts results, and what stops when a node leaves.
+
+    ``alone``: this node does everything. ``submitter_only``: peers compute, only a job's submitter accepts.
+    ``certified``: keepers accept by certificate.
+    """
+
+    code: Literal["alone", "submitter_only", "certified"]
+    sentence: str
+    peers: int  # within reach, this node counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +192,7 @@ class NodeView:
     pss_bytes: int  # node and children
     limits: Mapping[str, Scalar]
     log: tuple[LogLine, ...]  # newest last, bounded
+    safety: Safety
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,12 +217,22 @@ class JobResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """Something in the life of a job, or several like things between ``time`` and ``until`` (Unix seconds)."""
+
+    time: float
+    until: float
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
-    """Answer to ``why``: a headline, then details with numbers."""
+    """Answer to ``why``: a headline, details with numbers, and for a job what happened to it, oldest first."""
 
     subject: str
     headline: Reason
     details: tuple[Reason, ...] = ()
+    timeline: tuple[Moment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +313,11 @@ def status_json(view: NodeView) -> dict[str, Any]:
         },
         "network": view.network,
         "peers": len(view.peers),
+        "safety": {
+            "code": view.safety.code,
+            "sentence": view.safety.sentence,
+            "peers": view.safety.peers,
+        },
         "units_running": len(view.units),
         "units_done": view.units_done,
         "units_verified": view.units_verified,

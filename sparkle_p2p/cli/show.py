@@ -3,6 +3,8 @@
 import argparse
 import os
 import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sparkle_p2p.api.client import LocalClient
@@ -33,6 +35,7 @@ def _print_status(document: dict[str, Any]) -> None:
     rows = [
         ("peer id", document["peer_id"]),
         ("network", f"{document['net']}: {document['network']}, {peers}"),
+        ("safety", document["safety"]["sentence"]),
         ("units", f"{document['units_running']} running, {done} computed, {accepted} accepted"),
         ("credit", f"{document['credit_micro'] / 1e6:.6f}"),
         ("load", f"{document['cpu_percent']:.1f} % CPU, {output.size(document['pss_bytes'])} memory"),
@@ -145,8 +148,8 @@ def _print_job(document: dict[str, Any]) -> None:
         ("work", f"{output.many(document['replicas'], 'execution')}, {document['rejected']} rejected"),
         ("age", output.duration(document["age_s"])),
     ]
-    if document["eta_s"] is not None and document["state"] in ("queued", "running"):
-        rows.append(("left", output.duration(document["eta_s"])))
+    if document["state"] in ("queued", "running"):
+        rows += [("left", eta_text(document["eta"])), ("kept by", output.many(len(document["keepers"]), "node"))]
     for peer, count in sorted(document["workers"].items(), key=lambda pair: (-pair[1], pair[0])):
         rows.append(("peer", f"{peer}  {output.many(count, 'unit')} accepted"))
     for rejection in document["rejections"]:
@@ -158,6 +161,14 @@ def _print_job(document: dict[str, Any]) -> None:
         rows.append(("result", result_text(document["result"])))
     for name, value in rows:
         print(f"  {name:8} {output.clean(value)}")
+
+
+def eta_text(eta: dict[str, float] | None) -> str:
+    """How long something will probably take, and how sure that is."""
+    if eta is None:
+        return "nobody can tell yet; 'sparkle why JOB' says why"
+    low, high = output.duration(eta["low_s"]), output.duration(eta["high_s"])
+    return f"about {output.duration(eta['finish_s'])} ({low} to {high})"
 
 
 def result_text(value: Any) -> str:
@@ -178,7 +189,25 @@ def why(arguments: argparse.Namespace) -> int:
         if reason["numbers"]:
             text = f"{indent}  {output.numbers(reason['numbers'])}"
             print(output.paint(text, "dim", enabled=output.wants_colour(sys.stdout)))
+    for line in timeline_lines(document.get("timeline") or ()):
+        print(line)
     return 0
+
+
+def timeline_lines(moments: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What happened, with times of this machine's zone: "14:03:10–14:03:41  sentence", a line for every new day."""
+    lines, day = [], ""
+    for moment in moments:
+        began, ended = (datetime.fromtimestamp(moment[name]).astimezone() for name in ("time", "until"))
+        if day != (day := began.strftime("%Y-%m-%d")):
+            lines.append(day)
+        when = began.strftime("%H:%M:%S")
+        if ended.date() != began.date():
+            when += ended.strftime("–%Y-%m-%d %H:%M:%S")
+        elif int(moment["until"]) != int(moment["time"]):
+            when += ended.strftime("–%H:%M:%S")
+        lines.append(f"  {when:17}  {output.clean(moment['reason']['sentence'])}")
+    return lines
 
 
 def pause(arguments: argparse.Namespace) -> int:

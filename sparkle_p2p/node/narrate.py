@@ -6,7 +6,7 @@ from typing import Any, Literal
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.net.overlay import Link, Overlay
 from sparkle_p2p.node.diary import Diary, Level
-from sparkle_p2p.view import Reason
+from sparkle_p2p.view import Reason, Safety
 from sparkle_protocol import effects as fx
 from sparkle_protocol.ids import short_peer
 from sparkle_protocol.work.worker import WorkerAgent
@@ -14,6 +14,7 @@ from sparkle_protocol.work.worker import WorkerAgent
 NetworkState = Literal["starting", "alone", "connected", "down"]
 NodeState = Literal["working", "idle", "paused", "stopping"]
 Fields = Mapping[str, Any]
+CERTIFYING_PEERS = 4  # three quarters of fewer would be everybody: nobody might lie or leave
 
 
 def _job(fields: Fields) -> str:
@@ -23,6 +24,14 @@ def _job(fields: Fields) -> str:
 # event -> (level, sentence); events that come too often for a log have none
 _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
     "job_submitted": ("info", lambda f: f"Job {_job(f)}: {f['kernel']} in {f['units']} units published"),
+    "job_published": (
+        "good",
+        lambda f: f"Job {_job(f)} is held by {f['holding']} of {many(int(f['keepers']), 'keeper')}",
+    ),
+    "keepers_changed": (
+        "info",
+        lambda f: f"Job {_job(f)}: {many(int(f['keepers']), 'keeper')} in view {f['view']} ({f['reason']})",
+    ),
     "job_done": ("good", lambda f: f"Job {_job(f)} is done"),
     "job_cancelled": ("info", lambda f: f"Job {_job(f)} was cancelled"),
     "job_failed": ("error", lambda f: f"Job {_job(f)} failed: {f['error']}"),
@@ -74,6 +83,23 @@ def tell(diary: Diary, effect: fx.Notify) -> None:
     if sentence is not None:
         level, words = sentence
         diary.note(level, words(effect.fields))
+
+
+def safety(peers: int) -> Safety:
+    """What is weaker with ``peers`` peers within reach, this node counted."""
+    if peers <= 1:
+        sentence = (
+            "Alone: only this node computes and accepts. Nobody else keeps your jobs, so closing it stops them."
+        )
+        return Safety("alone", sentence, max(1, peers))
+    if peers < CERTIFYING_PEERS:
+        sentence = (
+            f"With {peers} peers only the submitter accepts: "
+            "results found while it is away stay provisional until it is back."
+        )
+        return Safety("submitter_only", sentence, peers)
+    sentence = f"{peers} peers: keepers accept by certificate of three quarters, also while the submitter is away."
+    return Safety("certified", sentence, peers)
 
 
 def _stand(count: int) -> str:

@@ -6,22 +6,21 @@ and on ``stop``: hand back what is not committed, report what is, leave the netw
 
 import asyncio
 import contextlib
-import itertools
 import logging
-import os
 import random
-import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.net.overlay import Link, Overlay, OverlayEvents
 from sparkle_p2p.node import narrate, picture, results
+from sparkle_p2p.node.commands import JobCommands
 from sparkle_p2p.node.computing import Computing, UnitExecutor
 from sparkle_p2p.node.diary import Diary
+from sparkle_p2p.node.housekeeping import Housekeeping
+from sparkle_p2p.node.journals import Journals
 from sparkle_p2p.node.offenders import Offenders
-from sparkle_p2p.node.restoring import sort_stored
+from sparkle_p2p.node.restoring import restore_jobs
 from sparkle_p2p.node.shell import Core, Shell
 from sparkle_p2p.node.store import Store, StoreError
 from sparkle_p2p.node.usage import Usage
@@ -39,25 +38,20 @@ from sparkle_p2p.view import (
 )
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
-from sparkle_protocol.errors import ConfigError, NotFound
+from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import FactCodec
-from sparkle_protocol.ids import JobId, PeerId, find_job, short_peer
+from sparkle_protocol.ids import JobId, PeerId, short_peer
 from sparkle_protocol.membership import Membership
 from sparkle_protocol.version import __version__
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
-from sparkle_worker.kernels.base import Combined
 from sparkle_worker.kernels.registry import KERNELS
 
 log = logging.getLogger("sparkle.node")
 
-USAGE_EVERY_S = 2.0
-TOTALS_EVERY_S = 30.0
 DRAIN_S = 3.0
 OVERLAY_STOP_S = 3.0
-VALUES_KEPT = 16
-DEAD_SHOWN = 1000  # of one answer; each comes with its evidence
 
 OverlayFactory = Callable[[NodeConfig, HomeDir], Overlay]
 ExecutorFactory = Callable[[], UnitExecutor]
@@ -112,13 +106,15 @@ class Node:
         self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots)
         self.overlay: Overlay | None = None
         self.started_ns = boot_ns()
-        self._store = Store(home.path / "node.db")
+        self.store = Store(home.path / "node.db")
         self._shell: Shell | None = None
         self._computing: Computing | None = None
         self._stopping = asyncio.Event()
         self._ready: asyncio.Future[None] | None = None
-        self._values: OrderedDict[JobId, Combined] = OrderedDict()
-        self._totals: dict[str, int] = {}
+        self.journals = Journals(self.identity.peer_id, self.store, self.submitter.jobs.get)
+        self._commands = JobCommands(self.identity, self.submitter, self.store, self.journals, lambda: self.shell)
+        self.totals: dict[str, int] = {}  # of earlier runs
+        self._housekeeping = Housekeeping(self)
         self._group: asyncio.TaskGroup | None = None
 
     # --- life ---------------------------------------------------------------------------------------------
@@ -128,8 +124,8 @@ class Node:
         ready = self._ready_future()
         failure: BaseException | None = None
         try:
-            await self._store.open()
-            self._totals = await self._store.totals()
+            await self.store.open()
+            self.totals = await self.store.totals()
             async with asyncio.TaskGroup() as group:
                 try:
                     await self._start(group)
@@ -145,7 +141,7 @@ class Node:
         finally:
             self._stopping.set()
             with contextlib.suppress(StoreError):
-                await self._store.close()
+                await self.store.close()
             if not ready.done():
                 ready.set_exception(failure or ConfigError("the node was stopped before it was ready"))
                 ready.exception()  # whoever waits sees it; nobody need
@@ -161,6 +157,11 @@ class Node:
         self._stopping.set()
 
     @property
+    def ready(self) -> bool:
+        """The network has started."""
+        return self._ready is not None and self._ready.done()
+
+    @property
     def stopping(self) -> bool:
         """The node is on its way out."""
         return self._stopping.is_set()
@@ -172,11 +173,11 @@ class Node:
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
         self._group = group
-        self._shell = Shell(self.identity.peer_id, self._store, group, self._route, self._extra)
+        self._shell = Shell(self.identity.peer_id, self.store, group, self._route, self._extra)
         executors = [self._executor_factory() for _ in range(self.config.slots)] if self.worker.kernels else []
         self._computing = Computing(executors, lambda event: self.shell.tell(self.worker, event), group)
-        await self._restore()
-        group.create_task(self._housekeeping(), name="housekeeping")
+        await restore_jobs(self)
+        group.create_task(self._housekeeping.run(), name="housekeeping")
         group.create_task(self._start_network(), name="network")
 
     async def _start_network(self) -> None:
@@ -194,7 +195,7 @@ class Node:
         self.startup_ms = {**getattr(overlay, "startup_ms", {}), "ready": (boot_ns() - self.started_ns) / 1e6}
         self.submitter.addresses = overlay.addresses()
         await overlay.subscribe(messages.jobs_topic(self.config.net))
-        remembered = await self._store.peers()
+        remembered = await self.store.peers()
         start = self.membership.start(self.config.bootstrap, remembered, boot_ns())
         self.shell.perform(self.membership, start)
         self.diary.note(
@@ -228,7 +229,8 @@ class Node:
             except TimeoutError:
                 log.warning("the network service did not stop in %s s", OVERLAY_STOP_S)
         if self._shell is not None:
-            await self._save_totals()
+            self.journals.stopping(wall_ms())
+            await self._housekeeping.save()
 
     def _network_restarted(self, overlay: Overlay, reason: str) -> None:
         self.submitter.addresses = overlay.addresses()  # perhaps other ports than before
@@ -238,52 +240,6 @@ class Node:
         if self.membership.banned(peer, boot_ns()):  # until its connection is closed
             return messages.encode_message(messages.Refusal("banned", "too many rule violations"))
         return await self.shell.serve(peer, payload)
-
-    async def _housekeeping(self) -> None:
-        """Measure ourselves and keep totals."""
-        saved_s = time.monotonic()
-        while True:
-            now_s = time.monotonic()
-            try:
-                self.usage.sample(now_s)
-            except Exception:
-                log.exception("measuring this node failed")
-            if now_s - saved_s > TOTALS_EVERY_S:
-                saved_s = now_s
-                await self._save_totals()
-            await asyncio.sleep(USAGE_EVERY_S)
-
-    async def _save_totals(self) -> None:
-        try:
-            await self._store.save_totals({"units_done": self.units_done, "units_verified": self.units_verified})
-        except StoreError as error:
-            log.warning("could not save totals: %s", error)
-
-    async def _restore(self) -> None:
-        """Continue jobs and commits of an earlier run from stored facts; forget what concerns us no more."""
-        stored = sort_stored(self.config.net, await self._store.facts(), await self._store.commits())
-        gone = []
-        for job, left in stored.items():
-            if left.spec is None or left.keepers is None:
-                if left.facts:
-                    gone.append(job)
-                continue
-            ours = left.spec.author == self.identity.peer_id
-            if ours:
-                others = [fact for fact in left.facts if fact is not left.spec]
-                effects = self.submitter.restore(left.spec, others, boot_ns())
-                # What ended before is no news.
-                self.shell.perform(self.submitter, tuple(e for e in effects if not isinstance(e, fx.Notify)))
-            if left.commits and self.worker.kernels:
-                open_ = [(commit.unit, commit.epoch, commit.nonce, commit.result) for commit in left.commits]
-                self.shell.perform(self.worker, self.worker.restore(left.spec, left.keepers, open_, boot_ns()))
-            elif not ours:
-                gone.append(job)
-        if gone:
-            try:
-                await self._store.forget_jobs(gone)
-            except StoreError as error:
-                log.warning("could not remove jobs that are over: %s", error)
 
     # --- events -------------------------------------------------------------------------------------------
 
@@ -306,11 +262,14 @@ class Node:
     def _peer_up(self, link: Link) -> None:
         self.diary.note("info", f"Connected to {short_peer(link.peer)}")
         self.diary.publish("peer_up", {"peer": link.peer, "direction": link.direction})
+        self.journals.peer_back(link.peer, wall_ms())
         self._tell_all(fx.PeerUp(link.peer, link.addresses))
 
     def _peer_down(self, peer: PeerId, reason: str) -> None:
         self.diary.note("info", f"Lost {short_peer(peer)}: {reason}")
         self.diary.publish("peer_down", {"peer": peer, "reason": reason})
+        if not self.stopping:
+            self.journals.peer_lost(peer, self.submitter.jobs, wall_ms())
         self._tell_all(fx.PeerDown(peer))
 
     def _violation(self, peer: PeerId | None, reason: str) -> None:
@@ -331,79 +290,33 @@ class Node:
             self._violation(effect.peer, effect.reason)
         elif isinstance(effect, fx.Notify):
             narrate.tell(self.diary, effect)
-            if effect.event == "job_done" and self._group is not None:
+            try:
+                self.journals.hear(effect.event, effect.fields, boot_ns(), wall_ms())
+            except Exception:  # a story with a gap must not stop what it tells of
+                log.exception("the journal could not take in %s", effect.event)
+            if effect.event == "job_published":
+                self._commands.published(JobId(bytes.fromhex(str(effect.fields["job"]))))
+            elif effect.event == "job_done" and self._group is not None:
                 job = self.submitter.jobs[JobId(bytes.fromhex(str(effect.fields["job"])))]
-                self._group.create_task(self._combine_quietly(job), name="combine")
-
-    async def _combine_quietly(self, job: KeptJob) -> None:
-        try:
-            await self._value(job)
-        except Exception:
-            log.exception("combining job %s failed", job.state.id.hex()[:12])
-
-    async def _value(self, job: KeptJob) -> Combined:
-        known = self._values.get(job.state.id)
-        if known is None:
-            known = self._values[job.state.id] = await results.combine(job, self._store)
-            while len(self._values) > VALUES_KEPT:
-                self._values.popitem(last=False)
-        return known
+                self._group.create_task(self._commands.combine_quietly(job), name="combine")
 
     # --- totals -------------------------------------------------------------------------------------------
 
     @property
     def units_done(self) -> int:
         """Units computed by this node, earlier runs included."""
-        return self._totals.get("units_done", 0) + self.worker.units_done
+        return self.totals.get("units_done", 0) + self.worker.units_done
 
     @property
     def units_verified(self) -> int:
         """Of these, accepted by their job's owner."""
-        return self._totals.get("units_verified", 0) + self.worker.units_verified
+        return self.totals.get("units_verified", 0) + self.worker.units_verified
 
     # --- commands (NodeControl) ---------------------------------------------------------------------------
 
     def view(self) -> NodeView:
         """The current picture."""
-        now = boot_ns()
-        links = self.overlay.links() if self.overlay is not None else ()
-        jobs = list(self.submitter.jobs.values())
-        network = narrate.network_state(self.overlay, links, self._ready is not None and self._ready.done())
-        state, reason = narrate.node_state(self.worker, self.config, network, len(links), stopping=self.stopping)
-        newest = sorted(jobs, key=_age)[:64]
-        loop_time_s = asyncio.get_running_loop().time()
-        return NodeView(
-            peer_id=self.identity.peer_id,
-            net=self.config.net,
-            version=__version__,
-            pid=os.getpid(),
-            state=state,
-            reason=reason,
-            network=network,
-            uptime_s=(now - self.started_ns) / 1e9,
-            addresses=self.overlay.addresses() if self.overlay is not None else (),
-            api=self.api_url,
-            peers=picture.peer_views(links, jobs, self.offenders, loop_time_s),
-            units=picture.unit_views(self.worker, now, paused=self.worker.paused),
-            jobs=tuple(self._job_view(job) for job in newest),
-            units_done=self.units_done,
-            units_verified=self.units_verified,
-            credit_micro=0,
-            cpu_percent=self.usage.cpu_percent,
-            pss_bytes=self.usage.pss_bytes,
-            limits={"slots": self.config.slots if self.worker.kernels else 0},
-            log=tuple(self.diary.lines)[-100:],
-        )
-
-    def _job_view(self, job: KeptJob) -> JobView:
-        value = self._values.get(job.state.id)
-        return picture.job_view(job, value.value if value is not None else None, boot_ns(), wall_ms())
-
-    def _find(self, job: str) -> KeptJob:
-        try:
-            return self.submitter.jobs[find_job(job, self.submitter.jobs)]
-        except ConfigError as error:
-            raise NotFound(str(error)) from error
+        return picture.node_view(self, self._commands.newest())
 
     async def pause(self) -> None:
         """Suspend computing at once and take no more units."""
@@ -424,63 +337,40 @@ class Node:
             self.diary.publish("resumed", {})
 
     async def submit(self, request: SubmitRequest) -> str:
-        """Publish a job; returns its id once it is on disk."""
+        """Publish a job; returns its id once it is on disk, here and with most of its keepers."""
         if self.stopping:
             raise ConfigError("this node is stopping; submit to another one")
-        spec = results.make_spec(request, self.identity)
-        job, effects = self.submitter.submit(spec, boot_ns())
-        try:
-            await self.shell.perform_durably(self.submitter, effects, keep=False)
-        except StoreError:
-            self.submitter.withdraw(job)
-            raise
-        return job.hex()
+        return await self._commands.submit(request)
 
     async def job(self, job: str) -> JobView:
         """One job by id or unique prefix."""
-        found = self._find(job)
-        if found.outcome == "done":
-            await self._value(found)
-        return self._job_view(found)
+        return await self._commands.job(job)
 
     async def jobs(self) -> tuple[JobView, ...]:
         """All jobs of this node, newest first."""
-        return tuple(self._job_view(job) for job in sorted(self.submitter.jobs.values(), key=_age))
+        return await self._commands.jobs()
 
     async def result(self, job: str) -> JobResult:
         """The result of a finished job."""
-        found = self._find(job)
-        if found.outcome != "done":
-            state = found.outcome or "running"
-            raise ConfigError(f"job {found.state.id.hex()[:12]} is {state}; 'sparkle wait' follows a running job")
-        value = await self._value(found)
-        return JobResult(found.state.id.hex(), found.state.spec.kernel, value.value, value.media_type, value.data)
+        return await self._commands.result(job)
 
     async def cancel(self, job: str) -> JobView:
         """Cancel a job; a finished one stays as it is."""
-        found = self._find(job)
-        effects = self.submitter.cancel(found.state.id, "cancelled by its owner", boot_ns())
-        await self.shell.perform_durably(self.submitter, effects)
-        return self._job_view(found)
+        return await self._commands.cancel(job)
 
     async def dead(self, job: str | None = None) -> tuple[DeadUnit, ...]:
-        """Dead units of a job or of all, the newest job first; the first ``DEAD_SHOWN``."""
-        jobs = [self._find(job)] if job is not None else sorted(self.submitter.jobs.values(), key=_age)
-        units = (unit for one in jobs for unit in picture.dead_units(one))
-        return tuple(itertools.islice(units, DEAD_SHOWN))
+        """Dead units of a job or of all, the newest job first; the first thousand."""
+        return await self._commands.dead(job)
 
     async def requeue(self, job: str, unit: int | None = None) -> Requeued:
         """Begin a dead unit, or all of a job, anew; returns once that is on disk."""
-        found = self._find(job)
-        units, effects = self.submitter.requeue(found.state.id, unit, boot_ns())
-        await self.shell.perform_durably(self.submitter, effects)
-        return Requeued(found.state.id.hex(), units, self._job_view(found).state)
+        return await self._commands.requeue(job, unit)
 
     async def why(self, subject: str | None = None) -> Explanation:
         """Explain the node, a job, a unit or a peer."""
         from sparkle_p2p.node.why import explain
 
-        return explain(self, self.view(), subject)
+        return await explain(self, self.view(), subject)
 
     async def kernels(self) -> tuple[KernelView, ...]:
         """Kernels that this node knows."""
@@ -495,9 +385,4 @@ class Node:
 
     def kept_job(self, job: str) -> KeptJob:
         """The core's own record of a job, for explanations. Raises NotFound."""
-        return self._find(job)
-
-
-def _age(job: KeptJob) -> int:
-    """Sorts jobs, the newest first; by the wall clock, so that the order survives a restart."""
-    return -job.state.spec.created_ms
+        return self._commands.find(job)

@@ -1,15 +1,22 @@
 """Builds the frozen view of a node from its cores. Reads only; decides nothing."""
 
+import asyncio
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparkle_p2p.net.overlay import Link
+from sparkle_p2p.node import narrate, reading
+from sparkle_p2p.node.forecast import Pace, job_forecast
 from sparkle_p2p.node.offenders import Offenders
+from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_p2p.view import (
     Attempt,
     DeadUnit,
+    Eta,
     JobView,
+    NodeView,
     PeerView,
     Reason,
     Rejection,
@@ -18,13 +25,47 @@ from sparkle_p2p.view import (
     UnitView,
 )
 from sparkle_protocol.ids import PeerId, ResultHash, short_peer
+from sparkle_protocol.version import __version__
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.rejection import Rejection as ProvenWrong
 from sparkle_protocol.work.worker import WorkerAgent
 
+if TYPE_CHECKING:
+    from sparkle_p2p.node.node import Node
+
 REJECTIONS_SHOWN = 32
-ETA_AFTER_UNITS = 8
 _SHOWN_STATES = {"committing": "committed", "revealing": "revealed"}
+
+
+def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
+    """The whole node with these jobs."""
+    now_ns = boot_ns()
+    links = node.overlay.links() if node.overlay is not None else ()
+    network = narrate.network_state(node.overlay, links, node.ready)
+    state, reason = narrate.node_state(node.worker, node.config, network, len(links), stopping=node.stopping)
+    return NodeView(
+        peer_id=node.identity.peer_id,
+        net=node.config.net,
+        version=__version__,
+        pid=os.getpid(),
+        state=state,
+        reason=reason,
+        network=network,
+        uptime_s=(now_ns - node.started_ns) / 1e9,
+        addresses=node.overlay.addresses() if node.overlay is not None else (),
+        api=node.api_url,
+        peers=peer_views(links, node.submitter.jobs.values(), node.offenders, asyncio.get_running_loop().time()),
+        units=unit_views(node.worker, now_ns, paused=node.worker.paused),
+        jobs=jobs,
+        units_done=node.units_done,
+        units_verified=node.units_verified,
+        credit_micro=0,
+        cpu_percent=node.usage.cpu_percent,
+        pss_bytes=node.usage.pss_bytes,
+        limits={"slots": node.config.slots if node.worker.kernels else 0},
+        log=tuple(node.diary.lines)[-100:],
+        safety=narrate.safety(1 + len(links)),
+    )
 
 
 def unit_views(worker: WorkerAgent, now_ns: int, *, paused: bool) -> tuple[UnitView, ...]:
@@ -60,30 +101,13 @@ def peer_views(
     )  # fmt: skip
 
 
-def unit_counts(job: KeptJob) -> UnitCounts:
-    """Units of a job by state."""
-    total = job.state.spec.units
-    accepted = len(job.state.final_units)
-    leased = committed = 0
-    for unit, book in job.leases.books.items() if accepted < total else ():
-        if job.is_decided(unit) or unit in job.dead:
-            continue
-        if job.participants(unit):
-            committed += 1
-        elif book.leases:
-            leased += 1
-    fast = job.state.spec.policy.level == "fast"
-    final, provisional = (0, accepted) if fast else (accepted, 0)
-    dead = len(job.dead)
-    pending = total - accepted - dead - leased - committed
-    return UnitCounts(total, pending, leased, committed, provisional, final, dead)
-
-
-def job_view(job: KeptJob, value: Any, now_ns: int, now_ms: int) -> JobView:
+def job_view(job: KeptJob, value: Any, pace: Pace, now_ns: int, now_ms: int) -> JobView:
     """One of our jobs. ``value`` is its combined result, once there is one; ``now_ms`` is the wall clock."""
     spec = job.state.spec
-    counts = unit_counts(job)
-    state: Any = job.outcome or ("running" if job.leases.live or job.replicas else "queued")
+    counts = reading.unit_counts(job)
+    state: Any = job.outcome or ("running" if reading.was_taken(job) else "queued")
+    expected = forecast(job, counts, pace, now_ns) if state == "running" else None
+    eta = expected if isinstance(expected, Eta) else None
     return JobView(
         job=job.state.id.hex(),
         kernel=spec.kernel,
@@ -98,19 +122,22 @@ def job_view(job: KeptJob, value: Any, now_ns: int, now_ms: int) -> JobView:
         result=value,
         error=job.error or None,
         age_s=max(0.0, (now_ms - spec.created_ms) / 1000),
-        eta_s=_eta_s(job, counts, now_ns) if state == "running" else None,
+        eta_s=eta.finish_s if eta is not None else None,
+        eta=eta,
+        keepers=reading.keepers(job),
     )
 
 
-def _eta_s(job: KeptJob, counts: UnitCounts, now_ns: int) -> float | None:
-    """Time left at the pace of this run of the node; None until there is a pace to speak of."""
-    accepted = counts.final + counts.provisional
-    fresh = accepted - job.restored_final
-    elapsed_s = (now_ns - job.started_ns) / 1e9
-    # The first units only tell how long it takes to begin.
-    if fresh < max(1, min(ETA_AFTER_UNITS, counts.total // 10)):
-        return None
-    return max(0.0, elapsed_s / fresh * (counts.total - accepted - counts.dead))
+def forecast(job: KeptJob, counts: UnitCounts, pace: Pace, now_ns: int) -> Eta | Reason:
+    """When a job that goes on will probably end, or why nobody can tell."""
+    return job_forecast(
+        pace,
+        now_ns,
+        remaining=counts.total - counts.final - counts.provisional - counts.dead,
+        taken=reading.was_taken(job),
+        held=reading.leases_in_hand(job, now_ns),
+        run_times_s=reading.run_times_s(job),
+    )
 
 
 def dead_units(job: KeptJob) -> Iterator[DeadUnit]:

@@ -1,13 +1,19 @@
-"""What an earlier run left in the store, sorted by job and checked against what the database says it is."""
+"""What an earlier run left in the store: sorted by job, checked against its ids, and gone on with."""
 
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from sparkle_protocol.effects import StoreCommit
+from sparkle_p2p.node.store import StoreError
+from sparkle_p2p.runtime.clock import boot_ns, wall_ms
+from sparkle_protocol.effects import Notify, StoreCommit
 from sparkle_protocol.errors import SparkleError
 from sparkle_protocol.facts import Fact, FactCodec, JobSpec, KeeperSet
 from sparkle_protocol.ids import JobId
+
+if TYPE_CHECKING:
+    from sparkle_p2p.node.node import Node
 
 log = logging.getLogger("sparkle.node")
 
@@ -24,10 +30,9 @@ class StoredJob:
         """Its spec, if that is whole."""
         return next((fact for fact in self.facts if isinstance(fact.payload, JobSpec)), None)
 
-    @property
-    def keepers(self) -> Fact | None:
-        """Who keeps it."""
-        return next((fact for fact in self.facts if isinstance(fact.payload, KeeperSet)), None)
+    def names(self, key: bytes) -> bool:
+        """A keeper set of it names this key."""
+        return any(isinstance(fact.payload, KeeperSet) and key in fact.payload.keys for fact in self.facts)
 
 
 def sort_stored(
@@ -57,3 +62,36 @@ def sort_stored(
 
 def _verified_before(_key: bytes, _signature: bytes, _message: bytes) -> None:
     """Accepts: see ``sort_stored``."""
+
+
+async def restore_jobs(node: "Node") -> None:
+    """Continue jobs and commits of an earlier run from stored facts; forget what concerns us no more.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    stored = sort_stored(node.config.net, await node.store.facts(), await node.store.commits())
+    gone = []
+    for job, left in stored.items():
+        if left.spec is None:
+            if left.facts:
+                gone.append(job)
+            continue
+        ours = left.spec.author == node.identity.peer_id
+        others = [fact for fact in left.facts if fact is not left.spec]
+        if ours or left.names(node.identity.public_key):
+            effects = node.submitter.restore(left.spec, others, boot_ns(), await node.store.result_names(job))
+            # What ended before is no news.
+            node.shell.perform(node.submitter, tuple(e for e in effects if not isinstance(e, Notify)))
+        if ours:
+            await node.journals.restored(node.submitter.jobs[job], node.totals.get("alive_ms", 0), wall_ms())
+        if left.commits and node.worker.kernels:
+            open_ = [(commit.unit, commit.epoch, commit.nonce, commit.result) for commit in left.commits]
+            node.shell.perform(node.worker, node.worker.restore(left.spec, others, open_, boot_ns()))
+        elif job not in node.submitter.jobs and job not in node.submitter.kept:
+            gone.append(job)
+    if gone:
+        try:
+            await node.store.forget_jobs(gone)
+        except StoreError as error:
+            log.warning("could not remove jobs that are over: %s", error)

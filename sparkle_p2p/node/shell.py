@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from sparkle_p2p.net.overlay import Overlay
 from sparkle_p2p.node.store import Store, StoreError
@@ -21,7 +21,7 @@ from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError, SparkleError, TransportError
-from sparkle_protocol.ids import PeerId, short_peer
+from sparkle_protocol.ids import JobId, PeerId, ResultHash, short_peer
 
 log = logging.getLogger("sparkle.node")
 
@@ -32,7 +32,10 @@ STUCK_ALARM_S = 0.05  # least time between two alarms for one and the same deadl
 FAILED_ALARM_S = 1.0  # pause after a core failed to handle an event
 # A refusal that is about the other node's condition, not about us: asking again later may help.
 TRANSIENT = frozenset({"busy", "internal", "storage", "stopping"})
+FOUND_PEERS = 16
 MAX_SENDS = 512  # requests under way; more fail at once and are repeated later by their core
+
+Message = TypeVar("Message", messages.Request, messages.Reply)
 
 
 class Core(Protocol):
@@ -222,7 +225,10 @@ class Shell:
 
     def _perform_one(self, core: Core, effect: fx.Effect) -> None:
         if isinstance(effect, fx.Reply):
-            self._answer(effect.token, effect.message)
+            if effect.attach:
+                self._spawn(self._answer_with_results(effect), "answer with results")
+            else:
+                self._answer(effect.token, effect.message)
         elif isinstance(effect, fx.Send):
             self._send(core, effect)
         elif isinstance(effect, fx.Dial):
@@ -235,6 +241,8 @@ class Shell:
             self._quietly(lambda overlay: overlay.provide(effect.key), "provide")
         elif isinstance(effect, fx.FindProviders):
             self._quietly(lambda overlay: self._find(overlay, effect.key), "look up work")
+        elif isinstance(effect, fx.FindPeers):
+            self._spawn(self._find_peers(core, effect), "look for peers")
         elif isinstance(effect, fx.RememberPeer):
             self._spawn(self._remember(effect), "remember")
         else:
@@ -287,6 +295,13 @@ class Shell:
                 with contextlib.suppress(SparkleError):  # the next one may answer
                     await overlay.connect_peer(peer, timeout_s=CONNECT_TIMEOUT_S)
 
+    async def _find_peers(self, core: Core, effect: fx.FindPeers) -> None:
+        peers: tuple[PeerId, ...] = ()
+        if self.overlay is not None:
+            with contextlib.suppress(SparkleError):
+                peers = await self.overlay.closest(effect.key, FOUND_PEERS)
+        self.tell(core, fx.FoundPeers(effect.tag, tuple(peer for peer in peers if peer != self._me)))
+
     async def _remember(self, effect: fx.RememberPeer) -> None:
         try:
             await self._store.remember_peer(effect.peer, effect.addresses, wall_ms() // 1000)
@@ -314,10 +329,11 @@ class Shell:
     async def _request(self, core: Core, effect: fx.Send) -> None:
         event: object = fx.SendFailed(effect.tag, effect.peer, "this node failed to ask")
         try:
+            message = await self._filled(effect.message, effect.attach)
             if effect.peer == self._me:
-                reply = await self._serve_message(self._me, effect.message)
+                reply = await self._serve_message(self._me, message)
             else:
-                reply = await self._ask(effect.peer, effect.message)
+                reply = await self._ask(effect.peer, message)
             if isinstance(reply, messages.Refusal) and reply.code in TRANSIENT:
                 event = fx.SendFailed(effect.tag, effect.peer, reply.text)
             else:
@@ -329,6 +345,18 @@ class Shell:
         finally:
             self._sends -= 1
         self.tell(core, event)
+
+    async def _filled(self, message: Message, names: tuple[ResultHash, ...]) -> Message:
+        """The message with stored results put in."""
+        if names and isinstance(message, messages.Push | messages.FetchReply):
+            return messages.with_results(message, await self._store.results_there(JobId(message.job), names))
+        return message
+
+    async def _answer_with_results(self, effect: fx.Reply) -> None:
+        try:
+            self._answer(effect.token, await self._filled(effect.message, effect.attach))
+        except StoreError:
+            self._answer(effect.token, messages.Refusal("storage", "this node cannot read its disk"))
 
     async def _ask(self, peer: PeerId, message: messages.Request) -> messages.Reply:
         if self.overlay is None:

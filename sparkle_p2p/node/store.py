@@ -4,11 +4,13 @@
 (group commit), so a flush costs a node the same whether one unit or a hundred wait for it; they end in the order
 in which they were made. Records that could not be written are kept and go first into the next attempt, so that a
 disk that was full for a while leaves no gap. One thread owns the connection. A database from a newer version is
-refused, never changed.
+refused, never changed; one from an older version is brought up to date. Journals and totals are not of this rank:
+they are written every few seconds (``save_journals``), and a crash may cost what came after.
 """
 
 import asyncio
 import contextlib
+import json
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -18,16 +20,27 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from sparkle_protocol.effects import DropCommit, DropCommits, DropFact, Record, StoreCommit, StoreFact, StoreResult
+from sparkle_p2p.node.journal import Entry
+from sparkle_protocol.effects import (
+    DropCommit,
+    DropCommits,
+    DropFact,
+    DropJob,
+    Record,
+    StoreCommit,
+    StoreFact,
+    StoreResult,
+)
 from sparkle_protocol.errors import ConfigError, SparkleError
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 
 log = logging.getLogger("sparkle.store")
 
-SCHEMA_VERSION = 1
 MAX_PENDING_RECORDS = 100_000  # beyond that writes fail at once: the disk is slower than the network
 MAX_OVERDUE_RECORDS = 20_000  # beyond that what cannot be written is given up, the newest first
-SCHEMA = """
+# What turned the format of one version into the next; a new database goes through all of them.
+MIGRATIONS = (
+    """
 CREATE TABLE facts   (id BLOB PRIMARY KEY, job BLOB NOT NULL, raw BLOB NOT NULL) WITHOUT ROWID;
 CREATE INDEX facts_by_job ON facts (job);
 CREATE TABLE results (job BLOB NOT NULL, hash BLOB NOT NULL, result BLOB NOT NULL, PRIMARY KEY (job, hash))
@@ -36,7 +49,14 @@ CREATE TABLE commits (job BLOB NOT NULL, unit INTEGER NOT NULL, epoch INTEGER NO
     result BLOB NOT NULL, PRIMARY KEY (job, unit, epoch)) WITHOUT ROWID;
 CREATE TABLE peers   (peer TEXT PRIMARY KEY, addresses TEXT NOT NULL, seen_s INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE totals  (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-"""
+""",
+    """
+CREATE TABLE journal (job BLOB NOT NULL, number INTEGER NOT NULL, kind TEXT NOT NULL, first_ms INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL, peer TEXT NOT NULL, count INTEGER NOT NULL, notes TEXT NOT NULL,
+    PRIMARY KEY (job, number)) WITHOUT ROWID;
+""",
+)
+SCHEMA_VERSION = len(MIGRATIONS)
 MAX_PEERS_KEPT = 256
 
 T = TypeVar("T")
@@ -89,8 +109,8 @@ class Store:
                 )
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
-            if version == 0:
-                db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            for step in range(version, SCHEMA_VERSION):  # each as a whole, so that a crash leaves a known format
+                db.executescript(f"BEGIN;{MIGRATIONS[step]}PRAGMA user_version={step + 1};COMMIT;")
         except BaseException:
             db.close()
             raise
@@ -196,15 +216,28 @@ class Store:
 
     async def save_totals(self, totals: dict[str, int]) -> None:
         """Keep running totals (units done and the like)."""
-        await self._run(
-            lambda db: db.executemany("INSERT OR REPLACE INTO totals VALUES (?, ?)", list(totals.items()))
-        )
+        await self._run(lambda db: _at_once(db, lambda: _put_totals(db, totals)))
+
+    async def save_journals(
+        self, entries: Sequence[tuple[JobId, Entry]], gone: Sequence[tuple[JobId, int]], totals: dict[str, int]
+    ) -> None:
+        """Write changed journal entries and remove others, in one transaction, and totals with them."""
+        rows = [
+            (job, e.number, e.kind, e.first_ms, e.last_ms, e.peer, e.count, json.dumps(e.notes)) for job, e in entries
+        ]
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany("DELETE FROM journal WHERE job = ? AND number = ?", gone)
+            db.executemany("INSERT OR REPLACE INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            _put_totals(db, totals)
+
+        await self._run(lambda db: _at_once(db, lambda: work(db)))
 
     async def forget_jobs(self, jobs: Sequence[JobId]) -> None:
         """Remove everything about jobs that concern this node no longer."""
 
         def work(db: sqlite3.Connection) -> None:
-            for table in ("facts", "results", "commits"):
+            for table in ("facts", "results", "commits", "journal"):
                 db.executemany(f"DELETE FROM {table} WHERE job = ?", [(job,) for job in jobs])  # noqa: S608
 
         await self._run(work)
@@ -226,6 +259,21 @@ class Store:
             ]
         )
 
+    async def result_names(self, job: JobId) -> list[ResultHash]:
+        """Hashes of all results that are kept of a job."""
+        rows = await self._run(lambda db: db.execute("SELECT hash FROM results WHERE job = ?", (job,)).fetchall())
+        return [ResultHash(name) for (name,) in rows]
+
+    async def results_there(self, job: JobId, hashes: Sequence[ResultHash]) -> list[bytes]:
+        """Result bytes by hash, in order; those that are not kept are left out."""
+
+        def work(db: sqlite3.Connection) -> list[bytes]:
+            query = "SELECT result FROM results WHERE job = ? AND hash = ?"
+            rows = (db.execute(query, (job, name)).fetchone() for name in hashes)
+            return [row[0] for row in rows if row is not None]
+
+        return await self._run(work)
+
     async def results(self, job: JobId, hashes: Sequence[ResultHash]) -> list[bytes]:
         """Result bytes by hash, in order. Raises StoreError when one is missing."""
 
@@ -244,6 +292,17 @@ class Store:
         """Addresses of peers from earlier runs, the latest seen first."""
         rows = await self._run(lambda db: db.execute("SELECT addresses FROM peers ORDER BY seen_s DESC").fetchall())
         return [address for (text,) in rows for address in text.split("\n") if address]
+
+    async def journal(self, job: JobId) -> list[Entry]:
+        """The journal of a job, oldest entry first."""
+        query = (
+            "SELECT number, kind, first_ms, last_ms, peer, count, notes FROM journal WHERE job = ? ORDER BY number"
+        )
+        rows = await self._run(lambda db: db.execute(query, (job,)).fetchall())
+        return [
+            Entry(number, kind, first_ms, last_ms, peer, count, json.loads(notes))
+            for number, kind, first_ms, last_ms, peer, count, notes in rows
+        ]
 
     async def totals(self) -> dict[str, int]:
         """The totals kept by ``save_totals``."""
@@ -283,10 +342,22 @@ def _finish(batch: Sequence[_Write], error: StoreError | None) -> None:
 
 
 def _write(db: sqlite3.Connection, records: Sequence[Record]) -> None:
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    def work() -> None:
         for record in records:
             _write_one(db, record)
+
+    _at_once(db, work)
+
+
+def _put_totals(db: sqlite3.Connection, totals: dict[str, int]) -> None:
+    db.executemany("INSERT OR REPLACE INTO totals VALUES (?, ?)", list(totals.items()))
+
+
+def _at_once(db: sqlite3.Connection, work: Callable[[], object]) -> None:
+    """All that ``work`` writes, or nothing of it, with one flush."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        work()
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
@@ -311,3 +382,8 @@ def _write_one(db: sqlite3.Connection, record: Record) -> None:
         db.execute("DELETE FROM commits WHERE job = ? AND unit = ? AND epoch = ?", key)
     elif isinstance(record, DropCommits):
         db.execute("DELETE FROM commits WHERE job = ?", (record.job,))
+    elif isinstance(record, DropJob):
+        db.execute("DELETE FROM results WHERE job = ?", (record.job,))
+        open_commits = db.execute("SELECT 1 FROM commits WHERE job = ? LIMIT 1", (record.job,)).fetchone()
+        if open_commits is None:  # else the facts show what we committed to
+            db.execute("DELETE FROM facts WHERE job = ?", (record.job,))

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from sparkle_p2p.view import (
+    DeadUnit,
     Event,
     Explanation,
     JobResult,
@@ -17,6 +18,7 @@ from sparkle_p2p.view import (
     KernelView,
     NodeView,
     Reason,
+    Requeued,
     SubmitRequest,
     UnitView,
 )
@@ -81,6 +83,12 @@ class FakeNode:
         raise SparkleError("the fake node has no results")
 
     async def cancel(self, job: str) -> JobView:
+        raise SparkleError("the fake node has no jobs")
+
+    async def dead(self, job: str | None = None) -> tuple[DeadUnit, ...]:
+        return ()
+
+    async def requeue(self, job: str, unit: int | None = None) -> Requeued:
         raise SparkleError("the fake node has no jobs")
 
     async def why(self, subject: str | None = None) -> Explanation:

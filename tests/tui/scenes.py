@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Protocol
 
-from sparkle_p2p.view import JobView, LogLine, NodeView, PeerView, Reason, Rejection, UnitCounts, UnitView
+from sparkle_p2p.view import JobView, LogLine, NodeView, PeerView, Reason, Rejection, Safety, UnitCounts, UnitView
 
 NOW = 1_790_000_000.0  # a fixed moment; its time of day is 14:13:20 UTC
 ME = "12D3KooWQnZ8yLwxbJrS7cVtpM2aKdE5fGhUu3Xo9TqRk3Xy8Qp2"
@@ -56,6 +56,7 @@ STARTING = NodeView(
     pss_bytes=61_000_000,
     limits={"cpu_percent": 50, "memory_mb": 1024},
     log=log((0.3, "info", "Sparkle 0.1.0 starts; home is ~/.sparkle.")),
+    safety=Safety("alone", "Alone: only this node computes and accepts.", 1),
 )
 
 ALONE = replace(

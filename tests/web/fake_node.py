@@ -20,11 +20,13 @@ from sparkle_p2p.view import (
     JobView,
     KernelView,
     LogLine,
+    Moment,
     NodeView,
     PeerView,
     Reason,
     Rejection,
     Requeued,
+    Safety,
     SubmitRequest,
     UnitCounts,
     UnitView,
@@ -67,6 +69,7 @@ class FakeControl:
             jobs=tuple(self.records.values()), units_done=7, units_verified=5, credit_micro=1_500_000,
             cpu_percent=42.126, pss_bytes=100 << 20, limits={"slots": 1},
             log=(LogLine(1_700_000_000.0, "good", "hello"),),
+            safety=Safety("submitter_only", "With 3 peers only the submitter accepts.", 3),
         )  # fmt: skip
 
     async def pause(self) -> None:
@@ -157,7 +160,13 @@ class FakeControl:
         if subject not in (None, OTHER, "ab/3"):
             raise NotFound(f"nothing called '{subject}' is known to this node")
         detail = Reason("latency", "It answers quickly.", {"latency_ms": 1.25})
-        return Explanation(subject or "node", Reason("ok", "Computing because work is there."), (detail,))
+        told = (
+            Moment(1_700_000_000.0, 1_700_000_000.0, Reason("job_submitted", "Submitted: primes in 4 units.")),
+            Moment(1_700_000_060.0, 1_700_000_091.9, Reason("lease_expired", "…Other lost 3 \x1b[2Jleases.")),
+            Moment(1_700_172_800.0, 1_700_172_800.0, Reason("job_done", "Done.", {"count": 1})),
+        )
+        headline = Reason("ok", "Computing because work is there.")
+        return Explanation(subject or "node", headline, (detail,), told if subject == "ab/3" else ())
 
     async def kernels(self) -> tuple[KernelView, ...]:
         example = "sparkle submit prime_count -p stop=1e9"

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +155,29 @@ def test_why_pause_resume_kernels(sparkle: Sparkle) -> None:
     assert sparkle("pause").out == "paused: You paused it.\n"
     assert sparkle("resume", "--json").document["state"] == "working"
     assert "verification: exact" in sparkle("kernels").out
+
+
+def test_why_tells_a_story_with_local_times_and_its_days(sparkle: Sparkle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    try:
+        said = sparkle("why", "ab/3").out.splitlines()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert said[-5:] == [
+        "2023-11-14",
+        "  22:13:20           Submitted: primes in 4 units.",
+        "  22:14:20–22:14:51  …Other lost 3 �[2Jleases.",
+        "2023-11-16",
+        "  22:13:20           Done.",
+    ]
+
+
+def test_status_says_what_is_weaker_with_few_peers(sparkle: Sparkle) -> None:
+    assert "With 3 peers only the submitter accepts." in sparkle("status").out
+    safety = sparkle("status", "--json").document["safety"]
+    assert (safety["code"], safety["peers"]) == ("submitter_only", 3)
 
 
 @pytest.mark.parametrize(

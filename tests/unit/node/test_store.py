@@ -1,6 +1,7 @@
 """The database: group commit, order, failures, and a real kill -9 at random moments."""
 
 import asyncio
+import dataclasses
 import os
 import random
 import signal
@@ -13,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from sparkle_p2p.node import store as store_module
+from sparkle_p2p.node.journal import Entry
 from sparkle_p2p.node.store import Store, StoreError
 from sparkle_protocol.effects import DropCommits, StoreCommit, StoreResult
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 
 JOB = JobId(b"j" * 32)
+ENTRY = Entry(3, "worker_lost", 10, 20, "12D3A", 2, {"units": 5, "why": "it’s gone", "rate": 0.5, "own": False})
 
 
 def result(number: int) -> StoreResult:
@@ -155,6 +159,55 @@ async def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="newer Sparkle"):
         await Store(path).open()
     assert path.read_bytes() == before
+
+
+FORMAT_1 = """
+CREATE TABLE facts   (id BLOB PRIMARY KEY, job BLOB NOT NULL, raw BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX facts_by_job ON facts (job);
+CREATE TABLE results (job BLOB NOT NULL, hash BLOB NOT NULL, result BLOB NOT NULL, PRIMARY KEY (job, hash))
+    WITHOUT ROWID;
+CREATE TABLE commits (job BLOB NOT NULL, unit INTEGER NOT NULL, epoch INTEGER NOT NULL, nonce BLOB NOT NULL,
+    result BLOB NOT NULL, PRIMARY KEY (job, unit, epoch)) WITHOUT ROWID;
+CREATE TABLE peers   (peer TEXT PRIMARY KEY, addresses TEXT NOT NULL, seen_s INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE totals  (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+PRAGMA user_version=1;
+"""
+
+
+async def test_a_database_of_the_first_format_is_brought_up_to_date(tmp_path: Path) -> None:
+    """As version 0.1 wrote it: everything is still there, and what is new can be written."""
+    path = tmp_path / "node.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(FORMAT_1)
+        db.execute("INSERT INTO facts VALUES (?, ?, ?)", (b"id", JOB, b"raw"))
+        db.execute("INSERT INTO totals VALUES ('units_done', 7)")
+        db.commit()
+    for _ in range(2):
+        async with opened(path) as store:
+            assert await store.facts() == [(b"id", b"raw")]
+            assert (await store.totals())["units_done"] == 7
+            await store.save_journals([(JOB, ENTRY)], [], {"alive_ms": 5})
+            assert await store.journal(JOB) == [ENTRY]
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (store_module.SCHEMA_VERSION,)
+
+
+async def test_journals_are_written_with_one_flush_and_go_with_their_job(tmp_path: Path) -> None:
+    later = dataclasses.replace(ENTRY, number=9, kind="job_done", peer="", notes={})
+    async with opened(tmp_path / "node.db") as store:
+        commits = []
+        store._connection().set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+        many = [dataclasses.replace(ENTRY, number=number) for number in range(20, 60)]
+        await store.save_journals([(JOB, one) for one in (later, ENTRY, *many)], [], {"alive_ms": 5})
+        assert len(commits) == 1
+        assert await store.journal(JOB) == [ENTRY, later, *many]
+        changed = dataclasses.replace(ENTRY, count=4, last_ms=99)
+        await store.save_journals([(JOB, changed)], [(JOB, one.number) for one in many], {"alive_ms": 6})
+    async with opened(tmp_path / "node.db") as store:
+        assert await store.journal(JOB) == [changed, later]
+        assert (await store.totals())["alive_ms"] == 6
+        await store.forget_jobs([JOB])
+        assert await store.journal(JOB) == []
 
 
 async def test_a_damaged_database_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ JOB = "ab" * 32
 FIELDS = {
     "job": JOB, "kernel": "prime_count", "units": 4, "unit": 3, "peer": PEER, "error": "no luck", "text": "a word",
     "seconds": 90_000, "address": "/ip4/192.0.2.1/tcp/1", "attempt": 2, "reason": "the disk is full", "peers": 3,
+    "keepers": 8, "holding": 6, "view": 2,
 }  # fmt: skip
 
 
@@ -80,3 +81,12 @@ def test_offences_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) 
     assert len(known.of(PeerId("peer7")).reasons) == offenders.REASONS_KEPT
     assert known.of(PeerId("peer0")).violations == 0
     assert known.total == 23
+
+
+def test_what_is_weaker_follows_from_how_many_peers_there_are() -> None:
+    """One: nobody else keeps a job. Two and three: only the submitter accepts. From four on: certificates."""
+    codes = [narrate.safety(peers).code for peers in (1, 2, 3, 4, 5, 100)]
+    assert codes == ["alone", "submitter_only", "submitter_only", "certified", "certified", "certified"]
+    assert "closing it stops them" in narrate.safety(1).sentence
+    assert "With 3 peers only the submitter accepts" in narrate.safety(3).sentence
+    assert narrate.safety(7).peers == 7

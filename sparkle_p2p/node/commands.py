@@ -1,0 +1,160 @@
+"""What a client may do with jobs: submit, look, fetch the result, cancel, begin dead units anew."""
+
+import asyncio
+import itertools
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+
+from sparkle_p2p.node import picture, results
+from sparkle_p2p.node.journals import Journals
+from sparkle_p2p.node.shell import Shell
+from sparkle_p2p.node.store import Store, StoreError
+from sparkle_p2p.runtime.clock import boot_ns, wall_ms
+from sparkle_p2p.view import DeadUnit, JobResult, JobView, Requeued, SubmitRequest
+from sparkle_protocol.errors import ConfigError, NotFound, PeerUnreachable
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import JobId, find_job
+from sparkle_protocol.work.kept_job import KeptJob
+from sparkle_protocol.work.submitter import Submitter
+from sparkle_worker.kernels.base import Combined
+
+log = logging.getLogger("sparkle.node")
+
+VALUES_KEPT = 16
+PUBLISH_S = 30.0
+DEAD_SHOWN = 1000  # of one answer; each comes with its evidence
+NEWEST_SHOWN = 64
+
+
+class JobCommands:
+    """The jobs of a node as its clients see them.
+
+    Args:
+        identity: who signs their specs.
+        submitter: their core.
+        store: where their results are.
+        journals: what happened to them.
+        shell: performs what the core wants; raises ConfigError before the node has started.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        submitter: Submitter,
+        store: Store,
+        journals: Journals,
+        shell: Callable[[], Shell],
+    ) -> None:
+        self._identity = identity
+        self._submitter = submitter
+        self._store = store
+        self._journals = journals
+        self._shell = shell
+        self._publishing: dict[JobId, asyncio.Future[None]] = {}
+        self._values: OrderedDict[JobId, Combined] = OrderedDict()
+
+    def find(self, job: str) -> KeptJob:
+        """The core's own record of a job, by id or unique prefix. Raises NotFound."""
+        try:
+            return self._submitter.jobs[find_job(job, self._submitter.jobs)]
+        except ConfigError as error:
+            raise NotFound(str(error)) from error
+
+    def show(self, job: KeptJob) -> JobView:
+        """A job as it is now."""
+        value = self._values.get(job.state.id)
+        pace = self._journals.pace(job.state.id)
+        return picture.job_view(job, value.value if value is not None else None, pace, boot_ns(), wall_ms())
+
+    def newest(self) -> tuple[JobView, ...]:
+        """The newest jobs, as many as a screen has use for."""
+        return tuple(self.show(job) for job in self._by_age()[:NEWEST_SHOWN])
+
+    async def submit(self, request: SubmitRequest) -> str:
+        """Publish a job; returns its id once it is on disk, here and with most of its keepers."""
+        spec = results.make_spec(request, self._identity)
+        job, effects = self._submitter.submit(spec, boot_ns())
+        published = self._publishing[job] = asyncio.get_running_loop().create_future()
+        try:
+            await self._shell().perform_durably(self._submitter, effects, keep=False)
+            if not self._submitter.is_published(job):
+                async with asyncio.timeout(PUBLISH_S):
+                    await published
+        except StoreError:
+            self._submitter.withdraw(job)
+            raise
+        except TimeoutError:
+            raise PeerUnreachable(
+                f"job {job.hex()[:12]} is on this node's disk, but too few peers hold it yet; "
+                "it goes on being published as long as this node runs"
+            ) from None
+        finally:
+            self._publishing.pop(job, None)
+        return job.hex()
+
+    def published(self, job: JobId) -> None:
+        """Most of a job's keepers hold it."""
+        waiting = self._publishing.get(job)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    async def job(self, job: str) -> JobView:
+        """One job by id or unique prefix."""
+        found = self.find(job)
+        if found.outcome == "done":
+            await self.value(found)
+        return self.show(found)
+
+    async def jobs(self) -> tuple[JobView, ...]:
+        """All jobs of this node, newest first."""
+        return tuple(self.show(job) for job in self._by_age())
+
+    async def result(self, job: str) -> JobResult:
+        """The result of a finished job."""
+        found = self.find(job)
+        if found.outcome != "done":
+            state = found.outcome or "running"
+            raise ConfigError(f"job {found.state.id.hex()[:12]} is {state}; 'sparkle wait' follows a running job")
+        value = await self.value(found)
+        return JobResult(found.state.id.hex(), found.state.spec.kernel, value.value, value.media_type, value.data)
+
+    async def cancel(self, job: str) -> JobView:
+        """Cancel a job; a finished one stays as it is."""
+        found = self.find(job)
+        effects = self._submitter.cancel(found.state.id, "cancelled by its owner", boot_ns())
+        await self._shell().perform_durably(self._submitter, effects)
+        return self.show(found)
+
+    async def dead(self, job: str | None = None) -> tuple[DeadUnit, ...]:
+        """Dead units of a job or of all, the newest job first; the first ``DEAD_SHOWN``."""
+        jobs = [self.find(job)] if job is not None else self._by_age()
+        units = (unit for one in jobs for unit in picture.dead_units(one))
+        return tuple(itertools.islice(units, DEAD_SHOWN))
+
+    async def requeue(self, job: str, unit: int | None = None) -> Requeued:
+        """Begin a dead unit, or all of a job, anew; returns once that is on disk."""
+        found = self.find(job)
+        units, effects = self._submitter.requeue(found.state.id, unit, boot_ns())
+        await self._shell().perform_durably(self._submitter, effects)
+        return Requeued(found.state.id.hex(), units, self.show(found).state)
+
+    async def value(self, job: KeptJob) -> Combined:
+        """The combined result of a finished job; the latest ones are kept."""
+        known = self._values.get(job.state.id)
+        if known is None:
+            known = self._values[job.state.id] = await results.combine(job, self._store)
+            while len(self._values) > VALUES_KEPT:
+                self._values.popitem(last=False)
+        return known
+
+    async def combine_quietly(self, job: KeptJob) -> None:
+        """Have the result ready before somebody asks; a failure is told to whoever does."""
+        try:
+            await self.value(job)
+        except Exception:
+            log.exception("combining job %s failed", job.state.id.hex()[:12])
+
+    def _by_age(self) -> list[KeptJob]:
+        """The newest first; by the wall clock, so that the order survives a restart."""
+        return sorted(self._submitter.jobs.values(), key=lambda job: -job.state.spec.created_ms)
