@@ -41,7 +41,7 @@ from sparkle_protocol.messages import Report, ReportReply
 from sparkle_protocol.work.conduct import MOST_LEASES
 from sparkle_protocol.work.intake import WorkItem, check_report, new_items
 from sparkle_protocol.work.judging import CheckResult, Judging
-from sparkle_protocol.work.lease import SECOND_NS, LeaseBook, UnitBook
+from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.rejection import Rejection
 from sparkle_protocol.work.state import JobState
 
@@ -94,7 +94,7 @@ class KeptJob(Judging):
                 if not self.has_result(final):
                     self.lacking[final] = None
                 continue
-            self.leases.books.setdefault(unit, UnitBook()).failures = len(self.state.failures(unit))
+            self.leases.book(unit).failures = len(self.state.failures(unit))
             self._dirty.add(unit)
         self.state.take_fresh_finals()
         for unit in sorted(self._dirty):

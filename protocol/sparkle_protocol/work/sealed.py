@@ -21,13 +21,11 @@ from itertools import accumulate, pairwise
 
 from sparkle_protocol.codec import Wire, decode, encode
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
-from sparkle_protocol.facts import MAX_UNITS, UnitIndex
+from sparkle_protocol.facts import MAX_UNITS, SEAL_UNITS, UnitIndex
 from sparkle_protocol.ids import HASH_BYTES, PUBLIC_KEY_BYTES, PeerId, ResultHash, key_from_peer_id, peer_id_from_key
 from sparkle_protocol.work import merkle
 
-SEAL_UNITS = 1024  # a record of about 45 kB, one signed root for it, and a proof of ten hashes
 SEAL_VERSION = 1
-MAX_RANGES = MAX_UNITS // SEAL_UNITS
 MAX_ACCEPTED = 64  # workers of one unit, as in a VerdictItem
 MAX_RANGE_WORKERS = 1 << 14  # different ones: 16 for each unit, the largest quorum
 MAX_SEAL_BYTES = 720_896  # what all these allow fits into a message

@@ -48,6 +48,7 @@ from sparkle_protocol.facts import (
 )
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash, key_from_peer_id, peer_id_from_key
 from sparkle_protocol.work.tally import Tally
+from sparkle_protocol.work.unit_set import UnitSet
 from sparkle_protocol.work.views import MAX_SETS, View, Views, check_keeper_set
 
 Key = tuple[int, PeerId]  # (epoch, worker)
@@ -112,7 +113,7 @@ class JobState:
         self._endorsers: dict[FactId, set[PeerId]] = {}  # of verdicts and keeper sets
         self._cancels: dict[FactId, Cancel] = {}
         self._units: dict[int, UnitFacts] = {}
-        self.final_units: set[int] = set()
+        self.final_units = UnitSet(self.spec.units)
         self._fresh_finals: list[int] = []
         self.restarts = 0  # sum of all units' resets
         self.two_faced: dict[PeerId, tuple[int, int]] = {}  # who supports two results of a unit and epoch: the first
