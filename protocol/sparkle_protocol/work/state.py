@@ -65,7 +65,9 @@ class UnitFacts:
     reasons: dict[int, str] = field(default_factory=dict)  # how many resets -> why
     verdicts: dict[int, dict[tuple[FactId, int], VerdictItem]] = field(default_factory=dict)  # (fact, place in it)
     final: tuple[int, ResultHash] | None = None  # epoch and result
-    votes: tuple[int, dict[PeerId, ResultHash]] | None = None  # cache: the epoch they are of; None: to be worked out
+    # Caches with the epoch that they are of; None: to be worked out again.
+    binding: tuple[int, dict[PeerId, bytes]] | None = None
+    votes: tuple[int, dict[PeerId, ResultHash]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class JobState:
     """Everything known about one job. Build it from its spec, then ``add`` facts."""
 
     __slots__ = (
-        "_cancels", "_endorsers", "_facts", "_fresh_finals", "_units", "final_units", "id", "network", "restarts",
+        "_base_epoch", "_cancels", "_endorsers", "_facts", "_fresh_finals", "_units", "final_units", "id", "network", "restarts",
         "spec", "spec_fact", "submitter", "tally", "two_faced", "views",
     )  # fmt: skip
 
@@ -107,6 +109,7 @@ class JobState:
         self._facts: dict[FactId, Fact] = {spec_fact.id: spec_fact}
         self.spec_fact = spec_fact
         self.views = Views(self.submitter)
+        self._base_epoch = 0  # of the newest view
         self.tally = Tally()
         self.tally.add(spec_fact.id)
         self._endorsers: dict[FactId, set[PeerId]] = {}  # of verdicts and keeper sets
@@ -200,7 +203,7 @@ class JobState:
         elif isinstance(payload, Commits):
             for commit in payload.items:
                 unit = self._touch(commit.unit)
-                unit.votes = None
+                unit.votes = unit.binding = None
                 unit.commits.setdefault((commit.epoch, author), set()).add(commit.commit)
         elif isinstance(payload, Reveals):
             for reveal in payload.items:
@@ -227,6 +230,7 @@ class JobState:
 
     def _refresh_views(self) -> None:
         if self.views.refresh(self._endorsers):
+            self._base_epoch = epoch_of(self.views.newest.number if self.views.newest is not None else 0, 0)
             for index, unit in self._units.items():
                 if unit.verdicts:
                     self._refresh_final(index, unit)
@@ -327,10 +331,10 @@ class JobState:
 
     def epoch(self, unit: int) -> int:
         """The epoch that counts for a unit: the one it became final in, else that of the newest view."""
-        known = self._units.get(unit, _NOTHING)
-        if known.final is not None:
-            return known.final[0]
-        return epoch_of(self.views.newest.number if self.views.newest is not None else 0, known.resets)
+        known = self._units.get(unit)
+        if known is None:
+            return self._base_epoch
+        return known.final[0] if known.final is not None else self._base_epoch | known.resets
 
     def reset_count(self, unit: int) -> int:
         """How often a unit started over."""
@@ -366,12 +370,19 @@ class JobState:
 
     def committed(self, unit: int) -> dict[PeerId, bytes]:
         """Binding commits of the unit's epoch, by worker."""
-        known, now = self._units.get(unit, _NOTHING), self.epoch(unit)
-        return {
-            worker: next(iter(commits))
-            for (epoch, worker), commits in known.commits.items()
-            if epoch == now and len(commits) == 1
-        }
+        known, now = self._units.get(unit), self.epoch(unit)
+        if known is None:
+            return {}
+        if known.binding is None or known.binding[0] != now:
+            known.binding = (
+                now,
+                {
+                    worker: next(iter(commits))
+                    for (epoch, worker), commits in known.commits.items()
+                    if epoch == now and len(commits) == 1
+                },
+            )
+        return known.binding[1]
 
     def equivocators(self, unit: int) -> frozenset[PeerId]:
         """Workers that signed two different commits for the unit's epoch."""
