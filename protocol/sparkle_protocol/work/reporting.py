@@ -177,8 +177,12 @@ class Reporter:
         """There is nothing more to be said to a keeper about a job."""
         desk = self._desks[box.job]
         del desk.boxes[box.keeper]
-        if not desk.boxes:
-            self._close(box.job)
+        self._close_if_empty(box.job)
+
+    def _close_if_empty(self, job: JobId) -> None:
+        """A desk without boxes would stay for ever, and with it what is on disk: nobody would come back to it."""
+        if job in self._desks and not self._desks[job].boxes:
+            self._close(job)
 
     def _close(self, job: JobId) -> None:
         """There is nothing more to be said about a job."""
@@ -336,8 +340,7 @@ class Reporter:
             if (everything or box.keeper == peer) and not self._hands.of_box(job, box.keeper):
                 self._forget_tag(box)
                 del desk.boxes[box.keeper]
-        if not desk.boxes:
-            self._close(job)
+        self._close_if_empty(job)
 
     def drop(self, key: UnitKey) -> None:
         """A unit is of use to nobody."""
@@ -391,6 +394,7 @@ class Reporter:
         if self.reach.first(keepers_of(state), refused, now_ns) is None:
             return
         self._move_all(box, lambda unit: self.reach.first(order_of(state, unit), refused, now_ns), now_ns)
+        self._close_if_empty(box.job)  # all that was held of it was stale
 
     def _refused(self, box: Outbox, text: str, now_ns: int) -> None:
         """A keeper wants to hear nothing about a job: another one may."""
@@ -410,6 +414,7 @@ class Reporter:
             self.drop(key)  # nobody else would believe that it is ours
         if desk.boxes.pop(box.keeper, None) is not None:
             self._forget_tag(box)
+        self._close_if_empty(box.job)
 
     def _move_all(self, box: Outbox, target: Callable[[int], PeerId | None], now_ns: int) -> None:
         """Let other keepers hear about the units of a box. Without its lease a unit stays."""
