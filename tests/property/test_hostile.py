@@ -63,6 +63,8 @@ requests = st.one_of(
         st.lists(unit_epochs, max_size=3),
         st.lists(st.builds(m.Settled, units, st.integers(0, 1), st.booleans()), max_size=3),
         st.booleans(),
+        views,
+        st.lists(raw_facts, max_size=2),
     ),
 )
 results = st.lists(st.sampled_from([b"one", b"two", b"three"]), max_size=3)
@@ -89,7 +91,16 @@ replies = st.one_of(
         st.integers(0, 86_400_000),
         st.integers(0, 5),
     ),
-    st.builds(m.ReportReply, st.just(JOB), st.lists(unit_epochs), st.just([]), st.just([]), st.booleans()),
+    st.builds(
+        m.ReportReply,
+        st.just(JOB),
+        st.lists(unit_epochs),
+        st.just([]),
+        st.just([]),
+        st.booleans(),
+        views,
+        st.lists(raw_facts, max_size=2),
+    ),
     st.builds(m.PeersReply, st.lists(st.builds(m.PeerRecord, st.binary(min_size=32, max_size=32), st.lists(
         st.text(min_size=8, max_size=30), max_size=2)), max_size=3), st.integers(0, 2**64 - 1)),
     st.builds(m.Ok),

@@ -174,15 +174,12 @@ class Reporter:
         self._by_tag[box.tag] = box
 
     def _rest(self, box: Outbox) -> None:
-        """There is nothing more to be said to a keeper about a job."""
+        """There is nothing more to be said to a keeper about a job, and perhaps to nobody."""
+        self._forget_tag(box)
         desk = self._desks[box.job]
-        del desk.boxes[box.keeper]
-        self._close_if_empty(box.job)
-
-    def _close_if_empty(self, job: JobId) -> None:
-        """A desk without boxes would stay for ever, and with it what is on disk: nobody would come back to it."""
-        if job in self._desks and not self._desks[job].boxes:
-            self._close(job)
+        desk.boxes.pop(box.keeper, None)
+        if not desk.boxes:
+            self._close(box.job)
 
     def _close(self, job: JobId) -> None:
         """There is nothing more to be said about a job."""
@@ -338,9 +335,7 @@ class Reporter:
         desk = self._desks[job]
         for box in list(desk.boxes.values()):
             if (everything or box.keeper == peer) and not self._hands.of_box(job, box.keeper):
-                self._forget_tag(box)
-                del desk.boxes[box.keeper]
-        self._close_if_empty(job)
+                self._rest(box)
 
     def drop(self, key: UnitKey) -> None:
         """A unit is of use to nobody."""
@@ -394,7 +389,8 @@ class Reporter:
         if self.reach.first(keepers_of(state), refused, now_ns) is None:
             return
         self._move_all(box, lambda unit: self.reach.first(order_of(state, unit), refused, now_ns), now_ns)
-        self._close_if_empty(box.job)  # all that was held of it was stale
+        if not self._hands.of_box(box.job, box.keeper):
+            self._rest(box)
 
     def _refused(self, box: Outbox, text: str, now_ns: int) -> None:
         """A keeper wants to hear nothing about a job: another one may."""
@@ -412,9 +408,7 @@ class Reporter:
         self._move_all(box, next_of, now_ns)
         for key in list(self._hands.of_box(box.job, box.keeper)):
             self.drop(key)  # nobody else would believe that it is ours
-        if desk.boxes.pop(box.keeper, None) is not None:
-            self._forget_tag(box)
-        self._close_if_empty(box.job)
+        self._rest(box)
 
     def _move_all(self, box: Outbox, target: Callable[[int], PeerId | None], now_ns: int) -> None:
         """Let other keepers hear about the units of a box. Without its lease a unit stays."""
@@ -435,8 +429,6 @@ class Reporter:
                 self._box(box.job, peer, now_ns).failures.append(failed)
         box.failures.clear()
         box.returned.clear()  # nobody else knows that we had them
-        if not self._hands.of_box(box.job, box.keeper):
-            self._desks[box.job].boxes.pop(box.keeper, None)
 
     def _unsend(self, box: Outbox) -> None:
         """Put what is under way back."""
