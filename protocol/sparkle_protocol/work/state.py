@@ -95,8 +95,8 @@ class JobState:
     """Everything known about one job. Build it from its spec, then ``add`` facts."""
 
     __slots__ = (
-        "_base_epoch", "_cancels", "_endorsers", "_facts", "_fresh_finals", "_units", "final_units", "id", "network", "restarts",
-        "spec", "spec_fact", "submitter", "tally", "two_faced", "views",
+        "_base_epoch", "_cancels", "_disputed", "_endorsers", "_facts", "_fresh_disputes", "_fresh_finals",
+        "_known_two_faced", "_units", "final_units", "id", "network", "restarts", "spec", "spec_fact", "submitter", "tally", "views",
     )  # fmt: skip
 
     def __init__(self, spec_fact: Fact, network: str) -> None:
@@ -118,7 +118,9 @@ class JobState:
         self.final_units: set[int] = set()
         self._fresh_finals: list[int] = []
         self.restarts = 0  # sum of all units' resets
-        self.two_faced: dict[PeerId, tuple[int, int]] = {}  # who supports two results of a unit and epoch: the first
+        self._disputed: set[tuple[int, int]] = set()  # units, with the epoch, of which two results were stated
+        self._fresh_disputes: set[tuple[int, int]] = set()  # of these, where more was said since
+        self._known_two_faced: set[PeerId] = set()  # those whom ``take_two_faced`` named
 
     # --- the set ------------------------------------------------------------------------------------------
 
@@ -177,7 +179,11 @@ class JobState:
         elif isinstance(payload, Verdicts):
             for place, verdict in enumerate(payload.items):
                 unit = self._touch(verdict.unit)
-                unit.verdicts.setdefault(verdict.epoch, {})[fact.id, place] = verdict
+                stated = unit.verdicts.setdefault(verdict.epoch, {})
+                if any(other.result_hash != verdict.result_hash for other in stated.values()):
+                    self._disputed.add((verdict.unit, verdict.epoch))
+                    self._fresh_disputes.add((verdict.unit, verdict.epoch))
+                stated[fact.id, place] = verdict
                 self._refresh_final(verdict.unit, unit)
         elif isinstance(payload, Endorsements):
             for named in payload.facts:
@@ -227,6 +233,7 @@ class JobState:
         if fact is not None and isinstance(fact.payload, Verdicts):
             for verdict in fact.payload.items:
                 self._refresh_final(verdict.unit, self._units[verdict.unit])
+            self._fresh_disputes |= self._disputed & {(item.unit, item.epoch) for item in fact.payload.items}
 
     def _refresh_views(self) -> None:
         if self.views.refresh(self._endorsers):
@@ -265,8 +272,6 @@ class JobState:
             view, support = self.views.get(view_of(epoch)), self.support(index, epoch)
             if view is None:
                 continue
-            if len(support) > 1:
-                self._note_two_faced(index, epoch, support, view)
             certified = [result for result, peers in support.items() if view.suffices(peers, self.submitter)]
             if certified and final is None:
                 final = (epoch, min(certified))
@@ -279,13 +284,29 @@ class JobState:
         else:
             self.final_units.discard(index)
 
-    def _note_two_faced(self, unit: int, epoch: int, support: dict[ResultHash, set[PeerId]], view: View) -> None:
-        seen: set[PeerId] = set()
-        for peers in support.values():
-            for peer in sorted(peers & seen):
-                if view.holds(peer) or peer == self.submitter:
-                    self.two_faced.setdefault(peer, (unit, epoch))
-            seen |= peers
+    @property
+    def two_faced(self) -> dict[PeerId, tuple[int, int]]:
+        """Who supports two results of one epoch that it may judge: the first such unit, and the epoch."""
+        return self._two_faced_in(self._disputed)
+
+    def take_two_faced(self) -> dict[PeerId, tuple[int, int]]:
+        """Who turned out to be two-faced since the last call; nobody is named twice."""
+        fresh, self._fresh_disputes = self._fresh_disputes, set()
+        found = self._two_faced_in(fresh)
+        named = {peer: place for peer, place in found.items() if peer not in self._known_two_faced}
+        self._known_two_faced |= named.keys()
+        return named
+
+    def _two_faced_in(self, disputes: Iterable[tuple[int, int]]) -> dict[PeerId, tuple[int, int]]:
+        found: dict[PeerId, tuple[int, int]] = {}
+        for unit, epoch in sorted(disputes):
+            seen: set[PeerId] = set()
+            for peers in self.support(unit, epoch).values():
+                for peer in peers & seen:
+                    if self.may_keep(peer, epoch):
+                        found.setdefault(peer, (unit, epoch))
+                seen |= peers
+        return found
 
     # --- what follows from it -----------------------------------------------------------------------------
 
