@@ -170,7 +170,7 @@ class Refusal(Wire, tag=19, frozen=True):
     text: ShortText
 
 
-class Push(Wire, tag=20, frozen=True):
+class Push(Wire, tag=30, frozen=True):
     """Between keepers of a job: keep these facts and results. The first push of a job starts with its spec.
 
     ``results`` come with the verdicts that accept them; each is known by its hash.
@@ -181,15 +181,11 @@ class Push(Wire, tag=20, frozen=True):
     results: Annotated[list[Result], Meta(max_length=MAX_PUSHED_RESULTS)] = []
 
 
-class PushReply(Wire, tag=21, frozen=True):
-    """All of it is kept. ``facts`` are what the keeper itself stated in consequence.
-
-    ``lacks`` are hashes of results without which it endorses nothing that accepts them.
-    """
+class PushReply(Wire, tag=31, frozen=True):
+    """All of it is kept. ``facts`` are what the keeper itself stated in consequence."""
 
     job: Hash32
     facts: Annotated[list[RawFact], Meta(max_length=MAX_PUSHED_FACTS)]
-    lacks: Annotated[list[Hash32], Meta(max_length=MAX_BATCH)] = []
 
 
 class JobBeat(Wire, frozen=True):
@@ -200,26 +196,26 @@ class JobBeat(Wire, frozen=True):
     complete: bool
 
 
-class Beat(Wire, tag=22, frozen=True):
+class Beat(Wire, tag=32, frozen=True):
     """Between keepers, every ten seconds: I am here; these are the jobs that we both keep."""
 
     jobs: Annotated[list[JobBeat], Meta(max_length=MAX_BEATS)]
 
 
-class BeatReply(Wire, tag=23, frozen=True):
+class BeatReply(Wire, tag=33, frozen=True):
     """The same jobs as seen here; those missing are not kept here."""
 
     jobs: Annotated[list[JobBeat], Meta(max_length=MAX_BEATS)]
 
 
-class Compare(Wire, tag=24, frozen=True):
+class Compare(Wire, tag=34, frozen=True):
     """What do you know of this job? ``sums[i]`` is over the facts here whose id starts with byte i."""
 
     job: Hash32
     sums: Annotated[list[Annotated[bytes, Meta(min_length=8, max_length=8)]], Meta(min_length=256, max_length=256)]
 
 
-class CompareReply(Wire, tag=25, frozen=True):
+class CompareReply(Wire, tag=35, frozen=True):
     """The buckets that differ, and the ids (first 8 bytes) of all facts here that are in them.
 
     Buckets that did not fit are left out; compare again after the others are equal.
@@ -230,7 +226,7 @@ class CompareReply(Wire, tag=25, frozen=True):
     ids: Annotated[bytes, Meta(max_length=8 * MAX_COMPARED)]
 
 
-class Fetch(Wire, tag=26, frozen=True):
+class Fetch(Wire, tag=36, frozen=True):
     """Give me these facts (by the first 8 bytes of their ids) and results (by hash) of a job that we both keep."""
 
     job: Hash32
@@ -238,7 +234,7 @@ class Fetch(Wire, tag=26, frozen=True):
     results: Annotated[list[Hash32], Meta(max_length=MAX_PUSHED_RESULTS)] = []
 
 
-class FetchReply(Wire, tag=27, frozen=True):
+class FetchReply(Wire, tag=37, frozen=True):
     """What is there of it."""
 
     job: Hash32
@@ -246,7 +242,7 @@ class FetchReply(Wire, tag=27, frozen=True):
     results: Annotated[list[Result], Meta(max_length=MAX_PUSHED_RESULTS)] = []
 
 
-class Release(Wire, tag=28, frozen=True):
+class Release(Wire, tag=38, frozen=True):
     """Submitter to keeper: I have all I wanted of this job; keep it no longer."""
 
     job: Hash32

@@ -116,13 +116,19 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def cpu_s(pid: int) -> float:
-    """Processor seconds that the process and its living descendants have used."""
+    """Processor seconds that the process and its descendants have used, those that have ended included."""
     total = 0.0
     for process in family(pid):
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-            total += times.user + times.system
+            total += times.user + times.system + times.children_user + times.children_system
     return total
+
+
+def own_cpu_s(pid: int) -> float:
+    """Processor seconds of the process alone."""
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 def pss_mb(pid: int) -> float:

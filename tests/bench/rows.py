@@ -11,8 +11,9 @@ from typing import Any, Literal
 class Row:
     """One figure.
 
-    ``bar`` and ``stretch`` are upper limits of the ratio if ``judged`` says so, else of the value; None means
-    that the row only informs. A figure exactly at its bar passes.
+    ``bar`` and ``stretch`` are limits of the ratio if ``judged`` says so, else of the value: upper ones, or lower
+    ones of an ``at_least`` row. Without a bar the row only informs. A figure exactly at its bar passes; a bar on the
+    ratio is missed while the alternative is ``lacking``.
     """
 
     name: str
@@ -28,9 +29,11 @@ class Row:
     repeated: int = 1
     attempts: int = 1  # how often all repetitions were done
     load: float | None = None  # of the machine when the measurement began, per minute
+    at_least: bool = False  # more is better
+    lacking: str = ""  # why the alternative could not be measured
 
     def __post_init__(self) -> None:
-        if self.judged == "ratio" and self.bar is not None and not self.baseline:
+        if self.judged == "ratio" and self.bar is not None and not (self.baseline or self.lacking):
             raise ValueError(f"{self.name} is judged by its ratio but has nothing to compare with")
 
     @property
@@ -46,7 +49,16 @@ class Row:
     @property
     def ok(self) -> bool | None:
         """Whether the bar is kept; None without one."""
-        return None if self.bar is None else self.figure <= self.bar
+        if self.bar is None:
+            return None
+        return not (self.lacking and self.judged == "ratio") and self._keeps(self.bar)
+
+    def _keeps(self, limit: float) -> bool:
+        return self.figure >= limit if self.at_least else self.figure <= limit
+
+    def beats(self, other: "Row") -> bool:
+        """Whether this is the better figure of the two."""
+        return self.figure > other.figure if self.at_least else self.figure < other.figure
 
     @property
     def verdict(self) -> str:
@@ -55,7 +67,7 @@ class Row:
             return ""
         if not self.ok:
             return "MISS"
-        return "pass+" if self.stretch is not None and self.figure <= self.stretch else "pass"
+        return "pass+" if self.stretch is not None and self._keeps(self.stretch) else "pass"
 
     def under(self, load: float) -> "Row":
         """The same row, measured while the machine had this load."""
@@ -72,6 +84,8 @@ def median_row(
     stretch: float | None = None,
     judged: Literal["value", "ratio"] = "value",
     against: str = "",
+    at_least: bool = False,
+    lacking: str = "",
 ) -> Row:
     """A row of the medians, with the quartiles as its spread."""
     return Row(
@@ -86,6 +100,8 @@ def median_row(
         quartiles(values),
         min(values),
         len(values),
+        at_least=at_least,
+        lacking=lacking,
     )
 
 
@@ -115,7 +131,7 @@ def better(first: Sequence[Row], second: Sequence[Row]) -> list[Row]:
     chosen = []
     for row in second:
         known = earlier.get(row.name, row)
-        best = known if row.ok is not None and known.figure < row.figure else row
+        best = known if row.ok is not None and known.beats(row) else row
         chosen.append(replace(best, attempts=known.attempts + 1))
     return chosen
 
@@ -142,6 +158,8 @@ def _document(row: Row) -> dict[str, Any]:
         "repeated": row.repeated,
         "attempts": row.attempts,
         "load": row.load,
+        "at_least": row.at_least,
+        "lacking": row.lacking or None,
     }
 
 
@@ -178,6 +196,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     sign = "×" if row.judged == "ratio" else ""
+    limit = "≥" if row.at_least else "≤"
     return (
         row.name,
         _short(row.value),
@@ -186,10 +205,10 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.unit,
         _short(row.baseline),
         "" if row.ratio is None else f"{_short(row.ratio)}×",
-        "" if row.bar is None else f"≤ {_short(row.bar)}{sign}",
-        "" if row.stretch is None else f"≤ {_short(row.stretch)}{sign}",
+        "" if row.bar is None else f"{limit} {_short(row.bar)}{sign}",
+        "" if row.stretch is None else f"{limit} {_short(row.stretch)}{sign}",
         row.verdict,
-        row.against,
+        f"{row.against} ({row.lacking})" if row.lacking else row.against,
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)  # instead of this folder, so that our modules have one name each
 
-from tests.bench import idle, network, starting, work  # noqa: E402
+from tests.bench import growth, idle, network, noop, overhead, starting, work  # noqa: E402
 from tests.bench.rows import Row, as_json, better, merge, missed, table  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results.json"
@@ -32,6 +32,9 @@ MEASUREMENTS: dict[str, tuple[Measurement, int]] = {
     "rpc": (network.rpc, 5),
     "executor": (work.executor, 300),
     "units": (work.units, 3),
+    "noop_units": (noop.noop_units, 3),
+    "overhead": (overhead.overhead, 5),
+    "growth": (growth.growth, 3),
     "demo_warm": (starting.demo_warm, 3),
     "idle_node": (idle.idle_node, 3),
 }

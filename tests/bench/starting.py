@@ -12,6 +12,7 @@ import termios
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.bench.processes import BIN, LOOPBACK, ROOT, environment, headless, scratch
 from tests.bench.rows import Row, median_row
@@ -36,7 +37,7 @@ def status(repeat: int) -> list[Row]:
             if round_ >= 2:  # the first write and read the compiled modules
                 ours.append(pair[0] * 1e3)
                 bare.append(pair[1] * 1e3)
-    limits = {"bar": 3.0, "stretch": 2.0}
+    limits: dict[str, Any] = {"bar": 3.0, "stretch": 2.0}
     return [median_row("status", "ms", ours, bare, judged="ratio", against="python -c pass", **limits)]
 
 

@@ -42,7 +42,7 @@ def work(draw: st.DrawFn) -> tuple[Identity, f.Payload]:
                 f.Commits(JOB, [f.CommitItem(unit, epoch, commit_of(worker, unit, epoch, result_hash, nonce))]),
                 f.Reveals(JOB, [f.RevealItem(unit, epoch, result_hash, nonce)]),
                 f.Failures(JOB, [f.FailureItem(unit, epoch, draw(st.sampled_from(["kernel", "crash"])), "")]),
-                f.Leases(JOB, draw(st.integers(0, 1)), [f.LeaseItem(draw(units), unit, epoch, worker.public_key, 9)]),
+                f.Leases(JOB, [f.LeaseItem(draw(units), unit, epoch, worker.public_key, 9)]),
             ]
         )
     )

@@ -27,6 +27,7 @@ trees = st.recursive(
 )
 
 raw_facts = facts.map(lambda fact: fact.raw)
+views = st.lists(raw_facts | st.just(KEEPERS.raw), max_size=2)
 unit_epochs = st.builds(m.UnitEpoch, units, st.integers(0, 1))
 beats = st.builds(m.Heartbeat, st.integers(0, 5), st.integers(0, 1), st.floats(0, 1))
 reports = st.builds(
@@ -49,17 +50,31 @@ requests = st.one_of(
         st.lists(unit_epochs, max_size=3),
         st.lists(st.builds(m.Settled, units, st.integers(0, 1), st.booleans()), max_size=3),
         st.booleans(),
+        views,
+        st.lists(raw_facts, max_size=2),
     ),
 )
 replies = st.one_of(
     st.builds(
         m.LeaseReply,
-        st.lists(st.builds(m.JobFacts, raw_facts | st.just(SPEC.raw), raw_facts | st.just(KEEPERS.raw)), max_size=2),
+        st.lists(
+            st.builds(m.JobFacts, raw_facts | st.just(SPEC.raw), views),
+            max_size=2,
+        ),
         st.lists(raw_facts, max_size=3),
         st.integers(0, 86_400_000),
         st.integers(0, 5),
     ),
-    st.builds(m.ReportReply, st.just(JOB), st.lists(unit_epochs), st.just([]), st.just([]), st.booleans()),
+    st.builds(
+        m.ReportReply,
+        st.just(JOB),
+        st.lists(unit_epochs),
+        st.just([]),
+        st.just([]),
+        st.booleans(),
+        views,
+        st.lists(raw_facts, max_size=2),
+    ),
     st.builds(m.PeersReply, st.lists(st.builds(m.PeerRecord, st.binary(min_size=32, max_size=32), st.lists(
         st.text(min_size=8, max_size=30), max_size=2)), max_size=3), st.integers(0, 2**64 - 1)),
     st.builds(m.Ok),
@@ -218,8 +233,8 @@ def test_a_keeper_that_gives_more_than_asked_for_is_refused() -> None:
     effects = core.handle(fx.Requested(1, SUBMITTER.peer_id, m.Offer(["square@1"])), 1)
     (ask,) = [e for e in effects if isinstance(e, fx.Send)]
     items = [f.LeaseItem(n, n, 0, HONEST.public_key, 30_000) for n in range(3)]
-    leases = CODEC.seal(SUBMITTER, f.Leases(JOB, 0, items))
-    reply = m.LeaseReply([m.JobFacts(SPEC.raw, KEEPERS.raw)], [leases.raw], 0, 1)
+    leases = CODEC.seal(SUBMITTER, f.Leases(JOB, items))
+    reply = m.LeaseReply([m.JobFacts(SPEC.raw, [KEEPERS.raw])], [leases.raw], 0, 1)
     effects = core.handle(fx.Replied(ask.tag, SUBMITTER.peer_id, reply), 2)
     assert fx.Violation(SUBMITTER.peer_id, "more leases than were asked for") in effects
     assert not core.held

@@ -66,6 +66,7 @@ class Judging:
         self._deciding: dict[int, ResultHash] = {}  # their units
         self._supports: dict[int, tuple[int, ResultHash]] = {}  # open unit -> epoch and the result we stand by
         self._dirty: set[int] = set()  # units whose decision may change
+        self.freed = False  # some worker may hold more units than before
         self._conduct = Conducts()
         self._unsettled: dict[PeerId, set[int]] = {}  # units that a worker committed to here and was not judged on
         self._disputed: dict[int, None] = {}  # open units with different votes
@@ -272,6 +273,7 @@ class Judging:
             if fresh or unit in self._unsettled.get(worker, ()):
                 self.accepted_by[worker] += 1
                 self._conduct.of(worker).accepted += 1
+                self.freed = True
         for worker in sorted(refused):
             self._reject(self.proven.by_votes(self.state, unit, worker, final))
         for worker in sorted(accepted | refused):

@@ -278,6 +278,13 @@ class Keeper(CoKeeping):
             self._offer([self.me, *list(self._peers)[:MAX_PEERS_OFFERED]])
             self._announce(now_ns)
 
+    @staticmethod
+    def _has_news_for_idle(job: KeptJob) -> bool:
+        """A worker that got nothing when it asked might get something now."""
+        freed, job.freed = job.freed, False
+        needs = job.leases.take_new_needs()
+        return not job.outcome and (needs or (freed and job.leases.has_work)) and bool(job.leases.spans)
+
     def _network_of(self, peer: PeerId) -> str:
         return network_prefix(self._peers.get(peer, ()))
 
@@ -300,8 +307,7 @@ class Keeper(CoKeeping):
                 )
             else:
                 job.news.forget(worker)
-        wanted = [job for job in touched if not job.outcome and job.leases.take_new_needs() and job.leases.spans]
-        if wanted and self._idle:
+        if any([self._has_news_for_idle(job) for job in touched]) and self._idle:
             idle, self._idle = list(self._idle), {}
             self._offer(idle[:MAX_PEERS_OFFERED])
             self._idle.update(dict.fromkeys(idle[MAX_PEERS_OFFERED:]))

@@ -174,9 +174,10 @@ class Reporter:
         self._by_tag[box.tag] = box
 
     def _rest(self, box: Outbox) -> None:
-        """There is nothing more to be said to a keeper about a job."""
+        """There is nothing more to be said to a keeper about a job, and perhaps to nobody."""
+        self._forget_tag(box)
         desk = self._desks[box.job]
-        del desk.boxes[box.keeper]
+        desk.boxes.pop(box.keeper, None)
         if not desk.boxes:
             self._close(box.job)
 
@@ -334,10 +335,7 @@ class Reporter:
         desk = self._desks[job]
         for box in list(desk.boxes.values()):
             if (everything or box.keeper == peer) and not self._hands.of_box(job, box.keeper):
-                self._forget_tag(box)
-                del desk.boxes[box.keeper]
-        if not desk.boxes:
-            self._close(job)
+                self._rest(box)
 
     def drop(self, key: UnitKey) -> None:
         """A unit is of use to nobody."""
@@ -391,6 +389,8 @@ class Reporter:
         if self.reach.first(keepers_of(state), refused, now_ns) is None:
             return
         self._move_all(box, lambda unit: self.reach.first(order_of(state, unit), refused, now_ns), now_ns)
+        if not self._hands.of_box(box.job, box.keeper):
+            self._rest(box)
 
     def _refused(self, box: Outbox, text: str, now_ns: int) -> None:
         """A keeper wants to hear nothing about a job: another one may."""
@@ -408,8 +408,7 @@ class Reporter:
         self._move_all(box, next_of, now_ns)
         for key in list(self._hands.of_box(box.job, box.keeper)):
             self.drop(key)  # nobody else would believe that it is ours
-        if desk.boxes.pop(box.keeper, None) is not None:
-            self._forget_tag(box)
+        self._rest(box)
 
     def _move_all(self, box: Outbox, target: Callable[[int], PeerId | None], now_ns: int) -> None:
         """Let other keepers hear about the units of a box. Without its lease a unit stays."""
@@ -430,8 +429,6 @@ class Reporter:
                 self._box(box.job, peer, now_ns).failures.append(failed)
         box.failures.clear()
         box.returned.clear()  # nobody else knows that we had them
-        if not self._hands.of_box(box.job, box.keeper):
-            self._desks[box.job].boxes.pop(box.keeper, None)
 
     def _unsend(self, box: Outbox) -> None:
         """Put what is under way back."""

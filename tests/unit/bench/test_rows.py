@@ -32,6 +32,25 @@ def test_a_ratio_needs_something_to_compare_with():
         Row("status", 31.0, "ms", bar=3, judged="ratio")
 
 
+def test_of_some_things_more_is_better():
+    fast = Row("noop_units", 750.0, "units/s", 700.0, 1, judged="ratio", at_least=True)
+    slow = Row("noop_units", 650.0, "units/s", 700.0, 1, judged="ratio", at_least=True)
+    assert missed([fast, slow]) == ["noop_units"]
+    assert fast.verdict == "pass"
+    assert Row("noop_units", 750.0, "units/s", 300.0, 1, 2, judged="ratio", at_least=True).verdict == "pass+"
+    assert [row.value for row in better([fast], [slow])] == [750.0]
+    assert "≥ 1×" in table([fast])
+
+
+def test_a_bar_is_missed_while_there_is_nothing_to_compare_with():
+    lacking = {"against": "dask", "lacking": "not installed"}
+    row = median_row("noop_units", "units/s", [700.0], bar=1, judged="ratio", at_least=True, **lacking)
+    assert missed([row]) == ["noop_units"]
+    assert "dask (not installed)" in table([row])
+    (document,) = json.loads(as_json([row]))
+    assert (document["value"], document["ratio"], document["lacking"]) == (700.0, None, "not installed")
+
+
 def test_one_outlier_moves_neither_median_nor_spread():
     row = median_row("status", "ms", [10, 11, 12, 13, 5000], [5, 5, 6, 6, 900])
     assert (row.value, row.baseline, row.ratio, row.repeated) == (12, 6, 2, 5)

@@ -96,6 +96,7 @@ async def test_the_story_of_a_job_goes_on_after_a_restart(store: Store) -> None:
     a = short_peer(A.peer_id)
     before = [
         "0 Submitted: square in 4 units.",
+        "0 Published: 1 of 1 keeper hold its spec and inputs.",
         f"3 {a} took the first unit.",
         "5 25 % reached: 1 of 4 units accepted.",
         f"6 Worker {a} lost with 1 unit in hand; 1 went to others.",
@@ -108,6 +109,7 @@ async def test_the_story_of_a_job_goes_on_after_a_restart(store: Store) -> None:
         told.accept(unit)
     assert await told.story() == [
         *before, "52 50 % reached: 2 of 4 units accepted.", "52 75 % reached: 3 of 4 units accepted.", "52 Done.",
+
     ]  # fmt: skip
     whole = await told.story()
     await told.journals.save({})
@@ -122,7 +124,7 @@ async def test_a_clean_stop_is_told_with_how_long_it_lasted(store: Store) -> Non
     await told.journals.save({})
     told.now += 64 * SECOND_NS
     await told.again(store, NOON)
-    assert (await told.story())[1:] == ["5 This node was stopped.", "69 This node is back after 1 min 04 s."]
+    assert (await told.story())[2:] == ["5 This node was stopped.", "69 This node is back after 1 min 04 s."]
 
 
 async def test_a_job_whose_first_lines_were_lost_in_a_crash_still_says_when_it_was_submitted(store: Store) -> None:
@@ -196,7 +198,7 @@ async def test_what_a_full_disk_refused_is_written_later(store: Store) -> None:
         await told.journals.save({})
     disk.works = True
     await told.journals.save({})
-    assert [entry.kind for entry in await store.journal(told.id)] == ["job_submitted"]
+    assert [entry.kind for entry in await store.journal(told.id)] == ["job_submitted", "job_published"]
 
 
 async def test_events_of_jobs_that_are_not_ours_leave_no_trace(store: Store) -> None:

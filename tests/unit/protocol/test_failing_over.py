@@ -163,6 +163,21 @@ def test_an_unknown_job_at_one_keeper_is_told_to_the_others() -> None:
     assert not s.agent.jobs
 
 
+def test_nothing_is_left_on_disk_when_the_last_word_about_a_job_is_refused() -> None:
+    s = scene(0, 1)
+    s.compute(0)
+    tag, _, _ = s.report(SUBMITTER)
+    s.hear(SUBMITTER, tag, settled=[m.Settled(0, 0, True)])
+    s.perform(s.agent.stop(s.now))
+    tag, _, report = s.report(SUBMITTER)
+    assert report.returned == [m.UnitEpoch(1, 0)]
+    assert s.disk.commits  # that it may go is written together with something else
+    s.refuse(SUBMITTER, tag, "unknown_job")
+    assert s.agent.drained
+    assert not s.disk.commits
+    assert not s.disk.leases()
+
+
 def test_failures_to_compute_follow_to_the_next_keeper_with_their_proof() -> None:
     s = scene(0)
     s.tell(fx.ComputeFailed(s.job, 0, 0, "kernel", "bad", True))

@@ -20,12 +20,19 @@ REQUESTS: dict[type[Wire], str] = {
     messages.Notice: "Ok",
     messages.Offer: "Ok",
     messages.PeersRequest: "PeersReply",
+    messages.Push: "PushReply",
+    messages.Beat: "BeatReply",
+    messages.Compare: "CompareReply",
+    messages.Fetch: "FetchReply",
+    messages.Release: "Ok",
 }
 REPLIES: list[type[Wire]] = [
     messages.LeaseReply, messages.ReportReply, messages.PeersReply, messages.Ok, messages.Refusal,
+    messages.PushReply, messages.BeatReply, messages.CompareReply, messages.FetchReply,
 ]  # fmt: skip
 PARTS: list[type[Wire]] = [
     messages.UnitEpoch, messages.Settled, messages.JobFacts, messages.Heartbeat, messages.PeerRecord,
+    messages.JobBeat,
 ]  # fmt: skip
 FACT_PARTS: list[type[Wire]] = [
     facts.Policy, facts.Resources, facts.Deadlines, facts.LeaseItem, facts.CommitItem, facts.RevealItem,
