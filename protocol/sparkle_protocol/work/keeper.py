@@ -330,7 +330,8 @@ class Keeper(CoKeeping):
                 )
             else:
                 job.news.forget(worker)
-        if any([self._has_news_for_idle(job) for job in touched]) and self._idle:
+        fresh = [job for job in touched if self._has_news_for_idle(job)]  # asks all of them: each forgets its news
+        if fresh and self._idle:
             idle, self._idle = list(self._idle), {}
             self._offer(idle[:MAX_PEERS_OFFERED])
             self._idle.update(dict.fromkeys(idle[MAX_PEERS_OFFERED:]))

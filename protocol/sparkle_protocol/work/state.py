@@ -96,7 +96,8 @@ class JobState:
 
     __slots__ = (
         "_base_epoch", "_cancels", "_disputed", "_endorsers", "_facts", "_fresh_disputes", "_fresh_finals",
-        "_known_two_faced", "_units", "final_units", "id", "network", "restarts", "spec", "spec_fact", "submitter", "tally", "views",
+        "_known_two_faced", "_units", "final_units", "id", "network", "restarts", "spec",
+        "spec_fact", "submitter", "tally", "views",
     )  # fmt: skip
 
     def __init__(self, spec_fact: Fact, network: str) -> None:
