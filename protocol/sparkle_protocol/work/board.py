@@ -11,6 +11,7 @@ from sparkle_protocol import messages
 from sparkle_protocol.effects import Effect, Notify, Persist, Record, Send, StoreFact, Value, Violation
 from sparkle_protocol.facts import (
     MAX_BATCH,
+    SEAL_UNITS,
     Cancel,
     Endorsements,
     Fact,
@@ -23,6 +24,7 @@ from sparkle_protocol.facts import (
     Signer,
     VerdictItem,
     Verdicts,
+    lot_of,
 )
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash, key_from_peer_id
 from sparkle_protocol.messages import MAX_PUSHED_RESULTS
@@ -126,8 +128,8 @@ class Board:
                     self._state(job, Verdicts(job.state.id, batch))
                 job.signed(now_ns)
             whole, parts = consider(job, bound=self._bound(job))
-            if whole:
-                self._state(job, Endorsements(job.state.id, list(whole)))
+            for index, facts in _by_range(job, whole).items():
+                self._state(job, Endorsements(job.state.id, facts, index))
             for batch in _batches(parts):
                 self._state(job, Verdicts(job.state.id, batch))
             if not whole and not parts:
@@ -221,13 +223,24 @@ class Board:
         return isinstance(fact.payload, Verdicts) or (isinstance(fact.payload, Endorsements) and not job.mine)
 
 
+def _by_range(job: KeptJob, verdicts: Iterable[FactId]) -> dict[int, list[bytes]]:
+    """Verdict facts by the range of units that each speaks of."""
+    found: dict[int, list[bytes]] = {}
+    for fact_id in verdicts:
+        fact = job.state.fact(fact_id)
+        if fact is not None:
+            found.setdefault(lot_of(fact.payload), []).append(bytes(fact_id))
+    return found
+
+
 def _batches(verdicts: list[VerdictItem]) -> Iterator[list[VerdictItem]]:
-    """Verdicts in lots that fit into a fact, and whose results fit into a push."""
+    """Verdicts in lots of one range that fit into a fact, and whose results fit into a push."""
     lot: list[VerdictItem] = []
     size = 0
-    for verdict in verdicts:
+    for verdict in sorted(verdicts, key=lambda one: one.unit // SEAL_UNITS):
         bytes_ = 64 + 34 * (len(verdict.accepted) + len(verdict.rejected))
-        if lot and (size + bytes_ > MAX_VERDICTS_BYTES or len(lot) >= MAX_PUSHED_RESULTS):
+        full = size + bytes_ > MAX_VERDICTS_BYTES or len(lot) >= MAX_PUSHED_RESULTS
+        if lot and (full or lot[0].unit // SEAL_UNITS != verdict.unit // SEAL_UNITS):
             yield lot
             lot, size = [], 0
         lot.append(verdict)
