@@ -21,6 +21,7 @@ from sparkle_protocol.facts import (
     Leases,
     Payload,
     Reset,
+    Seals,
     Signer,
     VerdictItem,
     Verdicts,
@@ -34,6 +35,7 @@ from sparkle_protocol.work.kept_job import Granted, KeptJob
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.presence import Presence
 from sparkle_protocol.work.replication import LAZY_NS, Channels
+from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.state import JobState
 
 MAX_VERDICTS_BYTES = 64 << 10
@@ -82,7 +84,14 @@ class Board:
 
     # --- making jobs --------------------------------------------------------------------------------------
 
-    def _take_up(self, spec: Fact, facts: Iterable[Fact], now_ns: int, results: Iterable[ResultHash] = ()) -> KeptJob:
+    def _take_up(
+        self,
+        spec: Fact,
+        facts: Iterable[Fact],
+        now_ns: int,
+        results: Iterable[ResultHash] = (),
+        sealed: Iterable[SealedRange] = (),
+    ) -> KeptJob:
         state = JobState(spec, self._codec.network)
         state.merge(facts)
         state.take_two_faced()  # was told in an earlier life
@@ -93,7 +102,7 @@ class Board:
             lambda is_done: LeaseBook(
                 state.spec.units, self._rng, execution_ns=limit_ns, counter=counter, is_done=is_done
             ),
-            self.me, self._check_result, now_ns, results,
+            self.me, self._check_result, now_ns, results, sealed,
         )  # fmt: skip
         (self.jobs if job.mine else self.kept)[state.id] = self._touched[state.id] = job
         return job
@@ -122,6 +131,7 @@ class Board:
     def _conclude(self, job: KeptJob, now_ns: int) -> None:
         """Sign what was decided, stand by what others decided, carry over, and tell what came of it."""
         self._touched[job.state.id] = job
+        job.seal_certain(now_ns)
         while True:
             while job.verdicts:
                 for batch in _batches(job.verdicts):
@@ -135,6 +145,10 @@ class Board:
             if not whole and not parts:
                 break
             job.take_finals((), now_ns)
+        ready = job.seals_to_state()
+        if ready:
+            self._state(job, Seals(job.state.id, ready))
+            job.seal_certain(now_ns)
         self._sign_carried(job)
         self._tell(job)
 

@@ -28,7 +28,7 @@ def check_report(
             raise RemoteProtocolError(f"a worker does not report {type(payload).__name__}")
         items: list[WorkItem] = [*payload.items]
         for item in items:
-            if not state.was_leased(item.unit, item.epoch, worker):
+            if item.unit not in state.sealed and not state.was_leased(item.unit, item.epoch, worker):
                 raise RemoteProtocolError("a fact about a unit that was never leased to its author")
         if isinstance(payload, Reveals):
             _check_openings(state, worker, payload)
@@ -47,8 +47,8 @@ def check_report(
 def _check_openings(state: JobState, worker: PeerId, reveals: Reveals) -> None:
     for item in reveals.items:
         commit = state.committed(item.unit).get(worker)
-        if item.epoch != state.epoch(item.unit) or commit is None:
-            continue  # of an earlier epoch, or void, or not committed before: counts for nothing
+        if item.epoch != state.epoch(item.unit) or commit is None or item.unit in state.sealed:
+            continue  # of an earlier epoch, or void, not committed before, or too late: counts for nothing
         if not state.opens(item.unit, worker, commit, ResultHash(item.result_hash), item.nonce):
             raise RemoteProtocolError("a reveal does not open its commit")
 
@@ -63,7 +63,7 @@ def new_items(state: JobState, fact: Fact) -> list[WorkItem]:
         return []
     found: dict[int, WorkItem] = {}
     for item in payload.items:
-        if item.epoch != state.epoch(item.unit):
+        if item.epoch != state.epoch(item.unit) or item.unit in state.sealed:
             continue
         if isinstance(item, FailureItem):
             new = author not in state.failures(item.unit)

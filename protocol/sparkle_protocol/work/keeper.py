@@ -30,6 +30,7 @@ from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.kept_job import Granted, KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.placement import network_prefix
+from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.state import JobState
 
 MAX_LEASES_PER_REQUEST = 128
@@ -57,9 +58,16 @@ class Keeper(CoKeeping):
 
     # --- commands -----------------------------------------------------------------------------------------
 
-    def restore(self, spec: Fact, facts: Iterable[Fact], now_ns: int, results: Iterable[ResultHash] = ()) -> Effects:
-        """Continue a job from its stored facts; ``results`` are those that are stored with it."""
-        job = self._take_up(spec, facts, now_ns, results)
+    def restore(
+        self,
+        spec: Fact,
+        facts: Iterable[Fact],
+        now_ns: int,
+        results: Iterable[ResultHash] = (),
+        sealed: Iterable[SealedRange] = (),
+    ) -> Effects:
+        """Continue a job from its stored facts; ``results`` and ``sealed`` ranges are those stored with it."""
+        job = self._take_up(spec, facts, now_ns, results, sealed)
         if not job.mine:
             self._count(job)
         self._end_if_over(job, now_ns)

@@ -28,6 +28,7 @@ from sparkle_protocol.work.keeper import MAX_PEERS_OFFERED
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.placement import MAX_JOB_KEEPERS, Candidate, holders_needed, threshold
 from sparkle_protocol.work.publishing import HOLD_ACK_NS, LOOK_UP_NS, Publication, with_submitter
+from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.succession import Succession
 from sparkle_protocol.work.views import next_view
 
@@ -69,9 +70,16 @@ class Submitter(Succession):
         self._publish(job, now_ns)
         return job.state.id, self._flush(now_ns)
 
-    def restore(self, spec: Fact, facts: Iterable[Fact], now_ns: int, results: Iterable[ResultHash] = ()) -> Effects:
-        """Continue a job from its stored facts; ``results`` are those that are stored with it."""
-        effects = super().restore(spec, facts, now_ns, results)
+    def restore(
+        self,
+        spec: Fact,
+        facts: Iterable[Fact],
+        now_ns: int,
+        results: Iterable[ResultHash] = (),
+        sealed: Iterable[SealedRange] = (),
+    ) -> Effects:
+        """Continue a job from its stored facts; ``results`` and ``sealed`` ranges are those stored with it."""
+        effects = super().restore(spec, facts, now_ns, results, sealed)
         job = self.jobs.get(spec.job)
         if job is not None and job.state.view is None and not job.outcome:  # stopped before its keepers were named
             self._publish(job, now_ns)
