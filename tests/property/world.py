@@ -175,9 +175,7 @@ class WorldNode:
             names = [name for job, name in self.disk.results if job == one.job]
             keeps = any(isinstance(f.payload, KeeperSet) and self.identity.public_key in f.payload.keys for f in own)
             if one.author == self.id or keeps:
-                ranges = [
-                    SealedRange.decode(raw) for (job, _), raw in sorted(self.disk.sealed.items()) if job == one.job
-                ]
+                ranges = self.disk.ranges(one.job)
                 self.perform(self.submitter, self.submitter.restore(one, own, now, names, ranges))
             commits = [(u, e, *v) for (j, u, e), v in self.disk.commits.items() if j == one.job]
             if commits:

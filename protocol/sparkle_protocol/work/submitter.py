@@ -33,6 +33,7 @@ from sparkle_protocol.work.succession import Succession
 from sparkle_protocol.work.views import next_view
 
 MAX_JOBS = 1024  # unfinished ones
+FINE_FACTS = 20_000  # of all jobs of ours that are done: about 20 MB
 
 
 class Submitter(Succession):
@@ -264,3 +265,16 @@ class Submitter(Succession):
                 self._send(peer, messages.Release(job.state.id))
             self._spread.pop(job.state.id, None)
             self._channels.drop(job.state.id)
+            self._tidy_up(now_ns)
+
+    def _tidy_up(self, now_ns: int) -> None:
+        """Keep no more than the records of jobs that are done, but of the latest ones, whose course can be asked for."""
+        done = sorted((job for job in self.jobs.values() if job.outcome == "done"), key=lambda job: job.ended_ns or 0)
+        facts = sum(len(job.state) for job in done)
+        for job in done:
+            if facts <= FINE_FACTS:
+                break
+            facts -= len(job.state)
+            job.seal_all(now_ns)
+            facts += len(job.state)
+            self._touched[job.state.id] = job
