@@ -106,8 +106,8 @@ class Disk:
             self.facts[record.fact.id] = record.fact
             if isinstance(record.fact.payload, Verdicts):
                 self.decided |= {(record.fact.job, item.unit) for item in record.fact.payload.items}
-        elif isinstance(record, fx.SealRange):
-            self.seal(record)
+        elif isinstance(record, fx.SealRange | fx.DropFact):
+            self.drop(record)
         elif isinstance(record, fx.StoreResult):
             self.results[record.job, record.result_hash] = record.result
         elif isinstance(record, fx.StoreCommit):
@@ -123,7 +123,10 @@ class Disk:
                 self.sealed = {key: raw for key, raw in self.sealed.items() if key[0] != record.job}
             self.results = {key: result for key, result in self.results.items() if key[0] != record.job}
 
-    def seal(self, record: fx.SealRange) -> None:
+    def drop(self, record: fx.SealRange | fx.DropFact) -> None:
+        if isinstance(record, fx.DropFact):
+            self.facts.pop(record.fact_id, None)
+            return
         self.sealed[record.job, record.index] = record.raw
         for _, fact_id in record.drop:
             self.facts.pop(fact_id, None)
