@@ -18,7 +18,7 @@ from sparkle_protocol.messages import JobBeat
 from sparkle_protocol.work.board import Board
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
-from sparkle_protocol.work.placement import primaries, ranges_of, span_of
+from sparkle_protocol.work.placement import LOCAL, UNKNOWN, primaries, ranges_of, span_of
 from sparkle_protocol.work.presence import BEAT_NS
 from sparkle_protocol.work.quota import Quota
 from sparkle_protocol.work.replication import Channel
@@ -157,7 +157,10 @@ class CoKeeping(Board):
     def _count(self, job: KeptJob, result_bytes: int = 0) -> None:
         """Count a job with all that is stored of it already."""
         submitter, spec = job.state.submitter, job.state.spec_fact
-        self.quota.add(job.state.id, submitter, self._network_of(submitter), job.state.spec, len(spec.raw))
+        network = self._network_of(submitter)
+        if network == UNKNOWN:  # as after a restart: such jobs have nothing in common
+            network = LOCAL
+        self.quota.add(job.state.id, submitter, network, job.state.spec, len(spec.raw))
         size = sum(len(fact.raw) for fact in job.state.facts() if fact.id != spec.id)
         self.quota.grow(job.state.id, fact_bytes=size, result_bytes=result_bytes)
 
@@ -348,7 +351,7 @@ class CoKeeping(Board):
         """Hand out what is ours to hand out.
 
         Of our own jobs that is everything; of others', while the submitter is away, the ranges of which we are the
-        first keeper that is there.
+        first keeper that is there, unless there is no room for their results.
         """
         view, before = job.state.view, job.leases.spans
         leads, held = job.mine, self._is_held(job, now_ns)
@@ -356,12 +359,9 @@ class CoKeeping(Board):
         if view is not None and not job.outcome and not held:
             if job.mine:
                 spans = ((0, job.state.spec.units),)
-            elif (
-                view.holds(self.me)
-                and not self.quota.over(job.state.id)
-                and self.presence.away(job.state.submitter, now_ns)
-            ):
-                leads, spans = view.certifying, self._own_spans(job, now_ns)
+            elif view.holds(self.me) and self.presence.away(job.state.submitter, now_ns):
+                leads = view.certifying
+                spans = () if self.quota.over(job.state.id) else self._own_spans(job, now_ns)
         if spans != before or leads != job.leads:
             job.set_duty(spans, leads=leads, now_ns=now_ns)
             self._touched[job.state.id] = job
@@ -409,7 +409,7 @@ class CoKeeping(Board):
 
     def _fetch_results(self, job: KeptJob, now_ns: int) -> None:
         """Ask one of the others for results that should be here; the next time another."""
-        if not job.lacking or now_ns < self._fetching.get(job.state.id, 0):
+        if not job.lacking or now_ns < self._fetching.get(job.state.id, 0) or self.quota.over(job.state.id):
             return
         there = [peer for peer in self.partners(job) if not self.presence.away(peer, now_ns)]
         self._fetching[job.state.id] = now_ns + FETCH_PAUSE_NS

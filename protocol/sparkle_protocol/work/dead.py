@@ -2,9 +2,10 @@
 
 A unit is dead when three distinct workers fail on it alike, after five failures, when the submitter's own worker
 finds that it cannot be computed, or when ``max_replicas`` answers gave no majority. Failures of an excluded class of
-devices do not count, and those that may be the fault of a class wait for another one (``exclusion.py``). The job goes on with the other
-units and fails once nothing else is open; at once only when many units are dead and none was ever accepted, for then
-it is the job that is at fault. A ``Reset`` begins a dead unit anew; from then on a job always goes on to its end.
+devices do not count, and with those that may be the fault of a class the unit waits for another (``exclusion.py``).
+The job goes on with the other units and fails once nothing else is open; at once only when many units are dead and
+none was ever accepted, for then it is the job that is at fault. A ``Reset`` begins a dead unit anew; from then on a
+job always goes on to its end.
 """
 
 from collections import Counter

@@ -161,12 +161,12 @@ class Keeper(CoKeeping):
     def _lease(self, event: Requested, message: messages.LeaseRequest, now_ns: int) -> None:
         worker, kernels = event.peer, frozenset(message.kernels)
         offered: list[KeptJob] = []
-        others: list[KeptJob] = []
+        others: set[KeptJob] = set()
         for job in self._open():
             if not job.leases.spans:
                 continue
             if not job.mine and job.leases.has_work:
-                others.append(job)
+                others.add(job)
             if kernel_key(job.state.spec) in kernels:
                 job.devices.asks(worker, message.device, now_ns)
                 if not job.refuses(worker, now_ns):

@@ -404,8 +404,9 @@ class LeaseBook:
     # --- time ---------------------------------------------------------------------------------------------
 
     def expire(self, now_ns: int) -> Iterator[tuple[int, PeerId, str]]:
-        """What happened by now: a "lease" or "reveal" ran out, a lease is "slow", a back-off ended ("retry"),
-        or the unit was to be looked at ("look").
+        """What happened by now.
+
+        A "lease" or "reveal" ran out, a lease is "slow", a back-off ended ("retry"), or it is time to "look" again.
         """
         while self._alarms and self._alarms[0][0] <= now_ns:
             when, unit, worker, kind = heapq.heappop(self._alarms)

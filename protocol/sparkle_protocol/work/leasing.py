@@ -2,17 +2,17 @@
 
 - Our own jobs come first, then other submitters by ``fairness.py``; of one submitter's jobs the one of the highest
   priority, and of those the oldest. Copies of stragglers only when there is nothing else at all.
-- Every pick of a submitter gives it an equal part of what the worker still wants, and is charged with the dominant
-  share of that. How long a unit of a job occupies a worker is measured: from its lease, or from the worker's last
-  answer if that came later, to its answer, averaged over the latest ``TIMED`` units. While nothing was measured
-  the declared arithmetic alone counts.
+- Every pick of a submitter gives it an equal part of what the worker still wants, but ``LEAST_PART`` units at least,
+  as each job in a reply costs a signature. It is charged with the dominant share of what it got.
+- How long a unit of a job occupies a worker is measured: from its lease, or from the worker's last answer if that
+  came later, to its answer; averaged over the latest units. Until then the declared arithmetic alone counts.
 - The capacity is that of ``WORKER`` times the peers there are. It says how the resources compare, not what the
   machines really have: two gigaflops of reference work weigh as much as a second of a worker.
 - Guided self-scheduling: no request takes more of a job than half of one worker's part of what is unfinished, so
   that towards the end nobody has a long queue while others idle.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence, Set
 from random import Random
 
 from sparkle_protocol import messages
@@ -23,6 +23,7 @@ from sparkle_protocol.work.state import JobState
 
 MAX_LEASES_PER_REQUEST = 32
 MAX_SPECS_BYTES = 512 << 10  # of one reply
+LEAST_PART = 8
 MAX_WORKERS_TIMED = 4096  # the one that answered longest ago is forgotten first
 WORKER = Capacity(flops_per_s=2e9, memory_bytes=4e9, bytes_per_s=10e6, slots=1.0)
 
@@ -81,7 +82,7 @@ class Leasing:
         worker: PeerId,
         message: messages.LeaseRequest,
         offered: Sequence[KeptJob],
-        others: Iterable[KeptJob],
+        others: Set[KeptJob],
         network_of: NetworkOf,
         peers: int,
         now_ns: int,
@@ -108,7 +109,7 @@ class Leasing:
             if waiting or len(self.queue):
                 able: dict[PeerId, list[KeptJob]] = {}
                 for job in ranked:
-                    if job.state.submitter in waiting and job.leases.has_work:
+                    if job in others:
                         able.setdefault(job.state.submitter, []).append(job)
                 self._in_turn(hand, self.queue.begin(waiting, able, now_ns), able, max(1, peers))
         for job in ranked if not hand.grants else ():
@@ -117,7 +118,7 @@ class Leasing:
         return hand
 
     def _in_turn(self, hand: Handout, turns: Round, able: dict[PeerId, list[KeptJob]], workers: int) -> None:
-        part = max(1, hand.left // max(1, len(able)))
+        part = max(LEAST_PART, hand.left // max(1, len(able)))
         while hand.left > 0 and (submitter := turns.pick()) is not None:
             jobs = able[submitter]
             while jobs and not (got := hand.take(jobs[0], part)):
