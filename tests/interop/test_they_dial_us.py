@@ -6,7 +6,7 @@ import hashlib
 import pytest
 
 from sparkle_p2p import __version__
-from sparkle_protocol.messages import Announcement, decode_announcement, jobs_topic, shard_key
+from sparkle_protocol.messages import Announcement, decode_announcement, jobs_topic, shard_key, shard_of
 from tests.interop.event_log import WAIT_S, Document
 from tests.interop.foreign_peer import RPC_PROTOCOL, ForeignPeer, greet
 from tests.interop.sparkle_node import SparkleNode
@@ -74,14 +74,15 @@ async def publish_until_noticed(node: SparkleNode, author: ForeignPeer, data: by
 
 
 async def test_they_find_the_keeper_of_a_kernels_jobs(node: SparkleNode, foreign: ForeignPeer) -> None:
-    await node.submit("prime_count", start=0, stop=1_000_000)
+    job = await node.submit("prime_count", start=0, stop=1_000_000)
     await foreign.dial(node.address)
     _, net, agent, addresses = await greet(foreign, node.peer_id, node.net)  # nodes look up for peers of theirs only
     assert (net, agent) == (node.net, f"sparkle/{__version__}")
     assert node.address in addresses
     up = await node.events.wait("peer_up", peer=foreign.peer_id)
     assert up["direction"] == "in"
-    multihash = SHA2_256 + hashlib.sha256(shard_key(node.net, "prime_count@1")).digest()
+    key = shard_key(node.net, "prime_count@1", shard_of(bytes.fromhex(job)))
+    multihash = SHA2_256 + hashlib.sha256(key).digest()
     async with asyncio.timeout(WAIT_S):
         while node.peer_id not in await foreign.find_providers(RAW_CID_V1 + multihash):
             pass  # it first has to take the node into its routing table, which go does in the background

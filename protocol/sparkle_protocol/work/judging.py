@@ -68,6 +68,7 @@ class Judging:
         self._deciding: dict[int, ResultHash] = {}  # their units
         self._supports: dict[int, tuple[int, ResultHash]] = {}  # open unit -> epoch and the result we stand by
         self._dirty: set[int] = set()  # units whose decision may change
+        self.freed = False  # some worker may hold more units than before
         self._conduct = Conducts()
         self._unsettled: dict[PeerId, set[int]] = {}  # units that a worker committed to here and was not judged on
         self._disputed: dict[int, None] = {}  # open units with different votes
@@ -139,12 +140,13 @@ class Judging:
         return self._decision(unit).wanted - len(self.participants(unit)) - live
 
     def _trusted_at_work(self, unit: int) -> bool:
-        leases, present, votes = self.leases.known(unit).leases, self.participants(unit), self.state.votes(unit)
-        return any(
-            (one in leases and not leases[one].slow)
-            or (one in present and (one in votes or self._answers_here(unit, one)))
-            for one in self.trusted
-        )
+        for one in self.trusted:
+            lease = self.leases.known(unit).leases.get(one)
+            if lease is not None and not lease.slow:
+                return True
+            if one in self.state.committed(unit) and one in self.participants(unit):
+                return one in self.state.votes(unit) or self._answers_here(unit, one)
+        return False
 
     def _answers_here(self, unit: int, worker: PeerId) -> bool:
         """The worker reported the unit to this keeper, and not to another."""
@@ -152,13 +154,12 @@ class Judging:
 
     def participants(self, unit: int) -> set[PeerId]:
         """Workers whose binding commit counts: neither rejected, nor do they withhold the result."""
-        withheld = self.leases.known(unit).withheld
-        return {
-            worker for worker in self.state.committed(unit) if worker not in self.rejected and worker not in withheld
-        }
+        return self.state.committed(unit).keys() - self.rejected - self.leases.known(unit).withheld
 
     def _decision(self, unit: int) -> Decision:
-        votes = {w: given for w, given in self.state.votes(unit).items() if w not in self.rejected}
+        votes = self.state.votes(unit)
+        if not self.rejected.isdisjoint(votes):
+            votes = {w: given for w, given in votes.items() if w not in self.rejected}
         return decide(self.state.spec.policy, votes, self.trusted)
 
     def _refresh(self, unit: int) -> None:
@@ -282,6 +283,7 @@ class Judging:
                 self.accepted_by[worker] += 1
                 self._conduct.of(worker).accepted += 1
                 self._class_proven |= self.devices.succeeded(worker, unit, now_ns)
+                self.freed = True
         for worker in sorted(refused):
             self._reject(self.proven.by_votes(self.state, unit, worker, final))
         for worker in sorted(accepted | refused):

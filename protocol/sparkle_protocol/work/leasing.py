@@ -21,7 +21,7 @@ from sparkle_protocol.work.fairness import Capacity, FairQueue, Round, Weigh, do
 from sparkle_protocol.work.kept_job import Granted, KeptJob
 from sparkle_protocol.work.state import JobState
 
-MAX_LEASES_PER_REQUEST = 32
+MAX_LEASES_PER_REQUEST = 128
 MAX_SPECS_BYTES = 512 << 10  # of one reply
 LEAST_PART = 8
 MAX_WORKERS_TIMED = 4096  # the one that answered longest ago is forgotten first

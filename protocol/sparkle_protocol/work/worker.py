@@ -63,7 +63,7 @@ from sparkle_protocol.work.terms import check_giver, check_lease, learn_job
 
 MAX_DIALS = 4
 PAUSE_HOLD_NS = 300 * SECOND_NS
-FULL_PAUSE_NS = 5 * SECOND_NS
+FULL_PAUSE_NS = SECOND_NS // 5
 
 
 class WorkerAgent:
