@@ -116,19 +116,20 @@ def peer(number: int) -> Identity:
 
 
 def work(keeper: LoneKeeper, seconds: dict[JobId, float], workers: int, total_s: float) -> dict[PeerId, float]:
-    """Let workers compute what they are given until the time is over; returns how much each submitter got."""
+    """Let workers compute what they are given until the time is over; returns how much each submitter got.
+
+    They come as somebody new each time: what they gave is not final here, so each would soon have its fill.
+    """
     got: dict[PeerId, float] = {}
-    free = {peer(1000 + n): 0.0 for n in range(workers)}
-    start = keeper.now
-    while min(free.values()) < total_s:
-        worker = min(free, key=lambda one: free[one])
-        keeper.now = start + int(free[worker] * 1e9)
-        given = keeper.lease(worker, 2)
-        if not given:
-            free[worker] += 1.0
-        for job, unit in given:
-            free[worker] += seconds[job]
-            keeper.now = start + int(free[worker] * 1e9)
+    free = [0.0] * workers
+    start, asked = keeper.now, 0
+    while min(free) < total_s:
+        place = free.index(min(free))
+        worker, asked = peer(1000 + asked), asked + 1
+        keeper.now = start + int(free[place] * 1e9)
+        for job, unit in keeper.lease(worker, 2):
+            free[place] += seconds[job]
+            keeper.now = start + int(free[place] * 1e9)
             keeper.compute(worker, job, unit)
             owner = keeper.job(job).state.submitter
             got[owner] = got.get(owner, 0.0) + seconds[job]

@@ -78,7 +78,7 @@ def test_a_reply_says_how_many_units_wait_here() -> None:
     keeper.offer(ALICE, 1000)
     reply = keeper.ask(WORKERS[0], m.LeaseRequest(8, ["square@1"], []))
     assert isinstance(reply, m.LeaseReply)
-    assert reply.waiting == 992
+    assert 992 <= reply.waiting <= 993  # an estimate
     other = keeper.ask(WORKERS[1], m.LeaseRequest(8, ["cube@1"], []))
     assert isinstance(other, m.LeaseReply)
     assert (other.waiting, other.leases) == (0, [])
