@@ -30,6 +30,7 @@ DISMISSED_NS = 600 * SECOND_NS  # a job whose newest view does not name us is ke
 HOLD_NS = 5 * SECOND_NS  # after a restart: first hear what the others know
 FETCH_PAUSE_NS = 2 * SECOND_NS
 MAX_RELEASED = 4096
+Spans = tuple[tuple[int, int], ...]
 FULL = "full"  # refuses more of a job for the moment
 FULL_PAUSE_NS = 60 * SECOND_NS
 ALWAYS_KEPT = (KeeperSet, Endorsements, Reset, Cancel)  # however full it is: who keeps the job, and its end
@@ -47,6 +48,7 @@ class CoKeeping(Board):
         self._beats: dict[int, PeerId] = {}  # requests under way
         self._beat_heard: dict[PeerId, int] = {}
         self._beat_ns: int | None = None
+        self._spans: dict[JobId, tuple[int, list[bytes], Spans]] = {}  # ours, by view and who is there
         self._fetching: dict[JobId, int] = {}  # when results may be asked for next
         self._source = 0
 
@@ -195,7 +197,7 @@ class CoKeeping(Board):
         """Keep somebody else's job no longer."""
         self._persist()
         self._forget(job_id)
-        for left in (self._held_until, self._dismissed_ns, self._fetching):
+        for left in (self._held_until, self._dismissed_ns, self._fetching, self._spans):
             left.pop(job_id, None)
         self.quota.remove(job_id)
         self._out.append(Persist((DropJob(job_id),)))
@@ -377,6 +379,9 @@ class CoKeeping(Board):
         there = [
             key for key, peer in zip(view.keys, view.keepers, strict=True) if not self.presence.away(peer, now_ns)
         ]
+        known = self._spans.get(job.state.id)
+        if known is not None and known[:2] == (view.number, there):
+            return known[2]
         ranges, mine = ranges_of(units, len(view.keys)), key_from_peer_id(self.me)
         spans: list[tuple[int, int]] = []
         for one in range(ranges):
@@ -385,6 +390,7 @@ class CoKeeping(Board):
                 if spans and spans[-1][1] == start:
                     start = spans.pop()[0]
                 spans.append((start, stop))
+        self._spans[job.state.id] = (view.number, there, tuple(spans))
         return tuple(spans)
 
     def _is_held(self, job: KeptJob, now_ns: int) -> bool:

@@ -214,6 +214,8 @@ class Keeper(CoKeeping):
             self._after_news(job, now_ns)
         self._told_ns[event.peer] = now_ns
         self._reply(event.token, job.reply(event.peer))
+        if message.results and self.quota.over(job.state.id):
+            self._set_duty(job, now_ns)
 
     def _tick(self, now_ns: int) -> None:
         for job in self._open():

@@ -2,12 +2,13 @@
 
 import pytest
 
+from sparkle_protocol import effects as fx
 from sparkle_protocol import facts as f
-from sparkle_protocol.ids import JobId
+from sparkle_protocol import messages as m
 from sparkle_protocol.work.exclusion import ALIKE, FIRST_PROBATION_NS, PRESENT_NS
 from sparkle_protocol.work.lease import SECOND_NS
-from tests.unit.protocol.kept_jobs import LoneKeeper, peer
-from tests.unit.protocol.test_keeping import RIGHT, A, B, C, D, Identity, Keeper, spec
+from tests.unit.protocol.kept_jobs import peer
+from tests.unit.protocol.test_keeping import CODEC, RIGHT, A, B, C, D, Identity, Keeper, spec
 
 GPU, CPU = "opencl/nvidia", "cpu/x86_64"
 GPUS = [peer(20 + n) for n in range(8)]
@@ -17,10 +18,14 @@ CPUS = [peer(40 + n) for n in range(8)]
 class MixedKeeper(Keeper):
     """A submitter whose workers say what they are."""
 
-    def lease_as(self, worker: Identity, device: str, want: int = 1) -> list[int]:
-        from sparkle_protocol import messages as m
-        from tests.unit.protocol.test_keeping import CODEC
+    excluded: tuple[fx.Notify, ...] = ()
 
+    def perform(self, effects: fx.Effects) -> m.Reply | None:
+        told = [one for one in effects if isinstance(one, fx.Notify) and one.event == "class_excluded"]
+        self.excluded += tuple(told)
+        return super().perform(effects)
+
+    def lease_as(self, worker: Identity, device: str, want: int = 1) -> list[int]:
         reply = self.ask(worker, m.LeaseRequest(want, ["square@1"], [], device))
         assert isinstance(reply, m.LeaseReply)
         payloads = [CODEC.open(raw).payload for raw in reply.leases]
@@ -36,8 +41,8 @@ class MixedKeeper(Keeper):
             self.pass_time(SECOND_NS)
         raise AssertionError(f"unit {unit} was never handed out; {taken}")
 
-    def gpus_fail(self, job: f.JobSpec | None = None) -> None:
-        """Three devices of a class fail on three units, of which another class computes one."""
+    def gpus_fail(self) -> None:
+        """Three devices of a class fail on three units."""
         for worker, unit in zip(GPUS, range(3), strict=False):
             assert self.lease_as(worker, GPU) == [unit]
             self.fail(worker, unit=unit)
@@ -61,8 +66,10 @@ def test_a_class_that_fails_where_another_succeeds_gets_no_more_units_of_the_job
     keeper = mixed()
     assert keeper.lease_as(GPUS[5], GPU) == []
     assert keeper.lease_as(CPUS[5], CPU) != []
-    (evidence,) = keeper.job.devices.exclusion.all_excluded().values()
-    assert evidence.startswith("3 devices of class opencl/nvidia failed on 3 units (kernel)")
+    (told,) = keeper.excluded
+    assert told.fields["device"] == GPU
+    assert str(told.fields["reason"]).startswith("3 devices of class opencl/nvidia failed on 3 units (kernel)")
+    assert keeper.job.devices.exclusion.all_excluded() == {GPU: told.fields["reason"]}
 
 
 def test_an_excluded_class_gets_one_unit_on_probation_and_is_back_after_one_success() -> None:
@@ -120,19 +127,3 @@ def test_with_one_class_only_three_alike_failures_end_a_unit_as_ever(device: str
         keeper.fail(worker)
     assert keeper.job.dead == {0: "unit 0 failed on 3 workers: it broke"}
     assert keeper.lease(D) == []
-
-
-def test_a_keeper_of_somebody_elses_job_excludes_as_well_and_tells_so() -> None:
-    keeper = LoneKeeper()
-    job, _ = keeper.offer(peer(1), 20)
-    for worker, unit in zip(GPUS, range(3), strict=False):
-        assert keeper.lease(worker, 1, GPU) == [(job, unit)]
-        keeper.fail(worker, job, unit)
-    for worker in CPUS[:1]:
-        given: list[tuple[JobId, int]] = []
-        while (job, 1) not in given:
-            given += keeper.lease(worker, 1, CPU)
-            keeper.pass_time(SECOND_NS)
-        keeper.commit(worker, job, 1)
-        keeper.show(worker, job, 1)
-    assert keeper.job(job).decided(1) is not None
