@@ -145,8 +145,8 @@ def dead_units(job: KeptJob) -> Iterator[DeadUnit]:
     state = job.state
     for unit in sorted(job.dead):
         epoch, votes = state.epoch(unit), state.votes(unit)
-        failed = [one for one in state.all_failures(unit) if one.epoch == epoch]
-        attempts = [Attempt(one.worker, epoch, one.code, one.text) for one in failed]
+        failed = list(state.failures_since_reset(unit).values())
+        attempts = [Attempt(one.worker, one.epoch, one.code, one.text) for one in failed]
         attempts += [Attempt(worker, epoch, "answered", _short(votes[worker])) for worker in sorted(votes)]
         code = "no_majority"
         if failed and len(failed) >= len(votes):

@@ -21,11 +21,11 @@ UNITS_NAMED = 8
 
 def failure_verdict(state: JobState, unit: int, rejected: Set[PeerId], me: PeerId) -> str:
     """Why a unit is dead of its failures, in words; empty while it is not."""
-    epoch, committed = state.epoch(unit), state.committed(unit)
+    committed = state.committed(unit)
     failures = [
         failed
-        for failed in state.all_failures(unit)
-        if failed.epoch == epoch and failed.worker not in rejected and failed.worker not in committed
+        for failed in state.failures_since_reset(unit).values()
+        if failed.worker not in rejected and failed.worker not in committed
     ]
     for failed in failures:
         if failed.worker == me and failed.code in OUR_VERDICT:
