@@ -42,6 +42,10 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
             f"{short_peer(f['peer'])} gave a wrong result for unit {f['unit']} of {_job(f)}; it gets no more of it"
         ),
     ),
+    "class_excluded": (
+        "warning",
+        lambda f: f"Job {_job(f)}: devices of class {f['device']} get no more of it for now; {f['reason']}",
+    ),
     "unit_failed": ("error", lambda f: f"Unit {f['unit']} of {_job(f)} failed here: {f['text']}"),
     "lease_expired": (
         "warning",

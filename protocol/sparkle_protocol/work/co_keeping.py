@@ -10,15 +10,15 @@
 from collections.abc import Iterable
 
 from sparkle_protocol import messages
-from sparkle_protocol.effects import DropJob, Persist, Reply, Requested, StoreFact
+from sparkle_protocol.effects import DropJob, Persist, Record, Reply, Requested, StoreFact, StoreResult
 from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import Fact, JobSpec, KeeperSet
+from sparkle_protocol.facts import Cancel, Endorsements, Fact, JobSpec, KeeperSet, Reset
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, key_from_peer_id
 from sparkle_protocol.messages import JobBeat
 from sparkle_protocol.work.board import Board
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
-from sparkle_protocol.work.placement import primaries, ranges_of, span_of
+from sparkle_protocol.work.placement import LOCAL, UNKNOWN, primaries, ranges_of, span_of
 from sparkle_protocol.work.presence import BEAT_NS
 from sparkle_protocol.work.quota import Quota
 from sparkle_protocol.work.replication import Channel
@@ -30,6 +30,9 @@ DISMISSED_NS = 600 * SECOND_NS  # a job whose newest view does not name us is ke
 HOLD_NS = 5 * SECOND_NS  # after a restart: first hear what the others know
 FETCH_PAUSE_NS = 2 * SECOND_NS
 MAX_RELEASED = 4096
+FULL = "full"  # refuses more of a job for the moment
+FULL_PAUSE_NS = 60 * SECOND_NS
+ALWAYS_KEPT = (KeeperSet, Endorsements, Reset, Cancel)  # however full it is: who keeps the job, and its end
 
 
 class CoKeeping(Board):
@@ -102,14 +105,9 @@ class CoKeeping(Board):
             self._refuse(token, "stranger", "this peer knows of no keeper set of the job that names you")
             return
         over = self.quota.over(job_id)
-        if over:
-            self._refuse(token, "quota", over)
+        if over and (message.results or not all(isinstance(fact.payload, ALWAYS_KEPT) for fact in facts)):
+            self._refuse(token, FULL, over)
             return
-        self.quota.grow(
-            job_id,
-            fact_bytes=sum(len(fact.raw) for fact in facts),
-            result_bytes=sum(len(result) for result in message.results),
-        )
         new = job.learn((fact for fact in facts if fact.id != job.state.spec_fact.id), message.results, now_ns)
         if job.mine:
             self._pass_on(job, new, peer)
@@ -156,10 +154,26 @@ class CoKeeping(Board):
         self._beat_soon(now_ns)
         return job
 
-    def _count(self, job: KeptJob) -> None:
-        submitter = job.state.submitter
-        size = len(job.state.spec_fact.raw)
-        self.quota.add(job.state.id, submitter, self._network_of(submitter), job.state.spec, size)
+    def _count(self, job: KeptJob, result_bytes: int = 0) -> None:
+        """Count a job with all that is stored of it already."""
+        submitter, spec = job.state.submitter, job.state.spec_fact
+        network = self._network_of(submitter)
+        if network == UNKNOWN:  # as after a restart: such jobs have nothing in common
+            network = LOCAL
+        self.quota.add(job.state.id, submitter, network, job.state.spec, len(spec.raw))
+        size = sum(len(fact.raw) for fact in job.state.facts() if fact.id != spec.id)
+        self.quota.grow(job.state.id, fact_bytes=size, result_bytes=result_bytes)
+
+    def _stored(self, job: KeptJob, records: Iterable[Record]) -> None:
+        if job.mine or not records:
+            return
+        facts = results = 0
+        for record in records:
+            if isinstance(record, StoreResult):
+                results += len(record.result)
+            elif isinstance(record, StoreFact) and record.fact.id != job.state.spec_fact.id:
+                facts += len(record.fact.raw)
+        self.quota.grow(job.state.id, fact_bytes=facts, result_bytes=results)
 
     def _after_news(self, job: KeptJob, now_ns: int) -> None:
         """A job's facts or results changed."""
@@ -249,6 +263,8 @@ class CoKeeping(Board):
         elif refusal.code == "stranger" and not channel.introduced:
             channel.introduced = True
             self._channels.introduce(channel, job, now_ns)
+        elif refusal.code == FULL:
+            channel.synced, channel.retry_at_ns = False, now_ns + FULL_PAUSE_NS
         else:
             channel.refused = refusal.text or refusal.code
             self._notify("keeper_refused", job=job.state.id.hex(), peer=channel.peer, reason=channel.refused)
@@ -335,7 +351,7 @@ class CoKeeping(Board):
         """Hand out what is ours to hand out.
 
         Of our own jobs that is everything; of others', while the submitter is away, the ranges of which we are the
-        first keeper that is there.
+        first keeper that is there, unless there is no room for their results.
         """
         view, before = job.state.view, job.leases.spans
         leads, held = job.mine, self._is_held(job, now_ns)
@@ -344,7 +360,8 @@ class CoKeeping(Board):
             if job.mine:
                 spans = ((0, job.state.spec.units),)
             elif view.holds(self.me) and self.presence.away(job.state.submitter, now_ns):
-                leads, spans = view.certifying, self._own_spans(job, now_ns)
+                leads = view.certifying
+                spans = () if self.quota.over(job.state.id) else self._own_spans(job, now_ns)
         if spans != before or leads != job.leads:
             job.set_duty(spans, leads=leads, now_ns=now_ns)
             self._touched[job.state.id] = job
@@ -392,7 +409,7 @@ class CoKeeping(Board):
 
     def _fetch_results(self, job: KeptJob, now_ns: int) -> None:
         """Ask one of the others for results that should be here; the next time another."""
-        if not job.lacking or now_ns < self._fetching.get(job.state.id, 0):
+        if not job.lacking or now_ns < self._fetching.get(job.state.id, 0) or self.quota.over(job.state.id):
             return
         there = [peer for peer in self.partners(job) if not self.presence.away(peer, now_ns)]
         self._fetching[job.state.id] = now_ns + FETCH_PAUSE_NS
