@@ -32,7 +32,7 @@ MAX_ADDRESSES = 8
 Address = Annotated[str, Meta(min_length=8, max_length=MAX_ADDRESS_CHARS)]
 
 Result = Annotated[bytes, Meta(max_length=MAX_RESULT_BYTES)]
-MAX_WANT = 64
+MAX_WANT = 128
 MAX_KNOWN_JOBS = 64
 MAX_HEARTBEATS = 256  # of one report
 MAX_RESULTS_PER_REPORT = 256

@@ -22,7 +22,8 @@ SPEC = CODEC.seal(
 JOB = SPEC.job
 RESULTS = [b"one", b"two"]
 units = st.integers(0, UNITS - 1)
-epochs = st.integers(0, 1)
+NEXT_VIEW = f.VIEWS_PER_GENERATION  # the submitter's own word, like view 0
+epochs = st.sampled_from([f.epoch_of(view, resets) for view in (0, 1, NEXT_VIEW) for resets in (0, 1)])
 hashes = st.sampled_from([f.digest(result) for result in RESULTS])
 people = st.sampled_from(PEOPLE)
 nonces = st.sampled_from([b"\1" * 16, b"\2" * 16])
@@ -49,6 +50,26 @@ def work(draw: st.DrawFn) -> tuple[Identity, f.Payload]:
     return draw(people) if isinstance(payload, f.Leases) else worker, payload
 
 
+KEYS = [person.public_key for person in PEOPLE]
+FIRST_SETS = [CODEC.seal(SUBMITTER, f.KeeperSet(JOB, 0, keys, need)) for keys, need in ((KEYS, 3), (KEYS[:1], 1))]
+SETS = [
+    *FIRST_SETS,
+    *(
+        CODEC.seal(person, f.KeeperSet(JOB, 1, keys, 3, bytes(first.id)))
+        for person in PEOPLE[:2]
+        for first in FIRST_SETS
+        for keys in (KEYS, KEYS[::-1])
+    ),
+    *(CODEC.seal(person, f.KeeperSet(JOB, NEXT_VIEW, KEYS[1:], 1)) for person in PEOPLE[:2]),
+]
+VERDICTS = [
+    CODEC.seal(person, f.Verdicts(JOB, [f.VerdictItem(0, epoch, f.digest(result), [person.public_key], [])]))
+    for person in PEOPLE[:3]
+    for epoch in (0, f.epoch_of(1, 0), f.epoch_of(NEXT_VIEW, 1))
+    for result in RESULTS
+]
+
+
 @st.composite
 def rulings(draw: st.DrawFn) -> tuple[Identity, f.Payload]:
     key = draw(people).public_key
@@ -59,8 +80,7 @@ def rulings(draw: st.DrawFn) -> tuple[Identity, f.Payload]:
             [
                 f.Verdicts(JOB, [verdict]),
                 f.Verdicts(JOB, [verdict, other]),
-                f.Reset(JOB, draw(units), draw(epochs), "again"),
-                f.KeeperSet(JOB, draw(st.integers(0, 2)), [key], 1),
+                f.Reset(JOB, draw(units), draw(st.integers(1, 2)), "again"),
                 f.Cancel(JOB, draw(st.sampled_from(["a", "b"])), draw(st.booleans()), draw(st.integers(0, 2))),
             ]
         )
@@ -68,7 +88,20 @@ def rulings(draw: st.DrawFn) -> tuple[Identity, f.Payload]:
     return SUBMITTER, payload
 
 
-facts = st.one_of(work(), rulings()).map(lambda stated: CODEC.seal(*stated))
+@st.composite
+def words_of_keepers(draw: st.DrawFn) -> tuple[Identity, f.Payload]:
+    """What keepers say of each other's verdicts and sets."""
+    named = draw(st.lists(st.sampled_from([*SETS, *VERDICTS]), min_size=1, max_size=4, unique_by=lambda one: one.id))
+    verdict = f.VerdictItem(draw(units), draw(epochs), draw(hashes), [draw(people).public_key], [])
+    return draw(people), draw(
+        st.sampled_from([f.Endorsements(JOB, [bytes(one.id) for one in named]), f.Verdicts(JOB, [verdict])])
+    )
+
+
+facts = st.one_of(
+    st.one_of(work(), rulings(), words_of_keepers()).map(lambda stated: CODEC.seal(*stated)),
+    st.sampled_from([*SETS, *VERDICTS]),
+)
 junk = st.one_of(
     st.none(),
     st.booleans(),

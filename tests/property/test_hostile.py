@@ -17,7 +17,19 @@ from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.membership import Membership
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
-from tests.property.facts_of_a_job import CODEC, JOB, NET, PEOPLE, SPEC, SUBMITTER, WORKERS, facts, junk, units
+from tests.property.facts_of_a_job import (
+    CODEC,
+    JOB,
+    NET,
+    PEOPLE,
+    SPEC,
+    SUBMITTER,
+    WORKERS,
+    facts,
+    hashes,
+    junk,
+    units,
+)
 
 DECODERS: list[Callable[[bytes], object]] = [m.decode_request, m.decode_reply, m.decode_announcement, CODEC.open]
 HOSTILE, HONEST, ANOTHER = WORKERS
@@ -27,7 +39,8 @@ trees = st.recursive(
 )
 
 raw_facts = facts.map(lambda fact: fact.raw)
-views = st.lists(raw_facts | st.just(KEEPERS.raw), max_size=2)
+views = st.lists(raw_facts | st.just(KEEPERS.raw), max_size=3)
+job_ids = st.sampled_from([JOB, b"x" * 32])
 unit_epochs = st.builds(m.UnitEpoch, units, st.integers(0, 1))
 beats = st.builds(m.Heartbeat, st.integers(0, 5), st.integers(0, 1), st.floats(0, 1))
 reports = st.builds(
@@ -54,13 +67,26 @@ requests = st.one_of(
         st.lists(raw_facts, max_size=2),
     ),
 )
+results = st.lists(st.sampled_from([b"one", b"two", b"three"]), max_size=3)
+sums = st.binary(min_size=8, max_size=8)
+job_beats = st.lists(st.builds(m.JobBeat, job_ids, sums, st.booleans()), max_size=3)
+keeper_requests = st.one_of(
+    st.builds(m.Push, job_ids, st.lists(raw_facts | st.just(SPEC.raw) | st.binary(max_size=50), max_size=5), results),
+    st.builds(m.Beat, job_beats),
+    st.builds(m.Compare, job_ids, sums.map(lambda one: [one] * 256)),
+    st.builds(m.Fetch, job_ids, st.binary(max_size=40), st.lists(hashes, max_size=3)),
+    st.builds(m.Release, job_ids),
+)
+keeper_replies = st.one_of(
+    st.builds(m.PushReply, job_ids, st.lists(raw_facts, max_size=4), st.lists(hashes, max_size=3)),
+    st.builds(m.BeatReply, job_beats),
+    st.builds(m.CompareReply, job_ids, st.binary(max_size=256), st.binary(max_size=64)),
+    st.builds(m.FetchReply, job_ids, st.lists(raw_facts | st.binary(max_size=9), max_size=4), results),
+)
 replies = st.one_of(
     st.builds(
         m.LeaseReply,
-        st.lists(
-            st.builds(m.JobFacts, raw_facts | st.just(SPEC.raw), views),
-            max_size=2,
-        ),
+        st.lists(st.builds(m.JobFacts, raw_facts | st.just(SPEC.raw), views), max_size=2),
         st.lists(raw_facts, max_size=3),
         st.integers(0, 86_400_000),
         st.integers(0, 5),
@@ -80,7 +106,7 @@ replies = st.one_of(
     st.builds(m.Ok),
     st.builds(m.Refusal, st.sampled_from(["busy", "protocol", "?"]), st.just("no")),
 )  # fmt: skip
-messages = st.one_of(requests, replies).map(m.encode_message)
+messages = st.one_of(requests, keeper_requests, replies, keeper_replies).map(m.encode_message)
 
 
 def only_refuses(data: bytes) -> None:
@@ -167,7 +193,7 @@ def belongings(core: Submitter) -> object:
 
 
 @settings(max_examples=100)
-@given(st.lists(requests, max_size=4))
+@given(st.lists(requests | keeper_requests, max_size=4))
 def test_a_hostile_peer_gets_answers_and_changes_nothing_of_others(asked: list[m.Request]) -> None:
     core = a_submitter()
     before = belongings(core)
@@ -185,7 +211,7 @@ def test_a_hostile_peer_gets_answers_and_changes_nothing_of_others(asked: list[m
 
 
 @settings(max_examples=200)
-@given(st.lists(st.one_of(requests, replies), max_size=8))
+@given(st.lists(st.one_of(requests, keeper_requests, replies, keeper_replies), max_size=8))
 def test_a_hostile_keeper_breaks_no_worker(said: list[Any]) -> None:
     core = WorkerAgent(HONEST, CODEC, Random(1), ["square@1"])
     offer = fx.Requested(1, HOSTILE.peer_id, m.Offer(["square@1"]))
@@ -206,7 +232,7 @@ def test_a_hostile_keeper_breaks_no_worker(said: list[Any]) -> None:
 
 
 @settings(max_examples=200)
-@given(st.lists(st.one_of(requests, replies), max_size=8))
+@given(st.lists(st.one_of(requests, keeper_requests, replies, keeper_replies), max_size=8))
 def test_hostile_messages_break_no_membership(said: list[Any]) -> None:
     core = Membership(HONEST.peer_id, Random(1), lambda: 0)
     now = 0

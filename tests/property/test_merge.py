@@ -3,23 +3,27 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparkle_protocol.facts import Fact, VerdictItem, Verdicts
+from sparkle_protocol.facts import Endorsements, Fact, VerdictItem, Verdicts, epoch_of, resets_of, view_of
 from sparkle_protocol.ids import digest
 from sparkle_protocol.work.state import JobState
 from tests.property.facts_of_a_job import (
     CODEC,
     JOB,
     NET,
+    NEXT_VIEW,
     PEOPLE,
     RESULTS,
+    SETS,
     SPEC,
     SUBMITTER,
     UNITS,
+    VERDICTS,
     facts,
     shuffled,
 )
 
 lists = st.lists(facts, max_size=25)
+EPOCHS = [epoch_of(view, resets) for view in (0, 1, NEXT_VIEW) for resets in (0, 1)]
 
 
 def state(*parts: list[Fact]) -> JobState:
@@ -35,21 +39,23 @@ def says(found: JobState) -> object:
     return (
         {fact.id for fact in found.facts()},
         sorted(found.final_units),
-        found.conflicts(),
+        found.two_faced,
         found.cancel,
         found.restarts,
-        found.keeper_set,
+        found.view.fact if found.view is not None else None,
+        [(epoch, view.fact if (view := found.views.get(view_of(epoch))) is not None else None) for epoch in EPOCHS],
+        {fact.id for fact in found.view_facts()},
         [found.is_keeper(worker) for worker in workers],
         [
             (
                 found.epoch(unit), found.leased(unit), found.committed(unit), found.equivocators(unit),
                 found.votes(unit), found.failures(unit), found.all_failures(unit), found.resets(unit),
-                found.verdict(unit),
+                found.final(unit), found.verdict(unit), [found.support(unit, epoch) for epoch in EPOCHS],
                 found.accepted_workers(unit), found.rejected_workers(unit),
             )
             for unit in range(UNITS)
         ],
-        [found.was_leased(unit, epoch, worker) for unit in range(UNITS) for epoch in (0, 1) for worker in workers],
+        [found.was_leased(unit, epoch, worker) for unit in range(UNITS) for epoch in EPOCHS for worker in workers],
         [found.next_counter(worker) for worker in workers],
     )  # fmt: skip
 
@@ -83,7 +89,28 @@ def test_order_does_not_matter_even_when_one_asks_in_between(a: list[Fact], seed
     assert says(asked) == says(state(a))
 
 
-def test_two_results_in_one_verdict_are_seen_as_a_conflict() -> None:
+@given(lists, st.sampled_from(VERDICTS), st.integers(0, 1000))
+def test_what_all_keepers_support_is_final_in_every_order(a: list[Fact], verdict: Fact, seed: int) -> None:
+    """Unless the unit was reset, or another epoch below was final before."""
+    words = [CODEC.seal(person, Endorsements(JOB, [bytes(verdict.id)])) for person in PEOPLE]
+    found = state(shuffled([*a, SETS[0], verdict, *words], seed))
+    assert isinstance(verdict.payload, Verdicts)
+    item = verdict.payload.items[0]
+    view = found.views.get(view_of(item.epoch))
+    if view is not None and resets_of(item.epoch) == found.reset_count(0):
+        assert found.final(0) is not None
+        assert found.epoch(0) <= item.epoch
+
+
+def test_two_results_in_one_verdict_are_held_against_its_author() -> None:
     key = SUBMITTER.public_key
     items = [VerdictItem(0, 0, digest(result), [key], []) for result in RESULTS]
-    assert state([CODEC.seal(SUBMITTER, Verdicts(JOB, items))]).conflicts() == (0,)
+    found = state([CODEC.seal(SUBMITTER, Verdicts(JOB, items))])
+    assert found.two_faced == {SUBMITTER.peer_id: (0, 0)}
+
+
+def test_endorsing_two_results_is_held_against_a_keeper() -> None:
+    keeper = PEOPLE[1]
+    both = [fact for fact in VERDICTS if fact.author == SUBMITTER.peer_id][:2]
+    words = [CODEC.seal(keeper, Endorsements(JOB, [bytes(fact.id)])) for fact in both]
+    assert state([SETS[0], *both, *words]).two_faced == {keeper.peer_id: (0, 0), SUBMITTER.peer_id: (0, 0)}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sparkle_protocol.facts import Policy
@@ -107,6 +107,18 @@ def test_a_worker_that_only_says_it_computes_holds_up_nobody() -> None:
 
 @settings(max_examples=60)
 @given(weathers)
+@example(
+    Weather(
+        98,
+        6,
+        own_works=False,
+        liar=True,
+        withholder=True,
+        hog=True,
+        loss=0.3,
+        crashes=(Crash(23.916110746329682, 2, 0.05),),
+    )
+)
 def test_every_job_ends_with_only_right_results(weather: Weather) -> None:
     world, submitter, job = build(weather)
     ended = world.run(

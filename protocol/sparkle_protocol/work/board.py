@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from random import Random
 
 from sparkle_protocol import messages
-from sparkle_protocol.effects import Effect, Notify, Persist, Record, Send, StoreFact, Value
+from sparkle_protocol.effects import Effect, Notify, Persist, Record, Send, StoreFact, Value, Violation
 from sparkle_protocol.facts import (
     MAX_BATCH,
     Cancel,
@@ -83,6 +83,7 @@ class Board:
     def _take_up(self, spec: Fact, facts: Iterable[Fact], now_ns: int, results: Iterable[ResultHash] = ()) -> KeptJob:
         state = JobState(spec, self._codec.network)
         state.merge(facts)
+        state.take_two_faced()  # was told in an earlier life
         limit_ns = state.spec.deadlines.execution_s * SECOND_NS
         counter = state.next_counter(self.me)
         job = KeptJob(
@@ -161,7 +162,8 @@ class Board:
 
     def _tell(self, job: KeptJob) -> None:
         """Notify of what happened to a job. Nobody hears of anything that a crash could undo."""
-        if job.finalized or job.proven.fresh or job.died:
+        two_faced = job.state.take_two_faced()
+        if job.finalized or job.proven.fresh or job.died or two_faced:
             self._persist()
         name = job.state.id.hex()
         for unit in job.finalized:
@@ -171,6 +173,9 @@ class Board:
             self._notify("unit_dead", job=name, unit=unit, reason=job.dead.get(unit, ""))
         for one in job.proven.fresh:
             self._notify("worker_rejected", job=name, unit=one.unit, peer=one.worker, code=one.code)
+        for peer, (unit, epoch) in two_faced.items():
+            self._notify("keeper_two_faced", job=name, unit=unit, epoch=epoch, peer=peer)
+            self._out.append(Violation(peer, f"it signed for two results of unit {unit} of job {name[:12]}"))
         for told in (job.finalized, job.died, job.proven.fresh):
             told.clear()
 

@@ -16,7 +16,7 @@ from sparkle_protocol.work.lease import SECOND_NS
 
 MAX_WORKERS = 1 << 16
 FIRST_LEASES = 8
-MOST_LEASES = 256
+MOST_LEASES = 1024
 FRUITLESS_ALLOWED = 16
 FRUITLESS_PAUSE_NS = 30 * SECOND_NS
 MAX_WITHHELD = 2  # TRUST: commit and reveal

@@ -12,8 +12,8 @@ from typing import Literal
 from sparkle_protocol.facts import Fact
 from sparkle_protocol.ids import JobId, PeerId
 
-MAX_HELD = 1024  # in all: results wait here until they are settled
-MAX_HELD_PER_KEEPER = 512  # so that no keeper can fill our hands by never deciding
+MAX_HELD = 4096  # in all: results wait here until they are settled
+MAX_HELD_PER_KEEPER = 1024  # so that no keeper can fill our hands by never deciding
 
 UnitKey = tuple[JobId, int, int]  # job, unit, epoch
 HeldState = Literal["queued", "running", "committing", "committed", "revealing", "revealed"]

@@ -135,12 +135,13 @@ class Judging:
         return self._decision(unit).wanted - len(self.participants(unit)) - live
 
     def _trusted_at_work(self, unit: int) -> bool:
-        leases, present, votes = self.leases.known(unit).leases, self.participants(unit), self.state.votes(unit)
-        return any(
-            (one in leases and not leases[one].slow)
-            or (one in present and (one in votes or self._answers_here(unit, one)))
-            for one in self.trusted
-        )
+        for one in self.trusted:
+            lease = self.leases.known(unit).leases.get(one)
+            if lease is not None and not lease.slow:
+                return True
+            if one in self.state.committed(unit) and one in self.participants(unit):
+                return one in self.state.votes(unit) or self._answers_here(unit, one)
+        return False
 
     def _answers_here(self, unit: int, worker: PeerId) -> bool:
         """The worker reported the unit to this keeper, and not to another."""
@@ -148,13 +149,12 @@ class Judging:
 
     def participants(self, unit: int) -> set[PeerId]:
         """Workers whose binding commit counts: neither rejected, nor do they withhold the result."""
-        withheld = self.leases.known(unit).withheld
-        return {
-            worker for worker in self.state.committed(unit) if worker not in self.rejected and worker not in withheld
-        }
+        return self.state.committed(unit).keys() - self.rejected - self.leases.known(unit).withheld
 
     def _decision(self, unit: int) -> Decision:
-        votes = {w: given for w, given in self.state.votes(unit).items() if w not in self.rejected}
+        votes = self.state.votes(unit)
+        if not self.rejected.isdisjoint(votes):
+            votes = {w: given for w, given in votes.items() if w not in self.rejected}
         return decide(self.state.spec.policy, votes, self.trusted)
 
     def _refresh(self, unit: int) -> None:

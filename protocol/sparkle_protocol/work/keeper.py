@@ -32,12 +32,14 @@ from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.placement import network_prefix
 from sparkle_protocol.work.state import JobState
 
-MAX_LEASES_PER_REQUEST = 32
+MAX_LEASES_PER_REQUEST = 128
 MAX_SPECS_BYTES = 512 << 10  # of one reply
 MAX_PEERS_OFFERED = 64
 ANNOUNCE_EVERY_S = 30.0  # gossip budget: one delivery a second and node, so jobs are announced seldom
 IDLE_WAIT_MS = 2_000  # a worker for whom there is nothing now asks again after this; offers come sooner
 MAX_IDLE_KNOWN = 1_024
+# Between two notices to a worker that has more units to compute: what comes up meanwhile shares one, or a reply.
+NOTICE_PACE_NS = SECOND_NS // 20
 
 
 class Keeper(CoKeeping):
@@ -49,6 +51,9 @@ class Keeper(CoKeeping):
         self._peers: dict[PeerId, tuple[str, ...]] = {}  # connected ones
         self._idle: dict[PeerId, None] = {}  # asked and got nothing; an offer goes to them first
         self._announce_ns: int | None = None
+        self._told_ns: dict[PeerId, int] = {}  # when workers last heard news
+        self._unsaid: dict[JobId, KeptJob] = {}  # jobs with news that wait a moment
+        self._unsaid_ns: int | None = None
 
     # --- commands -----------------------------------------------------------------------------------------
 
@@ -92,7 +97,7 @@ class Keeper(CoKeeping):
     def next_deadline(self) -> int | None:
         """When ``Tick`` is due."""
         open_ = self._open()
-        times = [self._beat_ns, self._channels.next_deadline()]
+        times = [self._beat_ns, self._unsaid_ns, self._channels.next_deadline()]
         if any(job.leases.spans for job in open_):
             times.append(self._announce_ns)
         for job in open_:
@@ -197,6 +202,7 @@ class Keeper(CoKeeping):
                 self.quota.grow(job.state.id, fact_bytes=sum(len(f.raw) for f in new), result_bytes=size)
             self._conclude(job, now_ns)
             self._after_news(job, now_ns)
+        self._told_ns[event.peer] = now_ns
         self._reply(event.token, job.reply(event.peer))
 
     def _tick(self, now_ns: int) -> None:
@@ -278,6 +284,19 @@ class Keeper(CoKeeping):
             self._offer([self.me, *list(self._peers)[:MAX_PEERS_OFFERED]])
             self._announce(now_ns)
 
+    def _waits(self, job: KeptJob, worker: PeerId, now_ns: int) -> bool:
+        """News for a worker that heard some just now and has enough to do can wait a moment for more."""
+        due_ns = self._told_ns.get(worker, -NOTICE_PACE_NS) + NOTICE_PACE_NS
+        if job.outcome or now_ns >= due_ns or not job.leases.holds(worker):
+            self._told_ns.pop(worker, None)
+            self._told_ns[worker] = now_ns
+            while len(self._told_ns) > MAX_IDLE_KNOWN:
+                del self._told_ns[next(iter(self._told_ns))]
+            return False
+        self._unsaid[job.state.id] = job
+        self._unsaid_ns = due_ns if self._unsaid_ns is None else min(self._unsaid_ns, due_ns)
+        return True
+
     @staticmethod
     def _has_news_for_idle(job: KeptJob) -> bool:
         """A worker that got nothing when it asked might get something now."""
@@ -292,7 +311,11 @@ class Keeper(CoKeeping):
         """Everything to do now: persist first, then tell workers their news, idle ones of new work, and keepers."""
         self._queue_spread(now_ns)
         touched = list(self._touched.values())
-        told = [(job, worker) for job in touched for worker in job.news.waiting()]
+        if self._unsaid_ns is not None and now_ns >= self._unsaid_ns:
+            self._unsaid_ns = None
+            touched += [job for job in self._unsaid.values() if job.state.id not in self._touched]
+            self._unsaid.clear()
+        told = [(job, w) for job in touched for w in job.news.waiting() if not self._waits(job, w, now_ns)]
         due = self._channels.due(now_ns)
         if any(job.records for job in touched) or told or due:
             self._persist()
@@ -307,7 +330,8 @@ class Keeper(CoKeeping):
                 )
             else:
                 job.news.forget(worker)
-        if any([self._has_news_for_idle(job) for job in touched]) and self._idle:
+        fresh = [job for job in touched if self._has_news_for_idle(job)]  # asks all of them: each forgets its news
+        if fresh and self._idle:
             idle, self._idle = list(self._idle), {}
             self._offer(idle[:MAX_PEERS_OFFERED])
             self._idle.update(dict.fromkeys(idle[MAX_PEERS_OFFERED:]))

@@ -38,7 +38,7 @@ MAX_PROOFS = messages.MAX_REPORT_FACTS - 3  # beside Commits, Reveals and Failur
 PROOF_BYTES = 128 << 10  # of one report
 MAX_LEASE_BYTES = 64 << 10  # of one Leases fact: 1024 items fit
 MAX_SHOWN = 256  # before those of units that are gone are forgotten
-PACE_NS = SECOND_NS // 100  # between two reports while more units wait to be computed: fewer and larger ones
+PACE_NS = SECOND_NS // 20  # between two reports while more units wait to be computed: fewer and larger ones
 HEARTBEAT_NS = 10 * SECOND_NS  # a third of the shortest lease
 T = TypeVar("T")
 

@@ -65,7 +65,9 @@ class UnitFacts:
     reasons: dict[int, str] = field(default_factory=dict)  # how many resets -> why
     verdicts: dict[int, dict[tuple[FactId, int], VerdictItem]] = field(default_factory=dict)  # (fact, place in it)
     final: tuple[int, ResultHash] | None = None  # epoch and result
-    votes: tuple[int, dict[PeerId, ResultHash]] | None = None  # cache: the epoch they are of; None: to be worked out
+    # Caches with the epoch that they are of; None: to be worked out again.
+    binding: tuple[int, dict[PeerId, bytes]] | None = None
+    votes: tuple[int, dict[PeerId, ResultHash]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,9 @@ class JobState:
     """Everything known about one job. Build it from its spec, then ``add`` facts."""
 
     __slots__ = (
-        "_cancels", "_endorsers", "_facts", "_fresh_finals", "_units", "final_units", "id", "network", "restarts",
-        "spec", "spec_fact", "submitter", "tally", "two_faced", "views",
+        "_base_epoch", "_cancels", "_disputed", "_endorsers", "_facts", "_fresh_disputes", "_fresh_finals",
+        "_known_two_faced", "_units", "final_units", "id", "network", "restarts", "spec",
+        "spec_fact", "submitter", "tally", "views",
     )  # fmt: skip
 
     def __init__(self, spec_fact: Fact, network: str) -> None:
@@ -107,6 +110,7 @@ class JobState:
         self._facts: dict[FactId, Fact] = {spec_fact.id: spec_fact}
         self.spec_fact = spec_fact
         self.views = Views(self.submitter)
+        self._base_epoch = 0  # of the newest view
         self.tally = Tally()
         self.tally.add(spec_fact.id)
         self._endorsers: dict[FactId, set[PeerId]] = {}  # of verdicts and keeper sets
@@ -115,7 +119,9 @@ class JobState:
         self.final_units: set[int] = set()
         self._fresh_finals: list[int] = []
         self.restarts = 0  # sum of all units' resets
-        self.two_faced: dict[PeerId, tuple[int, int]] = {}  # who supports two results of a unit and epoch: the first
+        self._disputed: set[tuple[int, int]] = set()  # units, with the epoch, of which two results were stated
+        self._fresh_disputes: set[tuple[int, int]] = set()  # of these, where more was said since
+        self._known_two_faced: set[PeerId] = set()  # those whom ``take_two_faced`` named
 
     # --- the set ------------------------------------------------------------------------------------------
 
@@ -174,7 +180,11 @@ class JobState:
         elif isinstance(payload, Verdicts):
             for place, verdict in enumerate(payload.items):
                 unit = self._touch(verdict.unit)
-                unit.verdicts.setdefault(verdict.epoch, {})[fact.id, place] = verdict
+                stated = unit.verdicts.setdefault(verdict.epoch, {})
+                if any(other.result_hash != verdict.result_hash for other in stated.values()):
+                    self._disputed.add((verdict.unit, verdict.epoch))
+                    self._fresh_disputes.add((verdict.unit, verdict.epoch))
+                stated[fact.id, place] = verdict
                 self._refresh_final(verdict.unit, unit)
         elif isinstance(payload, Endorsements):
             for named in payload.facts:
@@ -200,7 +210,7 @@ class JobState:
         elif isinstance(payload, Commits):
             for commit in payload.items:
                 unit = self._touch(commit.unit)
-                unit.votes = None
+                unit.votes = unit.binding = None
                 unit.commits.setdefault((commit.epoch, author), set()).add(commit.commit)
         elif isinstance(payload, Reveals):
             for reveal in payload.items:
@@ -224,9 +234,11 @@ class JobState:
         if fact is not None and isinstance(fact.payload, Verdicts):
             for verdict in fact.payload.items:
                 self._refresh_final(verdict.unit, self._units[verdict.unit])
+            self._fresh_disputes |= self._disputed & {(item.unit, item.epoch) for item in fact.payload.items}
 
     def _refresh_views(self) -> None:
         if self.views.refresh(self._endorsers):
+            self._base_epoch = epoch_of(self.views.newest.number if self.views.newest is not None else 0, 0)
             for index, unit in self._units.items():
                 if unit.verdicts:
                     self._refresh_final(index, unit)
@@ -261,8 +273,6 @@ class JobState:
             view, support = self.views.get(view_of(epoch)), self.support(index, epoch)
             if view is None:
                 continue
-            if len(support) > 1:
-                self._note_two_faced(index, epoch, support, view)
             certified = [result for result, peers in support.items() if view.suffices(peers, self.submitter)]
             if certified and final is None:
                 final = (epoch, min(certified))
@@ -275,13 +285,29 @@ class JobState:
         else:
             self.final_units.discard(index)
 
-    def _note_two_faced(self, unit: int, epoch: int, support: dict[ResultHash, set[PeerId]], view: View) -> None:
-        seen: set[PeerId] = set()
-        for peers in support.values():
-            for peer in sorted(peers & seen):
-                if view.holds(peer) or peer == self.submitter:
-                    self.two_faced.setdefault(peer, (unit, epoch))
-            seen |= peers
+    @property
+    def two_faced(self) -> dict[PeerId, tuple[int, int]]:
+        """Who supports two results of one epoch that it may judge: the first such unit, and the epoch."""
+        return self._two_faced_in(self._disputed)
+
+    def take_two_faced(self) -> dict[PeerId, tuple[int, int]]:
+        """Who turned out to be two-faced since the last call; nobody is named twice."""
+        fresh, self._fresh_disputes = self._fresh_disputes, set()
+        found = self._two_faced_in(fresh)
+        named = {peer: place for peer, place in found.items() if peer not in self._known_two_faced}
+        self._known_two_faced |= named.keys()
+        return named
+
+    def _two_faced_in(self, disputes: Iterable[tuple[int, int]]) -> dict[PeerId, tuple[int, int]]:
+        found: dict[PeerId, tuple[int, int]] = {}
+        for unit, epoch in sorted(disputes):
+            seen: set[PeerId] = set()
+            for peers in self.support(unit, epoch).values():
+                for peer in peers & seen:
+                    if self.may_keep(peer, epoch):
+                        found.setdefault(peer, (unit, epoch))
+                seen |= peers
+        return found
 
     # --- what follows from it -----------------------------------------------------------------------------
 
@@ -327,10 +353,10 @@ class JobState:
 
     def epoch(self, unit: int) -> int:
         """The epoch that counts for a unit: the one it became final in, else that of the newest view."""
-        known = self._units.get(unit, _NOTHING)
-        if known.final is not None:
-            return known.final[0]
-        return epoch_of(self.views.newest.number if self.views.newest is not None else 0, known.resets)
+        known = self._units.get(unit)
+        if known is None:
+            return self._base_epoch
+        return known.final[0] if known.final is not None else self._base_epoch | known.resets
 
     def reset_count(self, unit: int) -> int:
         """How often a unit started over."""
@@ -366,12 +392,19 @@ class JobState:
 
     def committed(self, unit: int) -> dict[PeerId, bytes]:
         """Binding commits of the unit's epoch, by worker."""
-        known, now = self._units.get(unit, _NOTHING), self.epoch(unit)
-        return {
-            worker: next(iter(commits))
-            for (epoch, worker), commits in known.commits.items()
-            if epoch == now and len(commits) == 1
-        }
+        known, now = self._units.get(unit), self.epoch(unit)
+        if known is None:
+            return {}
+        if known.binding is None or known.binding[0] != now:
+            known.binding = (
+                now,
+                {
+                    worker: next(iter(commits))
+                    for (epoch, worker), commits in known.commits.items()
+                    if epoch == now and len(commits) == 1
+                },
+            )
+        return known.binding[1]
 
     def equivocators(self, unit: int) -> frozenset[PeerId]:
         """Workers that signed two different commits for the unit's epoch."""

@@ -1,7 +1,7 @@
 """What must hold after a chaos run, looked up in every node's database and in what the nodes showed.
 
-The checkers read signed facts and decide by themselves; they share no code with the cores that they check but the
-codec. Each returns the violations it found as sentences.
+The checkers read signed facts, those too that a node has deleted since, and judge them with ``JobState``: by the
+union of all nodes' facts, and node by node. Each returns the violations it found as sentences.
 """
 
 import sqlite3
@@ -13,11 +13,25 @@ from pathlib import Path
 from typing import Any
 
 from sparkle_protocol.errors import SparkleError
-from sparkle_protocol.facts import Commits, Fact, FactCodec, JobSpec, Reset, Reveals, Verdicts
-from sparkle_protocol.ids import JobId, PeerId, ResultHash, hash_result, key_from_peer_id
+from sparkle_protocol.facts import Commits, Fact, FactCodec, JobSpec, KeeperSet, Verdicts, view_of
+from sparkle_protocol.ids import JobId, PeerId, ResultHash, hash_result, key_from_peer_id, peer_id_from_key
+from sparkle_protocol.work.placement import holders_needed
+from sparkle_protocol.work.state import JobState
 
 Event = dict[str, Any]
 Slot = tuple[JobId, int, int]  # job, unit, epoch
+States = dict[JobId, JobState]
+KEEP_DELETED = """
+CREATE TABLE deleted_facts AS SELECT * FROM facts WHERE 0;
+CREATE TRIGGER keep_facts BEFORE DELETE ON facts
+    BEGIN INSERT INTO deleted_facts SELECT old.id, old.job, old.raw; END;
+"""
+
+
+def keep_deleted(database: Path) -> None:
+    """From now on the database keeps what its node deletes, for ``NodeEvidence.read``."""
+    with closing(sqlite3.connect(database, timeout=10)) as db:
+        db.executescript(KEEP_DELETED)
 
 
 @dataclass(slots=True)
@@ -31,9 +45,11 @@ class NodeEvidence:
     events: list[Event] = field(default_factory=list)
 
     def read(self, database: Path) -> None:
-        """Take facts and results out of the node's database. The node must have ended."""
+        """Take facts and results out of the node's database."""
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
-            self.facts = db.execute("SELECT id, raw FROM facts").fetchall()
+            tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE name LIKE '%facts'")]
+            selects = (f"SELECT id, raw FROM {table}" for table in tables)
+            self.facts = db.execute(" UNION ".join(selects)).fetchall()
             self.results = {(job, name): result for job, name, result in db.execute("SELECT * FROM results")}
 
 
@@ -52,12 +68,16 @@ def violations(net: str, nodes: Iterable[NodeEvidence], jobs: Iterable[JobEviden
     opened = {node.name: list(_opened(net, node)) for node in nodes}
     facts = {name: [fact for fact in found if isinstance(fact, Fact)] for name, found in opened.items()}
     by_name = {node.name: node for node in nodes}
+    wrong: list[str] = [fault for found in opened.values() for fault in found if isinstance(fault, str)]
+    union = _states(net, "the union", [fact for found in facts.values() for fact in found], wrong)
+    states = {node.peer_id: _states(net, node.name, facts[node.name], wrong) for node in nodes}
     return [
-        *(fault for found in opened.values() for fault in found if isinstance(fault, str)),
-        *_conflicts(facts),
+        *wrong,
+        *_conflicts(union),
+        *_two_commitments(facts),
         *_accusations(nodes, facts),
-        *(fault for job in jobs for fault in _job_faults(job, by_name[job.node], facts[job.node])),
-        *(fault for node in nodes for fault in _taken_back(node, facts[node.name])),
+        *(fault for job in jobs for fault in _job_faults(job, by_name[job.node], states)),
+        *(fault for node in nodes for fault in _taken_back(node, states[node.peer_id])),
     ]
 
 
@@ -76,20 +96,44 @@ def _opened(net: str, node: NodeEvidence) -> Iterator[Fact | str]:
             yield f"{node.name} stores a fact under a wrong id: {type(fact.payload).__name__}"
 
 
-def _conflicts(facts: dict[str, list[Fact]]) -> Iterator[str]:
-    """One final result per unit and epoch, one commitment per worker, unit and epoch: of all nodes together."""
-    finals: dict[Slot, set[bytes]] = defaultdict(set)
+def _states(net: str, name: str, facts: list[Fact], wrong: list[str]) -> States:
+    """What facts say of each job whose spec is among them."""
+    states = {fact.job: JobState(fact, net) for fact in facts if isinstance(fact.payload, JobSpec)}
+    for fact in facts:
+        if fact.job in states:
+            try:
+                states[fact.job].add(fact)
+            except SparkleError as error:
+                wrong.append(f"{name} stores a fact that says what its author may not: {error}")
+    return states
+
+
+def _verdict_slots(state: JobState) -> set[tuple[int, int]]:
+    """Units and epochs about which a verdict was stated."""
+    facts = (fact.payload for fact in state.facts())
+    return {(item.unit, item.epoch) for one in facts if isinstance(one, Verdicts) for item in one.items}
+
+
+def _conflicts(union: States) -> Iterator[str]:
+    """One final result per unit and epoch, and nobody who stands by two, of all nodes together."""
+    for state in union.values():
+        for unit, epoch in sorted(_verdict_slots(state)):
+            view, support = state.views.get(view_of(epoch)), state.support(unit, epoch)
+            if view is None:
+                continue
+            final = [result for result, peers in support.items() if view.suffices(peers, state.submitter)]
+            if len(final) > 1:
+                yield f"{len(final)} different final results of {_words((state.id, unit, epoch))}"
+        for peer, (unit, epoch) in state.two_faced.items():
+            yield f"{peer} stands by two results of {_words((state.id, unit, epoch))}"
+
+
+def _two_commitments(facts: dict[str, list[Fact]]) -> Iterator[str]:
+    """One commitment per worker, unit and epoch, of all nodes together."""
     commitments: dict[tuple[str, Slot], set[bytes]] = defaultdict(set)
     for fact in (fact for found in facts.values() for fact in found):
-        if isinstance(fact.payload, Verdicts):
-            for verdict in fact.payload.items:
-                finals[fact.job, verdict.unit, verdict.epoch].add(verdict.result_hash)
-        elif isinstance(fact.payload, Commits):
-            for commit in fact.payload.items:
-                commitments[fact.author, (fact.job, commit.unit, commit.epoch)].add(commit.commit)
-    for slot, hashes in finals.items():
-        if len(hashes) > 1:
-            yield f"{len(hashes)} different final results of {_words(slot)}"
+        for commit in fact.payload.items if isinstance(fact.payload, Commits) else ():
+            commitments[fact.author, (fact.job, commit.unit, commit.epoch)].add(commit.commit)
     for (author, slot), commits in commitments.items():
         if len(commits) > 1:
             yield f"{author} signed {len(commits)} different commitments for {_words(slot)}"
@@ -111,8 +155,8 @@ def _accusations(nodes: list[NodeEvidence], facts: dict[str, list[Fact]]) -> Ite
                     yield f"{node.name} signed that {keys.get(key, '?')} was wrong in {_words(slot)}"
 
 
-def _job_faults(job: JobEvidence, node: NodeEvidence, facts: list[Fact]) -> Iterator[str]:
-    """A job is done, its answer is right, and its submitter's database proves every unit of it."""
+def _job_faults(job: JobEvidence, node: NodeEvidence, states: dict[str, States]) -> Iterator[str]:
+    """A job is done, its answer is right, its submitter's database proves every unit of it, and it was kept."""
     document = job.document
     name = f"job {document['job'][:8]} of {node.name}"
     if document["state"] != "done":
@@ -121,67 +165,49 @@ def _job_faults(job: JobEvidence, node: NodeEvidence, facts: list[Fact]) -> Iter
     if document["result"] != job.answer:
         yield f"{name} has the answer {document['result']}, which should be {job.answer}"
     job_id = JobId(bytes.fromhex(document["job"]))
-    ours = [fact for fact in facts if fact.job == job_id]
-    spec = next((fact for fact in ours if isinstance(fact.payload, JobSpec)), None)
-    if spec is None or spec.author != node.peer_id:
+    state = states[node.peer_id].get(job_id)
+    if state is None or state.submitter != node.peer_id:
         yield f"{name} has no spec of its own on disk"
         return
-    yield from (f"{name}, {fault}" for fault in _unit_faults(spec, ours, node))
+    yield from (f"{name}, {fault}" for unit in range(state.spec.units) for fault in _unit_faults(state, unit, node))
+    yield from (f"{name}, {fault}" for fault in _too_few_keepers(state, states))
 
 
-def _unit_faults(spec: Fact, facts: list[Fact], node: NodeEvidence) -> Iterator[str]:
-    """Each unit has a signed verdict of its latest epoch, by whom it must be, with votes and result bytes."""
-    assert isinstance(spec.payload, JobSpec)
-    epochs, votes = _epochs(facts), _votes(facts)
-    accepted: dict[tuple[int, int], set[bytes]] = defaultdict(set)  # late votes get a verdict of their own
-    for fact in facts:
-        for verdict in fact.payload.items if isinstance(fact.payload, Verdicts) else ():
-            slot = (verdict.unit, verdict.epoch)
-            accepted[slot].update(verdict.accepted)
-            if fact.author != spec.author:
-                yield f"unit {slot}: its verdict is signed by {fact.author}"
-            if any(votes[slot].get(worker) != verdict.result_hash for worker in verdict.accepted):
-                yield f"unit {slot}: final without the signed votes for it"
-            result = node.results.get((spec.job, verdict.result_hash))
-            if result is None or hash_result(result) != ResultHash(verdict.result_hash):
-                yield f"unit {slot}: the accepted result is not on disk"
-    for unit in range(spec.payload.units):
-        workers = accepted.get((unit, epochs[unit]))
-        if workers is None:
-            yield f"unit {unit}: no verdict on disk"
-        elif len(workers) < spec.payload.policy.quorum and key_from_peer_id(spec.author) not in workers:
-            yield f"unit {unit}: final with {len(workers)} workers"
+def _unit_faults(state: JobState, unit: int, node: NodeEvidence) -> Iterator[str]:
+    """A unit is final by whom it must be, with the votes and the bytes for it."""
+    result, votes, workers = state.final(unit), state.votes(unit), state.accepted_workers(unit)
+    if result is None:
+        yield f"unit {unit}: not final on disk"
+        return
+    if any(votes.get(worker) != result for worker in workers):
+        yield f"unit {unit}: final without the signed votes for it"
+    if len(workers) < state.spec.policy.quorum and state.submitter not in workers:
+        yield f"unit {unit}: final with {len(workers)} workers"
+    stored = node.results.get((state.id, result))
+    if stored is None or hash_result(stored) != ResultHash(result):
+        yield f"unit {unit}: the accepted result is not on disk"
 
 
-def _epochs(facts: list[Fact]) -> dict[int, int]:
-    """The latest epoch of each unit."""
-    epochs: dict[int, int] = defaultdict(int)
-    for fact in facts:
-        if isinstance(fact.payload, Reset):
-            epochs[fact.payload.unit] = max(epochs[fact.payload.unit], fact.payload.epoch)
-    return epochs
+def _too_few_keepers(state: JobState, states: dict[str, States]) -> Iterator[str]:
+    """Some keeper set of the job was held by five eighths of its keepers: nothing is published with fewer."""
+    held: list[str] = []
+    for fact in state.facts():
+        if isinstance(fact.payload, KeeperSet):
+            keepers = [str(peer_id_from_key(key)) for key in fact.payload.keys]
+            holding = sum(state.id in states[peer] and fact.id in states[peer][state.id] for peer in keepers)
+            if holding >= holders_needed(len(keepers)):
+                return
+            held.append(f"{holding} of {len(keepers)}")
+    yield f"its keeper sets were held by too few: {', '.join(held) or 'none was signed'}"
 
 
-def _votes(facts: list[Fact]) -> dict[tuple[int, int], dict[bytes, bytes]]:
-    """Revealed results by unit and epoch, and by the worker's key."""
-    votes: dict[tuple[int, int], dict[bytes, bytes]] = defaultdict(dict)
-    for fact in facts:
-        for reveal in fact.payload.items if isinstance(fact.payload, Reveals) else ():
-            votes[reveal.unit, reveal.epoch][key_from_peer_id(fact.author)] = reveal.result_hash
-    return votes
-
-
-def _taken_back(node: NodeEvidence, facts: list[Fact]) -> Iterator[str]:
-    """What a node has shown as final, in any of its lives, is on its disk."""
-    stored = {
-        (fact.job.hex(), verdict.unit)
-        for fact in facts
-        if isinstance(fact.payload, Verdicts)
-        for verdict in fact.payload.items
-    }
+def _taken_back(node: NodeEvidence, states: States) -> Iterator[str]:
+    """What a node has shown as final, in any of its lives, is final by the facts on its own disk."""
     shown = {(event["job"], event["unit"]) for event in node.events if event["event"] == "unit_final"}
-    for job, unit in sorted(shown - stored):
-        yield f"{node.name} showed unit {unit} of job {job[:8]} as final, and its disk knows nothing of it"
+    for job, unit in sorted(shown):
+        state = states.get(JobId(bytes.fromhex(job)))
+        if state is None or state.final(unit) is None:
+            yield f"{node.name} showed unit {unit} of job {job[:8]} as final, and its disk knows nothing of it"
 
 
 def _words(slot: Slot) -> str:

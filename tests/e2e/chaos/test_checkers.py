@@ -12,7 +12,8 @@ from tests.e2e.chaos.checkers import JobEvidence, NodeEvidence, violations
 
 NET = "test"
 CODEC = f.FactCodec(NET)
-OWNER, FIRST, SECOND = (Identity.from_private_bytes(bytes([number]) * 32) for number in (1, 2, 3))
+OWNER, FIRST, SECOND, THIRD, FOURTH = (Identity.from_private_bytes(bytes([number]) * 32) for number in range(1, 6))
+KEEPERS = (FIRST, SECOND, THIRD, FOURTH)  # three of four accept
 GOOD, BAD = b"good", b"bad"
 UNITS = 2
 SPEC = CODEC.seal(
@@ -32,40 +33,55 @@ SPEC = CODEC.seal(
     ),
 )
 JOB = SPEC.job
+SET = CODEC.seal(OWNER, f.KeeperSet(JOB, 0, [keeper.public_key for keeper in KEEPERS], 3))
 
 
 class Run:
-    """What a clean run left: two units, each agreed on by two workers."""
+    """What a clean run left: two units, each agreed on by two workers and certified by three keepers."""
 
     def __init__(self) -> None:
         self.owner = NodeEvidence("owner", OWNER.peer_id)
-        self.worker = NodeEvidence("worker", FIRST.peer_id)
+        self.keepers = [NodeEvidence(f"keeper{number}", keeper.peer_id) for number, keeper in enumerate(KEEPERS)]
+        self.worker = self.keepers[0]
         document = {"job": JOB.hex(), "state": "done", "result": 4, "units": {}, "error": None}
         self.job = JobEvidence("owner", document, 4)
         self.owner.results[JOB, hash_result(GOOD)] = GOOD
-        self.store(self.owner, SPEC)
+        for node in (self.owner, *self.keepers[:3]):
+            self.store(node, SPEC)
+            self.store(node, SET)
         for unit in range(UNITS):
             for worker in (FIRST, SECOND):
+                self.store(self.owner, commit(worker, GOOD, unit))
                 self.store(self.owner, reveal(worker, unit))
-            self.store(self.owner, verdict(unit))
+            self.certify(self.owner, verdict(unit))
             self.owner.events.append({"event": "unit_final", "job": JOB.hex(), "unit": unit})
 
     def store(self, node: NodeEvidence, fact: f.Fact) -> None:
         node.facts.append((fact.id, fact.raw))
 
+    def certify(self, node: NodeEvidence, fact: f.Fact, by: tuple[Identity, ...] = KEEPERS[:3]) -> None:
+        self.store(node, fact)
+        for keeper in by:
+            self.store(node, endorsement(keeper, fact))
+
     def drop(self, fact: f.Fact) -> None:
         self.owner.facts.remove((fact.id, fact.raw))
 
     def check(self) -> list[str]:
-        return violations(NET, [self.owner, self.worker], [self.job])
+        return violations(NET, [self.owner, *self.keepers], [self.job])
+
+
+def endorsement(keeper: Identity, fact: f.Fact) -> f.Fact:
+    return CODEC.seal(keeper, f.Endorsements(JOB, [fact.id]))
 
 
 def reveal(worker: Identity, unit: int, result: bytes = GOOD) -> f.Fact:
     return CODEC.seal(worker, f.Reveals(JOB, [f.RevealItem(unit, 0, hash_result(result), bytes(16))]))
 
 
-def commit(worker: Identity, value: bytes) -> f.Fact:
-    return CODEC.seal(worker, f.Commits(JOB, [f.CommitItem(0, 0, value * 32)]))
+def commit(worker: Identity, result: bytes = GOOD, unit: int = 0) -> f.Fact:
+    seal = f.commitment(NET, JOB, unit, 0, worker.public_key, hash_result(result), bytes(16))
+    return CODEC.seal(worker, f.Commits(JOB, [f.CommitItem(unit, 0, seal)]))
 
 
 def verdict(
@@ -86,9 +102,18 @@ def test_a_clean_run_passes() -> None:
 def test_votes_that_came_late_have_a_verdict_of_their_own() -> None:
     run = Run()
     run.drop(verdict(0))
-    run.store(run.owner, verdict(0, workers=(FIRST,)))
-    run.store(run.owner, verdict(0, workers=(SECOND,)))
+    for worker in (FIRST, SECOND):
+        run.certify(run.owner, verdict(0, workers=(worker,)))
     assert run.check() == []
+
+
+def test_what_two_keepers_stand_by_is_not_final_yet() -> None:
+    """A single keeper that errs makes nothing final, but it is told who stood by two results."""
+    run = Run()
+    run.certify(run.worker, verdict(0, BAD, by=FOURTH), by=())
+    assert run.check() == []
+    run.store(run.worker, endorsement(THIRD, verdict(0, BAD, by=FOURTH)))
+    assert [fault for fault in run.check() if "two results" not in fault] == []
 
 
 def unsigned(run: Run) -> None:
@@ -101,12 +126,15 @@ def under_a_wrong_id(run: Run) -> None:
 
 
 def two_finals(run: Run) -> None:
-    run.store(run.worker, verdict(0, BAD))
+    run.certify(run.worker, verdict(0, BAD, by=FOURTH), by=KEEPERS)
+
+
+def two_faced_keeper(run: Run) -> None:
+    run.store(run.worker, verdict(0, BAD, by=SECOND))
 
 
 def two_commitments(run: Run) -> None:
-    run.store(run.owner, commit(FIRST, b"a"))
-    run.store(run.worker, commit(FIRST, b"b"))
+    run.store(run.worker, commit(FIRST, BAD))
 
 
 def undecided(run: Run) -> None:
@@ -123,16 +151,20 @@ def damaged_result(run: Run) -> None:
 
 def one_vote(run: Run) -> None:
     run.drop(verdict(1))
-    run.store(run.owner, verdict(1, workers=(FIRST,)))
+    run.certify(run.owner, verdict(1, workers=(FIRST,)))
 
 
 def no_votes(run: Run) -> None:
     run.drop(reveal(FIRST, 1))
 
 
-def a_stranger_decides(run: Run) -> None:
+def too_few_keepers_decide(run: Run) -> None:
     run.drop(verdict(1))
-    run.store(run.owner, verdict(1, by=FIRST))
+    run.certify(run.owner, verdict(1, by=FOURTH), by=(FIRST,))
+
+
+def kept_by_too_few(run: Run) -> None:
+    run.worker.facts.clear()
 
 
 def honest_rejected(run: Run) -> None:
@@ -155,6 +187,10 @@ def no_spec(run: Run) -> None:
     run.drop(SPEC)
 
 
+def says_what_it_may_not(run: Run) -> None:
+    run.store(run.worker, CODEC.seal(FIRST, f.Reset(JOB, 0, 1, "because")))
+
+
 def taken_back(run: Run) -> None:
     run.job = replace(run.job, document={**run.job.document, "state": "running"})
     run.drop(verdict(1))
@@ -163,18 +199,21 @@ def taken_back(run: Run) -> None:
 @pytest.mark.parametrize(
     ("plant", "words"),
     [
-        (unsigned, "worker stores what is no signed fact"),
-        (under_a_wrong_id, "worker stores a fact under a wrong id: JobSpec"),
+        (unsigned, "keeper0 stores what is no signed fact"),
+        (under_a_wrong_id, "keeper0 stores a fact under a wrong id: JobSpec"),
         (two_finals, "2 different final results of unit 0"),
+        (two_faced_keeper, "stands by two results of unit 0"),
         (two_commitments, "signed 2 different commitments for unit 0"),
-        (undecided, "unit 1: no verdict on disk"),
+        (undecided, "unit 1: not final on disk"),
         (lost_result, "the accepted result is not on disk"),
         (damaged_result, "the accepted result is not on disk"),
         (one_vote, "unit 1: final with 1 workers"),
-        (no_votes, "unit (1, 0): final without the signed votes for it"),
-        (a_stranger_decides, f"its verdict is signed by {FIRST.peer_id}"),
-        (honest_rejected, "owner signed that ? was wrong in unit 0"),
-        (honest_accused, "owner accuses worker"),
+        (no_votes, "unit 1: final without the signed votes for it"),
+        (too_few_keepers_decide, "unit 1: not final on disk"),
+        (kept_by_too_few, "its keeper sets were held by too few: 2 of 4"),
+        (says_what_it_may_not, "keeper0 stores a fact that says what its author may not"),
+        (honest_rejected, "owner signed that keeper1 was wrong in unit 0"),
+        (honest_accused, "owner accuses keeper0"),
         (wrong_answer, "has the answer 5, which should be 4"),
         (never_ended, "is running"),
         (no_spec, "has no spec of its own on disk"),

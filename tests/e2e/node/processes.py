@@ -316,6 +316,7 @@ def check_job(document: dict[str, Any]) -> None:
     units = document["units"]
     assert sum(count for name, count in units.items() if name != "total") == units["total"], units
     assert min(units.values()) >= 0, units
+    accepted = units["final"] + units["provisional"]
     assert sum(document["workers"].values()) >= units["final"] or document["state"] == "queued", document
     assert document["replicas"] >= accepted, document
     assert document["eta_s"] is None or 0 <= document["eta_s"] < 86_400, document

@@ -7,7 +7,7 @@ import pytest
 from sparkle_protocol import effects as fx
 from sparkle_protocol import facts as f
 from sparkle_protocol import messages as m
-from sparkle_protocol.errors import ConfigError, RemoteProtocolError, VerificationError
+from sparkle_protocol.errors import ConfigError, VerificationError
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId, ResultHash, hash_result
 from sparkle_protocol.work import conduct

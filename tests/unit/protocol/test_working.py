@@ -333,7 +333,7 @@ def test_specs_of_many_small_jobs_are_not_kept_for_ever() -> None:
 
 
 def test_a_keeper_that_never_decides_fills_our_hands_only_so_far() -> None:
-    worker = Worker(units=1000)
+    worker = Worker(units=2000)
     worker.offer()
     for unit in range(MAX_HELD_PER_KEEPER):
         worker.give(unit)
