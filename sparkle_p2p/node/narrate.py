@@ -123,7 +123,7 @@ def node_state(
     worker: WorkerAgent, config: NodeConfig, network: NetworkState, peers: int, *, stopping: bool
 ) -> tuple[NodeState, Reason]:
     """What the node does, and why."""
-    running = [key for key, held in worker.held.items() if held.state == "running"]
+    running = [*worker.begun]
     if stopping:
         return "stopping", Reason("stopping", "Handing back work and leaving the network.", {"running": len(running)})
     if worker.paused:

@@ -161,6 +161,7 @@ class Node:
     def stop(self) -> None:
         """Begin to leave; idempotent."""
         self._stopping.set()
+        self._commands.stop()
 
     @property
     def ready(self) -> bool:

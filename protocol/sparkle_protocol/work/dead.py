@@ -25,11 +25,11 @@ def failure_verdict(
     state: JobState, unit: int, rejected: Set[PeerId], me: PeerId, devices: Devices, now_ns: int
 ) -> str | None:
     """Why a unit is dead of its failures, in words; empty while it is not, None when another class must show it."""
-    epoch, committed = state.epoch(unit), state.committed(unit)
+    committed = state.committed(unit)
     failures = [
         failed
-        for failed in state.all_failures(unit)
-        if failed.epoch == epoch and failed.worker not in rejected and failed.worker not in committed
+        for failed in state.failures_since_reset(unit).values()
+        if failed.worker not in rejected and failed.worker not in committed
     ]
     by_worker = devices.with_classes({failed.worker: failed.code for failed in failures})
     counted = devices.exclusion.counted(by_worker)

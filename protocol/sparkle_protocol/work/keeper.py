@@ -132,8 +132,9 @@ class Keeper(CoKeeping):
         self._channels.connected(event.peer, now_ns)
         for job in self._open():
             job.leases.returned(event.peer)
-        if self._open_kernels():
-            self._offer([event.peer])
+        serving = {kernel_key(job.state.spec) for job in self._open() if job.leases.spans}
+        if serving:  # though all be handed out: it may copy what others are slow with, or be wanted soon
+            self._send(event.peer, messages.Offer(sorted(serving)[:64]))
 
     def _requested(self, event: Requested, now_ns: int) -> None:
         message = event.message

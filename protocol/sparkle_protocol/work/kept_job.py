@@ -453,7 +453,7 @@ class KeptJob(Judging):
 
     def moved(self, now_ns: int) -> None:
         """The view changed: every open unit is in a new epoch, and whoever holds one here is carried over."""
-        self._view = self.state.view
+        self._view, heard = self.state.view, self.leases.silences()
         holders = [
             (unit, worker)
             for worker in (*self.leases.holders(), *self._unsettled)
@@ -474,6 +474,7 @@ class KeptJob(Judging):
         self._supports.clear()
         for unit, worker in dict.fromkeys(holders):
             self._grant_carried(unit, worker, now_ns)
+        self.leases.keep_silences(heard)  # or who is frozen would be missed that much later
 
     def _carry(self, unit: int, worker: PeerId, epoch: int, now_ns: int) -> bool:
         """A worker holds a unit of an older view: let it go on in this one."""

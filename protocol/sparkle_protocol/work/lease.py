@@ -305,6 +305,15 @@ class LeaseBook:
             self._heard.pop(worker, None)
             self._heard[worker] = now_ns
 
+    def silences(self) -> dict[PeerId, int]:
+        """When each holder of a lease last gave a sign of life."""
+        return dict(self._heard)
+
+    def keep_silences(self, heard: dict[PeerId, int]) -> None:
+        """Leases were replaced by others for the same workers, which have said nothing meanwhile."""
+        heard = {**heard, **{worker: at for worker, at in self._heard.items() if worker not in heard}}
+        self._heard = {worker: at for worker, at in heard.items() if worker in self._held_by}
+
     def renew(self, unit: int, worker: PeerId, progress: float, now_ns: int) -> bool:
         """A worker reported that it runs a unit; False when it has no lease."""
         lease = self.known(unit).leases.get(worker)
