@@ -57,7 +57,7 @@ class Duty(Board):
             job.set_duty(spans, leads=leads, now_ns=now_ns)
             self._touched[job.state.id] = job
             self._conclude(job, now_ns)
-        if not job.mine and bool(spans) != bool(before):
+        if not job.mine and bool(spans) != bool(before) and not job.outcome:
             event = "duty_taken" if spans else "duty_returned"
             self._notify(event, job=job.state.id.hex(), peer=job.state.submitter, ranges=len(spans))
 
