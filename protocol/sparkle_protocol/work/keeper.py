@@ -196,6 +196,9 @@ class Keeper(CoKeeping):
                 self._refuse(event.token, "busy", over)
                 return
             facts = [self._codec.open(raw) for raw in message.facts]
+            if job.is_behind(facts):  # its bearer did nothing wrong: whoever gave it the unit knows more than we do
+                self._refuse(event.token, "busy", "this keeper does not know yet who keeps the job now")
+                return
             new = job.report(event.peer, message, facts, now_ns)
             self._pass_on(job, new, event.peer)
             if not job.mine:

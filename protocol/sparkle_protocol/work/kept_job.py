@@ -35,6 +35,7 @@ from sparkle_protocol.facts import (
     Verdicts,
     epoch_of,
     resets_of,
+    view_of,
 )
 from sparkle_protocol.ids import PeerId, ResultHash, hash_result, key_from_peer_id
 from sparkle_protocol.messages import Report, ReportReply
@@ -236,6 +237,12 @@ class KeptJob(Judging):
             self._heartbeat(beat.unit, beat.epoch, worker, beat.progress, now_ns)
         self.settle_dirty(now_ns)
         return new
+
+    def is_behind(self, facts: Iterable[Fact]) -> bool:
+        """There are leases among these in a newer view than is known here."""
+        newest = self.state.view.number if self.state.view is not None else -1
+        proofs = (fact.payload for fact in facts if isinstance(fact.payload, Leases))
+        return any(view_of(item.epoch) > newest for proof in proofs for item in proof.items)
 
     def _prove_lease(self, fact: Fact, worker: PeerId) -> bool:
         """Learn of a lease by another keeper; True when it is new."""
