@@ -4,12 +4,14 @@ Nodes know each other before the job is submitted, so that it has eight keepers 
 """
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import Fact, JobSpec, Policy, Verdicts, view_of
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, hash_result
 from sparkle_protocol.work.state import JobState
@@ -141,8 +143,9 @@ def everything_said(world: World, job: JobId) -> JobState:
     codec = world.nodes[0].codec
     facts: dict[bytes, Fact] = {}
     for raw in world.told:
-        fact = codec.open(raw)
-        facts[fact.id] = fact
+        with suppress(RemoteProtocolError):  # liars send garbage
+            fact = codec.open(raw)
+            facts[fact.id] = fact
     for node in world.nodes:
         facts |= node.disk.facts
     return state_of(list(facts.values()), job)
@@ -231,6 +234,7 @@ def nobody_is_left(world: World, job: JobId) -> bool:
 
 def about_jobs(world: World, seconds: float) -> Counter[str]:
     """Requests about jobs between nodes that are there, while time passes."""
+    world.run(lambda: False, seconds=30)  # what is on its way, or waits for a disk
     world.sent.clear()
     world.run(lambda: False, seconds=seconds, events=MANY)
     found: Counter[str] = Counter()
@@ -259,7 +263,8 @@ def check_season_with_submitter(season: Season) -> None:
     assert world.run(lambda: nobody_is_left(world, job), seconds=HOUR_S, events=MANY), "somebody holds something"
     check_never_two(world, job)
     check_nobody_accused(world)
-    assert not about_jobs(world, 120)
+    sent = about_jobs(world, 120)
+    assert not sent, sent
 
 
 @settings(max_examples=15)
@@ -280,8 +285,8 @@ def check_season_without_submitter(season: Season) -> None:
         assert world.run(lambda: keepers_are_done(world, job), seconds=2 * HOUR_S, events=MANY), "units never ended"
         assert world.run(lambda: nothing_is_held(world, submitter), seconds=HOUR_S, events=MANY)
         check_kept(world, job)
-        world.run(lambda: False, seconds=60)
-        assert about_jobs(world, 600).keys() <= {"Beat"}
+        sent = about_jobs(world, 600)
+        assert sent.keys() <= {"Beat"}, sent
     submitter.come_back()
     assert world.run(lambda: is_done(submitter, job), seconds=HOUR_S, events=MANY), "the submitter never got it all"
     check_done(submitter, job)

@@ -10,10 +10,9 @@ import pytest
 
 from sparkle_protocol.errors import SparkleError
 from sparkle_protocol.facts import FactCodec, JobSpec, KeeperSet
-from sparkle_protocol.ids import JobId
 from sparkle_protocol.work.placement import holders_needed
 from sparkle_protocol.work.state import JobState
-from tests.e2e.node.processes import NodeProcess, Swarm, Waited
+from tests.e2e.node.processes import NodeProcess, Swarm
 
 PRIMES = {10**9: 50_847_534, 5 * 10**9: 234_954_223}
 LONG = 5 * 10**9  # its units take some seconds of two cores: time for a node to leave meanwhile
