@@ -103,7 +103,9 @@ class JobCommands:
         """Let nobody wait for the publishing of a job that ends with this process."""
         for job, waiting in self._publishing.items():
             if not waiting.done():
-                sentence = f"job {job.hex()[:12]} is on this node's disk, but the node is stopping before most of its "
+                sentence = (
+                    f"job {job.hex()[:12]} is on this node's disk, but the node is stopping before most of its "
+                )
                 waiting.set_exception(PeerUnreachable(sentence + "keepers hold it; it is published after a restart"))
                 waiting.exception()  # whoever submitted may have gone
 

@@ -133,6 +133,7 @@ class WorldNode:
         self.stalls = False  # says that it computes, and never ends
         self.broken = False  # every unit fails through no fault of its own
         self.disk = Disk()
+        self.stated: dict[tuple[JobId, int, int], bytes] = {}  # commits that left, in all lives
         self.up = False
         self.life = 0
         self.seed = seed
@@ -270,8 +271,9 @@ class WorldNode:
         elif isinstance(message, Report):
             for payload in (self.codec.open(raw).payload for raw in message.facts):
                 for item in payload.items if isinstance(payload, Commits) else ():
-                    kept = self.disk.commits.get((JobId(message.job), item.unit, item.epoch))
-                    assert kept is not None, "a commit left before it was kept"
+                    key = (JobId(message.job), item.unit, item.epoch)
+                    assert key in self.disk.commits or key in self.stated, "a commit left before it was kept"
+                    assert self.stated.setdefault(key, item.commit) == item.commit, "two commits of one unit"
 
     def compute(self, effect: fx.Compute) -> None:
         result = true_result(effect.unit)

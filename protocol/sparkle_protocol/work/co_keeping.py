@@ -10,15 +10,15 @@
 from collections.abc import Iterable
 
 from sparkle_protocol import messages
-from sparkle_protocol.effects import DropJob, Persist, Reply, Requested, StoreFact
+from sparkle_protocol.effects import DropJob, Persist, Record, Reply, Requested, StoreFact, StoreResult
 from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import Fact, JobSpec, KeeperSet
+from sparkle_protocol.facts import Cancel, Endorsements, Fact, JobSpec, KeeperSet, Reset
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, key_from_peer_id
 from sparkle_protocol.messages import JobBeat
 from sparkle_protocol.work.board import Board
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
-from sparkle_protocol.work.placement import primaries, ranges_of, span_of
+from sparkle_protocol.work.placement import LOCAL, UNKNOWN, primaries, ranges_of, span_of
 from sparkle_protocol.work.presence import BEAT_NS
 from sparkle_protocol.work.quota import Quota
 from sparkle_protocol.work.replication import Channel
@@ -30,6 +30,10 @@ DISMISSED_NS = 600 * SECOND_NS  # a job whose newest view does not name us is ke
 HOLD_NS = 5 * SECOND_NS  # after a restart: first hear what the others know
 FETCH_PAUSE_NS = 2 * SECOND_NS
 MAX_RELEASED = 4096
+Spans = tuple[tuple[int, int], ...]
+FULL = "full"  # refuses more of a job for the moment
+FULL_PAUSE_NS = 60 * SECOND_NS
+ALWAYS_KEPT = (KeeperSet, Endorsements, Reset, Cancel)  # however full it is: who keeps the job, and its end
 
 
 class CoKeeping(Board):
@@ -44,6 +48,7 @@ class CoKeeping(Board):
         self._beats: dict[int, PeerId] = {}  # requests under way
         self._beat_heard: dict[PeerId, int] = {}
         self._beat_ns: int | None = None
+        self._spans: dict[JobId, tuple[int, list[bytes], Spans]] = {}  # ours, by view and who is there
         self._fetching: dict[JobId, int] = {}  # when results may be asked for next
         self._source = 0
 
@@ -102,14 +107,9 @@ class CoKeeping(Board):
             self._refuse(token, "stranger", "this peer knows of no keeper set of the job that names you")
             return
         over = self.quota.over(job_id)
-        if over:
-            self._refuse(token, "quota", over)
+        if over and (message.results or not all(isinstance(fact.payload, ALWAYS_KEPT) for fact in facts)):
+            self._refuse(token, FULL, over)
             return
-        self.quota.grow(
-            job_id,
-            fact_bytes=sum(len(fact.raw) for fact in facts),
-            result_bytes=sum(len(result) for result in message.results),
-        )
         new = job.learn((fact for fact in facts if fact.id != job.state.spec_fact.id), message.results, now_ns)
         if job.mine:
             self._pass_on(job, new, peer)
@@ -156,10 +156,26 @@ class CoKeeping(Board):
         self._beat_soon(now_ns)
         return job
 
-    def _count(self, job: KeptJob) -> None:
-        submitter = job.state.submitter
-        size = len(job.state.spec_fact.raw)
-        self.quota.add(job.state.id, submitter, self._network_of(submitter), job.state.spec, size)
+    def _count(self, job: KeptJob, result_bytes: int = 0) -> None:
+        """Count a job with all that is stored of it already."""
+        submitter, spec = job.state.submitter, job.state.spec_fact
+        network = self._network_of(submitter)
+        if network == UNKNOWN:  # as after a restart: such jobs have nothing in common
+            network = LOCAL
+        self.quota.add(job.state.id, submitter, network, job.state.spec, len(spec.raw))
+        size = sum(len(fact.raw) for fact in job.state.facts() if fact.id != spec.id)
+        self.quota.grow(job.state.id, fact_bytes=size, result_bytes=result_bytes)
+
+    def _stored(self, job: KeptJob, records: Iterable[Record]) -> None:
+        if job.mine or not records:
+            return
+        facts = results = 0
+        for record in records:
+            if isinstance(record, StoreResult):
+                results += len(record.result)
+            elif isinstance(record, StoreFact) and record.fact.id != job.state.spec_fact.id:
+                facts += len(record.fact.raw)
+        self.quota.grow(job.state.id, fact_bytes=facts, result_bytes=results)
 
     def _after_news(self, job: KeptJob, now_ns: int) -> None:
         """A job's facts or results changed."""
@@ -181,7 +197,7 @@ class CoKeeping(Board):
         """Keep somebody else's job no longer."""
         self._persist()
         self._forget(job_id)
-        for left in (self._held_until, self._dismissed_ns, self._fetching):
+        for left in (self._held_until, self._dismissed_ns, self._fetching, self._spans):
             left.pop(job_id, None)
         self.quota.remove(job_id)
         self._out.append(Persist((DropJob(job_id),)))
@@ -249,6 +265,8 @@ class CoKeeping(Board):
         elif refusal.code == "stranger" and not channel.introduced:
             channel.introduced = True
             self._channels.introduce(channel, job, now_ns)
+        elif refusal.code == FULL:
+            channel.synced, channel.retry_at_ns = False, now_ns + FULL_PAUSE_NS
         else:
             channel.refused = refusal.text or refusal.code
             self._notify("keeper_refused", job=job.state.id.hex(), peer=channel.peer, reason=channel.refused)
@@ -335,7 +353,7 @@ class CoKeeping(Board):
         """Hand out what is ours to hand out.
 
         Of our own jobs that is everything; of others', while the submitter is away, the ranges of which we are the
-        first keeper that is there.
+        first keeper that is there, unless there is no room for their results.
         """
         view, before = job.state.view, job.leases.spans
         leads, held = job.mine, self._is_held(job, now_ns)
@@ -344,12 +362,13 @@ class CoKeeping(Board):
             if job.mine:
                 spans = ((0, job.state.spec.units),)
             elif view.holds(self.me) and self.presence.away(job.state.submitter, now_ns):
-                leads, spans = view.certifying, self._own_spans(job, now_ns)
+                leads = view.certifying
+                spans = () if self.quota.over(job.state.id) else self._own_spans(job, now_ns)
         if spans != before or leads != job.leads:
             job.set_duty(spans, leads=leads, now_ns=now_ns)
             self._touched[job.state.id] = job
             self._conclude(job, now_ns)
-        if not job.mine and bool(spans) != bool(before):
+        if not job.mine and bool(spans) != bool(before) and not job.outcome:
             event = "duty_taken" if spans else "duty_returned"
             self._notify(event, job=job.state.id.hex(), peer=job.state.submitter, ranges=len(spans))
 
@@ -360,6 +379,9 @@ class CoKeeping(Board):
         there = [
             key for key, peer in zip(view.keys, view.keepers, strict=True) if not self.presence.away(peer, now_ns)
         ]
+        known = self._spans.get(job.state.id)
+        if known is not None and known[:2] == (view.number, there):
+            return known[2]
         ranges, mine = ranges_of(units, len(view.keys)), key_from_peer_id(self.me)
         spans: list[tuple[int, int]] = []
         for one in range(ranges):
@@ -368,6 +390,7 @@ class CoKeeping(Board):
                 if spans and spans[-1][1] == start:
                     start = spans.pop()[0]
                 spans.append((start, stop))
+        self._spans[job.state.id] = (view.number, there, tuple(spans))
         return tuple(spans)
 
     def _is_held(self, job: KeptJob, now_ns: int) -> bool:
@@ -392,7 +415,7 @@ class CoKeeping(Board):
 
     def _fetch_results(self, job: KeptJob, now_ns: int) -> None:
         """Ask one of the others for results that should be here; the next time another."""
-        if not job.lacking or now_ns < self._fetching.get(job.state.id, 0):
+        if not job.lacking or now_ns < self._fetching.get(job.state.id, 0) or self.quota.over(job.state.id):
             return
         there = [peer for peer in self.partners(job) if not self.presence.away(peer, now_ns)]
         self._fetching[job.state.id] = now_ns + FETCH_PAUSE_NS

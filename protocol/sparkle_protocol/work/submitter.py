@@ -23,6 +23,7 @@ from sparkle_protocol.facts import (
 )
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, key_from_peer_id
 from sparkle_protocol.work.dead import failure_text
+from sparkle_protocol.work.fairness import Weigh, equal_weight
 from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.keeper import MAX_PEERS_OFFERED
 from sparkle_protocol.work.kept_job import KeptJob
@@ -37,8 +38,15 @@ MAX_JOBS = 1024  # unfinished ones
 class Submitter(Succession):
     """A keeper that also has jobs of its own."""
 
-    def __init__(self, signer: Signer, codec: FactCodec, rng: Random, check_result: CheckResult) -> None:
-        super().__init__(signer, codec, rng, check_result)
+    def __init__(
+        self,
+        signer: Signer,
+        codec: FactCodec,
+        rng: Random,
+        check_result: CheckResult,
+        weigh: Weigh = equal_weight,
+    ) -> None:
+        super().__init__(signer, codec, rng, check_result, weigh)
         self._publishing: dict[JobId, Publication] = {}
 
     # --- commands -----------------------------------------------------------------------------------------
@@ -69,9 +77,16 @@ class Submitter(Succession):
         self._publish(job, now_ns)
         return job.state.id, self._flush(now_ns)
 
-    def restore(self, spec: Fact, facts: Iterable[Fact], now_ns: int, results: Iterable[ResultHash] = ()) -> Effects:
-        """Continue a job from its stored facts; ``results`` are those that are stored with it."""
-        effects = super().restore(spec, facts, now_ns, results)
+    def restore(
+        self,
+        spec: Fact,
+        facts: Iterable[Fact],
+        now_ns: int,
+        results: Iterable[ResultHash] = (),
+        result_bytes: int = 0,
+    ) -> Effects:
+        """Continue a job from its stored facts; ``results`` are those that are stored with it, in so many bytes."""
+        effects = super().restore(spec, facts, now_ns, results, result_bytes)
         job = self.jobs.get(spec.job)
         if job is not None and job.state.view is None and not job.outcome:  # stopped before its keepers were named
             self._publish(job, now_ns)
@@ -128,7 +143,7 @@ class Submitter(Succession):
         self._notify("units_requeued", job=job_id.hex(), units=len(dead))
         self._end_if_over(job, now_ns)  # others may be dead still
         self._offer([self.me, *list(self._peers)[:MAX_PEERS_OFFERED]])
-        self._announce(now_ns)
+        self._announce_soon(now_ns)
         self._beat_soon(now_ns)
         return dead, self._flush(now_ns)
 
@@ -211,7 +226,7 @@ class Submitter(Succession):
         self._state(job, KeeperSet(job.state.id, view, keys, threshold(len(keys))))
         self._view_changed(job, "published", now_ns)
         self._offer([self.me, *list(self._peers)[:MAX_PEERS_OFFERED]])
-        self._announce(now_ns)
+        self._announce_soon(now_ns)
         self._kept_by(job, self.me, None, now_ns)
 
     def _kept_by(self, job: KeptJob, peer: PeerId, asked: messages.Request | None, now_ns: int) -> None:
