@@ -304,12 +304,13 @@ class FoundPeers:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """The executor finished a unit."""
+    """The executor finished a unit. ``seconds`` is how long it took once its turn had come, if that is known."""
 
     job: JobId
     unit: int
     epoch: int
     result: bytes
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from sparkle_p2p.view import Event
 
 log = logging.getLogger("sparkle")
 
+_JSON = json.JSONEncoder(default=str)
+
 
 def run_headless(config: NodeConfig, *, as_json: bool, executor_factory: Callable[[], Any] | None = None) -> int:
     """Run until SIGTERM or SIGINT; 0 after a clean end.
@@ -45,7 +47,7 @@ async def _serve(service: Service, *, as_json: bool) -> None:
 
     def on_event(event: Event) -> None:
         if writer is not None:
-            writer.write(json.dumps(event_document(event), default=str))
+            writer.write(_JSON.encode(event_document(event)))
 
     try:
         await service.run(on_ready, on_event if writer is not None else None)

@@ -17,13 +17,18 @@ _CHAIN = struct.Struct("<QQ")
 
 
 class LyingExecutor(Executor):
-    """Computes one unit at a time and never tells the truth about it."""
+    """Computes units and never tells the truth about them."""
 
     async def run(
-        self, kernel: str, version: int, unit: Mapping[str, Any], on_progress: Callable[[float], None]
+        self,
+        kernel: str,
+        version: int,
+        unit: Mapping[str, Any],
+        on_progress: Callable[[float], None],
+        on_begin: Callable[[], None] | None = None,
     ) -> bytes:
         """A plausible result that is wrong."""
-        return falsify(kernel, unit, await super().run(kernel, version, unit, on_progress))
+        return falsify(kernel, unit, await super().run(kernel, version, unit, on_progress, on_begin))
 
 
 def falsify(kernel: str, unit: Mapping[str, Any], result: bytes) -> bytes:

@@ -2,9 +2,9 @@
 
 import logging
 import logging.handlers
-import queue
 import sys
 import threading
+from collections import deque
 from pathlib import Path
 from typing import TextIO
 
@@ -39,44 +39,37 @@ class LineWriter:
     """
 
     LIMIT = 1024
+    PAUSE_S = 0.02  # between two writes: many lines become few writes, and the node is seldom interrupted by them
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._lines: queue.Queue[str | None] = queue.Queue(self.LIMIT)
+        self._lines: deque[str] = deque(maxlen=self.LIMIT)
+        self._news = threading.Event()
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sparkle-stdout", daemon=True)
         self._thread.start()
 
     def write(self, line: str) -> None:
         """Queue a line (without its end)."""
-        self._put(line)
+        self._lines.append(line)
+        if not self._news.is_set():
+            self._news.set()
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Write what waits, for at most so long."""
-        self._put(None)
+        self._closed.set()
+        self._news.set()
         self._thread.join(timeout_s)
-
-    def _put(self, line: str | None) -> None:
-        while True:
-            try:
-                self._lines.put_nowait(line)
-                return
-            except queue.Full:
-                self._drop_oldest()
-
-    def _drop_oldest(self) -> None:
-        try:
-            self._lines.get_nowait()
-        except queue.Empty:
-            return  # the writer took it meanwhile
 
     def _run(self) -> None:
         try:
-            while (line := self._lines.get()) is not None:
-                self._stream.write(line + "\n")
-                self._stream.flush()
+            while self._lines or not self._closed.is_set():
+                self._news.wait()
+                self._news.clear()  # before we look: what comes later sets it again
+                text = "".join(f"{self._lines.popleft()}\n" for _ in range(len(self._lines)))
+                if text:
+                    self._stream.write(text)
+                    self._stream.flush()
+                self._closed.wait(self.PAUSE_S)
         except (OSError, ValueError):
-            self._discard()
-
-    def _discard(self) -> None:
-        while self._lines.get() is not None:
-            pass
+            pass  # nobody reads; what is written from now on pushes itself out of the queue

@@ -99,6 +99,16 @@ class JobCommands:
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
+    def stop(self) -> None:
+        """Let nobody wait for the publishing of a job that ends with this process."""
+        for job, waiting in self._publishing.items():
+            if not waiting.done():
+                sentence = (
+                    f"job {job.hex()[:12]} is on this node's disk, but the node is stopping before most of its "
+                )
+                waiting.set_exception(PeerUnreachable(sentence + "keepers hold it; it is published after a restart"))
+                waiting.exception()  # whoever submitted may have gone
+
     async def job(self, job: str) -> JobView:
         """One job by id or unique prefix."""
         found = self.find(job)

@@ -1,13 +1,20 @@
-"""Runs the worker agent's units in executor processes, one per slot."""
+"""Runs the worker agent's units in executor processes, one per slot.
+
+A slot takes several units, which are computed in their order. A unit's time runs from when its turn comes, and what
+happens to the process before that is not held against it.
+"""
 
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Protocol
 
 from sparkle_protocol.effects import Compute, Computed, ComputeFailed, ComputeProgress, StopCompute
 from sparkle_protocol.errors import ComputeError, ConfigError, ExecutorCrashed
 from sparkle_protocol.facts import JobSpec
+from sparkle_protocol.work.prefetch import MAX_HANDED
 from sparkle_worker.kernels.registry import get_kernel
 
 log = logging.getLogger("sparkle.compute")
@@ -20,12 +27,17 @@ UnitKey = tuple[bytes, int, int]
 
 
 class UnitExecutor(Protocol):
-    """What computes one unit at a time in another process (``sparkle_worker.executor.Executor``)."""
+    """What computes units in another process, one after the other (``sparkle_worker.executor.Executor``)."""
 
     async def run(
-        self, kernel: str, version: int, unit: dict[str, Any], on_progress: Callable[[float], None]
+        self,
+        kernel: str,
+        version: int,
+        unit: dict[str, Any],
+        on_progress: Callable[[float], None],
+        on_begin: Callable[[], None] | None = None,
     ) -> bytes:
-        """Result bytes of one unit. Raises ComputeError."""
+        """Result bytes of one unit, of which up to ``MAX_HANDED`` may be under way. Raises ComputeError."""
         ...
 
     def pause(self) -> None:
@@ -50,13 +62,21 @@ def unit_parameters(spec: JobSpec, unit: int) -> dict[str, Any]:
     return kernel.unit(params, spec.units, unit)
 
 
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """One executor, and how many units it was given that are not done."""
+
+    executor: UnitExecutor
+    units: int = 0
+
+
 class Computing:
     """The slots of this node. Reports to ``tell`` with the events of ``effects``."""
 
     def __init__(
         self, executors: list[UnitExecutor], tell: Callable[[object], None], group: asyncio.TaskGroup
     ) -> None:
-        self._idle = list(executors)
+        self._slots = [_Slot(executor) for executor in executors]
         self._executors = tuple(executors)
         self._tell = tell
         self._group = group
@@ -100,19 +120,23 @@ class Computing:
 
     async def _run(self, key: UnitKey, effect: Compute) -> None:
         job, unit, epoch = effect.job, effect.unit, effect.epoch
-        executor = self._idle.pop() if self._idle else None
+        slot = min(self._slots, key=attrgetter("units"), default=None)
+        if slot is None or slot.units >= MAX_HANDED:
+            slot = None
+        else:
+            slot.units += 1
         event: object
         try:
-            if executor is None:
+            if slot is None:
                 event = ComputeFailed(job, unit, epoch, "refused", "no free slot", blame=False)
             else:
-                event = await self._compute(executor, effect)
+                event = await self._compute(slot.executor, effect)
         except Exception as error:
             log.exception("computing unit %d failed unexpectedly", unit)
             event = ComputeFailed(job, unit, epoch, "crash", f"this node failed: {error}", blame=self._blame(key))
         finally:
-            if executor is not None:
-                self._idle.append(executor)
+            if slot is not None:
+                slot.units -= 1
             if self._tasks.get(key) is asyncio.current_task():
                 del self._tasks[key]
         self._tell(event)
@@ -120,24 +144,33 @@ class Computing:
     async def _compute(self, executor: UnitExecutor, effect: Compute) -> object:
         job, unit, epoch, spec = effect.job, effect.unit, effect.epoch, effect.spec
 
+        loop = asyncio.get_running_loop()
+        began_s: float | None = None
+
         def progress(done: float) -> None:
             self._tell(ComputeProgress(job, unit, epoch, done))
 
+        def begin() -> None:
+            nonlocal began_s
+            began_s = loop.time()
+            limit.reschedule(began_s + spec.deadlines.execution_s)
+
         try:
             params = unit_parameters(spec, unit)
-            async with asyncio.timeout(spec.deadlines.execution_s):
-                result = await executor.run(spec.kernel, spec.kernel_version, params, progress)
+            async with asyncio.timeout(None) as limit:
+                result = await executor.run(spec.kernel, spec.kernel_version, params, progress, begin)
         except ConfigError as error:
             return ComputeFailed(job, unit, epoch, "refused", str(error), blame=True)
         except TimeoutError:
             text = f"the unit ran longer than its {spec.deadlines.execution_s} s"
             return ComputeFailed(job, unit, epoch, "time", text, blame=True)
         except ExecutorCrashed as error:
-            return ComputeFailed(job, unit, epoch, "crash", str(error), blame=self._blame((job, unit, epoch)))
+            blame = began_s is not None and self._blame((job, unit, epoch))
+            return ComputeFailed(job, unit, epoch, "crash", str(error), blame=blame)
         except ComputeError as error:
             return ComputeFailed(job, unit, epoch, "kernel", str(error), blame=True)
         self._crashes.pop((job, unit, epoch), None)
-        return Computed(job, unit, epoch, result)
+        return Computed(job, unit, epoch, result, loop.time() - began_s if began_s is not None else None)
 
     def _blame(self, key: UnitKey) -> bool:
         """Count a crash; whether it is now held against the unit."""

@@ -36,6 +36,7 @@ RANKS = {
     "job_failed": EVENT,
     "keepers_changed": EVENT,
     "worker_rejected": EVENT,
+    "class_excluded": EVENT,
     "unit_dead": EVENT,
     "units_requeued": EVENT,
     "node_stopped": EVENT,

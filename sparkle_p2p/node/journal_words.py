@@ -144,6 +144,7 @@ _WORDS: dict[str, Callable[[Entry], str]] = {
     "lease_expired": _expired,
     "result_withheld": lambda e: f"{_who(e)} did not show {many(e.count, 'result')} in time.",
     "worker_rejected": _rejected,
+    "class_excluded": lambda e: f"Excluded for now: {_text(e, 'reason') or _text(e, 'device')}.",
     "unit_dead": _dead,
     "units_requeued": lambda e: f"{many(_number(e, 'units'), 'dead unit')} begun anew.",
     "node_stopped": lambda e: f"This node was stopped{_times(e.count)}.",

@@ -42,6 +42,22 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
             f"{short_peer(f['peer'])} gave a wrong result for unit {f['unit']} of {_job(f)}; it gets no more of it"
         ),
     ),
+    "keeper_away": ("warning", lambda f: f"Job {_job(f)}: nothing is heard of keeper {short_peer(f['peer'])}"),
+    "keeper_back": ("info", lambda f: f"Job {_job(f)}: keeper {short_peer(f['peer'])} is back"),
+    "keeper_refused": (
+        "warning",
+        lambda f: f"Job {_job(f)}: {short_peer(f['peer'])} does not keep it: {f['reason']}",
+    ),
+    "duty_taken": (
+        "info",
+        lambda f: f"Job {_job(f)}: its submitter {short_peer(f['peer'])} is away; this node hands out a part of it",
+    ),
+    "duty_returned": ("info", lambda f: f"Job {_job(f)}: its submitter {short_peer(f['peer'])} goes on with it"),
+    "job_released": ("info", lambda f: f"Job {_job(f)} of {short_peer(f['peer'])} is over and kept no longer"),
+    "class_excluded": (
+        "warning",
+        lambda f: f"Job {_job(f)}: devices of class {f['device']} get no more of it for now; {f['reason']}",
+    ),
     "unit_failed": ("error", lambda f: f"Unit {f['unit']} of {_job(f)} failed here: {f['text']}"),
     "lease_expired": (
         "warning",
@@ -119,7 +135,7 @@ def node_state(
     worker: WorkerAgent, config: NodeConfig, network: NetworkState, peers: int, *, stopping: bool
 ) -> tuple[NodeState, Reason]:
     """What the node does, and why."""
-    running = [key for key, held in worker.held.items() if held.state == "running"]
+    running = [*worker.begun]
     if stopping:
         return "stopping", Reason("stopping", "Handing back work and leaving the network.", {"running": len(running)})
     if worker.paused:

@@ -7,6 +7,7 @@ and on ``stop``: hand back what is not committed, report what is, leave the netw
 import asyncio
 import contextlib
 import logging
+import platform
 import random
 from collections.abc import AsyncIterator, Callable
 
@@ -76,6 +77,11 @@ def local_executor() -> UnitExecutor:
     return Executor()
 
 
+def device_class() -> str:
+    """What units are computed on here: keepers tell by it which failures are a device's fault."""
+    return f"cpu/{platform.machine().lower() or 'unknown'}"[:64]
+
+
 class Node:
     """One peer. ``run`` it in a task; everything else may be called from the same loop meanwhile."""
 
@@ -103,7 +109,7 @@ class Node:
         kernels = [f"{kernel.name}@{kernel.version}" for kernel in KERNELS.values()] if works else []
         self.membership = Membership(self.identity.peer_id, rng, wall_ms)
         self.submitter = Submitter(self.identity, self._codec, rng, results.check_result)
-        self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots)
+        self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots, device_class())
         self.overlay: Overlay | None = None
         self.started_ns = boot_ns()
         self.store = Store(home.path / "node.db")
@@ -155,6 +161,7 @@ class Node:
     def stop(self) -> None:
         """Begin to leave; idempotent."""
         self._stopping.set()
+        self._commands.stop()
 
     @property
     def ready(self) -> bool:

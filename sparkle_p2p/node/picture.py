@@ -71,11 +71,14 @@ def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
 def unit_views(worker: WorkerAgent, now_ns: int, *, paused: bool) -> tuple[UnitView, ...]:
     """Units this node holds, those that run first."""
     views = []
-    for (job, unit, _), held in worker.held.items():
-        state: Any = _SHOWN_STATES.get(held.state, held.state)
+    begun = set(worker.begun)
+    for key, held in worker.held.items():
+        job, unit, _ = key
+        waits = held.state == "running" and key not in begun
+        state: Any = "queued" if waits else _SHOWN_STATES.get(held.state, held.state)
         if state == "running" and paused:
             state = "paused"
-        seconds = (now_ns - held.started_ns) / 1e9 if held.started_ns else 0.0
+        seconds = (now_ns - held.started_ns) / 1e9 if held.started_ns and not waits else 0.0
         kernel = worker.jobs[job].spec.kernel if job in worker.jobs else "?"
         views.append(UnitView(job.hex(), unit, kernel, state, held.progress, seconds, held.keeper))
     order = {"running": 0, "paused": 0, "queued": 1}
@@ -145,8 +148,8 @@ def dead_units(job: KeptJob) -> Iterator[DeadUnit]:
     state = job.state
     for unit in sorted(job.dead):
         epoch, votes = state.epoch(unit), state.votes(unit)
-        failed = [one for one in state.all_failures(unit) if one.epoch == epoch]
-        attempts = [Attempt(one.worker, epoch, one.code, one.text) for one in failed]
+        failed = list(state.failures_since_reset(unit).values())
+        attempts = [Attempt(one.worker, one.epoch, one.code, one.text) for one in failed]
         attempts += [Attempt(worker, epoch, "answered", _short(votes[worker])) for worker in sorted(votes)]
         code = "no_majority"
         if failed and len(failed) >= len(votes):

@@ -203,6 +203,16 @@ def allowance(job: KeptJob, worker: PeerId, now_ns: int) -> int:
     return job._allowance(worker, now_ns)
 
 
+def excluded_classes(job: KeptJob) -> dict[str, str]:
+    """Device classes that get no units of the job for now, each with the evidence in a sentence."""
+    return job.devices.exclusion.all_excluded()
+
+
+def class_exclusion(job: KeptJob, worker: PeerId, now_ns: int) -> str | None:
+    """Why the worker's device class gets no units of the job now, in a sentence; None when it may."""
+    return job.devices.refuses(worker, now_ns)
+
+
 def delivers(job: KeptJob, worker: PeerId) -> bool:
     """The worker mostly commits to what it takes and shows what it commits to."""
     return job._conduct.delivers(worker)

@@ -95,8 +95,9 @@ async def restore_jobs(node: "Node") -> None:
         ours = left.spec.author == node.identity.peer_id
         others = [fact for fact in left.facts if fact is not left.spec]
         if ours or left.names(node.identity.public_key):
-            results = await node.store.result_names(job)
-            effects = node.submitter.restore(left.spec, others, boot_ns(), results, left.sealed)
+            names = await node.store.result_names(job)
+            size = 0 if ours else await node.store.result_bytes(job)
+            effects = node.submitter.restore(left.spec, others, boot_ns(), names, size, left.sealed)
             # What ended before is no news.
             node.shell.perform(node.submitter, tuple(e for e in effects if not isinstance(e, Notify)))
         if ours:

@@ -81,6 +81,7 @@ class Shell:
         self._token = 0
         self._sends = 0
         self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._unarmed: dict[int, Core] = {}  # heard something in this turn of the loop
         self._rang: dict[int, int] = {}  # the deadline of each core's latest alarm
         # Steps that wait for the disk, in order. Each belongs to a request under way or to a unit held, both of
         # which are bounded; an unanswered request is refused after SERVE_TIMEOUT_S whatever its step does.
@@ -98,6 +99,7 @@ class Shell:
             effects = core.handle(event, boot_ns())
         except Exception:
             log.exception("%s failed to handle a %s", type(core).__name__, type(event).__name__)
+            self._unarmed.pop(id(core), None)
             self.arm(core, at_least_s=FAILED_ALARM_S)
             return
         self.perform(core, effects)
@@ -108,7 +110,7 @@ class Shell:
             return
         for step in self._steps(effects, keep=True):
             self._advance(core, step)
-        self.arm(core)
+        self._arm_soon(core)
 
     async def perform_durably(self, core: Core, effects: fx.Effects, *, keep: bool = True) -> None:
         """Perform a batch and return when its records are on disk.
@@ -194,6 +196,18 @@ class Shell:
         elif failure is None and self._storage_failed:
             self._extra(fx.Notify("storage_restored", {}))
         self._storage_failed = failure is not None
+
+    def _arm_soon(self, core: Core) -> None:
+        """Set the core's alarm once it has heard all that this turn of the loop brings."""
+        if not self._unarmed:
+            asyncio.get_running_loop().call_soon(self._arm_all)
+        self._unarmed[id(core)] = core
+
+    def _arm_all(self) -> None:
+        cores = [*self._unarmed.values()]
+        self._unarmed.clear()
+        for core in cores:
+            self.arm(core)
 
     def arm(self, core: Core, at_least_s: float = 0.0) -> None:
         """Set the core's alarm to its next deadline."""

@@ -281,6 +281,11 @@ class Store:
         rows = await self._run(lambda db: db.execute("SELECT hash FROM results WHERE job = ?", (job,)).fetchall())
         return [ResultHash(name) for (name,) in rows]
 
+    async def result_bytes(self, job: JobId) -> int:
+        """The size of all results that are kept of a job."""
+        query = "SELECT COALESCE(SUM(LENGTH(result)), 0) FROM results WHERE job = ?"
+        return int(await self._run(lambda db: db.execute(query, (job,)).fetchone()[0]))
+
     async def results_there(self, job: JobId, hashes: Sequence[ResultHash]) -> list[bytes]:
         """Result bytes by hash, in order; those that are not kept are left out."""
 

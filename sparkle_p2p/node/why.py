@@ -100,6 +100,9 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
         details.append(_expected(expected) if isinstance(expected, Eta) else expected)
         details.append(_kept_by(job, node.identity.peer_id))
         details += _waiting_for_others(job)
+    for class_, evidence in sorted(reading.excluded_classes(job).items()):
+        sentence = f"Devices of class {class_} get one unit in a while: {evidence}."
+        details.append(Reason("class_excluded", sentence, {"class": class_}))
     if job.dead:
         sentence = f"Nobody could compute {many(len(job.dead), 'unit')}; 'sparkle dead' lists the evidence."
         details.append(Reason("dead_units", sentence, {"units": len(job.dead)}))

@@ -96,6 +96,8 @@ def _why_no_more(job: KeptJob, peer: PeerId, name: str, now_ns: int) -> list[Rea
     numbers: dict[str, Scalar] = {"undecided": undecided, "overdue": overdue}
     if peer in job.rejected:
         why = "a result of it was proven wrong"
+    elif excluded := reading.class_exclusion(job, peer, now_ns):
+        why = excluded
     elif overdue:
         why = f"it has not shown {many(overdue, 'result')} to which it committed"
     elif not reading.delivers(job, peer):

@@ -34,6 +34,7 @@ from tests.property.facts_of_a_job import (
 DECODERS: list[Callable[[bytes], object]] = [m.decode_request, m.decode_reply, m.decode_announcement, CODEC.open]
 HOSTILE, HONEST, ANOTHER = WORKERS
 KEEPERS = CODEC.seal(SUBMITTER, f.KeeperSet(JOB, 0, [SUBMITTER.public_key], 1))
+BOTH = CODEC.seal(SUBMITTER, f.KeeperSet(JOB, 0, [SUBMITTER.public_key, HOSTILE.public_key], 1))
 trees = st.recursive(
     junk, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
 )
@@ -70,15 +71,22 @@ requests = st.one_of(
 results = st.lists(st.sampled_from([b"one", b"two", b"three"]), max_size=3)
 sums = st.binary(min_size=8, max_size=8)
 job_beats = st.lists(st.builds(m.JobBeat, job_ids, sums, st.booleans()), max_size=3)
-keeper_requests = st.one_of(
-    st.builds(m.Push, job_ids, st.lists(raw_facts | st.just(SPEC.raw) | st.binary(max_size=50), max_size=5), results),
+
+
+def pushes(raw: st.SearchStrategy[bytes]) -> st.SearchStrategy[m.Push]:
+    return st.builds(m.Push, job_ids, st.lists(raw | st.just(SPEC.raw) | st.binary(max_size=50), max_size=5), results)
+
+
+questions = st.one_of(
     st.builds(m.Beat, job_beats),
     st.builds(m.Compare, job_ids, sums.map(lambda one: [one] * 256)),
     st.builds(m.Fetch, job_ids, st.binary(max_size=40), st.lists(hashes, max_size=3)),
     st.builds(m.Release, job_ids),
 )
+keeper_requests = st.one_of(pushes(raw_facts), questions)
+own_words = facts.map(lambda fact: CODEC.seal(HOSTILE, fact.payload).raw)  # what HOSTILE itself can sign
 keeper_replies = st.one_of(
-    st.builds(m.PushReply, job_ids, st.lists(raw_facts, max_size=4), st.lists(hashes, max_size=3)),
+    st.builds(m.PushReply, job_ids, st.lists(raw_facts, max_size=4)),
     st.builds(m.BeatReply, job_beats),
     st.builds(m.CompareReply, job_ids, st.binary(max_size=256), st.binary(max_size=64)),
     st.builds(m.FetchReply, job_ids, st.lists(raw_facts | st.binary(max_size=9), max_size=4), results),
@@ -170,10 +178,10 @@ def test_facts_of_another_network_or_signer_are_refused(fact: f.Fact) -> None:
             CODEC.open(resigned)
 
 
-def a_submitter() -> Submitter:
+def a_submitter(keepers: f.Fact = KEEPERS) -> Submitter:
     """With a job of which HONEST holds unit 0, ANOTHER has committed to it, and HOSTILE holds some unit as well."""
     core = Submitter(SUBMITTER, CODEC, Random(1), lambda spec, unit, result: None)
-    core.restore(SPEC, [KEEPERS], 0)
+    core.restore(SPEC, [keepers], 0)
     for token, worker in enumerate((HONEST, ANOTHER, HOSTILE)):
         core.handle(fx.Requested(token, worker.peer_id, m.LeaseRequest(1, ["square@1"], [])), 0)
     commit = f.commitment(NET, JOB, 0, 0, ANOTHER.public_key, f.ResultHash(f.digest(b"one")), b"\1" * 16)
@@ -193,14 +201,15 @@ def belongings(core: Submitter) -> object:
 
 
 @settings(max_examples=100)
-@given(st.lists(requests | keeper_requests, max_size=4))
-def test_a_hostile_peer_gets_answers_and_changes_nothing_of_others(asked: list[m.Request]) -> None:
-    core = a_submitter()
+@given(st.lists(st.one_of(requests, pushes(own_words), questions), max_size=4), st.sampled_from([KEEPERS, BOTH]))
+def test_a_hostile_peer_gets_answers_and_changes_nothing_of_others(asked: list[m.Request], keepers: f.Fact) -> None:
+    """Nor does it when it is a keeper of the job itself."""
+    core = a_submitter(keepers)
     before = belongings(core)
     for token, message in enumerate(asked, 100):
         event = fx.Requested(token, HOSTILE.peer_id, m.decode_request(m.encode_message(message)))
         effects = core.handle(event, token)
-        if isinstance(message, m.Report | m.LeaseRequest):
+        if not isinstance(message, m.Offer | m.Notice | m.PeersRequest):
             (answer,) = [e for e in effects if isinstance(e, fx.Reply)]
             m.decode_reply(m.encode_message(answer.message))
         core.handle(fx.Tick(), token)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)  # instead of this folder, so that our modules have one name each
 
 from tests.e2e.chaos.chaos_run import Outcome, chaos  # noqa: E402
-from tests.e2e.chaos.schedule import make_schedule  # noqa: E402
+from tests.e2e.chaos.schedule import make_schedule, nodes_of  # noqa: E402
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,7 +47,8 @@ def _run_seeds(parsed: argparse.Namespace, outcomes: list[Outcome], began: float
                 return
             directory = Path(scratch, str(seed))
             directory.mkdir()
-            outcomes.append(asyncio.run(chaos(make_schedule(seed, parsed.nodes, parsed.length), directory)))
+            schedule = make_schedule(seed, parsed.nodes or nodes_of(seed), parsed.length)
+            outcomes.append(asyncio.run(chaos(schedule, directory)))
             shutil.rmtree(directory)
             _tell(outcomes[-1], parsed, began, len(outcomes))
 
@@ -61,8 +62,8 @@ def _tell(outcome: Outcome, parsed: argparse.Namespace, began: float, done: int)
         left_s = min(left_s, max(0.0, began + parsed.minutes * 60 - time.monotonic()))
     _say(
         f"seed {plan.seed} ({done} of {parsed.seeds}): {'VIOLATED' if outcome.violations else 'ok'}, "
-        f"{len(plan.faults)} faults, {outcome.jobs} jobs, {outcome.units} units in {outcome.seconds:.0f} s, "
-        f"settled in {outcome.settle_s:.0f} s; about {_duration(left_s)} left"
+        f"{len(plan.nodes)} nodes, {len(plan.faults)} faults, {outcome.jobs} jobs, {outcome.units} units "
+        f"in {outcome.seconds:.0f} s, settled in {outcome.settle_s:.0f} s; about {_duration(left_s)} left"
     )
 
 
@@ -112,8 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=_positive, default=5, metavar="N", help="how many (default 5)")
     parser.add_argument("--first", type=int, default=1, metavar="SEED", help="the first seed (default 1)")
     parser.add_argument("--minutes", type=float, metavar="M", help="begin no further seed after this long")
-    parser.add_argument("--nodes", type=_positive, default=4, metavar="N", help="nodes of each run (default 4)")
-    parser.add_argument("--length", type=float, default=12.0, metavar="S", help="seconds of faults (default 12)")
+    parser.add_argument("--nodes", type=_positive, metavar="N", help="nodes of each run (default: 4 to 7)")
+    parser.add_argument("--length", type=float, default=30.0, metavar="S", help="seconds of faults (default 30)")
     parser.add_argument("--verbose", action="store_true", help="report seeds without violations in full, too")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     return parser

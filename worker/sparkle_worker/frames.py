@@ -3,7 +3,7 @@
 =========  =============================================  ==================================================
 direction  message                                        meaning
 =========  =============================================  ==================================================
-to child   ``["run", run, kernel, version, unit]``        compute one unit; one at a time
+to child   ``["run", run, kernel, version, unit]``        compute one unit; answered in this order
 to parent  ``["ready", FORMAT, missing]``                 imports are done; protections this system lacks
 to parent  ``["progress", run, share]``                   share of the unit done, 0..1, at most 10 a second
 to parent  ``["result", run, bytes]``                     the unit's result

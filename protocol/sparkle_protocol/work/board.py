@@ -187,12 +187,14 @@ class Board:
             self._notify("unit_final", job=name, unit=unit, workers=workers, own=job.mine)
         for unit in job.died:
             self._notify("unit_dead", job=name, unit=unit, reason=job.dead.get(unit, ""))
+        for class_, why in job.devices.fresh:
+            self._notify("class_excluded", job=name, device=class_, reason=why)
         for one in job.proven.fresh:
             self._notify("worker_rejected", job=name, unit=one.unit, peer=one.worker, code=one.code)
         for peer, (unit, epoch) in two_faced.items():
             self._notify("keeper_two_faced", job=name, unit=unit, epoch=epoch, peer=peer)
             self._out.append(Violation(peer, f"it signed for two results of unit {unit} of job {name[:12]}"))
-        for told in (job.finalized, job.died, job.proven.fresh):
+        for told in (job.finalized, job.died, job.proven.fresh, job.devices.fresh):
             told.clear()
 
     def _notify(self, event: str, **fields: Value) -> None:
@@ -210,8 +212,12 @@ class Board:
         records: list[Record] = []
         for job in self._touched.values():
             records += job.records
+            self._stored(job, job.records)
             job.records.clear()
         self._out.append(Persist(tuple(records)))
+
+    def _stored(self, job: KeptJob, records: Iterable[Record]) -> None:
+        """More is kept for a job."""
 
     def _queue_spread(self, now_ns: int) -> None:
         """Put new facts into the channels of those who should know them."""

@@ -10,42 +10,38 @@
 from collections.abc import Iterable
 
 from sparkle_protocol import messages
-from sparkle_protocol.effects import DropJob, Persist, Reply, Requested, StoreFact
+from sparkle_protocol.effects import DropJob, Persist, Record, Reply, Requested, StoreFact, StoreResult
 from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import Fact, JobSpec, KeeperSet
+from sparkle_protocol.facts import Cancel, Endorsements, Fact, JobSpec, KeeperSet, Reset
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, key_from_peer_id
 from sparkle_protocol.messages import JobBeat
-from sparkle_protocol.work.board import Board
+from sparkle_protocol.work.duty import Duty
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
-from sparkle_protocol.work.placement import primaries, ranges_of, span_of
+from sparkle_protocol.work.placement import LOCAL, UNKNOWN
 from sparkle_protocol.work.presence import BEAT_NS
-from sparkle_protocol.work.quota import Quota
 from sparkle_protocol.work.replication import Channel
 from sparkle_protocol.work.tally import SHORT_ID, short_id
 
 OFFERED_NS = 60 * SECOND_NS  # for the keeper set that names us to follow a spec
 RETAIN_NS = 72 * 3600 * SECOND_NS  # TRUST: results are kept that long beyond the job's time
 DISMISSED_NS = 600 * SECOND_NS  # a job whose newest view does not name us is kept that much longer
-HOLD_NS = 5 * SECOND_NS  # after a restart: first hear what the others know
-FETCH_PAUSE_NS = 2 * SECOND_NS
 MAX_RELEASED = 4096
+FULL = "full"  # refuses more of a job for the moment
+FULL_PAUSE_NS = 60 * SECOND_NS
+ALWAYS_KEPT = (KeeperSet, Endorsements, Reset, Cancel)  # however full it is: who keeps the job, and its end
 
 
-class CoKeeping(Board):
+class CoKeeping(Duty):
     """The part of a keeper that other keepers talk to."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self.quota = Quota()
+        super().__init__(*args, **kwargs)
         self._released: dict[JobId, None] = {}  # jobs we were told to forget, lest somebody brings them back
-        self._held_until: dict[JobId, int] = {}  # restored jobs that nothing is handed out of yet
         self._dismissed_ns: dict[JobId, int] = {}
         self._beats: dict[int, PeerId] = {}  # requests under way
         self._beat_heard: dict[PeerId, int] = {}
         self._beat_ns: int | None = None
-        self._fetching: dict[JobId, int] = {}  # when results may be asked for next
-        self._source = 0
 
     # --- requests of other keepers ------------------------------------------------------------------------
 
@@ -102,14 +98,9 @@ class CoKeeping(Board):
             self._refuse(token, "stranger", "this peer knows of no keeper set of the job that names you")
             return
         over = self.quota.over(job_id)
-        if over:
-            self._refuse(token, "quota", over)
+        if over and (message.results or not all(isinstance(fact.payload, ALWAYS_KEPT) for fact in facts)):
+            self._refuse(token, FULL, over)
             return
-        self.quota.grow(
-            job_id,
-            fact_bytes=sum(len(fact.raw) for fact in facts),
-            result_bytes=sum(len(result) for result in message.results),
-        )
         new = job.learn((fact for fact in facts if fact.id != job.state.spec_fact.id), message.results, now_ns)
         if job.mine:
             self._pass_on(job, new, peer)
@@ -156,10 +147,26 @@ class CoKeeping(Board):
         self._beat_soon(now_ns)
         return job
 
-    def _count(self, job: KeptJob) -> None:
-        submitter = job.state.submitter
-        size = len(job.state.spec_fact.raw)
-        self.quota.add(job.state.id, submitter, self._network_of(submitter), job.state.spec, size)
+    def _count(self, job: KeptJob, result_bytes: int = 0) -> None:
+        """Count a job with all that is stored of it already."""
+        submitter, spec = job.state.submitter, job.state.spec_fact
+        network = self._network_of(submitter)
+        if network == UNKNOWN:  # as after a restart: such jobs have nothing in common
+            network = LOCAL
+        self.quota.add(job.state.id, submitter, network, job.state.spec, len(spec.raw))
+        size = sum(len(fact.raw) for fact in job.state.facts() if fact.id != spec.id)
+        self.quota.grow(job.state.id, fact_bytes=size, result_bytes=result_bytes)
+
+    def _stored(self, job: KeptJob, records: Iterable[Record]) -> None:
+        if job.mine or not records:
+            return
+        facts = results = 0
+        for record in records:
+            if isinstance(record, StoreResult):
+                results += len(record.result)
+            elif isinstance(record, StoreFact) and record.fact.id != job.state.spec_fact.id:
+                facts += len(record.fact.raw)
+        self.quota.grow(job.state.id, fact_bytes=facts, result_bytes=results)
 
     def _conclude(self, job: KeptJob, now_ns: int) -> None:
         super()._conclude(job, now_ns)
@@ -187,7 +194,7 @@ class CoKeeping(Board):
         """Keep somebody else's job no longer."""
         self._persist()
         self._forget(job_id)
-        for left in (self._held_until, self._dismissed_ns, self._fetching):
+        for left in (self._held_until, self._dismissed_ns, self._fetching, self._spans):
             left.pop(job_id, None)
         self.quota.remove(job_id)
         self._out.append(Persist((DropJob(job_id),)))
@@ -274,6 +281,8 @@ class CoKeeping(Board):
         elif refusal.code == "stranger" and not channel.introduced:
             channel.introduced = True
             self._channels.introduce(channel, job, now_ns)
+        elif refusal.code == FULL:
+            channel.synced, channel.retry_at_ns = False, now_ns + FULL_PAUSE_NS
         else:
             channel.refused = refusal.text or refusal.code
             self._notify("keeper_refused", job=job.state.id.hex(), peer=channel.peer, reason=channel.refused)
@@ -350,83 +359,6 @@ class CoKeeping(Board):
             channel.differed = True
 
     # --- what is looked after -----------------------------------------------------------------------------
-
-    def _look_around(self, now_ns: int) -> None:
-        """See who is away, and take over or give back what follows from it."""
-        for job in list(self.all_jobs()):
-            self._set_duty(job, now_ns)
-
-    def _set_duty(self, job: KeptJob, now_ns: int) -> None:
-        """Hand out what is ours to hand out.
-
-        Of our own jobs that is everything; of others', while the submitter is away, the ranges of which we are the
-        first keeper that is there.
-        """
-        view, before = job.state.view, job.leases.spans
-        leads, held = job.mine, self._is_held(job, now_ns)
-        spans: tuple[tuple[int, int], ...] = ()
-        if view is not None and not job.outcome and not held:
-            if job.mine:
-                spans = ((0, job.state.spec.units),)
-            elif view.holds(self.me) and self.presence.away(job.state.submitter, now_ns):
-                leads, spans = view.certifying, self._own_spans(job, now_ns)
-        if spans != before or leads != job.leads:
-            job.set_duty(spans, leads=leads, now_ns=now_ns)
-            self._touched[job.state.id] = job
-            self._conclude(job, now_ns)
-        if not job.mine and bool(spans) != bool(before):
-            event = "duty_taken" if spans else "duty_returned"
-            self._notify(event, job=job.state.id.hex(), peer=job.state.submitter, ranges=len(spans))
-
-    def _own_spans(self, job: KeptJob, now_ns: int) -> tuple[tuple[int, int], ...]:
-        view, units = job.state.view, job.state.spec.units
-        if view is None:
-            return ()
-        there = [
-            key for key, peer in zip(view.keys, view.keepers, strict=True) if not self.presence.away(peer, now_ns)
-        ]
-        ranges, mine = ranges_of(units, len(view.keys)), key_from_peer_id(self.me)
-        spans: list[tuple[int, int]] = []
-        for one in range(ranges):
-            if primaries(job.state.id, one, there)[:1] == (mine,):
-                start, stop = span_of(one, units, ranges)
-                if spans and spans[-1][1] == start:
-                    start = spans.pop()[0]
-                spans.append((start, stop))
-        return tuple(spans)
-
-    def _is_held(self, job: KeptJob, now_ns: int) -> bool:
-        """The job was restored, and what others know of it may still come."""
-        until_ns = self._held_until.get(job.state.id)
-        if until_ns is None:
-            return False
-        if now_ns < until_ns and not all(channel.idle for channel in self._channels.of_job(job.state.id)):
-            return True
-        del self._held_until[job.state.id]
-        return False
-
-    def _hold(self, job: KeptJob, now_ns: int) -> None:
-        """After a restart: compare with everybody before anything is handed out."""
-        others = self.partners(job)
-        for peer in others:
-            self.presence.expect(peer, now_ns)
-            self._channels.to(job.state.id, peer).synced = False
-        if others:
-            self._held_until[job.state.id] = now_ns + HOLD_NS
-            self._beat_soon(now_ns)
-
-    def _fetch_results(self, job: KeptJob, now_ns: int) -> None:
-        """Ask one of the others for results and records that should be here; the next time another."""
-        if not (job.lacking or job.wanted) or now_ns < self._fetching.get(job.state.id, 0):
-            return
-        there = [peer for peer in self.partners(job) if not self.presence.away(peer, now_ns)]
-        self._fetching[job.state.id] = now_ns + FETCH_PAUSE_NS
-        if there:
-            self._source += 1
-            channel = self._channels.to(job.state.id, there[self._source % len(there)])
-            if not channel.refused:
-                channel.ranges.update(dict.fromkeys(job.wanted))
-                channel.results.update(job.lacking)
 
     def _drop_what_is_over(self, now_ns: int) -> None:
         """Forget jobs of others that nobody needs from us any more."""

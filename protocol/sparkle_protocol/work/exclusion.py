@@ -85,8 +85,8 @@ class Exclusion:
             failing.units.add(unit)
         self._judge(now_ns)
 
-    def succeeded(self, worker: PeerId, class_: str, unit: int, now_ns: int) -> None:
-        """A worker's result of a unit was accepted."""
+    def succeeded(self, worker: PeerId, class_: str, unit: int, now_ns: int) -> bool:
+        """A worker's result of a unit was accepted; True when that is new evidence."""
         known = self._known(class_, now_ns)
         changed = known is not None and worker not in known.succeeded and len(known.succeeded) < MAX_SEEN
         if known is not None and changed:
@@ -98,6 +98,7 @@ class Exclusion:
                     changed = True
         if changed:
             self._judge(now_ns)
+        return changed
 
     def tried(self, class_: str, now_ns: int) -> None:
         """A worker of an excluded class was given a unit on probation: the next one later, unless it succeeds."""
@@ -141,6 +142,14 @@ class Exclusion:
         known = self._classes.get(class_)
         if known is None or known.retry_ns is None or now_ns >= known.retry_ns:
             return None
+        return self._sentence(class_, known)
+
+    def all_excluded(self) -> dict[str, str]:
+        """Every excluded class, those due for a try as well, and why in a sentence."""
+        found = ((name, self._sentence(name, known)) for name, known in self._classes.items())
+        return {name: why for name, why in found if why is not None}
+
+    def _sentence(self, class_: str, known: _Class) -> str | None:
         found = self._evidence(known)
         if found is None:
             return None

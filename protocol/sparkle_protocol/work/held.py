@@ -47,7 +47,7 @@ class Hands:
     def __init__(self) -> None:
         self.all: dict[UnitKey, Held] = {}
         self.queued: dict[UnitKey, None] = {}
-        self.running: dict[UnitKey, None] = {}
+        self.running: dict[UnitKey, None] = {}  # handed to the executors, in this order
         self._busy: Counter[JobId] = Counter()
         self._runs: dict[UnitKey, UnitKey] = {}  # what the executor knows it as -> what it is now
         self._by_job: dict[JobId, dict[int, UnitKey]] = {}
@@ -121,7 +121,7 @@ class Hands:
         self._join(key, keeper)
 
     def carry(self, key: UnitKey, new: UnitKey) -> Held:
-        """Hold a unit in another epoch; it keeps its state, its place in the queue and its run."""
+        """Hold a unit in another epoch; it keeps its state, its place and its run."""
         held = self.all.pop(key)
         self.all[new] = held
         self._by_job[key[0]][key[1]] = new
@@ -130,8 +130,7 @@ class Hands:
         if key in self.queued:
             self.queued = {new if one == key else one: None for one in self.queued}
         if key in self.running:
-            del self.running[key]
-            self.running[new] = None
+            self.running = {new if one == key else one: None for one in self.running}
         if held.run is not None and held.state == "running":
             self._runs[held.run] = new
         return held

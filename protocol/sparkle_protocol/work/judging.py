@@ -22,6 +22,8 @@ from sparkle_protocol.facts import SEAL_UNITS, JobSpec, VerdictItem
 from sparkle_protocol.ids import PeerId, ResultHash, key_from_peer_id, peer_id_from_key
 from sparkle_protocol.work.conduct import Conducts
 from sparkle_protocol.work.dead import failure_verdict, has_failed
+from sparkle_protocol.work.devices import Devices
+from sparkle_protocol.work.exclusion import PRESENT_NS
 from sparkle_protocol.work.lease import LeaseBook
 from sparkle_protocol.work.news import Newsboard
 from sparkle_protocol.work.quorum import Decision, decide
@@ -71,6 +73,9 @@ class Judging:
         self._conduct = Conducts()
         self._unsettled: dict[PeerId, set[int]] = {}  # units that a worker committed to here and was not judged on
         self._disputed: dict[int, None] = {}  # open units with different votes
+        self.devices = Devices()
+        self._class_proven = False  # something was learnt about classes of devices in this step
+        self._in_doubt: dict[int, None] = {}  # units whose failures may be the fault of a class of devices
 
     @property
     def rejections(self) -> list[Rejection]:
@@ -259,14 +264,18 @@ class Judging:
         fresh = self.state.take_fresh_finals()
         self.finalized += fresh
         for unit in fresh:
-            self._finalize(unit, fresh=True)
+            self._finalize(unit, now_ns, fresh=True)
         for unit in sorted(set(units).difference(fresh)):
-            self._finalize(unit, fresh=False)
+            self._finalize(unit, now_ns, fresh=False)
             self._to_seal.add(unit // SEAL_UNITS)
         self._dirty.update(fresh)
+        if self._class_proven:
+            self._class_proven = False
+            for unit in tuple(self._in_doubt):
+                self._judge_failures(unit, now_ns)
         self.settle_dirty(now_ns)
 
-    def _finalize(self, unit: int, *, fresh: bool) -> None:
+    def _finalize(self, unit: int, now_ns: int, *, fresh: bool) -> None:
         """Tell those who answered here what became of it, and keep only what late answers need."""
         final, epoch = self.state.final(unit), self.state.epoch(unit)
         if final is None:
@@ -276,6 +285,7 @@ class Judging:
             if fresh or unit in self._unsettled.get(worker, ()):
                 self.accepted_by[worker] += 1
                 self._conduct.of(worker).accepted += 1
+                self._class_proven |= self.devices.succeeded(worker, unit, now_ns)
                 self.freed = True
         for worker in sorted(refused):
             self._reject(self.proven.by_votes(self.state, unit, worker, final))
@@ -310,10 +320,17 @@ class Judging:
 
     # --- units that nobody can compute --------------------------------------------------------------------
 
-    def _judge_failures(self, unit: int) -> None:
-        reason = ""
+    def _judge_failures(self, unit: int, now_ns: int) -> None:
+        reason: str | None = ""
         if not self.is_decided(unit) and unit not in self.dead:
-            reason = failure_verdict(self.state, unit, self.rejected, self.me if self.mine else PeerId(""))
+            trusted = self.me if self.mine else PeerId("")
+            reason = failure_verdict(self.state, unit, self.rejected, trusted, self.devices, now_ns)
+        if reason is None:
+            if unit not in self._in_doubt:
+                self._in_doubt[unit] = None
+                self.leases.remind(unit, now_ns + PRESENT_NS)
+        else:
+            self._in_doubt.pop(unit, None)
         if reason:
             self._kill(unit, reason)
             for worker in self.state.failures(unit):  # it was not their fault

@@ -26,19 +26,19 @@ from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import Fact, FactCodec, Signer, kernel_key
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 from sparkle_protocol.work.co_keeping import CoKeeping
+from sparkle_protocol.work.fairness import Weigh, equal_weight
 from sparkle_protocol.work.judging import CheckResult
-from sparkle_protocol.work.kept_job import Granted, KeptJob
+from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
+from sparkle_protocol.work.leasing import Leasing
 from sparkle_protocol.work.placement import network_prefix
 from sparkle_protocol.work.sealed import SealedRange
-from sparkle_protocol.work.state import JobState
 
-MAX_LEASES_PER_REQUEST = 128
-MAX_SPECS_BYTES = 512 << 10  # of one reply
 MAX_PEERS_OFFERED = 64
 ANNOUNCE_EVERY_S = 30.0  # gossip budget: one delivery a second and node, so jobs are announced seldom
 IDLE_WAIT_MS = 2_000  # a worker for whom there is nothing now asks again after this; offers come sooner
 MAX_IDLE_KNOWN = 1_024
+MAX_WAITING = 1 << 20  # units named in a message
 # Between two notices to a worker that has more units to compute: what comes up meanwhile shares one, or a reply.
 NOTICE_PACE_NS = SECOND_NS // 20
 
@@ -46,12 +46,22 @@ NOTICE_PACE_NS = SECOND_NS // 20
 class Keeper(CoKeeping):
     """The part of a keeper that workers talk to."""
 
-    def __init__(self, signer: Signer, codec: FactCodec, rng: Random, check_result: CheckResult) -> None:
+    def __init__(
+        self,
+        signer: Signer,
+        codec: FactCodec,
+        rng: Random,
+        check_result: CheckResult,
+        weigh: Weigh = equal_weight,
+    ) -> None:
         super().__init__(signer, codec, rng, check_result)
+        self._leasing = Leasing(rng, weigh)
         self.addresses: tuple[str, ...] = ()  # ours, as the shell knows them; they go into announcements
         self._peers: dict[PeerId, tuple[str, ...]] = {}  # connected ones
         self._idle: dict[PeerId, None] = {}  # asked and got nothing; an offer goes to them first
-        self._announce_ns: int | None = None
+        self._announce_ns: int | None = None  # when the next announcement is due
+        self._quiet_until_ns: int | None = None  # none is sent before
+        self._provided: set[tuple[str, int]] = set()  # kernels and shards of the latest one
         self._told_ns: dict[PeerId, int] = {}  # when workers last heard news
         self._unsaid: dict[JobId, KeptJob] = {}  # jobs with news that wait a moment
         self._unsaid_ns: int | None = None
@@ -64,18 +74,19 @@ class Keeper(CoKeeping):
         facts: Iterable[Fact],
         now_ns: int,
         results: Iterable[ResultHash] = (),
+        result_bytes: int = 0,
         sealed: Iterable[SealedRange] = (),
     ) -> Effects:
-        """Continue a job from its stored facts; ``results`` and ``sealed`` ranges are those stored with it."""
+        """Continue a job from its stored facts; ``results`` (in so many bytes) and ``sealed`` are stored with it."""
         job = self._take_up(spec, facts, now_ns, results, sealed)
         if not job.mine:
-            self._count(job)
+            self._count(job, result_bytes)
         self._end_if_over(job, now_ns)
         if not job.outcome:
             self._hold(job, now_ns)
         self._set_duty(job, now_ns)
         if job.mine and not job.outcome:
-            self._announce_ns = now_ns
+            self._announce_soon(now_ns)
             self._offer([self.me])
         return self._flush(now_ns)
 
@@ -123,8 +134,9 @@ class Keeper(CoKeeping):
         self._channels.connected(event.peer, now_ns)
         for job in self._open():
             job.leases.returned(event.peer)
-        if self._open_kernels():
-            self._offer([event.peer])
+        serving = {kernel_key(job.state.spec) for job in self._open() if job.leases.spans}
+        if serving:  # though all be handed out: it may copy what others are slow with, or be wanted soon
+            self._send(event.peer, messages.Offer(sorted(serving)[:64]))
 
     def _requested(self, event: Requested, now_ns: int) -> None:
         message = event.message
@@ -155,41 +167,34 @@ class Keeper(CoKeeping):
     # --- workers ------------------------------------------------------------------------------------------
 
     def _lease(self, event: Requested, message: messages.LeaseRequest, now_ns: int) -> None:
-        worker = event.peer
-        kernels, known = frozenset(message.kernels), frozenset(message.known_jobs)
-        offered = [
-            job
-            for job in self._open()
-            if job.leases.spans and kernel_key(job.state.spec) in kernels and worker not in job.rejected
-        ]
-        jobs: list[messages.JobFacts] = []
-        leases: list[bytes] = []
-        left, room = min(message.want, MAX_LEASES_PER_REQUEST), MAX_SPECS_BYTES
-        offered.sort(key=lambda j: (not j.mine, -j.state.spec.priority, j.started_ns))
-        for job, copies in [*((job, False) for job in offered), *((job, True) for job in offered)]:
-            if left <= 0 or (copies and leases):  # copies of stragglers only when there is nothing else
-                break
-            new = [] if job.state.id in known else [job_facts(job.state)]
-            size = sum(len(facts.spec) + sum(map(len, facts.views)) for facts in new)
-            if size > room:
+        worker, kernels = event.peer, frozenset(message.kernels)
+        offered: list[KeptJob] = []
+        others: set[KeptJob] = set()
+        for job in self._open():
+            if not job.leases.spans:
                 continue
-            granted = job.grant_copy(worker, now_ns) if copies else self._grant(job, worker, left, now_ns)
-            if granted:
-                self._touched[job.state.id] = job
-                left, room = left - len(granted), room - size
-                leases.append(self._lease_fact(job, worker, granted).raw)
-                jobs += new
+            if not job.mine and job.leases.has_work:
+                others.add(job)
+            if kernel_key(job.state.spec) in kernels:
+                job.devices.asks(worker, message.device, now_ns)
+                if not job.refuses(worker, now_ns):
+                    offered.append(job)
+        peers = len(self._peers)
+        hand = self._leasing.hand_out(worker, message, offered, others, self.quota.network_of, peers, now_ns)
+        leases: list[bytes] = []
+        for job, granted in hand.grants.items():
+            self._touched[job.state.id] = job
+            leases.append(self._lease_fact(job, worker, granted).raw)
         self._idle.pop(worker, None)
         if not leases and len(self._idle) < MAX_IDLE_KNOWN:
             self._idle[worker] = None
         wait_ms = 0 if leases else int(IDLE_WAIT_MS * self._rng.uniform(0.75, 1.25))
-        self._reply(event.token, messages.LeaseReply(jobs, leases, wait_ms, len(offered)))
+        waiting = self._waiting_units(offered)
+        self._reply(event.token, messages.LeaseReply(hand.jobs, leases, wait_ms, len(offered), waiting))
 
-    def _grant(self, job: KeptJob, worker: PeerId, left: int, now_ns: int) -> list[Granted]:
-        # Guided self-scheduling: towards the end nobody gets a long queue while others idle.
-        unfinished = job.state.spec.units - len(job.state.final_units)
-        share = max(1, unfinished // (2 * (len(self._peers) + 1)))
-        return job.grant(worker, min(left, share), now_ns)
+    @staticmethod
+    def _waiting_units(jobs: Iterable[KeptJob]) -> int:
+        return min(MAX_WAITING, sum(job.leases.backlog for job in jobs))
 
     def _report(self, event: Requested, message: messages.Report, now_ns: int) -> None:
         job = self.job(JobId(message.job))
@@ -203,15 +208,20 @@ class Keeper(CoKeeping):
                 self._refuse(event.token, "busy", over)
                 return
             facts = [self._codec.open(raw) for raw in message.facts]
+            if job.is_behind(facts):  # its bearer did nothing wrong: whoever gave it the unit knows more than we do
+                self._refuse(event.token, "busy", "this keeper does not know yet who keeps the job now")
+                return
+            returned = sum(job.leases.was_first(back.unit, event.peer) for back in message.returned)
             new = job.report(event.peer, message, facts, now_ns)
+            self._leasing.answered(job, event.peer, now_ns)
+            self._leasing.returned(job, returned, len(self._peers))
             self._pass_on(job, new, event.peer)
-            if not job.mine:
-                size = sum(len(result) for result in message.results)
-                self.quota.grow(job.state.id, fact_bytes=sum(len(f.raw) for f in new), result_bytes=size)
             self._conclude(job, now_ns)
             self._after_news(job, now_ns)
         self._told_ns[event.peer] = now_ns
         self._reply(event.token, job.reply(event.peer))
+        if message.results and self.quota.over(job.state.id):
+            self._set_duty(job, now_ns)
 
     def _tick(self, now_ns: int) -> None:
         for job in self._open():
@@ -260,8 +270,9 @@ class Keeper(CoKeeping):
     def _offer(self, peers: Iterable[PeerId]) -> None:
         kernels = self._open_kernels()
         if kernels:
+            waiting = self._waiting_units(self._open())
             for peer in peers:
-                self._send(peer, messages.Offer(kernels))
+                self._send(peer, messages.Offer(kernels, waiting))
 
     def _open_kernels(self) -> list[str]:
         wanting = (job for job in self._open() if job.leases.has_work)
@@ -271,26 +282,44 @@ class Keeper(CoKeeping):
         wanting = (job.state for job in self._open() if job.leases.has_work)
         return sorted({(kernel_key(state.spec), messages.shard_of(state.id)) for state in wanting})[:64]
 
+    def _announce_soon(self, now_ns: int) -> None:
+        """There is new work: announce it now, or with all else that comes up until the next announcement."""
+        due_ns = max(now_ns, self._quiet_until_ns or 0)
+        if self._announce_ns is None or due_ns < self._announce_ns:
+            self._announce_ns = due_ns
+        if due_ns <= now_ns:
+            self._announce(now_ns)
+        else:
+            self._provide()
+
     def _announce(self, now_ns: int) -> None:
         self._announce_ns = None
         if not any(job.leases.spans for job in self._open()):
             return
-        self._announce_ns = now_ns + int(ANNOUNCE_EVERY_S * self._rng.uniform(0.8, 1.2) * SECOND_NS)
+        self._announce_ns = now_ns + int(ANNOUNCE_EVERY_S * self._rng.uniform(1.0, 1.2) * SECOND_NS)
         kernels = self._open_kernels()
         if not kernels:
             return
+        self._quiet_until_ns = now_ns + int(ANNOUNCE_EVERY_S * SECOND_NS)
         addresses = [a for a in self.addresses if len(a) <= messages.MAX_ADDRESS_CHARS][: messages.MAX_ADDRESSES]
         announcement = messages.Announcement(1, kernels, addresses)
         self._out.append(Publish(messages.jobs_topic(self._codec.network), messages.encode_message(announcement)))
+        self._provided.clear()
+        self._provide()
+
+    def _provide(self) -> None:
+        """Be found under the shards of what we hand out, those that we did not say since the last announcement."""
         for kernel, shard in self._open_shards():
-            self._out.append(Provide(messages.shard_key(self._codec.network, kernel, shard)))
+            if (kernel, shard) not in self._provided:
+                self._provided.add((kernel, shard))
+                self._out.append(Provide(messages.shard_key(self._codec.network, kernel, shard)))
 
     def _set_duty(self, job: KeptJob, now_ns: int) -> None:
         before = job.leases.spans
         super()._set_duty(job, now_ns)
         if job.leases.spans and not before:
             self._offer([self.me, *list(self._peers)[:MAX_PEERS_OFFERED]])
-            self._announce(now_ns)
+            self._announce_soon(now_ns)
 
     def _waits(self, job: KeptJob, worker: PeerId, now_ns: int) -> bool:
         """News for a worker that heard some just now and has enough to do can wait a moment for more."""
@@ -350,8 +379,3 @@ class Keeper(CoKeeping):
         self._touched.clear()
         out, self._out = tuple(self._out), []
         return out
-
-
-def job_facts(state: JobState) -> messages.JobFacts:
-    """A job's spec and who keeps it, as the bytes they were signed in."""
-    return messages.JobFacts(state.spec_fact.raw, [fact.raw for fact in state.view_facts()])

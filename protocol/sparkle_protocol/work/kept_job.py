@@ -37,6 +37,7 @@ from sparkle_protocol.facts import (
     Verdicts,
     epoch_of,
     resets_of,
+    view_of,
 )
 from sparkle_protocol.ids import PeerId, ResultHash, hash_result, key_from_peer_id
 from sparkle_protocol.messages import Report, ReportReply
@@ -49,10 +50,17 @@ from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.sealing import Sealing
 from sparkle_protocol.work.state import JobState
 
+TIMED = 32  # units over which the run time is averaged
+MAX_PROPOSALS = 8  # keeper sets by one keeper to follow the same one; it means one of them at a time
 TAKE_OVER_GRACE_NS = 30 * SECOND_NS  # for workers whose keeper went away to report to another
 
 Granted = tuple[int, int, int, int]  # counter, unit, epoch, ttl_ms
-_ORDER = (JobSpec, KeeperSet, Endorsements, Reset, Leases, Commits, Failures, Reveals, Verdicts, Seals)
+# Sets and endorsements share a place: a set is believed once the one before it counts, in the order they were told.
+_STEPS: tuple[tuple[type, ...], ...] = (
+    (JobSpec,), (KeeperSet, Endorsements), (Reset,), (Leases,), (Commits,), (Failures,), (Reveals,), (Verdicts,),
+    (Seals,),
+)  # fmt: skip
+_ORDER = {kind: place for place, kinds in enumerate(_STEPS) for kind in kinds}
 
 
 class KeptJob(Sealing):
@@ -72,6 +80,9 @@ class KeptJob(Sealing):
         self._init_sealing(sealed)
         self.carried: list[tuple[PeerId, Granted]] = []  # leases to be signed, see ``moved``
         self.to_endorse: dict[bytes, Fact] = {}  # verdicts that we may come to stand by
+        self.unit_s = 0.0  # how long a unit was seen to occupy a worker
+        self._timed = 0
+        self._answered: list[int] = []  # when the leases were granted that were answered in this step
         self._waiting: set[int] = set()  # units whose decision waits for results
         self._view = state.view
         self._take_stock(results)
@@ -108,7 +119,7 @@ class KeptJob(Sealing):
         self.state.take_fresh_finals()
         for unit in sorted(self._dirty):
             if self.state.failures(unit):
-                self._judge_failures(unit)
+                self._judge_failures(unit, now_ns)
         self.settle_dirty(now_ns)
 
     def _restore_support(self) -> None:
@@ -136,28 +147,31 @@ class KeptJob(Sealing):
             self._dirty.update(unit for unit in self.state.touched_units() if not self.is_decided(unit))
             self.settle_dirty(now_ns)
 
-    def may_take(self, unit: int, worker: PeerId) -> bool:
+    def may_take(self, unit: int, worker: PeerId, now_ns: int) -> bool:
         """``worker`` can add something to the unit now."""
         if self.is_decided(unit) or unit in self.dead or worker in self.leases.known(unit).leases:
             return False
-        if worker in self.state.committed(unit) or worker in self.state.failures(unit):
+        failures = self.state.failures(unit)
+        if worker in self.state.committed(unit) or worker in failures:
             return False
-        if worker in self.state.equivocators(unit):
+        if worker in self.state.equivocators(unit) or self.devices.avoids(worker, failures, now_ns):
             return False
         return self.missing(unit) > 0 or (worker in self.trusted and not self._trusted_at_work(unit))
 
     def grant(self, worker: PeerId, want: int, now_ns: int) -> list[Granted]:
         """Hand out up to ``want`` units."""
+        if self.refuses(worker, now_ns):
+            return []
         source = self._own_order() if self.mine and worker == self.me else self.leases.candidates(worker)
         allowed = self._allowance(worker, now_ns)
         if allowed <= 0 and self._may_help_out(worker):
             source, allowed = self.leases.wanted(worker), 1
         granted: list[Granted] = []
         want = min(want, allowed)
-        if want <= 0 or worker in self.rejected:
+        if want <= 0:
             return granted
         for unit in source:
-            if not self.may_take(unit, worker):
+            if not self.may_take(unit, worker, now_ns):
                 continue
             granted.append(self._hand_out(unit, worker, now_ns))
             if len(granted) >= want:  # looked at before the next unit is drawn: each is shown only once
@@ -166,7 +180,7 @@ class KeptJob(Sealing):
 
     def grant_copy(self, worker: PeerId, now_ns: int) -> list[Granted]:
         """A unit that others are slow with, for a worker that found no other work: one at most."""
-        if worker in self.rejected or next(self.leases.fresh(), None) is not None:
+        if self.refuses(worker, now_ns) or next(self.leases.fresh(), None) is not None:
             return []
         if self._allowance(worker, now_ns) <= 0 and not self._may_help_out(worker):
             return []
@@ -179,6 +193,7 @@ class KeptJob(Sealing):
     def _hand_out(self, unit: int, worker: PeerId, now_ns: int, *, copy: bool = False) -> Granted:
         lease = self.leases.grant(unit, worker, now_ns, copy=copy)
         self._conduct.granted(worker, now_ns)
+        self.devices.tried(worker, now_ns)
         self._refresh(unit)
         return lease.counter, unit, self.state.epoch(unit), lease.ttl_ns // 1_000_000
 
@@ -188,12 +203,25 @@ class KeptJob(Sealing):
 
     def _allowance(self, worker: PeerId, now_ns: int) -> int:
         """How many more units a worker may get now, whatever it asks for."""
-        if worker in self.rejected:
+        if self.refuses(worker, now_ns):
             return 0
-        if worker == self.me:
-            return MOST_LEASES
         undecided = self.leases.holds(worker) + len(self._unsettled.get(worker, ()))
-        return self._conduct.allowance(worker, undecided, now_ns)
+        allowed = MOST_LEASES if worker == self.me else self._conduct.allowance(worker, undecided, now_ns)
+        return min(1, allowed) if self.devices.on_trial(worker, now_ns) else allowed
+
+    def refuses(self, worker: PeerId, now_ns: int) -> bool:
+        """The worker gets nothing of the job now, whatever there is: it lied, or its class of devices fails."""
+        return worker in self.rejected or self.devices.refuses(worker, now_ns) is not None
+
+    def take_answered(self) -> list[int]:
+        """When the leases were granted that were answered since the last call."""
+        taken, self._answered = self._answered, []
+        return taken
+
+    def timed(self, seconds: float) -> None:
+        """A unit occupied a worker this long."""
+        self._timed = min(self._timed + 1, TIMED)
+        self.unit_s += (seconds - self.unit_s) / self._timed
 
     def _own_order(self) -> Iterator[int]:
         """Our own result needs no second one: first what is in dispute, then fresh units, then the rest."""
@@ -247,6 +275,12 @@ class KeptJob(Sealing):
         self._too_late(worker, facts)
         return new
 
+    def is_behind(self, facts: Iterable[Fact]) -> bool:
+        """There are leases among these in a newer view than is known here."""
+        newest = self.state.view.number if self.state.view is not None else -1
+        proofs = (fact.payload for fact in facts if isinstance(fact.payload, Leases))
+        return any(view_of(item.epoch) > newest for proof in proofs for item in proof.items)
+
     def _prove_lease(self, fact: Fact, worker: PeerId) -> bool:
         """Learn of a lease by another keeper; True when it is new."""
         if not self._is_lease(fact) or any(item.worker != key_from_peer_id(worker) for item in fact.payload.items):  # type: ignore[union-attr]
@@ -268,7 +302,7 @@ class KeptJob(Sealing):
             if isinstance(item, CommitItem):
                 self._committed(item.unit, worker, now_ns)
             elif isinstance(item, FailureItem):
-                self._failed(item.unit, worker, now_ns)
+                self._failed(item.unit, worker, item.code, now_ns)
 
     def _first_malformed(self, worker: PeerId, shown: Iterable[tuple[RevealItem, bytes]]) -> Rejection | None:
         for item, result in shown:
@@ -284,6 +318,7 @@ class KeptJob(Sealing):
         lease = self.leases.release(unit, worker, unfinished=False)
         if lease is not None:
             self.leases.committed_after(now_ns - lease.granted_ns)
+            self._answered.append(lease.granted_ns)
         if self._equivocated(unit, worker):
             return
         self.replicas += 1
@@ -309,19 +344,21 @@ class KeptJob(Sealing):
 
     def _keep_result(self, result: bytes) -> None:
         name = hash_result(result)
-        self.records.append(StoreResult(self.state.id, name, result))
+        if not self.has_result(name):
+            self.records.append(StoreResult(self.state.id, name, result))
         if name in self.lacking:
             self._dirty |= self._waiting
             self._waiting.clear()
             self.look_for_seals()
         self.got_result(name)
 
-    def _failed(self, unit: int, worker: PeerId, now_ns: int) -> None:
+    def _failed(self, unit: int, worker: PeerId, code: str, now_ns: int) -> None:
         self._unfinished(unit, worker)
         if self.is_decided(unit) or unit in self.dead or worker in self.rejected:
             return
         self.leases.delay(unit, now_ns)
-        self._judge_failures(unit)
+        self.devices.failed(worker, unit, code, now_ns)
+        self._judge_failures(unit, now_ns)
 
     def _heartbeat(self, unit: int, epoch: int, worker: PeerId, progress: float, now_ns: int) -> None:
         """A unit that a worker runs, or holds a committed result of."""
@@ -345,7 +382,7 @@ class KeptJob(Sealing):
 
     def _readmit(self, unit: int, worker: PeerId, now_ns: int) -> bool:
         """A worker still runs a unit whose lease ran out (or was forgotten in a restart): let it go on."""
-        if self._allowance(worker, now_ns) <= 0 or not self.may_take(unit, worker):
+        if self._allowance(worker, now_ns) <= 0 or not self.may_take(unit, worker, now_ns):
             return False
         self.leases.grant(unit, worker, now_ns)
         self._refresh(unit)
@@ -372,9 +409,7 @@ class KeptJob(Sealing):
         """Take in facts and results that another keeper holds; returns those facts that are new and count."""
         new: list[Fact] = []
         by_name = {hash_result(result): result for result in results}
-        for fact in sorted(
-            facts, key=lambda one: _ORDER.index(type(one.payload)) if type(one.payload) in _ORDER else 0
-        ):
+        for fact in sorted(facts, key=lambda one: _ORDER.get(type(one.payload), 0)):
             if fact.id in self.state or not self._is_plausible(fact) or self._is_malformed(fact, by_name):
                 continue
             reset = fact.payload if isinstance(fact.payload, Reset) else None
@@ -384,7 +419,7 @@ class KeptJob(Sealing):
                 continue
             self.records.append(StoreFact(fact))
             new.append(fact)
-            self._note(fact)
+            self._note(fact, now_ns)
         wanted = {name for fact in new for name in named_results(fact)} | self.lacking.keys()
         for name, result in by_name.items():
             if name in wanted and name not in self._results:
@@ -411,9 +446,18 @@ class KeptJob(Sealing):
                 item.unit in state.sealed or state.was_leased(item.unit, item.epoch, fact.author)
                 for item in payload.items
             )
+        if isinstance(payload, KeeperSet) and fact.author != state.submitter:
+            return self._may_propose(fact.author, payload)
         if isinstance(payload, KeeperSet | Endorsements | Verdicts | Seals):
             return fact.author == state.submitter or state.views.ever_kept(fact.author)
         return True
+
+    def _may_propose(self, keeper: PeerId, proposed: KeeperSet) -> bool:
+        """A keeper proposes a few sets to follow one that counts and holds it; no flood of them is kept."""
+        before = self.state.views.get(proposed.view - 1)
+        if before is None or not before.holds(keeper) or before.fact.id != proposed.previous:
+            return False
+        return sum(1 for fact in self.state.views.successors(before) if fact.author == keeper) < MAX_PROPOSALS
 
     def _is_malformed(self, fact: Fact, results: dict[ResultHash, bytes]) -> bool:
         if not isinstance(fact.payload, Reveals):
@@ -424,7 +468,7 @@ class KeptJob(Sealing):
             self._reject(malformed)
         return malformed is not None
 
-    def _note(self, fact: Fact) -> None:
+    def _note(self, fact: Fact, now_ns: int) -> None:
         payload = fact.payload
         if isinstance(payload, Verdicts):
             self.to_endorse[fact.id] = fact
@@ -442,7 +486,8 @@ class KeptJob(Sealing):
                     if self.leases.shown(item.unit, fact.author):
                         self._conduct.of(fact.author).withheld -= 1
                 elif isinstance(item, FailureItem):
-                    self._judge_failures(item.unit)
+                    self.devices.failed(fact.author, item.unit, item.code, now_ns)
+                    self._judge_failures(item.unit, now_ns)
 
     def _forget_verdicts(self, dropped: list[Fact]) -> None:
         for fact in dropped:
@@ -456,7 +501,7 @@ class KeptJob(Sealing):
 
     def moved(self, now_ns: int) -> None:
         """The view changed: every open unit is in a new epoch, and whoever holds one here is carried over."""
-        self._view = self.state.view
+        self._view, heard = self.state.view, self.leases.silences()
         holders = [
             (unit, worker)
             for worker in (*self.leases.holders(), *self._unsettled)
@@ -477,6 +522,7 @@ class KeptJob(Sealing):
         self._supports.clear()
         for unit, worker in dict.fromkeys(holders):
             self._grant_carried(unit, worker, now_ns)
+        self.leases.keep_silences(heard)  # or who is frozen would be missed that much later
 
     def _carry(self, unit: int, worker: PeerId, epoch: int, now_ns: int) -> bool:
         """A worker holds a unit of an older view: let it go on in this one."""
@@ -509,6 +555,9 @@ class KeptJob(Sealing):
                 self._conduct.of(worker).withheld += 1
             if kind in ("lease", "reveal"):
                 ran_out.append((unit, worker, kind))
+            elif kind == "look":
+                self._in_doubt.pop(unit, None)
+                self._judge_failures(unit, now_ns)
             self._dirty.add(unit)
         self.settle_dirty(now_ns)
         return ran_out

@@ -283,6 +283,19 @@ class LeaseBook:
         """Somebody could be given something now."""
         return bool(self._spans) and (bool(self._place) or self._next_fresh() is not None)
 
+    @property
+    def backlog(self) -> int:
+        """About how many units could be handed out now; units that were handed out before their turn count twice."""
+        if not self._spans:
+            return 0
+        unseen = sum(max(0, stop - max(start, self._fresh)) for start, stop in self._spans[self._span :])
+        return len(self._place) + unseen
+
+    def was_first(self, unit: int, worker: PeerId) -> bool:
+        """The worker holds the unit, and not as a copy."""
+        lease = self.known(unit).leases.get(worker)
+        return lease is not None and not lease.copy
+
     def take_new_needs(self) -> bool:
         """A unit became wanted since the last call: idle workers should be told."""
         found, self._new_needs = self._new_needs, False
@@ -324,6 +337,15 @@ class LeaseBook:
         if worker in self._held_by:
             self._heard.pop(worker, None)
             self._heard[worker] = now_ns
+
+    def silences(self) -> dict[PeerId, int]:
+        """When each holder of a lease last gave a sign of life."""
+        return dict(self._heard)
+
+    def keep_silences(self, heard: dict[PeerId, int]) -> None:
+        """Leases were replaced by others for the same workers, which have said nothing meanwhile."""
+        heard = {**heard, **{worker: at for worker, at in self._heard.items() if worker not in heard}}
+        self._heard = {worker: at for worker, at in heard.items() if worker in self._held_by}
 
     def renew(self, unit: int, worker: PeerId, progress: float, now_ns: int) -> bool:
         """A worker reported that it runs a unit; False when it has no lease."""
@@ -376,6 +398,10 @@ class LeaseBook:
             self._alarm((until_ns, unit, PeerId(""), "retry"))
             self.want_more(unit, more=False)
 
+    def remind(self, unit: int, when_ns: int) -> None:
+        """Have ``expire`` name the unit at a time."""
+        heapq.heappush(self._alarms, (when_ns, unit, PeerId(""), "look"))
+
     def ask_reveal(self, unit: int, worker: PeerId, now_ns: int) -> None:
         """A worker's result is wanted by a deadline."""
         deadline = now_ns + (LOST_PEER_GRACE_NS if worker in self._lost else REVEAL_DEADLINE_NS)
@@ -421,7 +447,10 @@ class LeaseBook:
     # --- time ---------------------------------------------------------------------------------------------
 
     def expire(self, now_ns: int) -> Iterator[tuple[int, PeerId, str]]:
-        """What happened by now: a "lease" or "reveal" ran out, a lease is "slow", a back-off ended ("retry")."""
+        """What happened by now.
+
+        A "lease" or "reveal" ran out, a lease is "slow", a back-off ended ("retry"), or it is time to "look" again.
+        """
         while self._alarms and self._alarms[0][0] <= now_ns:
             when, unit, worker, kind = heapq.heappop(self._alarms)
             book = self.books.get(unit)
@@ -437,6 +466,8 @@ class LeaseBook:
                     self._asked.pop((unit, worker), None)
                     book.withheld.add(worker)
                     yield unit, worker, kind
+            elif kind == "look":
+                yield unit, worker, kind
             elif book.not_before_ns == when:
                 book.not_before_ns = 0
                 yield unit, worker, kind

@@ -4,6 +4,9 @@ The queue holds about two seconds of work: enough to outlast a round trip and a 
 workers are not kept from it. A slot has at least one unit running and one waiting, so that it never idles during a
 round trip; a kernel that was not seen yet gets no more. It is filled up again when half of it is left, so that
 leases, commits and reveals travel in batches.
+
+An executor is handed a tenth of a second of work: it need not wait for us between short units, and what it was
+handed is hardly ever in its hands for nothing. Of units that take longer it gets one at a time.
 """
 
 from collections.abc import Iterable
@@ -12,6 +15,8 @@ from math import ceil
 MIN_DEPTH = 2
 MAX_DEPTH = 64  # per slot; as many as one request may ask for
 QUEUE_S = 2.0
+HANDED_S = 0.1
+MAX_HANDED = 32  # per slot; as many as an executor takes
 MAX_QUEUED = 256  # in all; half of what we hold of one keeper, the rest being results that wait for their verdict
 RECENT = 16  # run times that count for the mean
 MAX_KERNELS = 256
@@ -38,6 +43,16 @@ class Prefetch:
         if not count:
             return MIN_DEPTH
         return MAX_DEPTH if mean * MAX_DEPTH <= QUEUE_S else max(MIN_DEPTH, ceil(QUEUE_S / mean))
+
+    def handed(self, kernels: Iterable[str]) -> int:
+        """Units that all slots together are handed at a time; the slowest of the kernels decides."""
+        return self._slots * min(map(self._handed, kernels), default=1)
+
+    def _handed(self, kernel: str) -> int:
+        mean, count = self._means.get(kernel, (0.0, 0))
+        if not count:
+            return 1
+        return MAX_HANDED if mean * MAX_HANDED <= HANDED_S else max(1, int(HANDED_S / mean))
 
     def room(self, busy: int, kernels: Iterable[str]) -> int:
         """How many more units are wanted, given how many are in hand and of which kernels.

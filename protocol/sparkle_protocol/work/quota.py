@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 
 from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.ids import JobId, PeerId
-from sparkle_protocol.work.placement import LOCAL
+from sparkle_protocol.work.placement import LOCAL, UNKNOWN
 
 MB = 1_000_000
 FACT_BYTES_PER_VOTE = 32  # in memory and compressed: a job of 2²⁰ units, two votes each, costs at most 64 MiB
@@ -118,6 +118,11 @@ class Quota:
     def of_submitter(self, submitter: PeerId) -> Usage:
         """What is kept for one submitter."""
         return self._submitters.get(submitter, Usage())
+
+    def network_of(self, job: JobId) -> str:
+        """The network that the job's submitter was in when it was admitted."""
+        kept = self._jobs.get(job)
+        return kept.network if kept is not None else UNKNOWN
 
     def admit(self, submitter: PeerId, network: str, spec: JobSpec, spec_bytes: int) -> str | None:
         """Why this job is not kept here, in a sentence; None when it may be. ``add`` it then."""

@@ -232,7 +232,8 @@ class Reporter:
         desk.heard_ns = now_ns
         desk.refused.discard(box.keeper)
         box.flight, box.attempts = None, 0
-        box.retry_at_ns = max(now_ns, box.sent_ns + PACE_NS) if self._hands.queued else now_ns
+        more_comes = self._hands.busy > 1
+        box.retry_at_ns = max(now_ns, box.sent_ns + PACE_NS) if more_comes else now_ns
         if flight is None:
             return
         box.shown.update(flight.proofs)

@@ -8,7 +8,7 @@ Rules
 - A worker's single commit for a unit and epoch binds. Two different ones are proof of cheating and void its vote.
 - A vote is a reveal that opens the author's binding commit. Only it counts for a quorum.
 - A unit's epoch is made of the newest view and of how often the submitter reset the unit; what was stated in other
-  epochs does not count for it.
+  epochs does not count for it. Failures alone count in every view, until the unit is reset.
 - That the job failed counts until a unit starts over that had not when it was stated; a cancellation counts for ever.
 - A keeper *supports* a result by a verdict of its own or by endorsing another's. A unit is final once the threshold
   of its epoch's view supports one result; with fewer than four keepers, once the submitter does. What was made final
@@ -142,7 +142,7 @@ class JobState(Sealable):
             raise RemoteProtocolError(f"only the submitter may state {type(payload).__name__}")
         if isinstance(payload, KeeperSet):
             check_keeper_set(payload)
-            if len(self.views) >= MAX_SETS:
+            if len(self.views) >= MAX_SETS and fact.author != self.submitter:  # whoever else floods does not bind it
                 raise RemoteProtocolError("a job whose keepers change without end")
         if isinstance(payload, Verdicts) and len(ranges_of_units(payload)) > 1:
             raise RemoteProtocolError("verdicts on several ranges of units in one fact")
@@ -427,9 +427,14 @@ class JobState(Sealable):
         return commit == commitment(self.network, self.id, unit, self.epoch(unit), key, result_hash, nonce)
 
     def failures(self, unit: int) -> dict[PeerId, str]:
-        """Failure codes of the unit's epoch, by worker."""
-        known, now = self._units.get(unit, NOTHING), self.epoch(unit)
-        return {worker: code for (epoch, worker), (code, _) in known.failures.items() if epoch == now}
+        """Failure codes of the unit since it was last reset, by worker."""
+        return {worker: failed.code for worker, failed in self.failures_since_reset(unit).items()}
+
+    def failures_since_reset(self, unit: int) -> dict[PeerId, Failed]:
+        """Each worker's latest failure of the unit since it was last reset, whoever kept the job then."""
+        resets = self.reset_count(unit)
+        counting = [failed for failed in self.all_failures(unit) if resets_of(failed.epoch) == resets]
+        return {failed.worker: failed for failed in reversed(counting)}
 
     def all_failures(self, unit: int) -> list[Failed]:
         """Failures of all epochs, the latest epoch first."""

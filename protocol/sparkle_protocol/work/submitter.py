@@ -23,6 +23,7 @@ from sparkle_protocol.facts import (
 )
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, key_from_peer_id
 from sparkle_protocol.work.dead import failure_text
+from sparkle_protocol.work.fairness import Weigh, equal_weight
 from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.keeper import MAX_PEERS_OFFERED
 from sparkle_protocol.work.kept_job import KeptJob
@@ -39,8 +40,15 @@ FINE_FACTS = 20_000  # of all jobs of ours that are done: about 20 MB
 class Submitter(Succession):
     """A keeper that also has jobs of its own."""
 
-    def __init__(self, signer: Signer, codec: FactCodec, rng: Random, check_result: CheckResult) -> None:
-        super().__init__(signer, codec, rng, check_result)
+    def __init__(
+        self,
+        signer: Signer,
+        codec: FactCodec,
+        rng: Random,
+        check_result: CheckResult,
+        weigh: Weigh = equal_weight,
+    ) -> None:
+        super().__init__(signer, codec, rng, check_result, weigh)
         self._publishing: dict[JobId, Publication] = {}
 
     # --- commands -----------------------------------------------------------------------------------------
@@ -77,10 +85,11 @@ class Submitter(Succession):
         facts: Iterable[Fact],
         now_ns: int,
         results: Iterable[ResultHash] = (),
+        result_bytes: int = 0,
         sealed: Iterable[SealedRange] = (),
     ) -> Effects:
-        """Continue a job from its stored facts; ``results`` and ``sealed`` ranges are those stored with it."""
-        effects = super().restore(spec, facts, now_ns, results, sealed)
+        """Continue a job from its stored facts; ``results`` (in so many bytes) and ``sealed`` are stored with it."""
+        effects = super().restore(spec, facts, now_ns, results, result_bytes, sealed)
         job = self.jobs.get(spec.job)
         if job is not None and job.state.view is None and not job.outcome:  # stopped before its keepers were named
             self._publish(job, now_ns)
@@ -137,7 +146,7 @@ class Submitter(Succession):
         self._notify("units_requeued", job=job_id.hex(), units=len(dead))
         self._end_if_over(job, now_ns)  # others may be dead still
         self._offer([self.me, *list(self._peers)[:MAX_PEERS_OFFERED]])
-        self._announce(now_ns)
+        self._announce_soon(now_ns)
         self._beat_soon(now_ns)
         return dead, self._flush(now_ns)
 
@@ -220,7 +229,7 @@ class Submitter(Succession):
         self._state(job, KeeperSet(job.state.id, view, keys, threshold(len(keys))))
         self._view_changed(job, "published", now_ns)
         self._offer([self.me, *list(self._peers)[:MAX_PEERS_OFFERED]])
-        self._announce(now_ns)
+        self._announce_soon(now_ns)
         self._kept_by(job, self.me, None, now_ns)
 
     def _kept_by(self, job: KeptJob, peer: PeerId, asked: messages.Request | None, now_ns: int) -> None:
@@ -268,7 +277,7 @@ class Submitter(Succession):
             self._tidy_up(now_ns)
 
     def _tidy_up(self, now_ns: int) -> None:
-        """Keep no more than the records of jobs that are done, but of the latest ones, whose course can be asked for."""
+        """Keep no more than the records of jobs that are done, but of the latest, whose course can be asked for."""
         done = sorted((job for job in self.jobs.values() if job.outcome == "done"), key=lambda job: job.ended_ns or 0)
         facts = sum(len(job.state) for job in done)
         for job in done:

@@ -6,7 +6,9 @@
 
 - Whom to ask for work is decided in ``keepers.py``, where to look for somebody in ``lookup.py``, how much to ask for
   in ``prefetch.py``; what is said about it, and to whom, in ``reporting.py``.
-- Paused: nothing starts, what is queued goes back at once, what runs stays suspended for ``PAUSE_HOLD_NS``.
+- Running: handed to the executors. Of short units that is more than they have slots (``prefetch.py``); as they are
+  computed in that order, the first are those that have begun.
+- Paused: nothing starts, what has not begun goes back at once, what runs stays suspended for ``PAUSE_HOLD_NS``.
 - When computing fails through no fault of the unit, the node takes nothing for a while, longer after each failure.
 - Gossip may make us dial strangers: at most ``MAX_DIALS`` at a time, and only when there is room for work.
 """
@@ -108,6 +110,11 @@ class WorkerAgent:
         return self._hands.all
 
     @property
+    def begun(self) -> Iterable[UnitKey]:
+        """Units that are being computed."""
+        return islice(self._hands.running, self.slots)
+
+    @property
     def jobs(self) -> dict[JobId, JobState]:
         """Jobs whose units we hold or held lately."""
         return self._reporter.jobs
@@ -133,6 +140,8 @@ class WorkerAgent:
         """Take nothing more and give back what has not started."""
         self.paused, self._paused_ns = True, now_ns
         self._give_back("queued")
+        for key in [*islice(self._hands.running, self.slots, None)]:
+            self._return(key)
         return self._pump(now_ns)
 
     def resume(self, now_ns: int) -> Effects:
@@ -268,8 +277,10 @@ class WorkerAgent:
         """How many more units we want."""
         if not self._works:
             return 0
-        kernels = (kernel_key(self.jobs[job].spec) for job in self._hands.busy_jobs)
-        return self._prefetch.room(self._hands.busy, kernels)
+        return self._prefetch.room(self._hands.busy, self._kernels_in_hand())
+
+    def _kernels_in_hand(self) -> Iterable[str]:
+        return (kernel_key(self.jobs[job].spec) for job in self._hands.busy_jobs)
 
     def _requested(self, event: Requested, now_ns: int) -> None:
         message = event.message
@@ -395,9 +406,10 @@ class WorkerAgent:
     # --- computing ----------------------------------------------------------------------------------------
 
     def _start(self, now_ns: int) -> None:
-        if not self._works:
+        if not self._works or not self._hands.queued:
             return
-        for key in list(islice(self._hands.queued, max(0, self.slots - len(self._hands.running)))):
+        free = self._prefetch.handed(self._kernels_in_hand()) - len(self._hands.running)
+        for key in [*islice(self._hands.queued, max(0, free))]:
             self._hands.start(key, now_ns)
             self._out.append(Compute(*key, self.jobs[key[0]].spec))
 
@@ -417,7 +429,7 @@ class WorkerAgent:
             held.progress, held.result = 1.0, event.result
             self.units_done += 1
             self._reporter.commit(key)
-            seconds = (now_ns - held.started_ns) / 1e9
+            seconds = (now_ns - held.started_ns) / 1e9 if event.seconds is None else event.seconds
             self._prefetch.ran(kernel_key(self.jobs[event.job].spec), seconds)
             fields: dict[str, Value] = {"job": event.job.hex(), "unit": event.unit, "seconds": seconds}
             self._out.append(Notify("unit_computed", fields))
@@ -436,7 +448,11 @@ class WorkerAgent:
 
     def _give_back(self, *states: HeldState) -> None:
         for key in [key for key, held in self.held.items() if held.state in states]:
-            run = self.held[key].run
-            if self.held[key].state == "running" and run is not None:
-                self._out.append(StopCompute(*run))
-            self._reporter.give_back(key)
+            self._return(key)
+
+    def _return(self, key: UnitKey) -> None:
+        """Give one unit back; nobody computes it here any more."""
+        held = self.held[key]
+        if held.state == "running" and held.run is not None:
+            self._out.append(StopCompute(*held.run))
+        self._reporter.give_back(key)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sparkle_p2p.home import HomeDir
 from sparkle_protocol.errors import SparkleError
-from tests.e2e.chaos.checkers import Event, JobEvidence, NodeEvidence, violations
+from tests.e2e.chaos.checkers import Event, JobEvidence, NodeEvidence, keep_deleted, violations
 from tests.e2e.chaos.faults import Faults, check_running
 from tests.e2e.chaos.relay import Relays, until
 from tests.e2e.chaos.schedule import PRIMES, Fault, Schedule, Submission
@@ -126,6 +126,7 @@ class ChaosRun:
         first, *others = self.nodes.values()
         for node in self.nodes.values():
             await node.wait_ready()
+            await asyncio.to_thread(keep_deleted, node.home / "node.db")
         for node in others:
             await node.event("peer_up", CONNECTED_S, peer=first.peer_id)
 
@@ -169,7 +170,7 @@ class ChaosRun:
             self._note(f"{submission.node} did not take it: {error}")
             return
         self.acknowledged[job] = (submission.node, PRIMES[submission.stop])
-        self._note(f"{submission.node} took it as job {job[:8]}")
+        self._note(f"{submission.node} published it as job {job[:8]}")
 
     async def _strike(self, fault: Fault) -> None:
         await self._at(fault.at_s)

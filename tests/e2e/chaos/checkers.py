@@ -47,7 +47,8 @@ class NodeEvidence:
     def read(self, database: Path) -> None:
         """Take facts and results out of the node's database."""
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
-            tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE name LIKE '%facts'")]
+            query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%facts'"
+            tables = [name for (name,) in db.execute(query)]
             selects = (f"SELECT id, raw FROM {table}" for table in tables)
             self.facts = db.execute(" UNION ".join(selects)).fetchall()
             self.results = {(job, name): result for job, name, result in db.execute("SELECT * FROM results")}

@@ -33,8 +33,10 @@ class Faults:
             return _LINK_FAULTS[fault.kind](self._links[fault.target])
         node = self._nodes[fault.target]
         check_running(node)
-        if fault.kind == "kill":
+        if fault.kind in ("kill", "vanish"):
             return self._killed(node)
+        if fault.kind == "leave":
+            return self._left(node)
         if fault.kind in _READY_ONLY and not node.events:
             return contextlib.nullcontext()  # it is still starting
         return self._killed_with_full_disk(node) if fault.kind == "kill_full" else _NODE_FAULTS[fault.kind](node)
@@ -42,6 +44,14 @@ class Faults:
     @asynccontextmanager
     async def _killed(self, node: NodeProcess) -> AsyncIterator[None]:
         await node.kill()
+        yield
+        await self._spawn(node.name)
+
+    @asynccontextmanager
+    async def _left(self, node: NodeProcess) -> AsyncIterator[None]:
+        code = await node.terminate()
+        if code != 0:
+            raise Waited(f"{node.name} ended with code {code} when it was asked to leave")
         yield
         await self._spawn(node.name)
 

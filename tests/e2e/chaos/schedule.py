@@ -12,6 +12,8 @@ stop        node    SIGSTOP; then SIGCONT
 disk_full   node    whatever it writes to files is refused (RLIMIT_FSIZE)
 clock       node    its wall clock is a day ahead
 executor    node    its worker processes are killed by ``kill -9`` (at once)
+leave       node    gone as if somebody closed it, so long that the others take over; then started again
+vanish      node    the same by ``kill -9``
 cut         link    silence: what was sent waits, connections stand, none comes about
 reset       link    all connections break (at once)
 slow        link    delay, jitter, stalls as after lost segments, little bandwidth
@@ -42,6 +44,10 @@ LINK_FAULTS = {
     "reset": (2, 0.0, 0.0),
     "slow": (3, 1.0, 6.0),
 }
+ABSENCES = ("leave", "vanish")
+ABSENCE_CHANCE = 0.4  # of each node: one is away in most runs, now and then most are
+ABSENCE_FROM_S = (1.0, 8.0)
+ABSENCE_FOR_S = (13.0, 22.0)  # a keeper counts as away ten seconds after its connection broke
 NODE_PAUSE_S = (0.3, 4.0)  # between two faults of one target
 LINK_PAUSE_S = (0.3, 6.0)
 
@@ -94,9 +100,15 @@ def links_of(nodes: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{first}-{second}" for first, second in itertools.combinations(nodes, 2))
 
 
+def nodes_of(seed: int) -> int:
+    """How many nodes a seed takes if nobody says otherwise: enough for three to seven keepers of each job."""
+    return Random(f"{seed}/nodes").choice((4, 5, 6, 7))
+
+
 def make_schedule(seed: int, nodes: int, length_s: float) -> Schedule:
     """The schedule of a seed: the same arguments always give the same one. All faults are over at ``length_s``."""
     names = tuple(f"n{number}" for number in range(nodes))
+    absences = {name: _absence(seed, name, length_s) for name in names}
     faults = [
         fault
         for targets, kinds, pause_s in (
@@ -105,9 +117,11 @@ def make_schedule(seed: int, nodes: int, length_s: float) -> Schedule:
         )
         for target in targets
         for fault in _faults(Random(f"{seed}/{target}"), target, kinds, pause_s, length_s)
+        if not _overlap(fault, absences.get(target))
     ]
+    faults += [absence for absence in absences.values() if absence is not None]
     faults.sort(key=lambda fault: (fault.at_s, fault.target))
-    submissions = [*_submissions(seed, names, length_s), *_on_full_disks(faults)]
+    submissions = [*_submissions(seed, names, length_s), *_on_full_disks(faults), *_before_absences(seed, faults)]
     submissions.sort(key=lambda submission: (submission.at_s, submission.node))
     return Schedule(seed, names, length_s, tuple(submissions), tuple(faults))
 
@@ -133,6 +147,24 @@ def _faults(
         at_s += for_s
 
 
+def _absence(seed: int, node: str, length_s: float) -> Fault | None:
+    """A node is away for long, if it is and if there is the time."""
+    rng = Random(f"{seed}/{node}/absence")
+    kind, at_s, for_s = rng.choice(ABSENCES), rng.uniform(*ABSENCE_FROM_S), rng.uniform(*ABSENCE_FOR_S)
+    if rng.random() >= ABSENCE_CHANCE or at_s + for_s >= length_s:
+        return None
+    return Fault(round(at_s, 3), kind, node, round(for_s, 3))
+
+
+def _overlap(fault: Fault, absence: Fault | None) -> bool:
+    """Two faults of one target would last at the same time."""
+    return (
+        absence is not None
+        and fault.at_s <= absence.at_s + absence.for_s
+        and absence.at_s <= fault.at_s + fault.for_s
+    )
+
+
 def _submissions(seed: int, nodes: tuple[str, ...], length_s: float) -> Iterator[Submission]:
     """A job at once, and more while faults strike, by any node."""
     rng = Random(f"{seed}/jobs")
@@ -151,3 +183,12 @@ def _on_full_disks(faults: list[Fault]) -> Iterator[Submission]:
     for fault in faults:
         if fault.kind in ("disk_full", "kill_full"):
             yield Submission(round(fault.at_s + fault.for_s / 2, 3), fault.target, stop, units, verify)
+
+
+def _before_absences(seed: int, faults: list[Fault]) -> Iterator[Submission]:
+    """Each node that will be away for long is asked to take a job shortly before: the others have to go on."""
+    stop, units, verify = JOBS[2]
+    for fault in faults:
+        if fault.kind in ABSENCES:
+            before_s = Random(f"{seed}/{fault.target}/leaving").uniform(0.1, 0.9)
+            yield Submission(round(fault.at_s - before_s, 3), fault.target, stop, units, verify)

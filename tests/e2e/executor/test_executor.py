@@ -10,7 +10,7 @@ import msgpack
 import pytest
 
 from sparkle_protocol.errors import ComputeError, ConfigError, ExecutorCrashed, LocalProtocolError
-from sparkle_worker.executor import Executor
+from sparkle_worker.executor import MAX_RUNS, Executor
 from sparkle_worker.kernels.registry import KERNELS
 
 ODD_KERNELS = f"{Path(__file__).parent / 'odd_kernels.py'}:ODD"
@@ -105,11 +105,156 @@ async def test_progress_arrives_while_a_unit_runs(executor):
     assert all(0 < share <= 1 for share in shares)
 
 
-async def test_a_second_run_at_the_same_time_is_our_own_bug(executor):
+async def test_more_units_than_are_taken_are_our_own_bug(executor):
     async with Spinning(executor):
         assert executor.running
+        rest = [asyncio.create_task(executor.run("echo", 1, {}, quiet)) for _ in range(MAX_RUNS - 1)]
+        await asyncio.wait(rest, timeout=0)
         with pytest.raises(LocalProtocolError):
             await executor.run("echo", 1, {}, quiet)
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+    assert await works(executor)
+
+
+class Queue:
+    """Units behind each other: which have begun, and what became of each."""
+
+    def __init__(self, executor):
+        self._executor = executor
+        self.begun = []
+        self.shares = {}
+        self.first_begun = asyncio.Event()
+        self.tasks = {}
+
+    def add(self, name, kernel="echo", **unit):
+        def begin():
+            self.begun.append(name)
+            self.first_begun.set()
+
+        unit = unit or {"name": name}
+        run = self._executor.run(kernel, 1, unit, lambda share: self.shares.setdefault(name, share), begin)
+        self.tasks[name] = asyncio.create_task(run)
+
+    async def result(self, name):
+        async with asyncio.timeout(30):
+            return msgpack.unpackb(await self.tasks[name])
+
+
+@pytest.fixture
+async def queue(executor):
+    queue = Queue(executor)
+    yield queue
+    for task in queue.tasks.values():
+        task.cancel()
+    await asyncio.gather(*queue.tasks.values(), return_exceptions=True)
+
+
+async def test_units_under_way_are_computed_in_their_order_by_one_process(executor, queue):
+    await executor.start()
+    pid = executor.pid
+    for number in range(MAX_RUNS):
+        queue.add(number, text="x" * 50_000, number=number)  # together more than the pipe is given at a time
+    for number in range(MAX_RUNS):
+        assert (await queue.result(number))["number"] == number
+    assert queue.begun == [*range(MAX_RUNS)]
+    assert executor.pid == pid
+    assert not executor.running
+
+
+async def test_a_unit_begins_when_those_before_it_are_done(executor, queue):
+    queue.add("endless", "spin", x=1)
+    queue.add("next")
+    async with asyncio.timeout(30):
+        while "endless" not in queue.shares:
+            await asyncio.wait(queue.tasks.values(), timeout=0.02)
+    assert queue.begun == ["endless"]
+    queue.tasks["endless"].cancel()
+    assert await queue.result("next") == {"name": "next"}
+    assert queue.begun == ["endless", "next"]
+    assert "next" not in queue.shares
+
+
+async def test_what_runs_when_the_process_dies_is_to_blame_and_nothing_else(executor, queue):
+    await executor.start()
+    queue.add("before")
+    queue.add("crash", "crash", x=1)
+    queue.add("refused", "explode", x=1)
+    queue.add("after")
+    assert await queue.result("before") == {"name": "before"}
+    with pytest.raises(ExecutorCrashed, match="SIGSEGV"):
+        await queue.result("crash")
+    with pytest.raises(ComputeError, match="explode failed"):
+        await queue.result("refused")
+    assert await queue.result("after") == {"name": "after"}
+    assert queue.begun == ["before", "crash", "refused", "after"]
+
+
+async def test_cancelling_what_runs_costs_those_behind_it_only_time(executor, queue):
+    queue.add("endless", "spin", x=1)
+    for number in range(3):
+        queue.add(number)
+    async with asyncio.timeout(30):
+        await queue.first_begun.wait()
+    first = executor.pid
+    queue.tasks["endless"].cancel()
+    assert [await queue.result(number) for number in range(3)] == [{"name": number} for number in range(3)]
+    assert executor.pid != first
+
+
+async def test_cancelling_what_has_not_begun_leaves_the_process_alone(executor, queue):
+    await executor.start()
+    pid = executor.pid
+    for number in range(4):
+        queue.add(number)
+    await asyncio.wait(queue.tasks.values(), timeout=0)
+    os.kill(pid, signal.SIGSTOP)  # nothing is answered until we have cancelled
+    async with asyncio.timeout(30):
+        await queue.first_begun.wait()
+    queue.tasks[1].cancel()
+    queue.tasks[3].cancel()
+    await asyncio.wait([queue.tasks[1], queue.tasks[3]], timeout=30)
+    os.kill(pid, signal.SIGCONT)
+    assert await queue.result(0) == {"name": 0}
+    assert await queue.result(2) == {"name": 2}
+    assert await works(executor)
+    assert executor.pid == pid
+    assert queue.begun == [0, 2]
+
+
+async def test_what_was_cancelled_before_its_turn_does_not_hold_the_process_for_long(executor, queue):
+    queue.add("slow", "prime_count", start=0, stop=3 * 10**8)
+    queue.add("endless", "spin", x=1)
+    queue.add("after")
+    async with asyncio.timeout(30):
+        await queue.first_begun.wait()
+    first = executor.pid
+    queue.tasks["endless"].cancel()
+    assert await queue.result("after") == {"name": "after"}
+    assert executor.pid != first
+    assert queue.tasks["slow"].done()
+    assert queue.begun == ["slow", "after"]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_stop_fails_all_units_under_way(executor, queue, paused):
+    queue.add("endless", "spin", x=1)
+    queue.add("behind")
+    async with asyncio.timeout(30):
+        await queue.first_begun.wait()
+    if paused:
+        executor.pause()
+        queue.add("late")
+        await asyncio.wait([queue.tasks["late"]], timeout=0)
+    await executor.stop()
+    assert executor.pid is None
+    for name in queue.tasks:
+        with pytest.raises(ExecutorCrashed, match="stopped"):
+            await queue.result(name)
+    assert executor.pid is None
+    executor.resume()
+    assert await works(executor)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from sparkle_p2p.node.computing import Computing
@@ -14,6 +16,7 @@ from sparkle_protocol.errors import ComputeError, ExecutorCrashed
 from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.work.prefetch import MAX_HANDED
 
 JOB = JobId(b"j" * 32)
 
@@ -21,14 +24,22 @@ JOB = JobId(b"j" * 32)
 class ScriptedExecutor:
     """Ends each run as the test says; None: never."""
 
-    def __init__(self, *outcomes: bytes | Exception | None) -> None:
+    def __init__(self, *outcomes: bytes | Exception | None, begins: bool = True) -> None:
         self.outcomes = list(outcomes)
+        self.begins = begins
         self.cancelled = 0
 
     async def run(
-        self, kernel: str, version: int, unit: dict[str, Any], on_progress: Callable[[float], None]
+        self,
+        kernel: str,
+        version: int,
+        unit: dict[str, Any],
+        on_progress: Callable[[float], None],
+        on_begin: Callable[[], None] | None = None,
     ) -> bytes:
         outcome = self.outcomes.pop(0)
+        if self.begins and on_begin is not None:
+            on_begin()
         if outcome is None:
             try:
                 await asyncio.Event().wait()
@@ -62,7 +73,11 @@ async def run(executor: ScriptedExecutor, *jobs: JobSpec) -> list[Any]:
 
 
 async def test_a_result_is_told() -> None:
-    assert await run(ScriptedExecutor(b"r"), spec()) == [Computed(JOB, 1, 0, b"r")]
+    (event,) = await run(ScriptedExecutor(b"r"), spec())
+    assert isinstance(event, Computed)
+    assert (event.unit, event.result) == (1, b"r")
+    assert event.seconds is not None
+    assert 0 <= event.seconds < 5
 
 
 async def test_the_first_crash_is_forgiven_the_second_is_not() -> None:
@@ -70,6 +85,50 @@ async def test_the_first_crash_is_forgiven_the_second_is_not() -> None:
     events = await run(ScriptedExecutor(crash, crash, crash, b"r", crash), *[spec()] * 5)
     assert [getattr(event, "blame", None) for event in events] == [False, True, False, None, False]
     assert events[0].code == "crash"
+
+
+async def test_a_process_that_ends_before_a_unit_began_is_never_held_against_it() -> None:
+    crash = ExecutorCrashed("it did not start")
+    events = await run(ScriptedExecutor(*[crash] * 4, begins=False), *[spec()] * 4)
+    assert [(event.code, event.blame) for event in events] == [("crash", False)] * 4
+
+
+async def test_a_units_time_runs_from_when_its_turn_comes() -> None:
+    hurried = spec()
+    hurried = JobSpec(
+        **{field: getattr(hurried, field) for field in JobSpec.__struct_fields__}
+        | {"deadlines": msgspec.structs.replace(hurried.deadlines, execution_s=0)}
+    )
+    waiting, told = ScriptedExecutor(None, None, begins=False), asyncio.Queue[object]()
+    async with asyncio.TaskGroup() as group:
+        computing = Computing([waiting], told.put_nowait, group)
+        computing.start(Compute(JOB, 1, 0, hurried))
+        await asyncio.sleep(0.01)
+        waiting.begins = True
+        computing.start(Compute(JOB, 2, 0, hurried))
+        async with asyncio.timeout(5):
+            late: Any = await told.get()
+        assert (late.unit, late.code, late.blame) == (2, "time", True)
+        assert told.empty()
+        computing.drop(StopCompute(JOB, 1, 0))
+
+
+async def test_units_go_to_the_slot_with_the_fewest_and_what_no_slot_takes_goes_back() -> None:
+    told: asyncio.Queue[object] = asyncio.Queue()
+    many = make_spec(SubmitRequest("prime_count", {"stop": 1000}, 100), Identity.generate())
+    slots = [ScriptedExecutor(*[None] * MAX_HANDED) for _ in range(2)]
+    async with asyncio.TaskGroup() as group:
+        computing = Computing([*slots], told.put_nowait, group)
+        for unit in range(2 * MAX_HANDED):
+            computing.start(Compute(JOB, unit, 0, many))
+            await asyncio.sleep(0)
+            assert abs(len(slots[0].outcomes) - len(slots[1].outcomes)) <= 1
+        computing.start(Compute(JOB, 99, 0, many))
+        async with asyncio.timeout(5):
+            refused: Any = await told.get()
+        assert (refused.unit, refused.code, refused.blame) == (99, "refused", False)
+        for unit in range(2 * MAX_HANDED):
+            computing.drop(StopCompute(JOB, unit, 0))
 
 
 @pytest.mark.parametrize("failure", [ValueError("a bug"), OSError("no more processes")])
@@ -101,5 +160,5 @@ async def test_a_dropped_unit_is_cancelled_and_its_slot_is_free() -> None:
         computing.drop(StopCompute(JOB, 1, 0))
         computing.start(Compute(JOB, 2, 0, spec()))
         async with asyncio.timeout(5):
-            assert await told.get() == Computed(JOB, 2, 0, b"r")
+            assert replace(await told.get(), seconds=None) == Computed(JOB, 2, 0, b"r")
     assert executor.cancelled == 1

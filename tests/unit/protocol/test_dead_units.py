@@ -93,6 +93,20 @@ def test_a_restart_changes_nothing(when: str) -> None:
         assert keeper.job.outcome == "done"
 
 
+def test_a_unit_stays_dead_whoever_keeps_its_job() -> None:
+    """A new keeper set begins new epochs, but what three workers could not compute is as dead as before."""
+    keeper = Keeper(spec(2))
+    kill(keeper, 0)
+    before = dict(keeper.job.dead)
+    grown = f.KeeperSet(keeper.id, f.VIEWS_PER_GENERATION, [ME.public_key, D.public_key], 1)
+    keeper.core._state(keeper.job, grown)
+    keeper.pass_time(SECOND_NS)
+    assert keeper.job.state.epoch(0) == f.epoch_of(f.VIEWS_PER_GENERATION, 0)
+    keeper.restart()
+    assert keeper.job.state.epoch(0) == f.epoch_of(f.VIEWS_PER_GENERATION, 0)
+    assert keeper.job.dead == before
+
+
 def test_a_unit_without_a_majority_is_dead_and_can_be_requeued_alone() -> None:
     keeper = Keeper(spec(1, policy=f.Policy("final", 2, 2)))
     for worker, result in ((A, RIGHT), (B, WRONG)):

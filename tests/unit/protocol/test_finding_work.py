@@ -144,6 +144,18 @@ def test_the_queue_holds_two_seconds_of_work(seconds: float, depth: int) -> None
     assert prefetch.room(depth // 2 + 1, ["square@1"]) == 0
 
 
+@pytest.mark.parametrize(("seconds", "handed"), [(0.0, 32), (0.001, 32), (0.01, 10), (0.06, 1), (0.1, 1), (600.0, 1)])
+def test_an_executor_is_handed_a_tenth_of_a_second_of_work(seconds: float, handed: int) -> None:
+    prefetch = Prefetch(slots=2)
+    assert prefetch.handed(["square@1"]) == 2
+    for _ in range(20):
+        prefetch.ran("square@1", seconds)
+    prefetch.ran("slow@1", 60.0)
+    assert prefetch.handed(["square@1"]) == 2 * handed
+    assert prefetch.handed(["square@1", "slow@1"]) == 2
+    assert prefetch.handed(["square@1", "new@1"]) == 2
+
+
 def test_a_slow_kernel_in_hand_keeps_the_queue_short() -> None:
     prefetch = Prefetch(slots=2)
     prefetch.ran("fast@1", 0.001)
@@ -183,7 +195,7 @@ def test_short_units_are_asked_for_and_reported_in_batches() -> None:
             assert send.tag == tag
             reports += 1
             s.hear(SUBMITTER, tag, settled=[m.Settled(item.unit, 0, True) for item in commits_in(facts)])
-        (unit,) = [unit for unit, state in s.states().items() if state == "running"]
+        unit = next(unit for unit, state in s.states().items() if state == "running")
         s.now += SECOND_NS // 1000
         s.compute(unit)
         done += 1

@@ -202,6 +202,32 @@ def test_pause_hands_back_what_waits_at_once_and_what_runs_later() -> None:
     assert states(worker) == {}
 
 
+def short_units_handed_over() -> Worker:
+    """A worker that knows its units to be short, and has six more in hand."""
+    worker = working()
+    worker.compute(0)
+    worker.took(fx.Compute)
+    worker.tell(fx.Computed(worker.job, 1, 0, b"result", seconds=0.001))
+    worker.offer()
+    worker.give(*range(2, 8))
+    return worker
+
+
+def test_short_units_are_handed_over_together_but_only_the_first_has_begun() -> None:
+    worker = short_units_handed_over()
+    handed = [effect.unit for effect in worker.took(fx.Compute) if isinstance(effect, fx.Compute)]
+    assert handed == [2, 3, 4, 5, 6, 7]
+    assert [unit for _, unit, _ in worker.agent.begun] == [2]
+
+
+def test_pause_hands_back_what_was_handed_over_and_has_not_begun() -> None:
+    worker = short_units_handed_over()
+    worker.perform(worker.agent.pause(worker.now))
+    stopped = [effect.unit for effect in worker.took(fx.StopCompute) if isinstance(effect, fx.StopCompute)]
+    assert stopped == [3, 4, 5, 6, 7]
+    assert {unit for unit, state in states(worker).items() if state == "running"} == {2}
+
+
 def test_leases_that_arrive_after_the_pause_go_back() -> None:
     worker = Worker()
     worker.offer()

@@ -1,0 +1,140 @@
+"""How much a keeper keeps for others: what counts, what is refused, and what happens while there is no room."""
+
+from random import Random
+
+import pytest
+
+from sparkle_protocol import effects as fx
+from sparkle_protocol import facts as f
+from sparkle_protocol import messages as m
+from sparkle_protocol.ids import PeerId, hash_result
+from sparkle_protocol.work.co_keeping import FULL
+from sparkle_protocol.work.lease import SECOND_NS
+from sparkle_protocol.work.presence import BEAT_NS
+from sparkle_protocol.work.quota import Bounds, Quota
+from sparkle_protocol.work.submitter import Submitter
+from tests.unit.protocol.kept_jobs import ME, OTHERS, LoneKeeper, peer
+from tests.unit.protocol.test_keeping import CODEC, RIGHT, WRONG, check_form, spec
+
+ALICE, BOB = peer(1), peer(2)
+WORKERS = [peer(10 + n) for n in range(10)]
+LARGE = Bounds(jobs=100, units=1 << 20, fact_bytes=1 << 30, result_bytes=1 << 30)
+
+
+def bounded(**few: int) -> Quota:
+    fields = {"jobs": 100, "units": 1 << 20, "fact_bytes": 1 << 30, "result_bytes": 1 << 30, **few}
+    return Quota(Bounds(**fields), LARGE, LARGE)
+
+
+def test_every_fact_and_result_counts_once_however_often_it_comes() -> None:
+    keeper = LoneKeeper()
+    job, _ = keeper.offer(ALICE, 4, quorum=2)
+    for worker in WORKERS[:2]:
+        keeper.lease(worker, 1)
+    for worker in WORKERS[:2]:
+        keeper.commit(worker, job, 0)
+    for worker in WORKERS[:2]:
+        keeper.show(worker, job, 0)
+        keeper.show(worker, job, 0)
+    usage = keeper.core.quota.of_submitter(ALICE.peer_id)
+    facts = [one.fact.raw for one in keeper.disk if isinstance(one, fx.StoreFact)]
+    results = [one.result for one in keeper.disk if isinstance(one, fx.StoreResult)]
+    assert results == [RIGHT]
+    assert usage.result_bytes == len(RIGHT)
+    assert keeper.core.quota._jobs[job].fact_bytes == sum(map(len, facts))
+
+
+def test_what_another_keeper_pushes_again_or_what_means_nothing_does_not_count() -> None:
+    keeper = LoneKeeper()
+    job, _ = keeper.offer(ALICE, 4)
+    before = keeper.core.quota._jobs[job].fact_bytes
+    lease = f.Leases(job, [f.LeaseItem(0, 0, 0, WORKERS[0].public_key, 60_000)])
+    of_a_keeper, of_nobody = CODEC.seal(OTHERS[0], lease), CODEC.seal(WORKERS[5], lease)
+    for fact in (of_a_keeper, of_a_keeper, of_nobody):
+        keeper.ask(OTHERS[0], m.Push(job, [fact.raw], [b"a result that nobody asked for"]))
+    assert keeper.core.quota._jobs[job].fact_bytes == before + len(of_a_keeper.raw)
+    assert keeper.core.quota.total.result_bytes == 0
+
+
+def test_own_jobs_are_never_counted() -> None:
+    keeper = LoneKeeper()
+    keeper.perform(keeper.core.submit(spec(1000), 0)[1])
+    assert len(keeper.core.quota) == 0
+    assert keeper.core.quota.total.fact_bytes == 0
+
+
+def test_after_a_restart_what_is_on_disk_counts() -> None:
+    keeper = LoneKeeper()
+    job, _ = keeper.offer(ALICE, 4)
+    keeper.lease(WORKERS[0], 1)
+    keeper.commit(WORKERS[0], job, 0)
+    keeper.show(WORKERS[0], job, 0)
+    kept = keeper.core.quota._jobs[job]
+    facts = [one.fact for one in keeper.disk if isinstance(one, fx.StoreFact)]
+    again = Submitter(ME, CODEC, Random(2), check_form)
+    again.restore(facts[0], facts[1:], 0, [hash_result(RIGHT)], len(RIGHT))
+    assert again.quota._jobs[job].fact_bytes == kept.fact_bytes
+    assert again.quota.total.result_bytes == len(RIGHT)
+
+
+def test_a_job_for_whose_results_there_is_no_room_gets_no_more_leases_until_there_is() -> None:
+    keeper = LoneKeeper()
+    keeper.core.quota = bounded(result_bytes=8)
+    first, _ = keeper.offer(ALICE, 10)
+    second, _ = keeper.offer(ALICE, 10)
+    other, _ = keeper.offer(BOB, 10)
+    given = [(worker, unit) for worker in WORKERS[:4] for job, unit in keeper.lease(worker, 1) if job == first]
+    for (worker, unit), result in zip(given, (RIGHT, WRONG), strict=True):
+        keeper.compute(worker, first, unit, result)
+    assert keeper.core.quota.over(first)
+    assert keeper.job(first).leases.spans == ()
+    keeper.pass_time(2 * BEAT_NS)
+    assert {job for job, _ in keeper.lease(WORKERS[7], 16)} == {other}
+    keeper.ask(ALICE, m.Release(first))
+    keeper.pass_time(90 * SECOND_NS)
+    assert {job for job, _ in keeper.lease(WORKERS[8], 16)} == {other, second}
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_full_keeper_still_hears_that_the_job_is_over(ends: bool) -> None:
+    keeper = LoneKeeper()
+    keeper.core.quota = bounded(result_bytes=8)
+    job, _ = keeper.offer(ALICE, 10)
+    keeper.core.quota.grow(job, result_bytes=9)
+    stated = f.Cancel(job, "no more") if ends else f.Leases(
+        job, [f.LeaseItem(0, 0, 0, WORKERS[0].public_key, 60_000)]
+    )  # fmt: skip
+    reply = keeper.ask(ALICE, m.Push(job, [CODEC.seal(ALICE if ends else OTHERS[0], stated).raw]))
+    if ends:
+        assert keeper.job(job).outcome == "cancelled"
+    else:
+        assert isinstance(reply, m.Refusal)
+        assert reply.code == FULL
+
+
+def test_a_submitter_that_is_refused_asks_the_next_peer() -> None:
+    core = Submitter(ALICE, CODEC, Random(1), check_form)
+    peers = {WORKERS[n].peer_id: n for n in range(10)}
+    for one in peers:
+        core.handle(fx.PeerUp(one, ("/ip4/127.0.0.1/udp/1/quic-v1",)), 0)
+    job, effects = core.submit(spec(100), 0)
+    asked: list[PeerId] = []
+    named: list[f.KeeperSet] = []
+    queue = [*effects, *core.handle(fx.FoundPeers(_tag(effects), tuple(peers)), 0)]
+    while queue:
+        effect = queue.pop(0)
+        if not isinstance(effect, fx.Send) or not isinstance(effect.message, m.Push):
+            continue
+        payloads = [CODEC.open(raw).payload for raw in effect.message.facts]
+        named += [one for one in payloads if isinstance(one, f.KeeperSet)]
+        refuses = peers[effect.peer] in (0, 1)
+        answer: m.Reply = m.Refusal("quota", "full") if refuses else m.PushReply(job, [])
+        asked.append(effect.peer)
+        queue += core.handle(fx.Replied(effect.tag, effect.peer, answer), 0)
+    assert set(asked) == set(peers)
+    keepers = {one for one, n in peers.items() if n > 1}
+    assert set(named[0].keys) == {w.public_key for w in WORKERS if w.peer_id in keepers}
+
+
+def _tag(effects: fx.Effects) -> int:
+    return next(effect.tag for effect in effects if isinstance(effect, fx.FindPeers))
