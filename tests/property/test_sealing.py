@@ -74,9 +74,9 @@ def test_whoever_was_away_while_a_range_was_sealed_gets_its_record(
     roots = [[record.root for record in kept(one, job).state.sealed.ranges()] for one in helpers]
     assert all(found == roots[0] for found in roots)
 
-    compared = [one for _, _, one in world.trace].count("Compare")
+    compared = [one for _, _, one in world.trace].count("CompareReply")
     world.run(lambda: False, seconds=120)
-    assert [one for _, _, one in world.trace].count("Compare") == compared  # nobody has anything left to compare
+    assert [one for _, _, one in world.trace].count("CompareReply") == compared  # nobody has anything left to compare
 
     submitter.start()
     assert world.run(lambda: submitter.submitter.jobs[job].outcome == "done")

@@ -1,11 +1,32 @@
 """What a worker's report may say: judged from the facts alone, before anything changes."""
 
 from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import CommitItem, Commits, Fact, FailureItem, Failures, RevealItem, Reveals
+from sparkle_protocol.facts import (
+    CommitItem,
+    Commits,
+    Endorsements,
+    Fact,
+    FailureItem,
+    Failures,
+    JobSpec,
+    KeeperSet,
+    Leases,
+    Reset,
+    RevealItem,
+    Reveals,
+    Seals,
+    Verdicts,
+)
 from sparkle_protocol.ids import PeerId, ResultHash, hash_result
 from sparkle_protocol.messages import Report
 from sparkle_protocol.work.state import JobState
 
+# Sets and endorsements share a place: a set is believed once the one before it counts, in the order they were told.
+_STEPS: tuple[tuple[type, ...], ...] = (
+    (JobSpec,), (KeeperSet, Endorsements), (Reset,), (Leases,), (Commits,), (Failures,), (Reveals,), (Verdicts,),
+    (Seals,),
+)  # fmt: skip
+LEARNING_ORDER = {kind: place for place, kinds in enumerate(_STEPS) for kind in kinds}
 WorkItem = CommitItem | RevealItem | FailureItem
 
 
@@ -75,3 +96,11 @@ def new_items(state: JobState, fact: Fact) -> list[WorkItem]:
         if new:
             found[item.unit] = item
     return list(found.values())
+
+
+def named_results(fact: Fact) -> list[ResultHash]:
+    """The results that a fact speaks of and that whoever acts on it needs."""
+    payload = fact.payload
+    if isinstance(payload, Verdicts | Reveals):
+        return [ResultHash(item.result_hash) for item in payload.items]
+    return []

@@ -27,7 +27,6 @@ from sparkle_protocol.facts import (
     Fact,
     FailureItem,
     Failures,
-    JobSpec,
     KeeperSet,
     Leases,
     Reset,
@@ -42,7 +41,7 @@ from sparkle_protocol.facts import (
 from sparkle_protocol.ids import PeerId, ResultHash, hash_result, key_from_peer_id
 from sparkle_protocol.messages import Report, ReportReply
 from sparkle_protocol.work.conduct import MOST_LEASES
-from sparkle_protocol.work.intake import WorkItem, check_report, new_items
+from sparkle_protocol.work.intake import LEARNING_ORDER, WorkItem, check_report, named_results, new_items
 from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.rejection import Rejection
@@ -55,12 +54,6 @@ MAX_PROPOSALS = 8  # keeper sets by one keeper to follow the same one; it means 
 TAKE_OVER_GRACE_NS = 30 * SECOND_NS  # for workers whose keeper went away to report to another
 
 Granted = tuple[int, int, int, int]  # counter, unit, epoch, ttl_ms
-# Sets and endorsements share a place: a set is believed once the one before it counts, in the order they were told.
-_STEPS: tuple[tuple[type, ...], ...] = (
-    (JobSpec,), (KeeperSet, Endorsements), (Reset,), (Leases,), (Commits,), (Failures,), (Reveals,), (Verdicts,),
-    (Seals,),
-)  # fmt: skip
-_ORDER = {kind: place for place, kinds in enumerate(_STEPS) for kind in kinds}
 
 
 class KeptJob(Sealing):
@@ -409,7 +402,7 @@ class KeptJob(Sealing):
         """Take in facts and results that another keeper holds; returns those facts that are new and count."""
         new: list[Fact] = []
         by_name = {hash_result(result): result for result in results}
-        for fact in sorted(facts, key=lambda one: _ORDER.get(type(one.payload), 0)):
+        for fact in sorted(facts, key=lambda one: LEARNING_ORDER.get(type(one.payload), 0)):
             if fact.id in self.state or not self._is_plausible(fact) or self._is_malformed(fact, by_name):
                 continue
             reset = fact.payload if isinstance(fact.payload, Reset) else None
@@ -604,11 +597,3 @@ class KeptJob(Sealing):
     def reply(self, worker: PeerId) -> ReportReply:
         """The news for a worker, taken out."""
         return self.news.take(worker, self.state.view_facts, ended=bool(self.outcome))
-
-
-def named_results(fact: Fact) -> list[ResultHash]:
-    """The results that a fact speaks of and that whoever acts on it needs."""
-    payload = fact.payload
-    if isinstance(payload, Verdicts | Reveals):
-        return [ResultHash(item.result_hash) for item in payload.items]
-    return []

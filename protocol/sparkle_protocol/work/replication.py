@@ -17,8 +17,9 @@ from random import Random
 from sparkle_protocol import messages
 from sparkle_protocol.facts import Fact, Reveals, Verdicts, lot_of
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash
+from sparkle_protocol.work.intake import named_results
 from sparkle_protocol.work.keepers import backoff_ns
-from sparkle_protocol.work.kept_job import KeptJob, named_results
+from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.tally import SHORT_ID, short_id
 
