@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.chaos.chaos_run import chaos
-from tests.e2e.chaos.schedule import LINK_FAULTS, NODE_FAULTS, make_schedule
+from tests.e2e.chaos.schedule import ABSENCES, LINK_FAULTS, NODE_FAULTS, make_schedule
 
-NODES, LENGTH_S = 3, 7.0
-SEEDS = (1, 12)  # together they hold every kind of fault
+NODES, LENGTH_S = 5, 17.0  # four keepers besides the submitter, and time for them to take over
+SEEDS = (44, 200)  # together they hold every kind of fault
 
 
 @pytest.mark.timeout(240)  # a lease and a reveal may have to run out after the last fault
@@ -22,4 +22,4 @@ async def test_nothing_is_lost_or_decided_twice(seed: int, tmp_path: Path) -> No
 
 def test_these_seeds_hold_every_kind_of_fault() -> None:
     kinds = {fault.kind for seed in SEEDS for fault in make_schedule(seed, NODES, LENGTH_S).faults}
-    assert kinds == {*NODE_FAULTS, *LINK_FAULTS}
+    assert kinds == {*NODE_FAULTS, *LINK_FAULTS, *ABSENCES}

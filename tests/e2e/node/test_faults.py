@@ -68,7 +68,7 @@ async def test_a_worker_killed_between_commit_and_reveal_hangs_nothing(swarm: Sw
     document = await owner.done(job, 60)
     assert document["result"] == PRIMES_TO_1E9
     assert document["workers"] == {worker.peer_id: 8, second.peer_id: 8}
-    assert document["replicas"] == 16
+    assert 16 <= document["replicas"] <= 24  # a commitment is made anew if the second worker has become a keeper
 
 
 async def test_a_worker_gone_for_good_after_its_commit_hangs_nothing(swarm: Swarm) -> None:

@@ -26,6 +26,7 @@ from sparkle_protocol.facts import (
     Fact,
     FactCodec,
     JobSpec,
+    LeaseItem,
     Leases,
     Policy,
     Resources,
@@ -172,9 +173,10 @@ async def _somebody_elses(peer: Hostile) -> messages.Reply:
     return await peer.report(peer.commit(signer=Identity.generate()))
 
 
-async def _replayed_lease(peer: Hostile) -> messages.Reply:
-    reply = await peer.lease()
-    return await peer.report(reply.leases[0])
+async def _forged_lease(peer: Hostile) -> messages.Reply:
+    unit, epoch = peer.leased[0]
+    item = LeaseItem(7, unit + 1, epoch, peer.identity.public_key, 60_000)
+    return await peer.report(peer.codec.seal(peer.identity, Leases(peer.job, [item])))
 
 
 async def _other_network(peer: Hostile) -> messages.Reply:
@@ -221,7 +223,7 @@ OFFENCES: dict[str, tuple[Callable[[Hostile], Awaitable[messages.Reply]], str]] 
     "a commit that was never leased": (_never_leased, "never leased"),
     "a unit that the job does not have": (_beyond_the_job, "unit"),
     "somebody else's fact": (_somebody_elses, "somebody else"),
-    "a replayed lease": (_replayed_lease, "somebody else"),
+    "a forged lease": (_forged_lease, "proves nothing"),
     "a fact of another network": (_other_network, "elsewhere"),
     "a forged signature": (_bad_signature, "signature"),
     "a changed fact": (_changed_body, ""),
@@ -250,6 +252,13 @@ async def test_a_report_of_an_unknown_job_is_no_offence(hostile: Hostile) -> Non
     reply = await hostile.report(job=os.urandom(32))
     assert isinstance(reply, messages.Refusal)
     assert reply.code == "unknown_job"
+    assert hostile.owner.count("violation", peer=str(hostile.peer_id)) == 0
+
+
+async def test_a_lease_that_is_shown_again_changes_nothing(hostile: Hostile) -> None:
+    """Workers show leases to prove to another keeper what they hold."""
+    reply = await hostile.lease()
+    assert isinstance(await hostile.report(reply.leases[0]), messages.ReportReply)
     assert hostile.owner.count("violation", peer=str(hostile.peer_id)) == 0
 
 

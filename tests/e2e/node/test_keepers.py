@@ -9,13 +9,13 @@ from collections.abc import Iterable
 import pytest
 
 from sparkle_protocol.errors import SparkleError
-from sparkle_protocol.facts import FactCodec, JobSpec, KeeperSet
+from sparkle_protocol.facts import FactCodec, JobSpec
 from sparkle_protocol.work.placement import holders_needed
 from sparkle_protocol.work.state import JobState
 from tests.e2e.node.processes import NodeProcess, Swarm
 
-PRIMES = {10**9: 50_847_534, 5 * 10**9: 234_954_223}
-LONG = 5 * 10**9  # its units take some seconds of two cores: time for a node to leave meanwhile
+PRIMES = {10**9: 50_847_534, 2 * 10**9: 98_222_287}
+LONG = 2 * 10**9  # some seconds of two cores: not done when its submitter leaves at once
 UNITS = 48
 TAKEN_OVER_S = 45.0  # a keeper counts as away ten seconds after its connection broke; everybody is busy here
 RECOVERED_S = 110.0  # a submitter names new keepers when too few of them were there for half a minute
@@ -67,14 +67,22 @@ async def connected(nodes: list[NodeProcess]) -> None:
     await nodes[0].swarm.until(all_are, "all nodes are connected")
 
 
+async def taken_over(keepers: list[NodeProcess], job: str) -> None:
+    """Return once one of the keepers hands the job's units out in the submitter's place."""
+
+    def taken() -> bool:
+        return any(keeper.count("duty_taken", job=job) for keeper in keepers)
+
+    await keepers[0].swarm.until(taken, "a keeper takes over", TAKEN_OVER_S)
+
+
 async def finished_without(owner: NodeProcess, others: list[NodeProcess], job: str, units: int) -> list[NodeProcess]:
     """Wait until those that keep the job have all of its units final, and return those."""
     state = known(owner, job)
     assert state is not None
     assert state.view is not None
     keepers = [node for node in others if node.peer_id in state.view.keepers and node.running]
-    taken_over = lambda: any(keeper.count("duty_taken", job=job) for keeper in keepers)  # noqa: E731
-    await owner.swarm.until(taken_over, "a keeper takes over", TAKEN_OVER_S)
+    await taken_over(keepers, job)
     await owner.swarm.until(
         lambda: all(keeper.count("unit_final", job=job) == units for keeper in keepers), "the keepers finish", 90
     )
@@ -104,8 +112,6 @@ async def test_a_job_is_finished_while_its_submitter_is_away(swarm: Swarm, how: 
     assert len(keepers) == 5
     kept = [known(keeper, job) for keeper in keepers]
     assert all(state is not None and state.finished for state in kept)
-    assert owner.peer_id not in {peer for state in kept if state for fact in state.facts() for peer in [fact.author]
-                                 if not isinstance(fact.payload, JobSpec | KeeperSet)}  # fmt: skip
     for keeper in keepers:
         shown = [event["unit"] for event in keeper.events if event["event"] == "unit_final"]
         assert sorted(shown) == list(range(UNITS))  # each once
@@ -135,8 +141,7 @@ async def test_three_nodes_go_on_and_their_results_are_provisional(swarm: Swarm)
     job = await owner.submit("prime_count", UNITS, stop=LONG)
     assert await owner.terminate() == 0
     before = finals(owner, job)
-    for node in others:
-        await node.event("duty_taken", TAKEN_OVER_S, job=job)
+    await taken_over(others, job)
 
     def computed() -> bool:
         return sum(node.count("unit_computed", job=job) for node in others) >= 2 * (UNITS - before)
