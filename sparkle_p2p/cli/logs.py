@@ -39,12 +39,13 @@ class LineWriter:
     """
 
     LIMIT = 1024
+    PAUSE_S = 0.02  # between two writes: many lines become few writes, and the node is seldom interrupted by them
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._lines: deque[str] = deque(maxlen=self.LIMIT)
         self._news = threading.Event()
-        self._closed = False
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sparkle-stdout", daemon=True)
         self._thread.start()
 
@@ -56,18 +57,19 @@ class LineWriter:
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Write what waits, for at most so long."""
-        self._closed = True
+        self._closed.set()
         self._news.set()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
         try:
-            while self._lines or not self._closed:
+            while self._lines or not self._closed.is_set():
                 self._news.wait()
                 self._news.clear()  # before we look: what comes later sets it again
                 text = "".join(f"{self._lines.popleft()}\n" for _ in range(len(self._lines)))
                 if text:
                     self._stream.write(text)
                     self._stream.flush()
+                self._closed.wait(self.PAUSE_S)
         except (OSError, ValueError):
             pass  # nobody reads; what is written from now on pushes itself out of the queue

@@ -6,6 +6,7 @@ what stands after a ``Persist`` waits for the disk, while other batches go on; a
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -30,6 +31,7 @@ from sparkle_protocol.messages import (
     Notice,
     Offer,
     Push,
+    PushReply,
     Reply,
     Report,
     ReportReply,
@@ -131,7 +133,10 @@ class WorldNode:
         self.lie = lie
         self.withholds = False  # commits and never shows
         self.stalls = False  # says that it computes, and never ends
+        self.conspires = False  # gives the same wrong result as all who do
         self.broken = False  # every unit fails through no fault of its own
+        self.lost = False  # gone for good
+        self.away = False  # its user wants it to be off
         self.disk = Disk()
         self.stated: dict[tuple[JobId, int, int], bytes] = {}  # commits that left, in all lives
         self.up = False
@@ -139,6 +144,7 @@ class WorldNode:
         self.seed = seed
         self.violations: list[tuple[PeerId, str]] = []
         self.events: list[fx.Notify] = []
+        self.shown: dict[tuple[JobId, int], ResultHash] = {}  # units that were called final here, in any life
         self.ticks = 0
 
     def start(self) -> None:
@@ -172,6 +178,25 @@ class WorldNode:
         for other in self.world.nodes:
             if other is not self and other.up:
                 self.world.later(0.01, other, lambda o=other: o.handle(fx.PeerDown(self.id)))
+
+    def leave(self) -> None:
+        """Gone until it comes back, whoever would start it."""
+        if self.up:
+            self.crash()
+        self.away = True
+
+    def come_back(self) -> None:
+        """It is there again, with its disk."""
+        self.away = False
+        if not self.up:
+            self.start()
+
+    def lose_disk(self) -> None:
+        """Gone for good, with all that was kept here."""
+        if self.up:
+            self.crash()
+        self.disk = Disk()
+        self.lost = True
 
     def submit(self, job: JobSpec) -> JobId:
         job_id, effects = self.submitter.submit(job, self.world.now)
@@ -240,7 +265,7 @@ class WorldNode:
             self.world.send(self, core, effect)
         elif isinstance(effect, fx.Publish):
             for other in self.world.nodes:
-                if other is not self and other.up and self.world.rng.random() >= self.world.loss:
+                if other is not self and other.up and not self.world.loses(self, other):
                     gossip = fx.Gossiped(effect.topic, self.id, effect.payload)
                     self.world.later(0.05, other, lambda o=other, g=gossip: o.handle(g))
         elif isinstance(effect, fx.FindPeers):
@@ -255,6 +280,15 @@ class WorldNode:
             self.violations.append((effect.peer, effect.reason))
         elif isinstance(effect, fx.Notify):
             self.events.append(effect)
+            if effect.event == "unit_final":
+                self.showed_final(JobId(bytes.fromhex(str(effect.fields["job"]))), int(str(effect.fields["unit"])))
+
+    def showed_final(self, job_id: JobId, unit: int) -> None:
+        job = self.submitter.job(job_id)
+        final = job.state.final(unit) if job is not None else None
+        if final is not None:  # else the job was let go in the same moment
+            before = self.shown.setdefault((job_id, unit), final)
+            assert before == final, f"unit {unit} was final with another result"
 
     def filled(self, message: Message, names: tuple[ResultHash, ...]) -> Message:
         """The message with results from the disk, as the node's shell fills it."""
@@ -265,6 +299,8 @@ class WorldNode:
     def check_promises(self, effect: fx.Effect) -> None:
         """What leaves this node rests on what is on its disk."""
         message = effect.message if isinstance(effect, fx.Send | fx.Reply) else None
+        if isinstance(message, Push | PushReply | FetchReply | Report):
+            self.world.told.update(dict.fromkeys(message.facts))
         if isinstance(message, ReportReply | Notice):
             told = {(JobId(message.job), settled.unit) for settled in message.settled}
             assert told <= self.disk.decided, "a verdict was told before it was kept"
@@ -279,6 +315,8 @@ class WorldNode:
         result = true_result(effect.unit)
         if self.lie is not None and self.lie(effect.unit):
             result = bytes([1 + self.seed % 200]) + result[1:]  # liars do not agree with each other
+        if self.conspires:
+            result = b"\xff" * 8
         if self.stalls:
             return
         done: object = fx.Computed(effect.job, effect.unit, effect.epoch, result)
@@ -316,11 +354,16 @@ class World:
         self.unit_s = 1.0
         self.poison: set[int] = set()  # units that nobody can compute
         self.cut: set[PeerId] = set()  # cannot be reached and reach nobody
+        self.blocked: set[tuple[PeerId, PeerId]] = set()  # what the first says does not reach the second
+        self.told: dict[bytes, None] = {}  # every fact that left a node
+        self.sent: Counter[tuple[str, PeerId, PeerId]] = Counter()  # requests, by sender and receiver
         self.trace: list[tuple[int, str, str]] = []
         self.seed = seed
 
-    def add(self, *, works: bool = True, lie: Callable[[int], bool] | None = None) -> WorldNode:
-        node = WorldNode(self, self.seed * 100 + len(self.nodes), works=works, lie=lie)
+    def add(
+        self, *, works: bool = True, lie: Callable[[int], bool] | None = None, kind: type[WorldNode] = WorldNode
+    ) -> WorldNode:
+        node = kind(self, self.seed * 100 + len(self.nodes), works=works, lie=lie)
         self.nodes.append(node)
         self.by_id[node.id] = node
         node.start()
@@ -338,6 +381,7 @@ class World:
 
     def send(self, sender: WorldNode, core: Core, effect: fx.Send) -> None:
         target = self.by_id[effect.peer]
+        self.sent[type(effect.message).__name__, sender.id, effect.peer] += 1
         local = target is sender
         data = encode_message(sender.filled(effect.message, effect.attach))
         told = False
@@ -373,7 +417,36 @@ class World:
     def loses(self, sender: WorldNode, target: WorldNode) -> bool:
         if sender is target:
             return False
-        return bool(self.cut & {sender.id, target.id}) or self.rng.random() < self.loss
+        cut = bool(self.cut & {sender.id, target.id}) or (sender.id, target.id) in self.blocked
+        return cut or self.rng.random() < self.loss
+
+    def part(self, some: set[PeerId], *, both_ways: bool) -> None:
+        """What is said by these reaches nobody else; if both ways, they hear nothing of others either."""
+        for one in self.nodes:
+            for other in self.nodes:
+                if one.id in some and other.id not in some:
+                    self.blocked.add((one.id, other.id))
+                    if both_ways:
+                        self.blocked.add((other.id, one.id))
+                        self.link_down(one, other)
+
+    def heal(self) -> None:
+        """Everybody reaches everybody again."""
+        apart = sorted(pair for pair in self.blocked if pair[::-1] in self.blocked and pair[0] < pair[1])
+        self.blocked.clear()
+        for one, other in apart:
+            if self.by_id[one].up and self.by_id[other].up:
+                self.link_up(self.by_id[one], self.by_id[other])
+
+    def link_down(self, a: WorldNode, b: WorldNode) -> None:
+        """Either notices some time later that the connection is gone, if it is still."""
+
+        def notice(one: WorldNode, other: WorldNode) -> None:
+            if (one.id, other.id) in self.blocked:
+                one.handle(fx.PeerDown(other.id))
+
+        for one, other in ((a, b), (b, a)):
+            self.later(self.rng.uniform(0.01, 10), one, lambda o=one, g=other: notice(o, g))
 
     def delay(self, local: bool) -> float:
         return 0 if local else self.rng.uniform(0, self.delay_s)

@@ -15,42 +15,33 @@ from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import Cancel, Endorsements, Fact, JobSpec, KeeperSet, Reset
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, key_from_peer_id
 from sparkle_protocol.messages import JobBeat
-from sparkle_protocol.work.board import Board
+from sparkle_protocol.work.duty import Duty
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
-from sparkle_protocol.work.placement import LOCAL, UNKNOWN, primaries, ranges_of, span_of
+from sparkle_protocol.work.placement import LOCAL, UNKNOWN
 from sparkle_protocol.work.presence import BEAT_NS
-from sparkle_protocol.work.quota import Quota
 from sparkle_protocol.work.replication import Channel
 from sparkle_protocol.work.tally import SHORT_ID, short_id
 
 OFFERED_NS = 60 * SECOND_NS  # for the keeper set that names us to follow a spec
 RETAIN_NS = 72 * 3600 * SECOND_NS  # TRUST: results are kept that long beyond the job's time
 DISMISSED_NS = 600 * SECOND_NS  # a job whose newest view does not name us is kept that much longer
-HOLD_NS = 5 * SECOND_NS  # after a restart: first hear what the others know
-FETCH_PAUSE_NS = 2 * SECOND_NS
 MAX_RELEASED = 4096
-Spans = tuple[tuple[int, int], ...]
 FULL = "full"  # refuses more of a job for the moment
 FULL_PAUSE_NS = 60 * SECOND_NS
 ALWAYS_KEPT = (KeeperSet, Endorsements, Reset, Cancel)  # however full it is: who keeps the job, and its end
 
 
-class CoKeeping(Board):
+class CoKeeping(Duty):
     """The part of a keeper that other keepers talk to."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
-        self.quota = Quota()
+        super().__init__(*args, **kwargs)
         self._released: dict[JobId, None] = {}  # jobs we were told to forget, lest somebody brings them back
-        self._held_until: dict[JobId, int] = {}  # restored jobs that nothing is handed out of yet
         self._dismissed_ns: dict[JobId, int] = {}
         self._beats: dict[int, PeerId] = {}  # requests under way
         self._beat_heard: dict[PeerId, int] = {}
         self._beat_ns: int | None = None
-        self._spans: dict[JobId, tuple[int, list[bytes], Spans]] = {}  # ours, by view and who is there
-        self._fetching: dict[JobId, int] = {}  # when results may be asked for next
-        self._source = 0
 
     # --- requests of other keepers ------------------------------------------------------------------------
 
@@ -343,87 +334,6 @@ class CoKeeping(Board):
             channel.differed = True
 
     # --- what is looked after -----------------------------------------------------------------------------
-
-    def _look_around(self, now_ns: int) -> None:
-        """See who is away, and take over or give back what follows from it."""
-        for job in list(self.all_jobs()):
-            self._set_duty(job, now_ns)
-
-    def _set_duty(self, job: KeptJob, now_ns: int) -> None:
-        """Hand out what is ours to hand out.
-
-        Of our own jobs that is everything; of others', while the submitter is away, the ranges of which we are the
-        first keeper that is there, unless there is no room for their results.
-        """
-        view, before = job.state.view, job.leases.spans
-        leads, held = job.mine, self._is_held(job, now_ns)
-        spans: tuple[tuple[int, int], ...] = ()
-        if view is not None and not job.outcome and not held:
-            if job.mine:
-                spans = ((0, job.state.spec.units),)
-            elif view.holds(self.me) and self.presence.away(job.state.submitter, now_ns):
-                leads = view.certifying
-                spans = () if self.quota.over(job.state.id) else self._own_spans(job, now_ns)
-        if spans != before or leads != job.leads:
-            job.set_duty(spans, leads=leads, now_ns=now_ns)
-            self._touched[job.state.id] = job
-            self._conclude(job, now_ns)
-        if not job.mine and bool(spans) != bool(before) and not job.outcome:
-            event = "duty_taken" if spans else "duty_returned"
-            self._notify(event, job=job.state.id.hex(), peer=job.state.submitter, ranges=len(spans))
-
-    def _own_spans(self, job: KeptJob, now_ns: int) -> tuple[tuple[int, int], ...]:
-        view, units = job.state.view, job.state.spec.units
-        if view is None:
-            return ()
-        there = [
-            key for key, peer in zip(view.keys, view.keepers, strict=True) if not self.presence.away(peer, now_ns)
-        ]
-        known = self._spans.get(job.state.id)
-        if known is not None and known[:2] == (view.number, there):
-            return known[2]
-        ranges, mine = ranges_of(units, len(view.keys)), key_from_peer_id(self.me)
-        spans: list[tuple[int, int]] = []
-        for one in range(ranges):
-            if primaries(job.state.id, one, there)[:1] == (mine,):
-                start, stop = span_of(one, units, ranges)
-                if spans and spans[-1][1] == start:
-                    start = spans.pop()[0]
-                spans.append((start, stop))
-        self._spans[job.state.id] = (view.number, there, tuple(spans))
-        return tuple(spans)
-
-    def _is_held(self, job: KeptJob, now_ns: int) -> bool:
-        """The job was restored, and what others know of it may still come."""
-        until_ns = self._held_until.get(job.state.id)
-        if until_ns is None:
-            return False
-        if now_ns < until_ns and not all(channel.idle for channel in self._channels.of_job(job.state.id)):
-            return True
-        del self._held_until[job.state.id]
-        return False
-
-    def _hold(self, job: KeptJob, now_ns: int) -> None:
-        """After a restart: compare with everybody before anything is handed out."""
-        others = self.partners(job)
-        for peer in others:
-            self.presence.expect(peer, now_ns)
-            self._channels.to(job.state.id, peer).synced = False
-        if others:
-            self._held_until[job.state.id] = now_ns + HOLD_NS
-            self._beat_soon(now_ns)
-
-    def _fetch_results(self, job: KeptJob, now_ns: int) -> None:
-        """Ask one of the others for results that should be here; the next time another."""
-        if not job.lacking or now_ns < self._fetching.get(job.state.id, 0) or self.quota.over(job.state.id):
-            return
-        there = [peer for peer in self.partners(job) if not self.presence.away(peer, now_ns)]
-        self._fetching[job.state.id] = now_ns + FETCH_PAUSE_NS
-        if there:
-            self._source += 1
-            channel = self._channels.to(job.state.id, there[self._source % len(there)])
-            if not channel.refused:
-                channel.results.update(job.lacking)
 
     def _drop_what_is_over(self, now_ns: int) -> None:
         """Forget jobs of others that nobody needs from us any more."""

@@ -206,6 +206,9 @@ class Keeper(CoKeeping):
                 self._refuse(event.token, "busy", over)
                 return
             facts = [self._codec.open(raw) for raw in message.facts]
+            if job.is_behind(facts):  # its bearer did nothing wrong: whoever gave it the unit knows more than we do
+                self._refuse(event.token, "busy", "this keeper does not know yet who keeps the job now")
+                return
             returned = sum(job.leases.was_first(back.unit, event.peer) for back in message.returned)
             new = job.report(event.peer, message, facts, now_ns)
             self._leasing.answered(job, event.peer, now_ns)

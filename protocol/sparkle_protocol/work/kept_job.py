@@ -35,6 +35,7 @@ from sparkle_protocol.facts import (
     Verdicts,
     epoch_of,
     resets_of,
+    view_of,
 )
 from sparkle_protocol.ids import PeerId, ResultHash, hash_result, key_from_peer_id
 from sparkle_protocol.messages import Report, ReportReply
@@ -46,10 +47,18 @@ from sparkle_protocol.work.rejection import Rejection
 from sparkle_protocol.work.state import JobState
 
 TIMED = 32  # units over which the run time is averaged
+MAX_PROPOSALS = 8  # keeper sets by one keeper to follow the same one; it means one of them at a time
 TAKE_OVER_GRACE_NS = 30 * SECOND_NS  # for workers whose keeper went away to report to another
 
 Granted = tuple[int, int, int, int]  # counter, unit, epoch, ttl_ms
-_ORDER = (JobSpec, KeeperSet, Endorsements, Reset, Leases, Commits, Failures, Reveals, Verdicts)
+# Sets and endorsements share a place: a set is believed once the one before it counts, in the order they were told.
+_ORDER: dict[type, int] = {
+    kind: place
+    for place, kinds in enumerate(
+        ((JobSpec,), (KeeperSet, Endorsements), (Reset,), (Leases,), (Commits,), (Failures,), (Reveals,), (Verdicts,))
+    )
+    for kind in kinds
+}
 
 
 class KeptJob(Judging):
@@ -258,6 +267,12 @@ class KeptJob(Judging):
         self.settle_dirty(now_ns)
         return new
 
+    def is_behind(self, facts: Iterable[Fact]) -> bool:
+        """There are leases among these in a newer view than is known here."""
+        newest = self.state.view.number if self.state.view is not None else -1
+        proofs = (fact.payload for fact in facts if isinstance(fact.payload, Leases))
+        return any(view_of(item.epoch) > newest for proof in proofs for item in proof.items)
+
     def _prove_lease(self, fact: Fact, worker: PeerId) -> bool:
         """Learn of a lease by another keeper; True when it is new."""
         if not self._is_lease(fact) or any(item.worker != key_from_peer_id(worker) for item in fact.payload.items):  # type: ignore[union-attr]
@@ -383,9 +398,7 @@ class KeptJob(Judging):
         """Take in facts and results that another keeper holds; returns those facts that are new and count."""
         new: list[Fact] = []
         by_name = {hash_result(result): result for result in results}
-        for fact in sorted(
-            facts, key=lambda one: _ORDER.index(type(one.payload)) if type(one.payload) in _ORDER else 0
-        ):
+        for fact in sorted(facts, key=lambda one: _ORDER.get(type(one.payload), 0)):
             if fact.id in self.state or not self._is_plausible(fact) or self._is_malformed(fact, by_name):
                 continue
             if isinstance(fact.payload, Reset) and fact.payload.resets > self.state.reset_count(fact.payload.unit):
@@ -414,9 +427,18 @@ class KeptJob(Judging):
             return self._is_lease(fact)
         if isinstance(payload, Commits | Reveals | Failures):
             return all(state.was_leased(item.unit, item.epoch, fact.author) for item in payload.items)
+        if isinstance(payload, KeeperSet) and fact.author != state.submitter:
+            return self._may_propose(fact.author, payload)
         if isinstance(payload, KeeperSet | Endorsements | Verdicts):
             return fact.author == state.submitter or state.views.ever_kept(fact.author)
         return True
+
+    def _may_propose(self, keeper: PeerId, proposed: KeeperSet) -> bool:
+        """A keeper proposes a few sets to follow one that counts and holds it; no flood of them is kept."""
+        before = self.state.views.get(proposed.view - 1)
+        if before is None or not before.holds(keeper) or before.fact.id != proposed.previous:
+            return False
+        return sum(1 for fact in self.state.views.successors(before) if fact.author == keeper) < MAX_PROPOSALS
 
     def _is_malformed(self, fact: Fact, results: dict[ResultHash, bytes]) -> bool:
         if not isinstance(fact.payload, Reveals):

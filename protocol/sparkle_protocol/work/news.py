@@ -32,7 +32,10 @@ class Newsboard:
 
     def of(self, worker: PeerId) -> News:
         """The worker's page, to be written on. It will hear of the job even if nothing is written."""
-        return self._news.setdefault(worker, News())
+        news = self._news.get(worker)
+        if news is None:
+            news = self._news[worker] = News()
+        return news
 
     def waiting(self) -> tuple[PeerId, ...]:
         """Workers with a page."""

@@ -16,8 +16,8 @@ PEER = "12D3KooWHrTvH4VQ24pGBZYPKnk61sCSgzFDGEy3FbFGezvmwW7B"
 JOB = "ab" * 32
 FIELDS = {
     "job": JOB, "kernel": "prime_count", "units": 4, "unit": 3, "peer": PEER, "error": "no luck", "text": "a word",
-    "seconds": 90_000, "address": "/ip4/192.0.2.1/tcp/1", "attempt": 2, "reason": "the disk is full", "peers": 3, "device": "cpu/x86_64",
-    "keepers": 8, "holding": 6, "view": 2,
+    "seconds": 90_000, "address": "/ip4/192.0.2.1/tcp/1", "attempt": 2, "reason": "the disk is full", "peers": 3,
+    "keepers": 8, "holding": 6, "view": 2, "device": "cpu/x86_64",
 }  # fmt: skip
 
 
