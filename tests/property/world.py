@@ -177,7 +177,8 @@ class WorldNode:
         self.tokens: dict[int, Callable[[Reply], None]] = {}
         self.token = 0
         self.timer: int | None = None
-        self.disk_free_at = self.world.now
+        self.to_write: list[tuple[Core, fx.Persist, list[fx.Effect]]] = []
+        self.writing: list[tuple[Core, fx.Persist, list[fx.Effect]]] = []
         now = self.world.now
         facts = list(self.disk.facts.values())
         for one in (fact for fact in facts if isinstance(fact.payload, JobSpec)):
@@ -252,7 +253,7 @@ class WorldNode:
             self.handle(fx.Tick())
 
     def perform(self, core: Core, effects: fx.Effects) -> None:
-        """All writes are handed to the disk at once, in order; what follows one waits until it is done."""
+        """All writes are handed to the disk in order; what follows one waits until it is done."""
         parts: list[tuple[fx.Persist | None, list[fx.Effect]]] = [(None, [])]
         for effect in effects:
             if isinstance(effect, fx.Persist):
@@ -263,14 +264,25 @@ class WorldNode:
             if persist is None:
                 self.perform_all(core, rest)
             else:
-                took = int(self.world.rng.uniform(0, self.world.disk_s) * SECOND)
-                self.disk_free_at = max(self.disk_free_at, self.world.now) + took
-                self.world.at(self.disk_free_at, self, lambda p=persist, r=rest: self.written(core, p, r))
+                self.to_write.append((core, persist, rest))
+        self.write()
 
-    def written(self, core: Core, persist: fx.Persist, rest: list[fx.Effect]) -> None:
-        for record in persist.records:
-            self.disk.write(record)
-        self.perform_all(core, rest)
+    def write(self) -> None:
+        """Whatever waits for the disk goes in one transaction; the next one begins when that is done."""
+        if self.writing or not self.to_write:
+            return
+        self.writing, self.to_write = self.to_write, []
+        took = int(self.world.rng.uniform(0, self.world.disk_s) * SECOND)
+        self.world.at(self.world.now + took, self, self.written)
+
+    def written(self) -> None:
+        done, self.writing = self.writing, []
+        for _, persist, _ in done:
+            for record in persist.records:
+                self.disk.write(record)
+        for core, _, rest in done:
+            self.perform_all(core, rest)
+        self.write()
 
     def perform_all(self, core: Core, effects: list[fx.Effect]) -> None:
         for effect in effects:
