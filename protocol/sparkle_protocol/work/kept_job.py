@@ -51,6 +51,7 @@ from sparkle_protocol.work.state import JobState
 
 TIMED = 32  # units over which the run time is averaged
 MAX_PROPOSALS = 8  # keeper sets by one keeper to follow the same one; it means one of them at a time
+RESULT_PATIENCE_NS = 60 * SECOND_NS  # for a result that workers agreed on and no keeper that is there holds
 TAKE_OVER_GRACE_NS = 30 * SECOND_NS  # for workers whose keeper went away to report to another
 
 Granted = tuple[int, int, int, int]  # counter, unit, epoch, ttl_ms
@@ -76,7 +77,10 @@ class KeptJob(Sealing):
         self.unit_s = 0.0  # how long a unit was seen to occupy a worker
         self._timed = 0
         self._answered: list[int] = []  # when the leases were granted that were answered in this step
-        self._waiting: set[int] = set()  # units whose decision waits for results
+        self._waiting: dict[
+            int, int
+        ] = {}  # units whose decision waits for results, since when (0: not looked at yet)
+        self._unseen: set[int] = set()  # of these, the ones that waited too long: somebody shall compute them again
         self._view = state.view
         self._take_stock(results)
         self._restore(now_ns)
@@ -340,8 +344,9 @@ class KeptJob(Sealing):
         if not self.has_result(name):
             self.records.append(StoreResult(self.state.id, name, result))
         if name in self.lacking:
-            self._dirty |= self._waiting
+            self._dirty |= self._waiting.keys()
             self._waiting.clear()
+            self._unseen.clear()
             self.look_for_seals()
         self.got_result(name)
 
@@ -384,7 +389,10 @@ class KeptJob(Sealing):
     def _repeat_news(self, unit: int, worker: PeerId) -> None:
         """Say again what a worker with a committed result may have missed."""
         epoch, news, book = self.state.epoch(unit), self.news.of(worker), self.leases.known(unit)
-        if worker not in self.state.votes(unit):
+        given = self.state.votes(unit).get(worker)
+        if given in self.lacking and unit not in self.state.final_units:
+            news.reveal[unit] = epoch  # it was shown to keepers that are gone
+        elif given is None:
             if worker in book.asked or worker in book.withheld or self.is_decided(unit):
                 news.reveal[unit] = epoch
         elif worker in self.state.accepted_workers(unit):
@@ -489,7 +497,7 @@ class KeptJob(Sealing):
     def _accept(self, unit: int, accepted: ResultHash) -> ResultHash | None:
         found = super()._accept(unit, accepted)
         if found is None:
-            self._waiting.add(unit)
+            self._waiting.setdefault(unit, 0)
         return found
 
     def moved(self, now_ns: int) -> None:
@@ -553,7 +561,27 @@ class KeptJob(Sealing):
                 self._judge_failures(unit, now_ns)
             self._dirty.add(unit)
         self.settle_dirty(now_ns)
+        self._expect_results(now_ns)
         return ran_out
+
+    def _expect_results(self, now_ns: int) -> None:
+        """Who agreed on a unit, and who was shown its result, may all be gone: then it is computed once more."""
+        for unit, since_ns in list(self._waiting.items()):
+            if self.is_decided(unit):
+                del self._waiting[unit]
+            elif not since_ns:
+                self._waiting[unit] = now_ns
+            elif now_ns - since_ns >= RESULT_PATIENCE_NS and unit not in self._unseen:
+                self._unseen.add(unit)
+                self._refresh(unit)
+
+    def missing(self, unit: int) -> int:
+        """How many more workers the unit wants now."""
+        if unit not in self._unseen:
+            return super().missing(unit)
+        votes = self.state.votes(unit)
+        live = sum(1 for lease in self.leases.known(unit).leases.values() if not lease.slow)
+        return 1 - live - sum(1 for worker in self.participants(unit) if worker not in votes)
 
     def to_start_over(self, unit: int | None) -> list[int]:
         """The units that must begin a new epoch so that a dead one (None: all of them) can be computed again."""
