@@ -16,8 +16,8 @@ async def test_results_that_are_still_being_written_are_waited_for(tmp_path: Pat
     """Whoever asks in the moment of the last decision must not hear that a result is missing."""
     result = (25).to_bytes(8, "little")
     spec = types.SimpleNamespace(kernel="prime_count", kernel_version=1, params={"start": 0, "stop": 100}, units=1)
-    verdict = types.SimpleNamespace(result_hash=hash_result(result))
-    job: Any = types.SimpleNamespace(state=types.SimpleNamespace(id=JOB, spec=spec, verdict=lambda _unit: verdict))
+    final = hash_result(result)
+    job: Any = types.SimpleNamespace(state=types.SimpleNamespace(id=JOB, spec=spec, final=lambda _unit: final))
     store = Store(tmp_path / "node.db")
     await store.open()
     try:
