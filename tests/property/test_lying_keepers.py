@@ -99,7 +99,7 @@ def check_plot(season: Season, plot: Plot) -> None:
     check_honest(world, job, traitors)
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(seasons(0), plots)
 def test_three_lying_keepers_of_eight_never_make_two_finals(season: Season, plot: Plot) -> None:
     check_plot(season, plot)
