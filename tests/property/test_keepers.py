@@ -233,7 +233,7 @@ def nobody_is_left(world: World, job: JobId) -> bool:
 
 def about_jobs(world: World, seconds: float) -> Counter[str]:
     """Requests about jobs between nodes that are there, while time passes."""
-    world.run(lambda: False, seconds=30)  # what is on its way, or waits for a disk
+    world.run(lambda: False, seconds=120)  # what is on its way, or said once more after a pause
     world.sent.clear()
     world.run(lambda: False, seconds=seconds, events=MANY)
     found: Counter[str] = Counter()
