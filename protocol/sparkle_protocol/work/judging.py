@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from sparkle_protocol.effects import Record
-from sparkle_protocol.facts import JobSpec, VerdictItem
+from sparkle_protocol.facts import SEAL_UNITS, JobSpec, VerdictItem
 from sparkle_protocol.ids import PeerId, ResultHash, key_from_peer_id, peer_id_from_key
 from sparkle_protocol.work.conduct import Conducts
 from sparkle_protocol.work.dead import failure_verdict, has_failed
@@ -69,6 +69,7 @@ class Judging:
         self._deciding: dict[int, ResultHash] = {}  # their units
         self._supports: dict[int, tuple[int, ResultHash]] = {}  # open unit -> epoch and the result we stand by
         self._dirty: set[int] = set()  # units whose decision may change
+        self._to_seal: set[int] = set()  # ranges that may have become ready to be sealed
         self.freed = False  # some worker may hold more units than before
         self._waiting: dict[int, int] = {}  # units whose decision waits for results; since when, 0: not looked at
         self._unseen: set[int] = set()  # of these, the ones that waited too long: somebody shall compute them again
@@ -189,7 +190,7 @@ class Judging:
 
     def _settle(self, unit: int, now_ns: int) -> None:
         """Ask for reveals, accept, reject or want more, as the facts of a unit now demand."""
-        if unit in self.dead:
+        if unit in self.dead or unit in self.state.sealed:
             return
         decided = self.decided(unit)
         decision = self._decision(unit) if decided is None else None
@@ -208,6 +209,7 @@ class Judging:
         self._refresh(unit)
         if unit in self.state.final_units:
             self.leases.forget(unit)
+            self._to_seal.add(unit // SEAL_UNITS)
 
     def _ask_reveals(self, unit: int, now_ns: int) -> None:
         """Have results shown. Who committed to another keeper is asked by that, and awaited here all the same."""
@@ -284,6 +286,7 @@ class Judging:
             self._finalize(unit, now_ns, fresh=True)
         for unit in sorted(set(units).difference(fresh)):
             self._finalize(unit, now_ns, fresh=False)
+            self._to_seal.add(unit // SEAL_UNITS)
         self._dirty.update(fresh)
         if self._class_proven:
             self._class_proven = False

@@ -20,18 +20,19 @@ from collections.abc import Callable, Iterable, Iterator
 from sparkle_protocol.effects import StoreFact, StoreResult
 from sparkle_protocol.errors import RemoteProtocolError, VerificationError
 from sparkle_protocol.facts import (
+    SEAL_UNITS,
     CommitItem,
     Commits,
     Endorsements,
     Fact,
     FailureItem,
     Failures,
-    JobSpec,
     KeeperSet,
     Leases,
     Reset,
     RevealItem,
     Reveals,
+    Seals,
     Verdicts,
     epoch_of,
     resets_of,
@@ -40,10 +41,12 @@ from sparkle_protocol.facts import (
 from sparkle_protocol.ids import PeerId, ResultHash, hash_result, key_from_peer_id
 from sparkle_protocol.messages import Report, ReportReply
 from sparkle_protocol.work.conduct import MOST_LEASES
-from sparkle_protocol.work.intake import WorkItem, check_report, new_items
-from sparkle_protocol.work.judging import CheckResult, Judging
-from sparkle_protocol.work.lease import SECOND_NS, LeaseBook, UnitBook
+from sparkle_protocol.work.intake import LEARNING_ORDER, WorkItem, check_report, named_results, new_items
+from sparkle_protocol.work.judging import CheckResult
+from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.rejection import Rejection
+from sparkle_protocol.work.sealed import SealedRange
+from sparkle_protocol.work.sealing import Sealing
 from sparkle_protocol.work.state import JobState
 
 TIMED = 32  # units over which the run time is averaged
@@ -51,17 +54,9 @@ MAX_PROPOSALS = 8  # keeper sets by one keeper to follow the same one; it means 
 TAKE_OVER_GRACE_NS = 30 * SECOND_NS  # for workers whose keeper went away to report to another
 
 Granted = tuple[int, int, int, int]  # counter, unit, epoch, ttl_ms
-# Sets and endorsements share a place: a set is believed once the one before it counts, in the order they were told.
-_ORDER: dict[type, int] = {
-    kind: place
-    for place, kinds in enumerate(
-        ((JobSpec,), (KeeperSet, Endorsements), (Reset,), (Leases,), (Commits,), (Failures,), (Reveals,), (Verdicts,))
-    )
-    for kind in kinds
-}
 
 
-class KeptJob(Judging):
+class KeptJob(Sealing):
     """Leases, reports and decisions of one job. Methods append to ``records`` what must be stored."""
 
     def __init__(
@@ -72,23 +67,28 @@ class KeptJob(Judging):
         check_result: CheckResult,
         now_ns: int,
         results: Iterable[ResultHash] = (),
+        sealed: Iterable[SealedRange] = (),
     ) -> None:
         super().__init__(state, leases(self.is_decided), me, check_result, now_ns)
+        self._init_sealing(sealed)
         self.carried: list[tuple[PeerId, Granted]] = []  # leases to be signed, see ``moved``
         self.to_endorse: dict[bytes, Fact] = {}  # verdicts that we may come to stand by
         self.unit_s = 0.0  # how long a unit was seen to occupy a worker
         self._timed = 0
         self._answered: list[int] = []  # when the leases were granted that were answered in this step
         self._view = state.view
-        for result in results:
-            self.got_result(result)
+        self._take_stock(results)
         self._restore(now_ns)
         self.restored_final = len(state.final_units)  # accepted in an earlier life of this node
 
     def _restore(self, now_ns: int) -> None:
         """Pick up from stored facts: leases are gone, commits and votes stand, overdue decisions are made."""
         self._restore_support()
+        self._restore_sealed()
         for unit in sorted(self.state.touched_units()):
+            if unit in self.state.sealed:
+                self.proven.restore(self.state, unit)
+                continue
             committed = self.state.committed(unit)
             self.replicas += len(committed)
             accepted, refused = self.state.accepted_workers(unit), self.state.rejected_workers(unit)
@@ -106,7 +106,7 @@ class KeptJob(Judging):
                 if not self.has_result(final):
                     self.lacking[final] = None
                 continue
-            self.leases.books.setdefault(unit, UnitBook()).failures = len(self.state.failures(unit))
+            self.leases.book(unit).failures = len(self.state.failures(unit))
             self._dirty.add(unit)
         self.state.take_fresh_finals()
         for unit in sorted(self._dirty):
@@ -264,6 +264,7 @@ class KeptJob(Judging):
         for beat in message.running:
             self._heartbeat(beat.unit, beat.epoch, worker, beat.progress, now_ns)
         self.settle_dirty(now_ns)
+        self._too_late(worker, facts)
         return new
 
     def is_behind(self, facts: Iterable[Fact]) -> bool:
@@ -297,7 +298,7 @@ class KeptJob(Judging):
 
     def _first_malformed(self, worker: PeerId, shown: Iterable[tuple[RevealItem, bytes]]) -> Rejection | None:
         for item, result in shown:
-            if worker in self.state.votes(item.unit):
+            if worker in self.state.votes(item.unit) or item.unit in self.state.sealed:
                 continue
             try:
                 self.check_result(self.state.spec, item.unit, result)
@@ -341,6 +342,7 @@ class KeptJob(Judging):
             self._dirty |= self._waiting.keys()
             self._waiting.clear()
             self._unseen.clear()
+            self.look_for_seals()
         self.got_result(name)
 
     def _failed(self, unit: int, worker: PeerId, code: str, now_ns: int) -> None:
@@ -354,7 +356,9 @@ class KeptJob(Judging):
     def _heartbeat(self, unit: int, epoch: int, worker: PeerId, progress: float, now_ns: int) -> None:
         """A unit that a worker runs, or holds a committed result of."""
         news, current = self.news.of(worker), self.state.epoch(unit)
-        if unit in self.dead or not self.state.was_leased(unit, epoch, worker):
+        if unit in self.state.sealed:
+            self._tell_how_it_ended(unit, epoch, worker)
+        elif unit in self.dead or not self.state.was_leased(unit, epoch, worker):
             news.drop[unit] = epoch
         elif epoch != current:
             if not self._carry(unit, worker, epoch, now_ns):
@@ -401,12 +405,14 @@ class KeptJob(Judging):
         """Take in facts and results that another keeper holds; returns those facts that are new and count."""
         new: list[Fact] = []
         by_name = {hash_result(result): result for result in results}
-        for fact in sorted(facts, key=lambda one: _ORDER.get(type(one.payload), 0)):
+        for fact in sorted(facts, key=lambda one: LEARNING_ORDER.get(type(one.payload), 0)):
             if fact.id in self.state or not self._is_plausible(fact) or self._is_malformed(fact, by_name):
                 continue
-            if isinstance(fact.payload, Reset) and fact.payload.resets > self.state.reset_count(fact.payload.unit):
-                self.start_over(fact.payload.unit)
-            self.state.add(fact)
+            reset = fact.payload if isinstance(fact.payload, Reset) else None
+            if reset is not None and self._starts_over(reset):
+                self.start_over(reset.unit)
+            if not self.state.add(fact):
+                continue
             self.records.append(StoreFact(fact))
             new.append(fact)
             self._note(fact, now_ns)
@@ -419,6 +425,9 @@ class KeptJob(Judging):
         self.take_finals((), now_ns)
         return new
 
+    def _starts_over(self, reset: Reset) -> bool:
+        return reset.unit not in self.state.sealed and reset.resets > self.state.reset_count(reset.unit)
+
     def _is_plausible(self, fact: Fact) -> bool:
         """The fact may be stated by its author, as far as can be told here."""
         payload, state = fact.payload, self.state
@@ -429,10 +438,13 @@ class KeptJob(Judging):
         if isinstance(payload, Leases):
             return self._is_lease(fact)
         if isinstance(payload, Commits | Reveals | Failures):
-            return all(state.was_leased(item.unit, item.epoch, fact.author) for item in payload.items)
+            return all(
+                item.unit in state.sealed or state.was_leased(item.unit, item.epoch, fact.author)
+                for item in payload.items
+            )
         if isinstance(payload, KeeperSet) and fact.author != state.submitter:
             return self._may_propose(fact.author, payload)
-        if isinstance(payload, KeeperSet | Endorsements | Verdicts):
+        if isinstance(payload, KeeperSet | Endorsements | Verdicts | Seals):
             return fact.author == state.submitter or state.views.ever_kept(fact.author)
         return True
 
@@ -456,10 +468,13 @@ class KeptJob(Judging):
         payload = fact.payload
         if isinstance(payload, Verdicts):
             self.to_endorse[fact.id] = fact
+            self._to_seal.update(item.unit // SEAL_UNITS for item in payload.items[:1])
         elif isinstance(payload, Reset):
             self._dirty.add(payload.unit)
         elif isinstance(payload, Commits | Reveals | Failures):
             for item in payload.items:
+                if item.unit in self.state.sealed:
+                    continue
                 self._dirty.add(item.unit)
                 if isinstance(item, CommitItem) and not self._equivocated(item.unit, fact.author):
                     self.replicas += 1
@@ -469,6 +484,10 @@ class KeptJob(Judging):
                 elif isinstance(item, FailureItem):
                     self.devices.failed(fact.author, item.unit, item.code, now_ns)
                     self._judge_failures(item.unit, now_ns)
+
+    def _forget_verdicts(self, dropped: list[Fact]) -> None:
+        for fact in dropped:
+            self.to_endorse.pop(fact.id, None)
 
     def moved(self, now_ns: int) -> None:
         """The view changed: every open unit is in a new epoch, and whoever holds one here is carried over."""
@@ -576,11 +595,3 @@ class KeptJob(Judging):
     def reply(self, worker: PeerId) -> ReportReply:
         """The news for a worker, taken out."""
         return self.news.take(worker, self.state.view_facts, ended=bool(self.outcome))
-
-
-def named_results(fact: Fact) -> list[ResultHash]:
-    """The results that a fact speaks of and that whoever acts on it needs."""
-    payload = fact.payload
-    if isinstance(payload, Verdicts | Reveals):
-        return [ResultHash(item.result_hash) for item in payload.items]
-    return []

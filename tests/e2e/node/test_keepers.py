@@ -90,18 +90,14 @@ async def finished_without(owner: NodeProcess, others: list[NodeProcess], job: s
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("how", ["stopped", "killed"])
-async def test_a_job_is_finished_while_its_submitter_is_away(swarm: Swarm, how: str) -> None:
+async def test_a_job_is_finished_while_its_submitter_is_away(swarm: Swarm) -> None:
     """Six nodes. The submitter goes in the moment that `submit` returned; back again, it has the right result."""
     nodes = await swarm.start(6, arguments_of={0: ["--no-work"]})
     owner, *others = nodes
     await connected(nodes)
     assert (await owner.status())["safety"]["code"] == "certified"
     job = await owner.submit("prime_count", UNITS, stop=LONG)
-    if how == "killed":
-        await owner.kill()
-    else:
-        assert await owner.terminate() == 0
+    assert await owner.terminate() == 0
     state = known(owner, job)
     assert state is not None
     assert state.view is not None
@@ -147,7 +143,7 @@ async def test_three_nodes_go_on_and_their_results_are_provisional(swarm: Swarm)
         return sum(node.count("unit_computed", job=job) for node in others) >= 2 * (UNITS - before)
 
     await swarm.until(computed, "both others computed all that was open", 90)
-    assert [finals(node, job) for node in others] == [before] * 2
+    assert max(finals(node, job) for node in others) <= before
     await started_again(owner)
     document = await owner.done(job, 60)
     assert document["result"] == PRIMES[LONG]
@@ -156,13 +152,17 @@ async def test_three_nodes_go_on_and_their_results_are_provisional(swarm: Swarm)
 
 @pytest.mark.timeout(240)
 async def test_keepers_lost_for_good_cost_time_and_no_result(swarm: Swarm) -> None:
-    """One of five killed while the submitter is away: the rest go on. A second: the submitter names new keepers."""
+    """kill -9 of the submitter as it acknowledged, and of one of five keepers: the rest finish its job.
+
+    When a second keeper is lost the three left are too few to decide; the submitter, back again, names new ones.
+    """
     nodes = await swarm.start(6, arguments_of={0: ["--no-work"]})
     owner, *others = nodes
     await connected(nodes)
     first = await owner.submit("prime_count", UNITS, stop=LONG)
     second = await owner.submit("prime_count", 4 * UNITS, stop=4 * 10**10)
     await owner.kill()
+    assert min(holding(others, job) for job in (first, second)) >= holders_needed(5)
     await others[0].kill()
     left = await finished_without(owner, others, first, UNITS)
     assert len(left) == 4
