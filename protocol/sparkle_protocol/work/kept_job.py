@@ -48,7 +48,6 @@ from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.state import JobState
 
 MAX_PROPOSALS = 8  # keeper sets by one keeper to follow the same one; it means one of them at a time
-RESULT_PATIENCE_NS = 60 * SECOND_NS  # for a result that workers agreed on and no keeper that is there holds
 TAKE_OVER_GRACE_NS = 30 * SECOND_NS  # for workers whose keeper went away to report to another
 
 
@@ -70,9 +69,6 @@ class KeptJob(Granting):
         self._init_granting()
         self.carried: list[tuple[PeerId, Granted]] = []  # leases to be signed, see ``moved``
         self.to_endorse: dict[bytes, Fact] = {}  # verdicts that we may come to stand by
-        # Units whose decision waits for results, since when (0: not looked at yet).
-        self._waiting: dict[int, int] = {}
-        self._unseen: set[int] = set()  # of these, the ones that waited too long: somebody shall compute them again
         self._view = state.view
         self._take_stock(results)
         self._restore(now_ns)
@@ -399,12 +395,6 @@ class KeptJob(Granting):
         for fact in dropped:
             self.to_endorse.pop(fact.id, None)
 
-    def _accept(self, unit: int, accepted: ResultHash) -> ResultHash | None:
-        found = super()._accept(unit, accepted)
-        if found is None:
-            self._waiting.setdefault(unit, 0)
-        return found
-
     def moved(self, now_ns: int) -> None:
         """The view changed: every open unit is in a new epoch, and whoever holds one here is carried over."""
         self._view, heard = self.state.view, self.leases.silences()
@@ -466,27 +456,8 @@ class KeptJob(Granting):
                 self._judge_failures(unit, now_ns)
             self._dirty.add(unit)
         self.settle_dirty(now_ns)
-        self._expect_results(now_ns)
+        self.expect_results(now_ns)
         return ran_out
-
-    def _expect_results(self, now_ns: int) -> None:
-        """Who agreed on a unit, and who was shown its result, may all be gone: then it is computed once more."""
-        for unit, since_ns in list(self._waiting.items()):
-            if self.is_decided(unit):
-                del self._waiting[unit]
-            elif not since_ns:
-                self._waiting[unit] = now_ns
-            elif now_ns - since_ns >= RESULT_PATIENCE_NS and unit not in self._unseen:
-                self._unseen.add(unit)
-                self._refresh(unit)
-
-    def missing(self, unit: int) -> int:
-        """How many more workers the unit wants now."""
-        if unit not in self._unseen:
-            return super().missing(unit)
-        votes = self.state.votes(unit)
-        live = sum(1 for lease in self.leases.known(unit).leases.values() if not lease.slow)
-        return 1 - live - sum(1 for worker in self.participants(unit) if worker not in votes)
 
     def to_start_over(self, unit: int | None) -> list[int]:
         """The units that must begin a new epoch so that a dead one (None: all of them) can be computed again."""
