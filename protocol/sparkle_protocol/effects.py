@@ -29,7 +29,18 @@ class DropFact:
     """Forget a fact: a lease of ours by which no commit of ours stands any more."""
 
     job: JobId
+    lot: int  # see ``facts.lot_of``
     fact_id: FactId
+
+
+@dataclass(frozen=True, slots=True)
+class SealRange:
+    """Keep the record of a range of units instead of these facts (each by its lot and id)."""
+
+    job: JobId
+    index: int
+    raw: bytes
+    drop: tuple[tuple[int, FactId], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +86,7 @@ class DropJob:
     job: JobId
 
 
-Record = StoreFact | DropFact | StoreResult | StoreCommit | DropCommit | DropCommits | DropJob
+Record = StoreFact | DropFact | SealRange | StoreResult | StoreCommit | DropCommit | DropCommits | DropJob
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ kind    payload      author      states
 8       Cancel       submitter   nobody need compute this job any further (called off, or failed)
 9       Failures     worker      these units could not be computed, and why
 20      Endorsements keeper      I hold what these verdicts accept, or agree that this keeper set follows mine
+21      Seals        keeper      I hold the records with these roots, and every result that they name
 ======  ===========  ==========  ==========================================================
 
 On the wire a fact is the msgpack array ``[body, signature]`` with body = msgpack
@@ -40,6 +41,10 @@ MAX_FACT_BYTES = 256 << 10
 MAX_RESULT_BYTES = 64 << 10  # larger results will travel as blobs
 NONCE_BYTES = 16
 MAX_BATCH = 1024  # items of one fact
+SEAL_UNITS = 1024  # of one range: a record of about 45 kB, one signed root for it, and a proof of ten hashes
+MAX_RANGES = MAX_UNITS // SEAL_UNITS
+NO_RANGE = -1  # the lot of facts that speak of no unit, and of those that are kept for good
+SEVERAL_RANGES = -2
 RESET_BITS = 12
 MAX_RESETS = 1 << RESET_BITS  # of one unit
 MAX_VIEWS = 1 << 20
@@ -226,17 +231,36 @@ class Endorsements(Wire, tag=20, frozen=True):
 
     Of a ``Verdicts``: I hold the results that it accepts for units of views that I am a keeper of, and accept no
     other for them. Of a ``KeeperSet``: it may follow the one that I belong to, in which I endorse nothing further.
+    ``range`` is the one that all these verdicts speak of, so that whoever sealed it needs to know nothing else;
+    what is said of a verdict on another range does not count.
     """
 
     job: Hash32
     facts: Annotated[list[Hash32], Meta(min_length=1, max_length=MAX_BATCH)]
+    range: Annotated[int, Meta(ge=NO_RANGE, lt=MAX_RANGES)] = NO_RANGE
 
 
-Payload = JobSpec | KeeperSet | Leases | Commits | Reveals | Verdicts | Reset | Cancel | Failures | Endorsements
+class SealItem(Wire, frozen=True):
+    """One range and the Merkle root over its accepted units."""
+
+    index: Annotated[int, Meta(ge=0, lt=MAX_RANGES)]
+    root: Hash32
+
+
+class Seals(Wire, tag=21, frozen=True):
+    """A keeper's word that it holds the records with these roots and every result that they name."""
+
+    job: Hash32
+    items: Annotated[list[SealItem], Meta(min_length=1, max_length=MAX_RANGES)]
+
+
+Payload = (
+    JobSpec | KeeperSet | Leases | Commits | Reveals | Verdicts | Reset | Cancel | Failures | Endorsements | Seals
+)
 _PAYLOAD: Any = Payload  # a union is no ``type`` to mypy
 KINDS: dict[type, int] = {
     JobSpec: 1, KeeperSet: 2, Leases: 3, Commits: 4, Reveals: 5, Verdicts: 6, Reset: 7, Cancel: 8, Failures: 9,
-    Endorsements: 20,
+    Endorsements: 20, Seals: 21,
 }  # fmt: skip
 
 
@@ -304,6 +328,11 @@ class FactCodec:
         """The id of a fact that is not verified yet, to see whether it is known. Raises RemoteProtocolError."""
         return FactId(digest(decode(raw, _Sealed, max_bytes=MAX_FACT_BYTES + 256).body))
 
+    def lot_of(self, raw: bytes) -> int:
+        """The lot of a fact that was verified before. Raises RemoteProtocolError."""
+        body = decode(decode(raw, _Sealed, max_bytes=MAX_FACT_BYTES + 256).body, _Body, max_bytes=MAX_FACT_BYTES)
+        return lot_of(decode(body.payload, _PAYLOAD, max_bytes=MAX_FACT_BYTES))
+
     def open(self, raw: bytes) -> Fact:
         """The fact in ``raw`` once signature, network, kind and shape hold.
 
@@ -338,6 +367,22 @@ def view_of(epoch: int) -> int:
 def resets_of(epoch: int) -> int:
     """How often a unit of this epoch had been reset."""
     return epoch & (MAX_RESETS - 1)
+
+
+def ranges_of_units(payload: Payload) -> frozenset[int]:
+    """The ranges that a fact speaks of; none for one that is not about the work on units."""
+    if isinstance(payload, Leases | Commits | Reveals | Verdicts | Failures):
+        items: list[LeaseItem | CommitItem | RevealItem | VerdictItem | FailureItem] = [*payload.items]
+        return frozenset([item.unit // SEAL_UNITS for item in items])
+    if isinstance(payload, Endorsements) and payload.range != NO_RANGE:
+        return frozenset((payload.range,))
+    return frozenset()
+
+
+def lot_of(payload: Payload) -> int:
+    """Beside which facts one is kept: the range it speaks of, ``NO_RANGE`` or ``SEVERAL_RANGES``."""
+    found = ranges_of_units(payload)
+    return next(iter(found), NO_RANGE) if len(found) < 2 else SEVERAL_RANGES
 
 
 def kernel_key(spec: JobSpec) -> str:

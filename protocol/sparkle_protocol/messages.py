@@ -14,6 +14,7 @@ from sparkle_protocol.codec import Wire, decode, encode
 from sparkle_protocol.facts import (
     MAX_BATCH,
     MAX_FACT_BYTES,
+    MAX_RANGES,
     MAX_RESULT_BYTES,
     Epoch,
     Hash32,
@@ -40,6 +41,10 @@ REPORT_RESULT_BYTES = 640 << 10  # of one report, so that it stays under MAX_MES
 MAX_REPORT_FACTS = 64
 SHARDS = 4
 MAX_PUSHED_FACTS = 256
+MAX_RECORDS = 16  # of sealed ranges; as many as fit into PUSH_BYTES, but one
+MAX_SEAL_BYTES = 720_896  # of one: what its limits allow fits into a message
+RawRecord = Annotated[bytes, Meta(max_length=MAX_SEAL_BYTES)]
+RangeIndex = Annotated[int, Meta(ge=0, lt=MAX_RANGES)]
 MAX_PUSHED_RESULTS = 256  # and no more bytes than PUSH_BYTES together with the facts, unless it is one alone
 PUSH_BYTES = 640 << 10
 MAX_BEATS = 1024
@@ -227,11 +232,12 @@ class CompareReply(Wire, tag=35, frozen=True):
 
 
 class Fetch(Wire, tag=36, frozen=True):
-    """Give me these facts (by the first 8 bytes of their ids) and results (by hash) of a job that we both keep."""
+    """Give me these facts (by the first 8 bytes of their ids), results (by hash) and records of sealed ranges."""
 
     job: Hash32
     facts: Annotated[bytes, Meta(max_length=8 * MAX_PUSHED_FACTS)] = b""
     results: Annotated[list[Hash32], Meta(max_length=MAX_PUSHED_RESULTS)] = []
+    ranges: Annotated[list[RangeIndex], Meta(max_length=MAX_RECORDS)] = []
 
 
 class FetchReply(Wire, tag=37, frozen=True):
@@ -240,6 +246,7 @@ class FetchReply(Wire, tag=37, frozen=True):
     job: Hash32
     facts: Annotated[list[RawFact], Meta(max_length=MAX_PUSHED_FACTS)]
     results: Annotated[list[Result], Meta(max_length=MAX_PUSHED_RESULTS)] = []
+    ranges: Annotated[list[RawRecord], Meta(max_length=MAX_RECORDS)] = []
 
 
 class Release(Wire, tag=38, frozen=True):
@@ -273,6 +280,7 @@ class Announcement(Wire, frozen=True):
 def with_results(message: Carrier, results: Iterable[bytes]) -> Carrier:
     """The message with as many of these results as fit, in order; the first always does."""
     size = sum(len(raw) for raw in message.facts)
+    size += sum(len(raw) for raw in message.ranges) if isinstance(message, FetchReply) else 0
     taken: list[bytes] = []
     for result in results:
         size += len(result)

@@ -1,6 +1,7 @@
 """A node together with its API in one home directory, from start to a clean end."""
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -77,6 +78,7 @@ class Service:
             await self.node.wait_ready()
         except SparkleError:
             return  # ``run`` raises what is wrong; a node that was stopped while it started has no fault
+        _spare_the_collector()
         on_ready()
         if on_event is not None:
             async for event in self.node.events():
@@ -94,6 +96,16 @@ class Service:
             "pid": os.getpid(),
             "startup_ms": {**self.node.startup_ms, "total": round(process_age_s() * 1e3, 1)},
         }
+
+
+def _spare_the_collector() -> None:
+    """Have garbage looked for more seldom, and never in what is loaded by now: that stays.
+
+    A job's records are many small objects without cycles. Going through them again and again was a sixth of what a
+    unit cost its submitter, with stops of 70 ms in between.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _load_api() -> "type[ApiServer]":

@@ -11,6 +11,7 @@ from sparkle_protocol.effects import Notify, StoreCommit
 from sparkle_protocol.errors import SparkleError
 from sparkle_protocol.facts import Fact, FactCodec, JobSpec, KeeperSet
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.work.sealed import SealedRange
 
 if TYPE_CHECKING:
     from sparkle_p2p.node.node import Node
@@ -20,10 +21,11 @@ log = logging.getLogger("sparkle.node")
 
 @dataclass(slots=True)
 class StoredJob:
-    """Facts and unsettled commits of one job."""
+    """Facts, records of sealed ranges and unsettled commits of one job."""
 
     facts: list[Fact] = field(default_factory=list)
     commits: list[StoreCommit] = field(default_factory=list)
+    sealed: list[SealedRange] = field(default_factory=list)
 
     @property
     def spec(self) -> Fact | None:
@@ -36,7 +38,10 @@ class StoredJob:
 
 
 def sort_stored(
-    network: str, facts: Iterable[tuple[bytes, bytes]], commits: Iterable[StoreCommit]
+    network: str,
+    facts: Iterable[tuple[bytes, bytes]],
+    commits: Iterable[StoreCommit],
+    sealed: Iterable[tuple[JobId, bytes]] = (),
 ) -> dict[JobId, StoredJob]:
     """Jobs by id. What is damaged or belongs to another network that this home was used for is left out.
 
@@ -55,6 +60,14 @@ def sort_stored(
             log.warning("a stored fact of job %s is damaged and skipped", fact.job.hex()[:12])
             continue
         jobs.setdefault(fact.job, StoredJob()).facts.append(fact)
+    for job, raw in sealed:
+        try:
+            record = SealedRange.decode(raw)
+        except SparkleError as error:
+            log.warning("a stored range of job %s is damaged and skipped: %s", job.hex()[:12], error)
+            continue
+        if job in jobs:
+            jobs[job].sealed.append(record)
     for commit in commits:
         jobs.setdefault(commit.job, StoredJob()).commits.append(commit)
     return jobs
@@ -70,7 +83,9 @@ async def restore_jobs(node: "Node") -> None:
     Raises:
         StoreError: the store cannot be read.
     """
-    stored = sort_stored(node.config.net, await node.store.facts(), await node.store.commits())
+    stored = sort_stored(
+        node.config.net, await node.store.facts(), await node.store.commits(), await node.store.sealed()
+    )
     gone = []
     for job, left in stored.items():
         if left.spec is None:
@@ -82,7 +97,7 @@ async def restore_jobs(node: "Node") -> None:
         if ours or left.names(node.identity.public_key):
             names = await node.store.result_names(job)
             size = 0 if ours else await node.store.result_bytes(job)
-            effects = node.submitter.restore(left.spec, others, boot_ns(), names, size)
+            effects = node.submitter.restore(left.spec, others, boot_ns(), names, size, left.sealed)
             # What ended before is no news.
             node.shell.perform(node.submitter, tuple(e for e in effects if not isinstance(e, Notify)))
         if ours:

@@ -10,7 +10,7 @@ from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import NONCE_BYTES, Deadlines, JobSpec, Policy, Resources
 from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import ResultHash, digest
+from sparkle_protocol.ids import digest
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_worker.kernels.base import Combined
 from sparkle_worker.kernels.registry import get_kernel
@@ -57,10 +57,10 @@ async def combine(job: KeptJob, store: Store) -> Combined:
     spec = job.state.spec
     hashes = []
     for unit in range(spec.units):
-        verdict = job.state.verdict(unit)
-        if verdict is None:
+        final = job.state.final(unit)
+        if final is None:
             raise ConfigError(f"job {job.state.id.hex()[:12]} is not finished yet; 'sparkle wait' follows it")
-        hashes.append(ResultHash(verdict.result_hash))
+        hashes.append(final)
     await store.write(())  # the job is over as soon as it is decided; its last results may still be on their way
     results = await store.results(job.state.id, hashes)
     kernel = get_kernel(spec.kernel, spec.kernel_version)

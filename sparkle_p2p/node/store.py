@@ -27,11 +27,13 @@ from sparkle_protocol.effects import (
     DropFact,
     DropJob,
     Record,
+    SealRange,
     StoreCommit,
     StoreFact,
     StoreResult,
 )
 from sparkle_protocol.errors import ConfigError, SparkleError
+from sparkle_protocol.facts import NO_RANGE, FactCodec, lot_of
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 
 log = logging.getLogger("sparkle.store")
@@ -54,6 +56,15 @@ CREATE TABLE totals  (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROW
 CREATE TABLE journal (job BLOB NOT NULL, number INTEGER NOT NULL, kind TEXT NOT NULL, first_ms INTEGER NOT NULL,
     last_ms INTEGER NOT NULL, peer TEXT NOT NULL, count INTEGER NOT NULL, notes TEXT NOT NULL,
     PRIMARY KEY (job, number)) WITHOUT ROWID;
+""",
+    # Facts of one range of units lie together: they come together and go together.
+    """
+CREATE TABLE facts_by_lot (job BLOB NOT NULL, lot INTEGER NOT NULL, id BLOB NOT NULL, raw BLOB NOT NULL,
+    PRIMARY KEY (job, lot, id)) WITHOUT ROWID;
+INSERT INTO facts_by_lot SELECT job, lot_of(raw), id, raw FROM facts;
+DROP TABLE facts;
+ALTER TABLE facts_by_lot RENAME TO facts;
+CREATE TABLE sealed (job BLOB NOT NULL, range INTEGER NOT NULL, raw BLOB NOT NULL, UNIQUE (job, range));
 """,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
@@ -109,6 +120,7 @@ class Store:
                 )
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
+            db.create_function("lot_of", 1, _lot_of, deterministic=True)
             for step in range(version, SCHEMA_VERSION):  # each as a whole, so that a crash leaves a known format
                 db.executescript(f"BEGIN;{MIGRATIONS[step]}PRAGMA user_version={step + 1};COMMIT;")
         except BaseException:
@@ -237,7 +249,7 @@ class Store:
         """Remove everything about jobs that concern this node no longer."""
 
         def work(db: sqlite3.Connection) -> None:
-            for table in ("facts", "results", "commits", "journal"):
+            for table in ("facts", "sealed", "results", "commits", "journal"):
                 db.executemany(f"DELETE FROM {table} WHERE job = ?", [(job,) for job in jobs])  # noqa: S608
 
         await self._run(work)
@@ -246,7 +258,12 @@ class Store:
 
     async def facts(self) -> list[tuple[bytes, bytes]]:
         """All facts as signed, each after its id."""
-        return await self._run(lambda db: db.execute("SELECT id, raw FROM facts").fetchall())
+        return await self._run(lambda db: db.execute("SELECT id, raw FROM facts ORDER BY job, lot").fetchall())
+
+    async def sealed(self) -> list[tuple[JobId, bytes]]:
+        """The records of all sealed ranges, each after its job; those of a job in ascending order."""
+        rows = await self._run(lambda db: db.execute("SELECT job, raw FROM sealed ORDER BY job, range").fetchall())
+        return [(JobId(job), raw) for job, raw in rows]
 
     async def commits(self) -> list[StoreCommit]:
         """Commits of ours that are not settled."""
@@ -370,12 +387,27 @@ def _at_once(db: sqlite3.Connection, work: Callable[[], object]) -> None:
         raise
 
 
+_DROP_FACT = "DELETE FROM facts WHERE job = ? AND lot = ? AND id = ?"
+
+
+def _lot_of(raw: bytes) -> int:
+    """Where a fact of an earlier format belongs; a damaged one is kept, for whoever reads it to judge."""
+    try:
+        return FactCodec("").lot_of(raw)
+    except SparkleError:
+        return NO_RANGE
+
+
 def _write_one(db: sqlite3.Connection, record: Record) -> None:
     if isinstance(record, StoreFact):
         fact = record.fact
-        db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?, ?)", (fact.id, fact.job, fact.raw))
+        placed = (fact.job, lot_of(fact.payload), fact.id, fact.raw)
+        db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?, ?, ?)", placed)
     elif isinstance(record, DropFact):
-        db.execute("DELETE FROM facts WHERE id = ?", (record.fact_id,))
+        db.execute(_DROP_FACT, (record.job, record.lot, record.fact_id))
+    elif isinstance(record, SealRange):
+        db.execute("INSERT OR IGNORE INTO sealed VALUES (?, ?, ?)", (record.job, record.index, record.raw))
+        db.executemany(_DROP_FACT, [(record.job, lot, fact_id) for lot, fact_id in record.drop])
     elif isinstance(record, StoreResult):
         row = (record.job, record.result_hash, record.result)
         db.execute("INSERT OR IGNORE INTO results VALUES (?, ?, ?)", row)
@@ -392,3 +424,4 @@ def _write_one(db: sqlite3.Connection, record: Record) -> None:
         open_commits = db.execute("SELECT 1 FROM commits WHERE job = ? LIMIT 1", (record.job,)).fetchone()
         if open_commits is None:  # else the facts show what we committed to
             db.execute("DELETE FROM facts WHERE job = ?", (record.job,))
+            db.execute("DELETE FROM sealed WHERE job = ?", (record.job,))

@@ -94,7 +94,12 @@ def words_of_keepers(draw: st.DrawFn) -> tuple[Identity, f.Payload]:
     named = draw(st.lists(st.sampled_from([*SETS, *VERDICTS]), min_size=1, max_size=4, unique_by=lambda one: one.id))
     verdict = f.VerdictItem(draw(units), draw(epochs), draw(hashes), [draw(people).public_key], [])
     return draw(people), draw(
-        st.sampled_from([f.Endorsements(JOB, [bytes(one.id) for one in named]), f.Verdicts(JOB, [verdict])])
+        st.sampled_from(
+            [
+                f.Endorsements(JOB, [bytes(one.id) for one in named], draw(st.sampled_from([0, f.NO_RANGE]))),
+                f.Verdicts(JOB, [verdict]),
+            ]
+        )
     )
 
 

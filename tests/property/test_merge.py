@@ -92,7 +92,7 @@ def test_order_does_not_matter_even_when_one_asks_in_between(a: list[Fact], seed
 @given(lists, st.sampled_from(VERDICTS), st.integers(0, 1000))
 def test_what_all_keepers_support_is_final_in_every_order(a: list[Fact], verdict: Fact, seed: int) -> None:
     """Unless the unit was reset, or another epoch below was final before."""
-    words = [CODEC.seal(person, Endorsements(JOB, [bytes(verdict.id)])) for person in PEOPLE]
+    words = [CODEC.seal(person, Endorsements(JOB, [bytes(verdict.id)], 0)) for person in PEOPLE]
     found = state(shuffled([*a, SETS[0], verdict, *words], seed))
     assert isinstance(verdict.payload, Verdicts)
     item = verdict.payload.items[0]
@@ -112,5 +112,5 @@ def test_two_results_in_one_verdict_are_held_against_its_author() -> None:
 def test_endorsing_two_results_is_held_against_a_keeper() -> None:
     keeper = PEOPLE[1]
     both = [fact for fact in VERDICTS if fact.author == SUBMITTER.peer_id][:2]
-    words = [CODEC.seal(keeper, Endorsements(JOB, [bytes(fact.id)])) for fact in both]
+    words = [CODEC.seal(keeper, Endorsements(JOB, [bytes(fact.id)], 0)) for fact in both]
     assert state([SETS[0], *both, *words]).two_faced == {keeper.peer_id: (0, 0), SUBMITTER.peer_id: (0, 0)}

@@ -41,6 +41,7 @@ from sparkle_protocol.messages import (
     encode_message,
     with_results,
 )
+from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
 
@@ -88,6 +89,10 @@ def verify_cheap(public_key: bytes, signature: bytes, message: bytes) -> None:
         raise RemoteProtocolError("the signature does not fit")
 
 
+def units_of(sealed: SealedRange) -> range:
+    return range(sealed.first, sealed.first + sealed.count)
+
+
 @dataclass
 class Disk:
     """What a node has made durable."""
@@ -95,6 +100,7 @@ class Disk:
     facts: dict[bytes, Fact] = field(default_factory=dict)
     results: dict[tuple[JobId, bytes], bytes] = field(default_factory=dict)
     commits: dict[tuple[JobId, int, int], tuple[bytes, bytes]] = field(default_factory=dict)
+    sealed: dict[tuple[JobId, int], bytes] = field(default_factory=dict)
     decided: set[tuple[JobId, int]] = field(default_factory=set)  # units with a verdict among the facts
 
     def write(self, record: fx.Record) -> None:
@@ -102,6 +108,8 @@ class Disk:
             self.facts[record.fact.id] = record.fact
             if isinstance(record.fact.payload, Verdicts):
                 self.decided |= {(record.fact.job, item.unit) for item in record.fact.payload.items}
+        elif isinstance(record, fx.SealRange | fx.DropFact):
+            self.drop(record)
         elif isinstance(record, fx.StoreResult):
             self.results[record.job, record.result_hash] = record.result
         elif isinstance(record, fx.StoreCommit):
@@ -114,7 +122,20 @@ class Disk:
         elif isinstance(record, fx.DropJob):
             if not any(job == record.job for job, *_ in self.commits):  # else they prove what we committed to
                 self.facts = {id_: fact for id_, fact in self.facts.items() if fact.job != record.job}
+                self.sealed = {key: raw for key, raw in self.sealed.items() if key[0] != record.job}
             self.results = {key: result for key, result in self.results.items() if key[0] != record.job}
+
+    def drop(self, record: fx.SealRange | fx.DropFact) -> None:
+        if isinstance(record, fx.DropFact):
+            self.facts.pop(record.fact_id, None)
+            return
+        self.sealed[record.job, record.index] = record.raw
+        for _, fact_id in record.drop:
+            self.facts.pop(fact_id, None)
+        self.decided |= {(record.job, unit) for unit in units_of(SealedRange.decode(record.raw))}
+
+    def ranges(self, job: JobId) -> list[SealedRange]:
+        return [SealedRange.decode(raw) for (one, _), raw in sorted(self.sealed.items()) if one == job]
 
     def of_job(self, job: JobId) -> list[Fact]:
         return [fact for fact in self.facts.values() if fact.job == job]
@@ -156,7 +177,8 @@ class WorldNode:
         self.tokens: dict[int, Callable[[Reply], None]] = {}
         self.token = 0
         self.timer: int | None = None
-        self.disk_free_at = self.world.now
+        self.to_write: list[tuple[Core, fx.Persist, list[fx.Effect]]] = []
+        self.writing: list[tuple[Core, fx.Persist, list[fx.Effect]]] = []
         now = self.world.now
         facts = list(self.disk.facts.values())
         for one in (fact for fact in facts if isinstance(fact.payload, JobSpec)):
@@ -164,7 +186,8 @@ class WorldNode:
             names = [name for job, name in self.disk.results if job == one.job]
             keeps = any(isinstance(f.payload, KeeperSet) and self.identity.public_key in f.payload.keys for f in own)
             if one.author == self.id or keeps:
-                self.perform(self.submitter, self.submitter.restore(one, own, now, names))
+                ranges = self.disk.ranges(one.job)
+                self.perform(self.submitter, self.submitter.restore(one, own, now, names, sealed=ranges))
             commits = [(u, e, *v) for (j, u, e), v in self.disk.commits.items() if j == one.job]
             if commits:
                 self.perform(self.worker, self.worker.restore(one, own, commits, now))
@@ -230,7 +253,7 @@ class WorldNode:
             self.handle(fx.Tick())
 
     def perform(self, core: Core, effects: fx.Effects) -> None:
-        """All writes are handed to the disk at once, in order; what follows one waits until it is done."""
+        """All writes are handed to the disk in order; what follows one waits until it is done."""
         parts: list[tuple[fx.Persist | None, list[fx.Effect]]] = [(None, [])]
         for effect in effects:
             if isinstance(effect, fx.Persist):
@@ -241,14 +264,25 @@ class WorldNode:
             if persist is None:
                 self.perform_all(core, rest)
             else:
-                took = int(self.world.rng.uniform(0, self.world.disk_s) * SECOND)
-                self.disk_free_at = max(self.disk_free_at, self.world.now) + took
-                self.world.at(self.disk_free_at, self, lambda p=persist, r=rest: self.written(core, p, r))
+                self.to_write.append((core, persist, rest))
+        self.write()
 
-    def written(self, core: Core, persist: fx.Persist, rest: list[fx.Effect]) -> None:
-        for record in persist.records:
-            self.disk.write(record)
-        self.perform_all(core, rest)
+    def write(self) -> None:
+        """Whatever waits for the disk goes in one transaction; the next one begins when that is done."""
+        if self.writing or not self.to_write:
+            return
+        self.writing, self.to_write = self.to_write, []
+        took = int(self.world.rng.uniform(0, self.world.disk_s) * SECOND)
+        self.world.at(self.world.now + took, self, self.written)
+
+    def written(self) -> None:
+        done, self.writing = self.writing, []
+        for _, persist, _ in done:
+            for record in persist.records:
+                self.disk.write(record)
+        for core, _, rest in done:
+            self.perform_all(core, rest)
+        self.write()
 
     def perform_all(self, core: Core, effects: list[fx.Effect]) -> None:
         for effect in effects:

@@ -11,6 +11,7 @@ from sparkle_protocol import messages
 from sparkle_protocol.effects import Effect, Notify, Persist, Record, Send, StoreFact, Value, Violation
 from sparkle_protocol.facts import (
     MAX_BATCH,
+    SEAL_UNITS,
     Cancel,
     Endorsements,
     Fact,
@@ -20,18 +21,22 @@ from sparkle_protocol.facts import (
     Leases,
     Payload,
     Reset,
+    Seals,
     Signer,
     VerdictItem,
     Verdicts,
+    lot_of,
 )
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash, key_from_peer_id
 from sparkle_protocol.messages import MAX_PUSHED_RESULTS
 from sparkle_protocol.work.endorsing import consider
+from sparkle_protocol.work.granting import Granted
 from sparkle_protocol.work.judging import CheckResult
-from sparkle_protocol.work.kept_job import Granted, KeptJob
+from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.presence import Presence
 from sparkle_protocol.work.replication import LAZY_NS, Channels
+from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.state import JobState
 
 MAX_VERDICTS_BYTES = 64 << 10
@@ -80,7 +85,14 @@ class Board:
 
     # --- making jobs --------------------------------------------------------------------------------------
 
-    def _take_up(self, spec: Fact, facts: Iterable[Fact], now_ns: int, results: Iterable[ResultHash] = ()) -> KeptJob:
+    def _take_up(
+        self,
+        spec: Fact,
+        facts: Iterable[Fact],
+        now_ns: int,
+        results: Iterable[ResultHash] = (),
+        sealed: Iterable[SealedRange] = (),
+    ) -> KeptJob:
         state = JobState(spec, self._codec.network)
         state.merge(facts)
         state.take_two_faced()  # was told in an earlier life
@@ -91,7 +103,7 @@ class Board:
             lambda is_done: LeaseBook(
                 state.spec.units, self._rng, execution_ns=limit_ns, counter=counter, is_done=is_done
             ),
-            self.me, self._check_result, now_ns, results,
+            self.me, self._check_result, now_ns, results, sealed,
         )  # fmt: skip
         (self.jobs if job.mine else self.kept)[state.id] = self._touched[state.id] = job
         return job
@@ -120,19 +132,24 @@ class Board:
     def _conclude(self, job: KeptJob, now_ns: int) -> None:
         """Sign what was decided, stand by what others decided, carry over, and tell what came of it."""
         self._touched[job.state.id] = job
+        job.seal_certain(now_ns)
         while True:
             while job.verdicts:
                 for batch in _batches(job.verdicts):
                     self._state(job, Verdicts(job.state.id, batch))
                 job.signed(now_ns)
             whole, parts = consider(job, bound=self._bound(job))
-            if whole:
-                self._state(job, Endorsements(job.state.id, list(whole)))
+            for index, facts in _by_range(job, whole).items():
+                self._state(job, Endorsements(job.state.id, facts, index))
             for batch in _batches(parts):
                 self._state(job, Verdicts(job.state.id, batch))
             if not whole and not parts:
                 break
             job.take_finals((), now_ns)
+        ready = job.seals_to_state()
+        if ready:
+            self._state(job, Seals(job.state.id, ready))
+            job.seal_certain(now_ns)
         self._sign_carried(job)
         self._tell(job)
 
@@ -227,13 +244,24 @@ class Board:
         return isinstance(fact.payload, Verdicts) or (isinstance(fact.payload, Endorsements) and not job.mine)
 
 
+def _by_range(job: KeptJob, verdicts: Iterable[FactId]) -> dict[int, list[bytes]]:
+    """Verdict facts by the range of units that each speaks of."""
+    found: dict[int, list[bytes]] = {}
+    for fact_id in verdicts:
+        fact = job.state.fact(fact_id)
+        if fact is not None:
+            found.setdefault(lot_of(fact.payload), []).append(bytes(fact_id))
+    return found
+
+
 def _batches(verdicts: list[VerdictItem]) -> Iterator[list[VerdictItem]]:
-    """Verdicts in lots that fit into a fact, and whose results fit into a push."""
+    """Verdicts in lots of one range that fit into a fact, and whose results fit into a push."""
     lot: list[VerdictItem] = []
     size = 0
-    for verdict in verdicts:
+    for verdict in sorted(verdicts, key=lambda one: one.unit // SEAL_UNITS):
         bytes_ = 64 + 34 * (len(verdict.accepted) + len(verdict.rejected))
-        if lot and (size + bytes_ > MAX_VERDICTS_BYTES or len(lot) >= MAX_PUSHED_RESULTS):
+        full = size + bytes_ > MAX_VERDICTS_BYTES or len(lot) >= MAX_PUSHED_RESULTS
+        if lot and (full or lot[0].unit // SEAL_UNITS != verdict.unit // SEAL_UNITS):
             yield lot
             lot, size = [], 0
         lot.append(verdict)

@@ -168,6 +168,12 @@ class CoKeeping(Duty):
                 facts += len(record.fact.raw)
         self.quota.grow(job.state.id, fact_bytes=facts, result_bytes=results)
 
+    def _conclude(self, job: KeptJob, now_ns: int) -> None:
+        super()._conclude(job, now_ns)
+        if job.freed_bytes:
+            self.quota.grow(job.state.id, fact_bytes=-job.freed_bytes)
+            job.freed_bytes = 0
+
     def _after_news(self, job: KeptJob, now_ns: int) -> None:
         """A job's facts or results changed."""
         raise NotImplementedError
@@ -201,8 +207,15 @@ class CoKeeping(Duty):
             if short_id(fact.id) in wanted and (not facts or size + len(fact.raw) <= messages.PUSH_BYTES):
                 facts.append(fact.raw)
                 size += len(fact.raw)
+        ranges: list[bytes] = []
+        for index in message.ranges:
+            record = job.record_of(index)
+            raw = record.encode() if record is not None else b""
+            if raw and (not (facts or ranges) or size + len(raw) <= messages.PUSH_BYTES):
+                ranges.append(raw)
+                size += len(raw)
         results = tuple(ResultHash(name) for name in message.results)
-        reply = messages.FetchReply(job.state.id, facts[: messages.MAX_PUSHED_FACTS])
+        reply = messages.FetchReply(job.state.id, facts[: messages.MAX_PUSHED_FACTS], ranges=ranges)
         self._reply(token, reply, results)
 
     # --- answers of other keepers -------------------------------------------------------------------------
@@ -221,18 +234,30 @@ class CoKeeping(Duty):
             self._channels.compared(channel, job, message, now_ns)
             self._kept_by(job, channel.peer, asked, now_ns)
         elif isinstance(message, messages.FetchReply) and isinstance(asked, messages.Fetch):
-            for at in range(0, len(asked.facts), SHORT_ID):
-                channel.fetch.pop(asked.facts[at : at + SHORT_ID], None)
-            for name in asked.results:
-                channel.results.pop(ResultHash(name), None)
-            facts = [self._codec.open(raw) for raw in message.facts if self._codec.id_of(raw) not in job.state]
-            if facts and len(facts) * SHORT_ID < len(asked.facts):
-                channel.synced = False  # not all fitted
-            self._learn(job, facts, message.results, channel.peer, now_ns)
-            if message.results:
-                self._fetching.pop(job.state.id, None)
+            self._take_fetched(channel, job, asked, message, now_ns)
         elif isinstance(message, messages.Refusal):
             self._channel_refused(channel, job, message, now_ns)
+
+    def _take_fetched(
+        self, channel: Channel, job: KeptJob, asked: messages.Fetch, message: messages.FetchReply, now_ns: int
+    ) -> None:
+        for at in range(0, len(asked.facts), SHORT_ID):
+            channel.fetch.pop(asked.facts[at : at + SHORT_ID], None)
+        for name in asked.results:
+            channel.results.pop(ResultHash(name), None)
+        for index in asked.ranges:
+            channel.ranges.pop(index, None)
+        came = {self._codec.id_of(raw): raw for raw in message.facts}
+        if came:  # what did not fit is asked for once more
+            known = {short_id(fact_id) for fact_id in came}
+            for at in range(0, len(asked.facts), SHORT_ID):
+                if asked.facts[at : at + SHORT_ID] not in known:
+                    channel.fetch[asked.facts[at : at + SHORT_ID]] = None
+        facts = [self._codec.open(raw) for fact_id, raw in came.items() if fact_id not in job.state]
+        sealed = [job.take_record(raw, now_ns) for raw in message.ranges]
+        self._learn(job, facts, message.results, channel.peer, now_ns)
+        if message.results or any(sealed):
+            self._fetching.pop(job.state.id, None)
 
     def _learn(
         self,
@@ -353,7 +378,7 @@ def _names(fact: Fact, peer: PeerId) -> bool:
 
 
 def _job_beat(job: KeptJob) -> JobBeat:
-    return JobBeat(job.state.id, job.state.tally.total(), not job.lacking)
+    return JobBeat(job.state.id, job.state.tally.total(), not (job.lacking or job.wanted))
 
 
 def _compared(job: KeptJob, message: messages.Compare) -> messages.CompareReply:

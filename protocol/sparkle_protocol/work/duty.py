@@ -103,8 +103,12 @@ class Duty(Board):
             self._beat_soon(now_ns)
 
     def _fetch_results(self, job: KeptJob, now_ns: int) -> None:
-        """Ask one of the others for results that should be here; the next time another."""
-        if not job.lacking or now_ns < self._fetching.get(job.state.id, 0) or self.quota.over(job.state.id):
+        """Ask one of the others for results and records that should be here; the next time another."""
+        if (
+            not (job.lacking or job.wanted)
+            or now_ns < self._fetching.get(job.state.id, 0)
+            or self.quota.over(job.state.id)
+        ):
             return
         there = [peer for peer in self.partners(job) if not self.presence.away(peer, now_ns)]
         self._fetching[job.state.id] = now_ns + FETCH_PAUSE_NS
@@ -112,4 +116,5 @@ class Duty(Board):
             self._source += 1
             channel = self._channels.to(job.state.id, there[self._source % len(there)])
             if not channel.refused:
+                channel.ranges.update(dict.fromkeys(job.wanted))
                 channel.results.update(job.lacking)

@@ -1,11 +1,32 @@
 """What a worker's report may say: judged from the facts alone, before anything changes."""
 
 from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import CommitItem, Commits, Fact, FailureItem, Failures, RevealItem, Reveals
+from sparkle_protocol.facts import (
+    CommitItem,
+    Commits,
+    Endorsements,
+    Fact,
+    FailureItem,
+    Failures,
+    JobSpec,
+    KeeperSet,
+    Leases,
+    Reset,
+    RevealItem,
+    Reveals,
+    Seals,
+    Verdicts,
+)
 from sparkle_protocol.ids import PeerId, ResultHash, hash_result
 from sparkle_protocol.messages import Report
 from sparkle_protocol.work.state import JobState
 
+# Sets and endorsements share a place: a set is believed once the one before it counts, in the order they were told.
+_STEPS: tuple[tuple[type, ...], ...] = (
+    (JobSpec,), (KeeperSet, Endorsements), (Reset,), (Leases,), (Commits,), (Failures,), (Reveals,), (Verdicts,),
+    (Seals,),
+)  # fmt: skip
+LEARNING_ORDER = {kind: place for place, kinds in enumerate(_STEPS) for kind in kinds}
 WorkItem = CommitItem | RevealItem | FailureItem
 
 
@@ -28,7 +49,7 @@ def check_report(
             raise RemoteProtocolError(f"a worker does not report {type(payload).__name__}")
         items: list[WorkItem] = [*payload.items]
         for item in items:
-            if not state.was_leased(item.unit, item.epoch, worker):
+            if item.unit not in state.sealed and not state.was_leased(item.unit, item.epoch, worker):
                 raise RemoteProtocolError("a fact about a unit that was never leased to its author")
         if isinstance(payload, Reveals):
             _check_openings(state, worker, payload)
@@ -47,8 +68,8 @@ def check_report(
 def _check_openings(state: JobState, worker: PeerId, reveals: Reveals) -> None:
     for item in reveals.items:
         commit = state.committed(item.unit).get(worker)
-        if item.epoch != state.epoch(item.unit) or commit is None:
-            continue  # of an earlier epoch, or void, or not committed before: counts for nothing
+        if item.epoch != state.epoch(item.unit) or commit is None or item.unit in state.sealed:
+            continue  # of an earlier epoch, or void, not committed before, or too late: counts for nothing
         if not state.opens(item.unit, worker, commit, ResultHash(item.result_hash), item.nonce):
             raise RemoteProtocolError("a reveal does not open its commit")
 
@@ -63,7 +84,7 @@ def new_items(state: JobState, fact: Fact) -> list[WorkItem]:
         return []
     found: dict[int, WorkItem] = {}
     for item in payload.items:
-        if item.epoch != state.epoch(item.unit):
+        if item.epoch != state.epoch(item.unit) or item.unit in state.sealed:
             continue
         if isinstance(item, FailureItem):
             new = author not in state.failures(item.unit)
@@ -75,3 +96,11 @@ def new_items(state: JobState, fact: Fact) -> list[WorkItem]:
         if new:
             found[item.unit] = item
     return list(found.values())
+
+
+def named_results(fact: Fact) -> list[ResultHash]:
+    """The results that a fact speaks of and that whoever acts on it needs."""
+    payload = fact.payload
+    if isinstance(payload, Verdicts | Reveals):
+        return [ResultHash(item.result_hash) for item in payload.items]
+    return []

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from sparkle_protocol.effects import Record
-from sparkle_protocol.facts import JobSpec, VerdictItem
+from sparkle_protocol.facts import SEAL_UNITS, JobSpec, VerdictItem
 from sparkle_protocol.ids import PeerId, ResultHash, key_from_peer_id, peer_id_from_key
 from sparkle_protocol.work.conduct import Conducts
 from sparkle_protocol.work.dead import failure_verdict, has_failed
@@ -68,6 +68,7 @@ class Judging:
         self._deciding: dict[int, ResultHash] = {}  # their units
         self._supports: dict[int, tuple[int, ResultHash]] = {}  # open unit -> epoch and the result we stand by
         self._dirty: set[int] = set()  # units whose decision may change
+        self._to_seal: set[int] = set()  # ranges that may have become ready to be sealed
         self.freed = False  # some worker may hold more units than before
         self._conduct = Conducts()
         self._unsettled: dict[PeerId, set[int]] = {}  # units that a worker committed to here and was not judged on
@@ -183,7 +184,7 @@ class Judging:
 
     def _settle(self, unit: int, now_ns: int) -> None:
         """Ask for reveals, accept, reject or want more, as the facts of a unit now demand."""
-        if unit in self.dead:
+        if unit in self.dead or unit in self.state.sealed:
             return
         decided = self.decided(unit)
         decision = self._decision(unit) if decided is None else None
@@ -202,6 +203,7 @@ class Judging:
         self._refresh(unit)
         if unit in self.state.final_units:
             self.leases.forget(unit)
+            self._to_seal.add(unit // SEAL_UNITS)
 
     def _ask_reveals(self, unit: int, now_ns: int) -> None:
         """Have results shown. Who committed to another keeper is asked by that, and awaited here all the same."""
@@ -265,6 +267,7 @@ class Judging:
             self._finalize(unit, now_ns, fresh=True)
         for unit in sorted(set(units).difference(fresh)):
             self._finalize(unit, now_ns, fresh=False)
+            self._to_seal.add(unit // SEAL_UNITS)
         self._dirty.update(fresh)
         if self._class_proven:
             self._class_proven = False

@@ -32,6 +32,7 @@ from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.leasing import Leasing
 from sparkle_protocol.work.placement import network_prefix
+from sparkle_protocol.work.sealed import SealedRange
 
 MAX_PEERS_OFFERED = 64
 ANNOUNCE_EVERY_S = 30.0  # gossip budget: one delivery a second and node, so jobs are announced seldom
@@ -74,9 +75,10 @@ class Keeper(CoKeeping):
         now_ns: int,
         results: Iterable[ResultHash] = (),
         result_bytes: int = 0,
+        sealed: Iterable[SealedRange] = (),
     ) -> Effects:
-        """Continue a job from its stored facts; ``results`` are those that are stored with it, in so many bytes."""
-        job = self._take_up(spec, facts, now_ns, results)
+        """Continue a job from its stored facts; ``results`` (in so many bytes) and ``sealed`` are stored with it."""
+        job = self._take_up(spec, facts, now_ns, results, sealed)
         if not job.mine:
             self._count(job, result_bytes)
         self._end_if_over(job, now_ns)

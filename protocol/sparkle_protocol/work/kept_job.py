@@ -7,31 +7,31 @@
        └──────────────────┴──────────────◀── disagreement: one more worker ◀──── vote ──agreement──▶ decided
                                                                         decided ──enough keepers──▶ final
 
-- How many units a worker may hold follows from how it behaved (``conduct.py``); what becomes of its results is
-  decided in ``judging.py``.
+- Who is given which units is said in ``granting.py``; what becomes of results in ``judging.py`` and ``sealing.py``.
 - A keeper hands out the units it has duty for (``duty.py``) but takes in what any worker of the job reports, if a
   lease by any keeper of the job shows that the worker was given the unit.
 - When the view changes, every open unit begins a new epoch; whoever holds one of us gets a lease that carries it
   over, so that nothing is computed again.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from sparkle_protocol.effects import StoreFact, StoreResult
 from sparkle_protocol.errors import RemoteProtocolError, VerificationError
 from sparkle_protocol.facts import (
+    SEAL_UNITS,
     CommitItem,
     Commits,
     Endorsements,
     Fact,
     FailureItem,
     Failures,
-    JobSpec,
     KeeperSet,
     Leases,
     Reset,
     RevealItem,
     Reveals,
+    Seals,
     Verdicts,
     epoch_of,
     resets_of,
@@ -39,29 +39,20 @@ from sparkle_protocol.facts import (
 )
 from sparkle_protocol.ids import PeerId, ResultHash, hash_result, key_from_peer_id
 from sparkle_protocol.messages import Report, ReportReply
-from sparkle_protocol.work.conduct import MOST_LEASES
-from sparkle_protocol.work.intake import WorkItem, check_report, new_items
-from sparkle_protocol.work.judging import CheckResult, Judging
-from sparkle_protocol.work.lease import SECOND_NS, LeaseBook, UnitBook
+from sparkle_protocol.work.granting import Granted, Granting
+from sparkle_protocol.work.intake import LEARNING_ORDER, WorkItem, check_report, named_results, new_items
+from sparkle_protocol.work.judging import CheckResult
+from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.rejection import Rejection
+from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.state import JobState
 
-TIMED = 32  # units over which the run time is averaged
 MAX_PROPOSALS = 8  # keeper sets by one keeper to follow the same one; it means one of them at a time
+RESULT_PATIENCE_NS = 60 * SECOND_NS  # for a result that workers agreed on and no keeper that is there holds
 TAKE_OVER_GRACE_NS = 30 * SECOND_NS  # for workers whose keeper went away to report to another
 
-Granted = tuple[int, int, int, int]  # counter, unit, epoch, ttl_ms
-# Sets and endorsements share a place: a set is believed once the one before it counts, in the order they were told.
-_ORDER: dict[type, int] = {
-    kind: place
-    for place, kinds in enumerate(
-        ((JobSpec,), (KeeperSet, Endorsements), (Reset,), (Leases,), (Commits,), (Failures,), (Reveals,), (Verdicts,))
-    )
-    for kind in kinds
-}
 
-
-class KeptJob(Judging):
+class KeptJob(Granting):
     """Leases, reports and decisions of one job. Methods append to ``records`` what must be stored."""
 
     def __init__(
@@ -72,24 +63,29 @@ class KeptJob(Judging):
         check_result: CheckResult,
         now_ns: int,
         results: Iterable[ResultHash] = (),
+        sealed: Iterable[SealedRange] = (),
     ) -> None:
         super().__init__(state, leases(self.is_decided), me, check_result, now_ns)
+        self._init_sealing(sealed)
+        self._init_granting()
         self.carried: list[tuple[PeerId, Granted]] = []  # leases to be signed, see ``moved``
         self.to_endorse: dict[bytes, Fact] = {}  # verdicts that we may come to stand by
-        self.unit_s = 0.0  # how long a unit was seen to occupy a worker
-        self._timed = 0
-        self._answered: list[int] = []  # when the leases were granted that were answered in this step
-        self._waiting: set[int] = set()  # units whose decision waits for results
+        # Units whose decision waits for results, since when (0: not looked at yet).
+        self._waiting: dict[int, int] = {}
+        self._unseen: set[int] = set()  # of these, the ones that waited too long: somebody shall compute them again
         self._view = state.view
-        for result in results:
-            self.got_result(result)
+        self._take_stock(results)
         self._restore(now_ns)
         self.restored_final = len(state.final_units)  # accepted in an earlier life of this node
 
     def _restore(self, now_ns: int) -> None:
         """Pick up from stored facts: leases are gone, commits and votes stand, overdue decisions are made."""
         self._restore_support()
+        self._restore_sealed()
         for unit in sorted(self.state.touched_units()):
+            if unit in self.state.sealed:
+                self.proven.restore(self.state, unit)
+                continue
             committed = self.state.committed(unit)
             self.replicas += len(committed)
             accepted, refused = self.state.accepted_workers(unit), self.state.rejected_workers(unit)
@@ -107,7 +103,7 @@ class KeptJob(Judging):
                 if not self.has_result(final):
                     self.lacking[final] = None
                 continue
-            self.leases.books.setdefault(unit, UnitBook()).failures = len(self.state.failures(unit))
+            self.leases.book(unit).failures = len(self.state.failures(unit))
             self._dirty.add(unit)
         self.state.take_fresh_finals()
         for unit in sorted(self._dirty):
@@ -139,93 +135,6 @@ class KeptJob(Judging):
         if leads and not before:
             self._dirty.update(unit for unit in self.state.touched_units() if not self.is_decided(unit))
             self.settle_dirty(now_ns)
-
-    def may_take(self, unit: int, worker: PeerId, now_ns: int) -> bool:
-        """``worker`` can add something to the unit now."""
-        if self.is_decided(unit) or unit in self.dead or worker in self.leases.known(unit).leases:
-            return False
-        failures = self.state.failures(unit)
-        if worker in self.state.committed(unit) or worker in failures:
-            return False
-        if worker in self.state.equivocators(unit) or self.devices.avoids(worker, failures, now_ns):
-            return False
-        return self.missing(unit) > 0 or (worker in self.trusted and not self._trusted_at_work(unit))
-
-    def grant(self, worker: PeerId, want: int, now_ns: int) -> list[Granted]:
-        """Hand out up to ``want`` units."""
-        if self.refuses(worker, now_ns):
-            return []
-        source = self._own_order() if self.mine and worker == self.me else self.leases.candidates(worker)
-        allowed = self._allowance(worker, now_ns)
-        if allowed <= 0 and self._may_help_out(worker):
-            source, allowed = self.leases.wanted(worker), 1
-        granted: list[Granted] = []
-        want = min(want, allowed)
-        if want <= 0:
-            return granted
-        for unit in source:
-            if not self.may_take(unit, worker, now_ns):
-                continue
-            granted.append(self._hand_out(unit, worker, now_ns))
-            if len(granted) >= want:  # looked at before the next unit is drawn: each is shown only once
-                break
-        return granted
-
-    def grant_copy(self, worker: PeerId, now_ns: int) -> list[Granted]:
-        """A unit that others are slow with, for a worker that found no other work: one at most."""
-        if self.refuses(worker, now_ns) or next(self.leases.fresh(), None) is not None:
-            return []
-        if self._allowance(worker, now_ns) <= 0 and not self._may_help_out(worker):
-            return []
-        for unit in self.leases.stragglers(now_ns):
-            taken = self.is_decided(unit) or unit in self.dead or worker in self.state.leased(unit)
-            if not taken:
-                return [self._hand_out(unit, worker, now_ns, copy=True)]
-        return []
-
-    def _hand_out(self, unit: int, worker: PeerId, now_ns: int, *, copy: bool = False) -> Granted:
-        lease = self.leases.grant(unit, worker, now_ns, copy=copy)
-        self._conduct.granted(worker, now_ns)
-        self.devices.tried(worker, now_ns)
-        self._refresh(unit)
-        return lease.counter, unit, self.state.epoch(unit), lease.ttl_ns // 1_000_000
-
-    def _may_help_out(self, worker: PeerId) -> bool:
-        """Its hands are full of what others have not answered yet; so may be everybody's. It may take one more."""
-        return not self.leases.holds(worker) and self._conduct.delivers(worker)
-
-    def _allowance(self, worker: PeerId, now_ns: int) -> int:
-        """How many more units a worker may get now, whatever it asks for."""
-        if self.refuses(worker, now_ns):
-            return 0
-        undecided = self.leases.holds(worker) + len(self._unsettled.get(worker, ()))
-        allowed = MOST_LEASES if worker == self.me else self._conduct.allowance(worker, undecided, now_ns)
-        return min(1, allowed) if self.devices.on_trial(worker, now_ns) else allowed
-
-    def refuses(self, worker: PeerId, now_ns: int) -> bool:
-        """The worker gets nothing of the job now, whatever there is: it lied, or its class of devices fails."""
-        return worker in self.rejected or self.devices.refuses(worker, now_ns) is not None
-
-    def take_answered(self) -> list[int]:
-        """When the leases were granted that were answered since the last call."""
-        taken, self._answered = self._answered, []
-        return taken
-
-    def timed(self, seconds: float) -> None:
-        """A unit occupied a worker this long."""
-        self._timed = min(self._timed + 1, TIMED)
-        self.unit_s += (seconds - self.unit_s) / self._timed
-
-    def _own_order(self) -> Iterator[int]:
-        """Our own result needs no second one: first what is in dispute, then fresh units, then the rest."""
-        yield from tuple(self._disputed)
-        yield from self.leases.fresh()
-        yield from self.leases.wanted(self.me)
-
-    def _unfinished(self, unit: int, worker: PeerId) -> None:
-        """A lease ends without a commit."""
-        if self.leases.release(unit, worker) is not None:
-            self._conduct.of(worker).fruitless += 1
 
     # --- reports of workers -------------------------------------------------------------------------------
 
@@ -265,6 +174,7 @@ class KeptJob(Judging):
         for beat in message.running:
             self._heartbeat(beat.unit, beat.epoch, worker, beat.progress, now_ns)
         self.settle_dirty(now_ns)
+        self._too_late(worker, facts)
         return new
 
     def is_behind(self, facts: Iterable[Fact]) -> bool:
@@ -298,7 +208,7 @@ class KeptJob(Judging):
 
     def _first_malformed(self, worker: PeerId, shown: Iterable[tuple[RevealItem, bytes]]) -> Rejection | None:
         for item, result in shown:
-            if worker in self.state.votes(item.unit):
+            if worker in self.state.votes(item.unit) or item.unit in self.state.sealed:
                 continue
             try:
                 self.check_result(self.state.spec, item.unit, result)
@@ -339,8 +249,10 @@ class KeptJob(Judging):
         if not self.has_result(name):
             self.records.append(StoreResult(self.state.id, name, result))
         if name in self.lacking:
-            self._dirty |= self._waiting
+            self._dirty |= self._waiting.keys()
             self._waiting.clear()
+            self._unseen.clear()
+            self.look_for_seals()
         self.got_result(name)
 
     def _failed(self, unit: int, worker: PeerId, code: str, now_ns: int) -> None:
@@ -354,7 +266,9 @@ class KeptJob(Judging):
     def _heartbeat(self, unit: int, epoch: int, worker: PeerId, progress: float, now_ns: int) -> None:
         """A unit that a worker runs, or holds a committed result of."""
         news, current = self.news.of(worker), self.state.epoch(unit)
-        if unit in self.dead or not self.state.was_leased(unit, epoch, worker):
+        if unit in self.state.sealed:
+            self._tell_how_it_ended(unit, epoch, worker)
+        elif unit in self.dead or not self.state.was_leased(unit, epoch, worker):
             news.drop[unit] = epoch
         elif epoch != current:
             if not self._carry(unit, worker, epoch, now_ns):
@@ -380,7 +294,10 @@ class KeptJob(Judging):
     def _repeat_news(self, unit: int, worker: PeerId) -> None:
         """Say again what a worker with a committed result may have missed."""
         epoch, news, book = self.state.epoch(unit), self.news.of(worker), self.leases.known(unit)
-        if worker not in self.state.votes(unit):
+        given = self.state.votes(unit).get(worker)
+        if given in self.lacking and unit not in self.state.final_units:
+            news.reveal[unit] = epoch  # it was shown to keepers that are gone
+        elif given is None:
             if worker in book.asked or worker in book.withheld or self.is_decided(unit):
                 news.reveal[unit] = epoch
         elif worker in self.state.accepted_workers(unit):
@@ -398,12 +315,14 @@ class KeptJob(Judging):
         """Take in facts and results that another keeper holds; returns those facts that are new and count."""
         new: list[Fact] = []
         by_name = {hash_result(result): result for result in results}
-        for fact in sorted(facts, key=lambda one: _ORDER.get(type(one.payload), 0)):
+        for fact in sorted(facts, key=lambda one: LEARNING_ORDER.get(type(one.payload), 0)):
             if fact.id in self.state or not self._is_plausible(fact) or self._is_malformed(fact, by_name):
                 continue
-            if isinstance(fact.payload, Reset) and fact.payload.resets > self.state.reset_count(fact.payload.unit):
-                self.start_over(fact.payload.unit)
-            self.state.add(fact)
+            reset = fact.payload if isinstance(fact.payload, Reset) else None
+            if reset is not None and self._starts_over(reset):
+                self.start_over(reset.unit)
+            if not self.state.add(fact):
+                continue
             self.records.append(StoreFact(fact))
             new.append(fact)
             self._note(fact, now_ns)
@@ -416,6 +335,9 @@ class KeptJob(Judging):
         self.take_finals((), now_ns)
         return new
 
+    def _starts_over(self, reset: Reset) -> bool:
+        return reset.unit not in self.state.sealed and reset.resets > self.state.reset_count(reset.unit)
+
     def _is_plausible(self, fact: Fact) -> bool:
         """The fact may be stated by its author, as far as can be told here."""
         payload, state = fact.payload, self.state
@@ -426,10 +348,13 @@ class KeptJob(Judging):
         if isinstance(payload, Leases):
             return self._is_lease(fact)
         if isinstance(payload, Commits | Reveals | Failures):
-            return all(state.was_leased(item.unit, item.epoch, fact.author) for item in payload.items)
+            return all(
+                item.unit in state.sealed or state.was_leased(item.unit, item.epoch, fact.author)
+                for item in payload.items
+            )
         if isinstance(payload, KeeperSet) and fact.author != state.submitter:
             return self._may_propose(fact.author, payload)
-        if isinstance(payload, KeeperSet | Endorsements | Verdicts):
+        if isinstance(payload, KeeperSet | Endorsements | Verdicts | Seals):
             return fact.author == state.submitter or state.views.ever_kept(fact.author)
         return True
 
@@ -453,10 +378,13 @@ class KeptJob(Judging):
         payload = fact.payload
         if isinstance(payload, Verdicts):
             self.to_endorse[fact.id] = fact
+            self._to_seal.update(item.unit // SEAL_UNITS for item in payload.items[:1])
         elif isinstance(payload, Reset):
             self._dirty.add(payload.unit)
         elif isinstance(payload, Commits | Reveals | Failures):
             for item in payload.items:
+                if item.unit in self.state.sealed:
+                    continue
                 self._dirty.add(item.unit)
                 if isinstance(item, CommitItem) and not self._equivocated(item.unit, fact.author):
                     self.replicas += 1
@@ -467,10 +395,14 @@ class KeptJob(Judging):
                     self.devices.failed(fact.author, item.unit, item.code, now_ns)
                     self._judge_failures(item.unit, now_ns)
 
+    def _forget_verdicts(self, dropped: list[Fact]) -> None:
+        for fact in dropped:
+            self.to_endorse.pop(fact.id, None)
+
     def _accept(self, unit: int, accepted: ResultHash) -> ResultHash | None:
         found = super()._accept(unit, accepted)
         if found is None:
-            self._waiting.add(unit)
+            self._waiting.setdefault(unit, 0)
         return found
 
     def moved(self, now_ns: int) -> None:
@@ -534,7 +466,27 @@ class KeptJob(Judging):
                 self._judge_failures(unit, now_ns)
             self._dirty.add(unit)
         self.settle_dirty(now_ns)
+        self._expect_results(now_ns)
         return ran_out
+
+    def _expect_results(self, now_ns: int) -> None:
+        """Who agreed on a unit, and who was shown its result, may all be gone: then it is computed once more."""
+        for unit, since_ns in list(self._waiting.items()):
+            if self.is_decided(unit):
+                del self._waiting[unit]
+            elif not since_ns:
+                self._waiting[unit] = now_ns
+            elif now_ns - since_ns >= RESULT_PATIENCE_NS and unit not in self._unseen:
+                self._unseen.add(unit)
+                self._refresh(unit)
+
+    def missing(self, unit: int) -> int:
+        """How many more workers the unit wants now."""
+        if unit not in self._unseen:
+            return super().missing(unit)
+        votes = self.state.votes(unit)
+        live = sum(1 for lease in self.leases.known(unit).leases.values() if not lease.slow)
+        return 1 - live - sum(1 for worker in self.participants(unit) if worker not in votes)
 
     def to_start_over(self, unit: int | None) -> list[int]:
         """The units that must begin a new epoch so that a dead one (None: all of them) can be computed again."""
@@ -578,11 +530,3 @@ class KeptJob(Judging):
     def reply(self, worker: PeerId) -> ReportReply:
         """The news for a worker, taken out."""
         return self.news.take(worker, self.state.view_facts, ended=bool(self.outcome))
-
-
-def named_results(fact: Fact) -> list[ResultHash]:
-    """The results that a fact speaks of and that whoever acts on it needs."""
-    payload = fact.payload
-    if isinstance(payload, Verdicts | Reveals):
-        return [ResultHash(item.result_hash) for item in payload.items]
-    return []

@@ -17,7 +17,8 @@ Nothing here is signed or shared: leases end by this keeper's monotonic clock. R
 
 Cost. Units that want another worker stand in one queue. A worker is shown each place of it once: what it may not
 take at that place (it holds the unit, or has answered it) it may not take later either, unless the unit gets a new
-place. So handing out costs the same per unit whatever the job's size. Every live lease has one alarm.
+place. So handing out costs the same per unit whatever the job's size. Every live lease has one alarm; once there are
+twice as many as were needed when they were last sorted out, those that watch nothing any more are.
 """
 
 import heapq
@@ -29,6 +30,7 @@ from itertools import islice
 from random import Random
 
 from sparkle_protocol.ids import PeerId
+from sparkle_protocol.work.unit_set import UnitSet
 
 SECOND_NS = 1_000_000_000
 MIN_TTL_NS = 30 * SECOND_NS
@@ -46,6 +48,10 @@ RETRY_CAP_S = 600.0
 RETRY_BASE_S = 2.0
 REVEAL_DEADLINE_NS = 30 * SECOND_NS
 MAX_WORKERS_TRACKED = 4096  # beyond that everybody is shown the queue from its start again
+
+
+FEW_ALARMS = 1024
+Alarm = tuple[int, int, PeerId, str]  # when, unit, worker, kind
 
 
 @dataclass(slots=True)
@@ -99,7 +105,8 @@ class LeaseBook:
         self._rng = rng
         self._execution_ns = execution_ns
         self._counter = counter
-        self._fresh = 0
+        self._fresh = 0  # below it there is no fresh unit
+        self._given = UnitSet(units)  # units that were handed out once, or need no longer be
         self._queue: list[int | None] = []  # units that want another worker now; None: no longer
         self._place: dict[int, int] = {}  # unit -> index in the queue
         self._shown: dict[PeerId, int] = {}  # worker -> index up to which the queue holds nothing for it
@@ -109,7 +116,8 @@ class LeaseBook:
         self._running: dict[tuple[int, PeerId], int] = {}
         self._asked: dict[tuple[int, PeerId], int] = {}
         self._heard: dict[PeerId, int] = {}  # when holders of leases last said something, the longest silent first
-        self._alarms: list[tuple[int, int, PeerId, str]] = []  # heap of (when, unit, worker, kind)
+        self._alarms: list[Alarm] = []  # a heap
+        self._most_alarms = FEW_ALARMS  # with more, the stale ones are removed
         self._run_times_ns: deque[int] = deque(maxlen=64)
 
     # --- handing out --------------------------------------------------------------------------------------
@@ -136,16 +144,16 @@ class LeaseBook:
         """Units that nobody was given yet, in order."""
         while (unit := self._next_fresh()) is not None:
             yield unit
-            if unit not in self.books:  # not taken by this worker: nor will later ones be
+            if unit not in self._given:  # not taken by this worker: nor will later ones be
                 return
 
     def _next_fresh(self) -> int | None:
         while self._span < len(self._spans):
             start, stop = self._spans[self._span]
-            self._fresh = max(self._fresh, start)
-            while self._fresh < stop:
-                if self._fresh not in self.books and not self._is_done(self._fresh):
-                    return self._fresh
+            while (unit := self._given.first_missing(max(self._fresh, start), stop)) is not None:
+                self._fresh = unit
+                if not self._is_done(unit):
+                    return unit
                 self._fresh += 1
             self._span += 1
         return None
@@ -170,7 +178,8 @@ class LeaseBook:
         return place >= 0 and unit < self._spans[place][1]
 
     def forget(self, unit: int) -> None:
-        """Nothing about a unit need be remembered any more. Nobody holds it."""
+        """Nothing about a unit, which is final, need be remembered any more, unless somebody holds it."""
+        self._given.add(unit)
         book = self.books.get(unit)
         if book is not None and not book.leases and not book.asked:
             self.want_more(unit, more=False)
@@ -192,6 +201,30 @@ class LeaseBook:
             found.update(dict.fromkeys(units))
         return list(found)
 
+    def book(self, unit: int) -> UnitBook:
+        """The unit's page to write on."""
+        book = self.books.get(unit)
+        if book is None:
+            book = self.books[unit] = UnitBook()
+            self._given.add(unit)
+        return book
+
+    def _alarm(self, alarm: Alarm) -> None:
+        """Look at something again at a time; alarms for what ended earlier go when they are the most."""
+        heapq.heappush(self._alarms, alarm)
+        if len(self._alarms) > self._most_alarms:
+            self._alarms = [one for one in self._alarms if self._is_live(one)]
+            heapq.heapify(self._alarms)
+            self._most_alarms = max(FEW_ALARMS, 2 * len(self._alarms))
+
+    def _is_live(self, alarm: Alarm) -> bool:
+        when, unit, worker, kind = alarm
+        book = self.known(unit)
+        if kind == "lease":
+            lease = book.leases.get(worker)
+            return lease is not None and lease.alarm_ns == when
+        return (book.asked.get(worker) if kind == "reveal" else book.not_before_ns) == when
+
     def _compact(self) -> None:
         live = [unit for unit in self._queue if unit is not None]
         self._queue = [*live]
@@ -204,7 +237,7 @@ class LeaseBook:
         deadline = now_ns + ttl
         lease = Lease(self._counter, now_ns, deadline, ttl, deadline, copy=copy)
         self._counter += 1
-        book = self.books.setdefault(unit, UnitBook())
+        book = self.book(unit)
         if worker not in book.leases:
             self.live += 1
         book.leases[worker] = lease
@@ -219,7 +252,7 @@ class LeaseBook:
         elif not book.copied:
             self._running[unit, worker] = now_ns
         self.heard(worker, now_ns)
-        heapq.heappush(self._alarms, (deadline, unit, worker, "lease"))
+        self._alarm((deadline, unit, worker, "lease"))
         return lease
 
     @staticmethod
@@ -240,7 +273,7 @@ class LeaseBook:
             if place is not None:
                 self._queue[place] = None
         elif unit not in self._place:
-            self.books.setdefault(unit, UnitBook())
+            self.book(unit)
             self._place[unit] = len(self._queue)
             self._queue.append(unit)
             self._new_needs = True
@@ -332,7 +365,7 @@ class LeaseBook:
             lease.deadline_ns = min(lease.deadline_ns, soon)
             if lease.alarm_ns > soon:
                 lease.alarm_ns = soon
-                heapq.heappush(self._alarms, (soon, unit, worker, "lease"))
+                self._alarm((soon, unit, worker, "lease"))
 
     def lost(self, worker: PeerId, awaited: Collection[int], now_ns: int) -> None:
         """A worker's connection broke: its leases, and its time to show results (of ``awaited``), end soon."""
@@ -350,19 +383,19 @@ class LeaseBook:
 
     def delay(self, unit: int, now_ns: int) -> None:
         """A unit failed: it waits longer after every failure."""
-        book = self.books.setdefault(unit, UnitBook())
+        book = self.book(unit)
         book.failures += 1
         pause_s = self._rng.uniform(0.0, min(RETRY_CAP_S, RETRY_BASE_S * 2.0 ** min(book.failures, 16)))
         book.not_before_ns = now_ns + max(1, int(pause_s * SECOND_NS))
-        heapq.heappush(self._alarms, (book.not_before_ns, unit, PeerId(""), "retry"))
+        self._alarm((book.not_before_ns, unit, PeerId(""), "retry"))
         self.want_more(unit, more=False)
 
     def postpone(self, unit: int, until_ns: int) -> None:
         """A unit is handed out no sooner: somebody may be at work on it for another keeper."""
-        book = self.books.setdefault(unit, UnitBook())
+        book = self.book(unit)
         if not book.leases and book.not_before_ns < until_ns:
             book.not_before_ns = until_ns
-            heapq.heappush(self._alarms, (until_ns, unit, PeerId(""), "retry"))
+            self._alarm((until_ns, unit, PeerId(""), "retry"))
             self.want_more(unit, more=False)
 
     def remind(self, unit: int, when_ns: int) -> None:
@@ -372,11 +405,11 @@ class LeaseBook:
     def ask_reveal(self, unit: int, worker: PeerId, now_ns: int) -> None:
         """A worker's result is wanted by a deadline."""
         deadline = now_ns + (LOST_PEER_GRACE_NS if worker in self._lost else REVEAL_DEADLINE_NS)
-        book = self.books.setdefault(unit, UnitBook())
+        book = self.book(unit)
         book.asked[worker] = deadline
         if not book.copied:
             self._asked.setdefault((unit, worker), now_ns)
-        heapq.heappush(self._alarms, (deadline, unit, worker, "reveal"))
+        self._alarm((deadline, unit, worker, "reveal"))
 
     def shown(self, unit: int, worker: PeerId) -> bool:
         """A worker showed its result, or need not any more; True when that was overdue."""
@@ -394,6 +427,7 @@ class LeaseBook:
         for worker in self.known(unit).asked:
             self._asked.pop((unit, worker), None)
         self.books[unit] = UnitBook()
+        self._given.add(unit)
         self.want_more(unit, more=False)  # a place that workers have seen already counts for the epoch before
 
     def committed_after(self, elapsed_ns: int) -> None:
@@ -446,7 +480,7 @@ class LeaseBook:
             self.release(unit, worker)
             return "lease"
         lease.alarm_ns = lease.deadline_ns  # renewed since
-        heapq.heappush(self._alarms, (lease.alarm_ns, unit, worker, "lease"))
+        self._alarm((lease.alarm_ns, unit, worker, "lease"))
         known = len(self._run_times_ns) >= MIN_RUN_TIMES
         patience_ns = SLOW_TTLS * self.ttl_ns() if known else SLOW_UNKNOWN_NS
         patience_ns <<= min(16, sum(1 for other in book.leases.values() if other.slow))

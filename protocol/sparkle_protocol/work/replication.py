@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from random import Random
 
 from sparkle_protocol import messages
-from sparkle_protocol.facts import Fact, Reveals, Verdicts
+from sparkle_protocol.facts import Fact, Reveals, Verdicts, lot_of
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash
+from sparkle_protocol.work.intake import named_results
 from sparkle_protocol.work.keepers import backoff_ns
-from sparkle_protocol.work.kept_job import KeptJob, named_results
+from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.tally import SHORT_ID, short_id
 
@@ -41,6 +42,7 @@ class Channel:
     due_ns: int | None = None  # when the facts should go
     fetch: dict[bytes, None] = field(default_factory=dict)  # short ids of facts that it has and we lack
     results: dict[ResultHash, None] = field(default_factory=dict)  # to be fetched from it
+    ranges: dict[int, None] = field(default_factory=dict)  # records of sealed ranges to be fetched from it
     tag: int | None = None
     under_way: messages.Request | None = None
     sent: tuple[FactId, ...] = ()
@@ -54,7 +56,7 @@ class Channel:
     @property
     def idle(self) -> bool:
         """There is nothing more to say."""
-        return self.tag is None and self.synced and not (self.facts or self.fetch or self.results)
+        return self.tag is None and self.synced and not (self.facts or self.fetch or self.results or self.ranges)
 
     def queue(self, facts: Iterable[FactId], due_ns: int) -> None:
         """Have facts pushed by a time."""
@@ -70,7 +72,7 @@ class Channel:
         """When there is something to send."""
         if self.tag is not None or self.refused:
             return None
-        if not self.synced or self.fetch or self.results:
+        if not self.synced or self.fetch or self.results or self.ranges:
             return self.retry_at_ns
         return max(self.retry_at_ns, self.due_ns or 0) if self.facts else None
 
@@ -130,6 +132,8 @@ class Channels:
         message: messages.Request
         if not channel.synced:
             message = messages.Compare(channel.job, job.state.tally.sums())
+        elif channel.ranges:
+            message = messages.Fetch(channel.job, ranges=list(channel.ranges)[: messages.MAX_RECORDS])
         elif channel.fetch:
             wanted = list(channel.fetch)[: messages.MAX_PUSHED_FACTS]
             message = messages.Fetch(channel.job, b"".join(wanted))
@@ -192,6 +196,7 @@ class Channels:
         channel.attempts += 1
         channel.retry_at_ns = now_ns + backoff_ns(self._rng, channel.attempts)
         channel.due_ns = channel.retry_at_ns if channel.facts else None
+        channel.ranges.clear()
         channel.results.clear()  # another keeper is asked
         return True
 
@@ -202,7 +207,14 @@ class Channels:
         ours = {short_id(fact.id): fact.id for fact in job.state.facts() if fact.id[0] in buckets}
         channel.fetch.update(dict.fromkeys(sorted(theirs - ours.keys())))
         channel.synced = True
-        channel.queue([fact_id for short, fact_id in ours.items() if short not in theirs], now_ns)
+        lacked = (fact_id for short, fact_id in ours.items() if short not in theirs)
+        channel.queue([fact_id for fact_id in lacked if not self._is_over(job, fact_id)], now_ns)
+
+    @staticmethod
+    def _is_over(job: KeptJob, fact_id: FactId) -> bool:
+        """The fact speaks of a range that others sealed, of which we want the record as well."""
+        fact = job.state.fact(fact_id)
+        return fact is None or (bool(job.wanted) and lot_of(fact.payload) in job.wanted)
 
     def introduce(self, channel: Channel, job: KeptJob, now_ns: int) -> None:
         """The peer does not know that we keep the job: show the keeper sets first, then say again what we said."""

@@ -6,32 +6,14 @@ of the range may be dropped: no single keeper, lying or lost, can then change or
 """
 
 from collections.abc import Collection
-from typing import Annotated
 
-from msgspec import Meta
-
-from sparkle_protocol.codec import Wire
 from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import Hash32
+from sparkle_protocol.facts import SealItem, Seals
 from sparkle_protocol.ids import PeerId, key_from_peer_id
-from sparkle_protocol.work.sealed import MAX_RANGES, range_count
+from sparkle_protocol.work.sealed import range_count
 
 MAX_VOTERS = 32  # two keeper sets of the largest size
 ROOTS_PER_KEEPER = 4  # that count for one range: a worker may be accepted late
-
-
-class SealItem(Wire, frozen=True):
-    """One range and the Merkle root over its accepted units."""
-
-    index: Annotated[int, Meta(ge=0, lt=MAX_RANGES)]
-    root: Hash32
-
-
-class Seals(Wire, tag=21, frozen=True):
-    """A keeper's word that it holds the records with these roots and every result that they name."""
-
-    job: Hash32
-    items: Annotated[list[SealItem], Meta(min_length=1, max_length=MAX_RANGES)]
 
 
 class SealVotes:

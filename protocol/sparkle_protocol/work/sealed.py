@@ -21,16 +21,14 @@ from itertools import accumulate, pairwise
 
 from sparkle_protocol.codec import Wire, decode, encode
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
-from sparkle_protocol.facts import MAX_UNITS, UnitIndex
+from sparkle_protocol.facts import MAX_UNITS, SEAL_UNITS, UnitIndex
 from sparkle_protocol.ids import HASH_BYTES, PUBLIC_KEY_BYTES, PeerId, ResultHash, key_from_peer_id, peer_id_from_key
+from sparkle_protocol.messages import MAX_SEAL_BYTES
 from sparkle_protocol.work import merkle
 
-SEAL_UNITS = 1024  # a record of about 45 kB, one signed root for it, and a proof of ten hashes
 SEAL_VERSION = 1
-MAX_RANGES = MAX_UNITS // SEAL_UNITS
 MAX_ACCEPTED = 64  # workers of one unit, as in a VerdictItem
 MAX_RANGE_WORKERS = 1 << 14  # different ones: 16 for each unit, the largest quorum
-MAX_SEAL_BYTES = 720_896  # what all these allow fits into a message
 
 _EPOCH_BYTES = 4
 _MAX_EPOCH = (1 << 32) - 1
@@ -211,6 +209,10 @@ class SealedRange:
         """The accepted result of a unit of the range."""
         return self._hash(self._offset(unit))
 
+    def result_hashes(self) -> list[ResultHash]:
+        """The accepted results of its units, in their order."""
+        return [ResultHash(self._hashes[at : at + HASH_BYTES]) for at in range(0, len(self._hashes), HASH_BYTES)]
+
     def proof(self, unit: int) -> tuple[bytes, ...]:
         """What ``verify_unit`` needs beside ``unit(unit)`` and the root."""
         return merkle.proof(self._leaves(), self._offset(unit))
@@ -312,8 +314,7 @@ class SealedJob:
     def result_hashes(self) -> Iterator[tuple[int, ResultHash]]:
         """Every sealed unit with its result, ascending."""
         for sealed in self.ranges():
-            for unit in range(sealed.first, sealed.first + sealed.count):
-                yield unit, sealed.result_hash(unit)
+            yield from enumerate(sealed.result_hashes(), sealed.first)
 
     @property
     def accepted_total(self) -> int:

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Iterable
 
 from sparkle_protocol.effects import DropCommit, DropCommits, DropFact, Record, StoreCommit, StoreFact
-from sparkle_protocol.facts import NONCE_BYTES, Signer, commitment
+from sparkle_protocol.facts import NONCE_BYTES, Signer, commitment, lot_of
 from sparkle_protocol.ids import FactId, JobId, PeerId, digest, hash_result
 from sparkle_protocol.work.held import Held, UnitKey
 from sparkle_protocol.work.state import JobState
 
 NONCE_DOMAIN = b"sparkle/nonce/1\x00"
+Stored = tuple[int, FactId]  # a fact's lot and id
 MAX_PLEDGES = 8192  # eight times what can be in hand
 
 
@@ -55,8 +56,8 @@ class Shelf:
     def __init__(self, me: PeerId) -> None:
         self._me = me
         self._facts: dict[JobId, set[FactId]] = {}  # spec and keepers, by job of which anything is on disk
-        self._commits: dict[UnitKey, FactId | None] = {}  # by the lease that each rests on
-        self._leases: dict[JobId, Counter[FactId]] = {}
+        self._commits: dict[UnitKey, Stored | None] = {}  # by the lease that each rests on
+        self._leases: dict[JobId, Counter[Stored]] = {}
         self.gone: list[Record] = []  # what need be kept no longer; it goes with the next Persist
 
     def let_go(self, held: Held) -> None:
@@ -87,7 +88,8 @@ class Shelf:
         held.stored_as = key
         self._facts.setdefault(key[0], set())
         if key not in self._commits:
-            lease = held.lease.id if held.lease is not None and held.lease.author != self._me else None
+            foreign = held.lease is not None and held.lease.author != self._me
+            lease = (lot_of(held.lease.payload), held.lease.id) if held.lease is not None and foreign else None
             self._commits[key] = lease
             if lease is not None:
                 self._leases.setdefault(key[0], Counter())[lease] += 1
@@ -101,7 +103,7 @@ class Shelf:
             leases[lease] -= 1
             if not leases[lease]:
                 del leases[lease]
-                records.append(DropFact(key[0], lease))
+                records.append(DropFact(key[0], *lease))
         return records
 
     def drop_job(self, job: JobId) -> list[Record]:
@@ -110,4 +112,4 @@ class Shelf:
             return []
         for key in [key for key in self._commits if key[0] == job]:
             del self._commits[key]
-        return [DropCommits(job), *(DropFact(job, lease) for lease in self._leases.pop(job, ()))]
+        return [DropCommits(job), *(DropFact(job, *lease) for lease in self._leases.pop(job, ()))]

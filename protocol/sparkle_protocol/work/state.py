@@ -13,6 +13,8 @@ Rules
 - A keeper *supports* a result by a verdict of its own or by endorsing another's. A unit is final once the threshold
   of its epoch's view supports one result; with fewer than four keepers, once the submitter does. What was made final
   in an older view stays final unless the unit was reset; of several such epochs the lowest counts.
+- Once a range is sealed, its record says how its units ended; facts about them are no longer taken in. What proves
+  that somebody broke a rule is kept aside (``fact_set.py``).
 - Were there two final results in one epoch, that of the lower hash counts, so that all copies agree. Whoever supports
   two results of one epoch is ``two_faced``, which its signatures prove.
 
@@ -20,84 +22,48 @@ What time decides (leases that ran out) is not here: it is the keeper's own busi
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
 from sparkle_protocol.facts import (
+    NO_RANGE,
+    SEAL_UNITS,
     Cancel,
-    CommitItem,
     Commits,
     Endorsements,
     Fact,
-    FailureItem,
     Failures,
     JobSpec,
     KeeperSet,
-    LeaseItem,
     Leases,
-    Payload,
     Reset,
-    RevealItem,
     Reveals,
+    Seals,
     VerdictItem,
     Verdicts,
     commitment,
     epoch_of,
+    ranges_of_units,
     resets_of,
     view_of,
 )
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash, key_from_peer_id, peer_id_from_key
+from sparkle_protocol.work.fact_set import FactSet
+from sparkle_protocol.work.seal_votes import SealVotes
+from sparkle_protocol.work.sealable import Sealable
+from sparkle_protocol.work.sealed import SealedJob, range_units
 from sparkle_protocol.work.tally import Tally
+from sparkle_protocol.work.unit_facts import NOTHING, Failed, ItemT, UnitFacts, range_of_verdicts, unit_epochs
+from sparkle_protocol.work.unit_set import UnitSet
 from sparkle_protocol.work.views import MAX_SETS, View, Views, check_keeper_set
 
-Key = tuple[int, PeerId]  # (epoch, worker)
 
-
-@dataclass(slots=True)
-class UnitFacts:
-    """What has been stated about one unit, by epoch and worker."""
-
-    resets: int = 0
-    leased: dict[Key, set[PeerId]] = field(default_factory=dict)  # by which keepers
-    commits: dict[Key, set[bytes]] = field(default_factory=dict)
-    openings: dict[Key, set[tuple[bytes, bytes]]] = field(default_factory=dict)  # (result hash, nonce)
-    failures: dict[Key, tuple[str, str]] = field(default_factory=dict)  # (code, text)
-    reasons: dict[int, str] = field(default_factory=dict)  # how many resets -> why
-    verdicts: dict[int, dict[tuple[FactId, int], VerdictItem]] = field(default_factory=dict)  # (fact, place in it)
-    final: tuple[int, ResultHash] | None = None  # epoch and result
-    # Caches with the epoch that they are of; None: to be worked out again.
-    binding: tuple[int, dict[PeerId, bytes]] | None = None
-    votes: tuple[int, dict[PeerId, ResultHash]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A worker's word that it could not compute a unit in an epoch."""
-
-    epoch: int
-    worker: PeerId
-    code: str
-    text: str
-
-
-_NOTHING = UnitFacts()
-
-
-def unit_epochs(payload: Payload) -> list[tuple[int, int]]:
-    """The units, each with its epoch, that a fact speaks of."""
-    if isinstance(payload, JobSpec | KeeperSet | Cancel | Endorsements | Reset):
-        return []
-    items: list[LeaseItem | CommitItem | RevealItem | VerdictItem | FailureItem] = [*payload.items]
-    return [(item.unit, item.epoch) for item in items]
-
-
-class JobState:
+class JobState(Sealable):
     """Everything known about one job. Build it from its spec, then ``add`` facts."""
 
     __slots__ = (
         "_base_epoch", "_cancels", "_disputed", "_endorsers", "_facts", "_fresh_disputes", "_fresh_finals",
-        "_known_two_faced", "_units", "final_units", "id", "network", "restarts", "spec",
-        "spec_fact", "submitter", "tally", "views",
+        "_known_two_faced", "_units", "final_units", "id", "network", "restarts",
+        "sealed", "spec", "spec_fact", "submitter", "views",
     )  # fmt: skip
 
     def __init__(self, spec_fact: Fact, network: str) -> None:
@@ -107,17 +73,19 @@ class JobState:
         self.spec: JobSpec = spec_fact.payload
         self.submitter: PeerId = spec_fact.author
         self.network = network
-        self._facts: dict[FactId, Fact] = {spec_fact.id: spec_fact}
+        self._facts = FactSet()
+        self._facts.add(spec_fact, frozenset())
         self.spec_fact = spec_fact
         self.views = Views(self.submitter)
         self._base_epoch = 0  # of the newest view
-        self.tally = Tally()
-        self.tally.add(spec_fact.id)
-        self._endorsers: dict[FactId, set[PeerId]] = {}  # of verdicts and keeper sets
+        self._endorsers: dict[int, dict[FactId, set[PeerId]]] = {}  # of verdicts on a range, or of keeper sets
         self._cancels: dict[FactId, Cancel] = {}
         self._units: dict[int, UnitFacts] = {}
-        self.final_units: set[int] = set()
+        self.final_units = UnitSet(self.spec.units)
         self._fresh_finals: list[int] = []
+        self.sealed = SealedJob(self.spec.units)
+        self._seal_votes = SealVotes(self.spec.units)
+        self._fresh_seals: set[int] = set()  # ranges of which a root may have become certain
         self.restarts = 0  # sum of all units' resets
         self._disputed: set[tuple[int, int]] = set()  # units, with the epoch, of which two results were stated
         self._fresh_disputes: set[tuple[int, int]] = set()  # of these, where more was said since
@@ -126,7 +94,7 @@ class JobState:
     # --- the set ------------------------------------------------------------------------------------------
 
     def add(self, fact: Fact) -> bool:
-        """Add a verified fact; False when it was known already.
+        """Add a verified fact; False when it was known already, or speaks of nothing but sealed units.
 
         Raises:
             RemoteProtocolError: it belongs to another job, names a unit that the job lacks, is not well formed, or
@@ -135,18 +103,25 @@ class JobState:
         if fact.id in self._facts:
             return False
         self.check(fact)
-        self._facts[fact.id] = fact
+        ranges = ranges_of_units(fact.payload)
+        if self._are_sealed(ranges):
+            return False
+        self._facts.add(fact, ranges)
         self._index(fact)
-        self.tally.add(fact.id)
         return True
+
+    @property
+    def tally(self) -> Tally:
+        """The sum over all facts but those that are kept aside."""
+        return self._facts.tally
 
     def merge(self, facts: Iterable[Fact]) -> int:
         """Add many; returns how many were new."""
         return sum(self.add(fact) for fact in facts)
 
     def facts(self) -> Iterator[Fact]:
-        """All facts, the spec first."""
-        return iter(self._facts.values())
+        """All facts, the spec first, but for those that are kept aside."""
+        return iter(self._facts)
 
     def fact(self, fact_id: FactId) -> Fact | None:
         """A fact by its id."""
@@ -169,6 +144,10 @@ class JobState:
             check_keeper_set(payload)
             if len(self.views) >= MAX_SETS and fact.author != self.submitter:  # whoever else floods does not bind it
                 raise RemoteProtocolError("a job whose keepers change without end")
+        if isinstance(payload, Verdicts) and len(ranges_of_units(payload)) > 1:
+            raise RemoteProtocolError("verdicts on several ranges of units in one fact")
+        if isinstance(payload, Seals) and any(not range_units(i.index, self.spec.units) for i in payload.items):
+            raise RemoteProtocolError("a seal of a range that the job does not have")
         units = [payload.unit] if isinstance(payload, Reset) else [unit for unit, _ in unit_epochs(payload)]
         if any(unit >= self.spec.units for unit in units):
             raise RemoteProtocolError(f"a fact names a unit beyond the job's {self.spec.units}")
@@ -188,7 +167,7 @@ class JobState:
                 self._refresh_final(verdict.unit, unit)
         elif isinstance(payload, Endorsements):
             for named in payload.facts:
-                self._endorse(fact.author, FactId(named))
+                self._endorse(fact.author, FactId(named), payload.range)
         elif isinstance(payload, Reset):
             unit = self._touch(payload.unit)
             self.restarts += max(0, payload.resets - unit.resets)
@@ -201,43 +180,50 @@ class JobState:
             self._refresh_views()
         elif isinstance(payload, Cancel):
             self._cancels[fact.id] = payload
+        elif isinstance(payload, Seals) and fact.author in self._seal_voters():
+            self._fresh_seals.update(self._seal_votes.add(fact.author, payload))
 
     def _index_work(self, author: PeerId, payload: Leases | Commits | Reveals | Failures) -> None:
         if isinstance(payload, Leases):
-            for lease in payload.items:
+            for lease in self._open_items(payload.items):
                 holder = (lease.epoch, peer_id_from_key(lease.worker))
                 self._touch(lease.unit).leased.setdefault(holder, set()).add(author)
         elif isinstance(payload, Commits):
-            for commit in payload.items:
+            for commit in self._open_items(payload.items):
                 unit = self._touch(commit.unit)
                 unit.votes = unit.binding = None
                 unit.commits.setdefault((commit.epoch, author), set()).add(commit.commit)
         elif isinstance(payload, Reveals):
-            for reveal in payload.items:
+            for reveal in self._open_items(payload.items):
                 unit = self._touch(reveal.unit)
                 unit.votes = None
                 opening = (reveal.result_hash, reveal.nonce)
                 unit.openings.setdefault((reveal.epoch, author), set()).add(opening)
         else:
-            for failure in payload.items:
+            for failure in self._open_items(payload.items):
                 known = self._touch(failure.unit).failures
                 key = (failure.epoch, author)
                 stated = (failure.code, failure.text)
                 known[key] = min(known.get(key, stated), stated)
 
-    def _endorse(self, keeper: PeerId, named: FactId) -> None:
-        self._endorsers.setdefault(named, set()).add(keeper)
+    def _open_items(self, items: list[ItemT]) -> Iterable[ItemT]:
+        """Those about units that are not sealed."""
+        return [item for item in items if item.unit not in self.sealed] if len(self.sealed) else items
+
+    def _endorse(self, keeper: PeerId, named: FactId, index: int) -> None:
+        self._endorsers.setdefault(index, {}).setdefault(named, set()).add(keeper)
         if named in self.views:
             self._refresh_views()
             return
         fact = self._facts.get(named)
-        if fact is not None and isinstance(fact.payload, Verdicts):
+        if fact is not None and isinstance(fact.payload, Verdicts) and range_of_verdicts(fact) == index:
             for verdict in fact.payload.items:
                 self._refresh_final(verdict.unit, self._units[verdict.unit])
             self._fresh_disputes |= self._disputed & {(item.unit, item.epoch) for item in fact.payload.items}
 
     def _refresh_views(self) -> None:
-        if self.views.refresh(self._endorsers):
+        if self.views.refresh(self._endorsers.get(NO_RANGE, {})):
+            self._hear_seals_again()
             self._base_epoch = epoch_of(self.views.newest.number if self.views.newest is not None else 0, 0)
             for index, unit in self._units.items():
                 if unit.verdicts:
@@ -247,6 +233,8 @@ class JobState:
         found = self._units.get(unit)
         if found is None:
             found = self._units[unit] = UnitFacts()
+            sealed = self.sealed.get(unit)
+            found.final = (sealed.epoch, sealed.result_hash) if sealed is not None else None
         return found
 
     # --- what is final ------------------------------------------------------------------------------------
@@ -254,20 +242,24 @@ class JobState:
     def supporters(self, fact_id: FactId) -> set[PeerId]:
         """Who stands by a verdict fact: its author and those who endorsed it."""
         fact = self._facts.get(fact_id)
-        return self._endorsers.get(fact_id, set()) | ({fact.author} if fact is not None else set())
+        if fact is None:
+            return set()
+        return self._endorsers.get(range_of_verdicts(fact), {}).get(fact_id, set()) | {fact.author}
 
     def endorsers(self, fact_id: FactId) -> set[PeerId]:
-        """Who endorsed a fact."""
-        return self._endorsers.get(fact_id, set())
+        """Who endorsed a keeper set."""
+        return self._endorsers.get(NO_RANGE, {}).get(fact_id, set())
 
     def support(self, unit: int, epoch: int) -> dict[ResultHash, set[PeerId]]:
         """Who supports which result of a unit in an epoch, whether or not they may."""
         found: dict[ResultHash, set[PeerId]] = {}
-        for (fact_id, _), verdict in self._units.get(unit, _NOTHING).verdicts.get(epoch, {}).items():
+        for (fact_id, _), verdict in self._units.get(unit, NOTHING).verdicts.get(epoch, {}).items():
             found.setdefault(ResultHash(verdict.result_hash), set()).update(self.supporters(fact_id))
         return found
 
     def _refresh_final(self, index: int, unit: UnitFacts) -> None:
+        if index in self.sealed:
+            return
         final = None
         for epoch in sorted(epoch for epoch in unit.verdicts if resets_of(epoch) == unit.resets):
             view, support = self.views.get(view_of(epoch)), self.support(index, epoch)
@@ -337,7 +329,7 @@ class JobState:
         wanted = {fact.id for fact in sets[1:]}
         proof = [
             fact
-            for fact in self._facts.values()
+            for fact in self._facts.about(NO_RANGE)
             if isinstance(fact.payload, Endorsements) and not wanted.isdisjoint(fact.payload.facts)
         ]
         return [*sets, *proof] if wanted else sets
@@ -355,12 +347,13 @@ class JobState:
         """The epoch that counts for a unit: the one it became final in, else that of the newest view."""
         known = self._units.get(unit)
         if known is None:
-            return self._base_epoch
+            sealed = self.sealed.range_at(unit // SEAL_UNITS)
+            return sealed.epoch(unit) if sealed is not None else self._base_epoch
         return known.final[0] if known.final is not None else self._base_epoch | known.resets
 
     def reset_count(self, unit: int) -> int:
         """How often a unit started over."""
-        return self._units.get(unit, _NOTHING).resets
+        return self._units.get(unit, NOTHING).resets
 
     def touched_units(self) -> Iterator[int]:
         """Units about which anything was stated."""
@@ -368,7 +361,7 @@ class JobState:
 
     def leased(self, unit: int) -> frozenset[PeerId]:
         """Workers to which a keeper gave the unit in its epoch."""
-        known, now = self._units.get(unit, _NOTHING), self.epoch(unit)
+        known, now = self._units.get(unit, NOTHING), self.epoch(unit)
         return frozenset(
             worker
             for (epoch, worker), keepers in known.leased.items()
@@ -377,14 +370,14 @@ class JobState:
 
     def was_leased(self, unit: int, epoch: int, worker: PeerId) -> bool:
         """A keeper gave the unit to a worker in that epoch, whether or not it is the one that counts now."""
-        keepers = self._units.get(unit, _NOTHING).leased.get((epoch, worker), ())
+        keepers = self._units.get(unit, NOTHING).leased.get((epoch, worker), ())
         return any(self.may_keep(keeper, epoch) for keeper in keepers)
 
     def next_counter(self, keeper: PeerId) -> int:
         """A lease counter that a keeper has not used yet."""
         used = (
             item.counter
-            for fact in self._facts.values()
+            for fact in self._facts
             if fact.author == keeper and isinstance(fact.payload, Leases)
             for item in fact.payload.items
         )
@@ -408,7 +401,7 @@ class JobState:
 
     def equivocators(self, unit: int) -> frozenset[PeerId]:
         """Workers that signed two different commits for the unit's epoch."""
-        known, now = self._units.get(unit, _NOTHING), self.epoch(unit)
+        known, now = self._units.get(unit, NOTHING), self.epoch(unit)
         return frozenset(
             worker for (epoch, worker), commits in known.commits.items() if epoch == now and len(commits) > 1
         )
@@ -445,40 +438,47 @@ class JobState:
 
     def all_failures(self, unit: int) -> list[Failed]:
         """Failures of all epochs, the latest epoch first."""
-        known = self._units.get(unit, _NOTHING).failures
+        known = self._units.get(unit, NOTHING).failures
         stated = [Failed(epoch, worker, code, text) for (epoch, worker), (code, text) in known.items()]
         return sorted(stated, key=lambda failed: (-failed.epoch, failed.worker))
 
     def resets(self, unit: int) -> list[tuple[int, str]]:
         """Each time the unit started over, with the reason, the latest first."""
-        return sorted(self._units.get(unit, _NOTHING).reasons.items(), reverse=True)
+        return sorted(self._units.get(unit, NOTHING).reasons.items(), reverse=True)
 
     def final(self, unit: int) -> ResultHash | None:
         """The final result of a unit."""
-        known = self._units.get(unit, _NOTHING).final
-        return known[1] if known is not None else None
+        known = self._units.get(unit)
+        if known is None:
+            return self.sealed.result_hash(unit)
+        return known.final[1] if known.final is not None else None
 
     def proposals(self, unit: int) -> dict[FactId, VerdictItem]:
         """Verdicts on a unit in the epoch that counts, of those who may judge it, by fact."""
-        known, now = self._units.get(unit, _NOTHING), self.epoch(unit)
+        known, now = self._units.get(unit, NOTHING), self.epoch(unit)
         return {
             fact_id: verdict
             for (fact_id, _), verdict in known.verdicts.get(now, {}).items()
-            if self.may_keep(self._facts[fact_id].author, now)
+            if (fact := self._facts.get(fact_id)) is not None and self.may_keep(fact.author, now)
         }
 
     def verdict(self, unit: int) -> VerdictItem | None:
         """The verdict that makes the unit final, if there is one."""
+        sealed = self.sealed.get(unit)
+        if sealed is not None:
+            keys = [key_from_peer_id(worker) for worker in sealed.accepted]
+            return VerdictItem(unit, sealed.epoch, sealed.result_hash, keys, [])
         final = self.final(unit)
         agreeing = {f: v for f, v in self.proposals(unit).items() if v.result_hash == final} if final else {}
         return agreeing[min(agreeing)] if agreeing else None
 
     def accepted_workers(self, unit: int) -> frozenset[PeerId]:
         """Everybody whose result is the final one, over all verdicts that agree with it."""
-        return self._judged(unit, rejected=False)
+        sealed = self.sealed.get(unit)
+        return frozenset(sealed.accepted) if sealed is not None else self._judged(unit, rejected=False)
 
     def rejected_workers(self, unit: int) -> frozenset[PeerId]:
-        """Everybody whose result of the final unit was refused."""
+        """Everybody whose result of the final unit was refused, also after it was sealed."""
         return self._judged(unit, rejected=True)
 
     def judged(self, unit: int, result: ResultHash) -> set[PeerId]:

@@ -29,10 +29,12 @@ from sparkle_protocol.work.keeper import MAX_PEERS_OFFERED
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.placement import MAX_JOB_KEEPERS, Candidate, holders_needed, threshold
 from sparkle_protocol.work.publishing import HOLD_ACK_NS, LOOK_UP_NS, Publication, with_submitter
+from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.succession import Succession
 from sparkle_protocol.work.views import next_view
 
 MAX_JOBS = 1024  # unfinished ones
+FINE_FACTS = 20_000  # of all jobs of ours that are done: about 20 MB
 
 
 class Submitter(Succession):
@@ -84,9 +86,10 @@ class Submitter(Succession):
         now_ns: int,
         results: Iterable[ResultHash] = (),
         result_bytes: int = 0,
+        sealed: Iterable[SealedRange] = (),
     ) -> Effects:
-        """Continue a job from its stored facts; ``results`` are those that are stored with it, in so many bytes."""
-        effects = super().restore(spec, facts, now_ns, results, result_bytes)
+        """Continue a job from its stored facts; ``results`` (in so many bytes) and ``sealed`` are stored with it."""
+        effects = super().restore(spec, facts, now_ns, results, result_bytes, sealed)
         job = self.jobs.get(spec.job)
         if job is not None and job.state.view is None and not job.outcome:  # stopped before its keepers were named
             self._publish(job, now_ns)
@@ -271,3 +274,16 @@ class Submitter(Succession):
                 self._send(peer, messages.Release(job.state.id))
             self._spread.pop(job.state.id, None)
             self._channels.drop(job.state.id)
+            self._tidy_up(now_ns)
+
+    def _tidy_up(self, now_ns: int) -> None:
+        """Keep no more than the records of jobs that are done, but of the latest, whose course can be asked for."""
+        done = sorted((job for job in self.jobs.values() if job.outcome == "done"), key=lambda job: job.ended_ns or 0)
+        facts = sum(len(job.state) for job in done)
+        for job in done:
+            if facts <= FINE_FACTS:
+                break
+            facts -= len(job.state)
+            job.seal_all(now_ns)
+            facts += len(job.state)
+            self._touched[job.state.id] = job

@@ -84,6 +84,10 @@ class Views:
         """The set that counts in a view."""
         return self._counts.get(view)
 
+    def counting(self) -> list[View]:
+        """The sets that count, the newest first."""
+        return [self._counts[view] for view in sorted(self._counts, reverse=True)]
+
     def of_set(self, fact_id: FactId) -> KeeperSet | None:
         """A set that is known, whether or not it counts."""
         fact = self._sets.get(fact_id)

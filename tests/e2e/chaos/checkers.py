@@ -24,7 +24,7 @@ States = dict[JobId, JobState]
 KEEP_DELETED = """
 CREATE TABLE deleted_facts AS SELECT * FROM facts WHERE 0;
 CREATE TRIGGER keep_facts BEFORE DELETE ON facts
-    BEGIN INSERT INTO deleted_facts SELECT old.id, old.job, old.raw; END;
+    BEGIN INSERT INTO deleted_facts SELECT old.job, old.lot, old.id, old.raw; END;
 """
 
 

@@ -72,7 +72,7 @@ class Run:
 
 
 def endorsement(keeper: Identity, fact: f.Fact) -> f.Fact:
-    return CODEC.seal(keeper, f.Endorsements(JOB, [fact.id]))
+    return CODEC.seal(keeper, f.Endorsements(JOB, [fact.id], 0))
 
 
 def reveal(worker: Identity, unit: int, result: bytes = GOOD) -> f.Fact:

@@ -103,7 +103,8 @@ async def test_a_units_time_runs_from_when_its_turn_comes() -> None:
     async with asyncio.TaskGroup() as group:
         computing = Computing([waiting], told.put_nowait, group)
         computing.start(Compute(JOB, 1, 0, hurried))
-        await asyncio.sleep(0.01)
+        for _ in range(10):
+            await asyncio.sleep(0)
         waiting.begins = True
         computing.start(Compute(JOB, 2, 0, hurried))
         async with asyncio.timeout(5):

@@ -17,8 +17,10 @@ import pytest
 from sparkle_p2p.node import store as store_module
 from sparkle_p2p.node.journal import Entry
 from sparkle_p2p.node.store import Store, StoreError
-from sparkle_protocol.effects import DropCommits, StoreCommit, StoreResult
+from sparkle_protocol.effects import DropCommits, DropFact, DropJob, SealRange, StoreCommit, StoreFact, StoreResult
 from sparkle_protocol.errors import ConfigError
+from sparkle_protocol.facts import SEAL_UNITS, CommitItem, Commits, Fact, FactCodec, lot_of
+from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 
 JOB = JobId(b"j" * 32)
@@ -264,3 +266,46 @@ def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
         assert found[:number] == list(range(number))
         assert found == list(range(len(found)))  # a group is there as a whole or not at all
         number = len(found)
+
+
+FORMAT_2 = (
+    FORMAT_1
+    + """
+CREATE TABLE journal (job BLOB NOT NULL, number INTEGER NOT NULL, kind TEXT NOT NULL, first_ms INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL, peer TEXT NOT NULL, count INTEGER NOT NULL, notes TEXT NOT NULL,
+    PRIMARY KEY (job, number)) WITHOUT ROWID;
+PRAGMA user_version=2;
+"""
+)
+
+
+def commits_on(*units: int) -> Fact:
+    items = [CommitItem(unit, 0, b"c" * 32) for unit in units]
+    return FactCodec("test").seal(Identity.from_private_bytes(bytes(31) + b"\1"), Commits(JOB, items))
+
+
+async def test_facts_of_the_second_format_are_kept_and_can_be_dropped_by_their_range(tmp_path: Path) -> None:
+    path = tmp_path / "node.db"
+    stored = [commits_on(1), commits_on(SEAL_UNITS + 1), commits_on(1, SEAL_UNITS + 1)]
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(FORMAT_2)
+        db.executemany("INSERT INTO facts VALUES (?, ?, ?)", [(one.id, JOB, one.raw) for one in stored])
+        db.commit()
+    async with opened(path) as store:
+        assert sorted(await store.facts()) == sorted((one.id, one.raw) for one in stored)
+        for one in stored:
+            await store.write([DropFact(JOB, lot_of(one.payload), one.id)])
+        assert await store.facts() == []
+
+
+async def test_a_record_takes_the_place_of_its_facts_and_goes_with_its_job(tmp_path: Path) -> None:
+    fine, other = commits_on(1), commits_on(SEAL_UNITS)
+    async with opened(tmp_path / "node.db") as store:
+        await store.write([StoreFact(fine), StoreFact(other)])
+        await store.write([SealRange(JOB, 0, b"record", ((lot_of(fine.payload), fine.id),))])
+    async with opened(tmp_path / "node.db") as store:
+        assert await store.facts() == [(other.id, other.raw)]
+        assert await store.sealed() == [(JOB, b"record")]
+        await store.write([DropJob(JOB)])
+        assert await store.sealed() == []
+        assert await store.facts() == []

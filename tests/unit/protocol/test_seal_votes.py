@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from sparkle_protocol.codec import decode, encode
 from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import MAX_FACT_BYTES
+from sparkle_protocol.facts import MAX_FACT_BYTES, MAX_RANGES, SEAL_UNITS, SealItem, Seals
 from sparkle_protocol.ids import peer_id_from_key
-from sparkle_protocol.work.seal_votes import MAX_VOTERS, ROOTS_PER_KEEPER, SealItem, Seals, SealVotes
-from sparkle_protocol.work.sealed import MAX_RANGES, SEAL_UNITS
+from sparkle_protocol.work.seal_votes import MAX_VOTERS, ROOTS_PER_KEEPER, SealVotes
 
 JOB = b"j" * 32
 KEYS = [bytes([number]) * 32 for number in range(8)]

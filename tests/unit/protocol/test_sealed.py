@@ -11,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
-from sparkle_protocol.facts import MAX_UNITS
+from sparkle_protocol.facts import MAX_UNITS, SEAL_UNITS
 from sparkle_protocol.ids import PeerId, ResultHash, key_from_peer_id, peer_id_from_key
+from sparkle_protocol.messages import MAX_SEAL_BYTES
 from sparkle_protocol.work.sealed import (
     MAX_ACCEPTED,
     MAX_RANGE_WORKERS,
-    MAX_SEAL_BYTES,
-    SEAL_UNITS,
     SealedJob,
     SealedRange,
     SealedUnit,

@@ -36,7 +36,7 @@ PARTS: list[type[Wire]] = [
 ]  # fmt: skip
 FACT_PARTS: list[type[Wire]] = [
     facts.Policy, facts.Resources, facts.Deadlines, facts.LeaseItem, facts.CommitItem, facts.RevealItem,
-    facts.VerdictItem, facts.FailureItem,
+    facts.VerdictItem, facts.FailureItem, facts.SealItem,
 ]  # fmt: skip
 
 

@@ -1,0 +1,70 @@
+"""What has been stated about one unit of a job."""
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from sparkle_protocol.facts import (
+    NO_RANGE,
+    SEAL_UNITS,
+    Cancel,
+    CommitItem,
+    Endorsements,
+    Fact,
+    FailureItem,
+    JobSpec,
+    KeeperSet,
+    LeaseItem,
+    Payload,
+    Reset,
+    RevealItem,
+    Seals,
+    VerdictItem,
+    Verdicts,
+)
+from sparkle_protocol.ids import FactId, PeerId, ResultHash
+
+Key = tuple[int, PeerId]  # (epoch, worker)
+
+
+@dataclass(slots=True)
+class UnitFacts:
+    """What has been stated about one unit, by epoch and worker."""
+
+    resets: int = 0
+    leased: dict[Key, set[PeerId]] = field(default_factory=dict)  # by which keepers
+    commits: dict[Key, set[bytes]] = field(default_factory=dict)
+    openings: dict[Key, set[tuple[bytes, bytes]]] = field(default_factory=dict)  # (result hash, nonce)
+    failures: dict[Key, tuple[str, str]] = field(default_factory=dict)  # (code, text)
+    reasons: dict[int, str] = field(default_factory=dict)  # how many resets -> why
+    verdicts: dict[int, dict[tuple[FactId, int], VerdictItem]] = field(default_factory=dict)  # (fact, place in it)
+    final: tuple[int, ResultHash] | None = None  # epoch and result
+    # Caches with the epoch that they are of; None: to be worked out again.
+    binding: tuple[int, dict[PeerId, bytes]] | None = None
+    votes: tuple[int, dict[PeerId, ResultHash]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A worker's word that it could not compute a unit in an epoch."""
+
+    epoch: int
+    worker: PeerId
+    code: str
+    text: str
+
+
+NOTHING = UnitFacts()
+ItemT = TypeVar("ItemT", LeaseItem, CommitItem, RevealItem, FailureItem)
+
+
+def unit_epochs(payload: Payload) -> list[tuple[int, int]]:
+    """The units, each with its epoch, that a fact speaks of."""
+    if isinstance(payload, JobSpec | KeeperSet | Cancel | Endorsements | Reset | Seals):
+        return []
+    items: list[LeaseItem | CommitItem | RevealItem | VerdictItem | FailureItem] = [*payload.items]
+    return [(item.unit, item.epoch) for item in items]
+
+
+def range_of_verdicts(fact: Fact) -> int:
+    """The range of units that verdicts speak of: one, as ``JobState.check`` sees to."""
+    return fact.payload.items[0].unit // SEAL_UNITS if isinstance(fact.payload, Verdicts) else NO_RANGE
