@@ -188,8 +188,8 @@ class Sealing(Judging):
         gone: set[ResultHash] = set()
         for record in self.state.sealed.ranges():
             gone.update(record.result_hashes())
-        self.lacking.update(dict.fromkeys(gone - stored))
-        for name in stored:
+        self.lacking.update(dict.fromkeys(sorted(gone - stored)))
+        for name in sorted(stored):
             if name in needed or name not in gone:
                 self.got_result(name)
 
