@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import Fact, JobSpec, Policy, Verdicts, view_of
-from sparkle_protocol.ids import JobId, PeerId, ResultHash, hash_result
+from sparkle_protocol.ids import JobId, ResultHash, hash_result
 from sparkle_protocol.work.state import JobState
 from tests.property.world import NET, SECOND, World, WorldNode, spec, true_result
 
@@ -201,11 +201,10 @@ def check_shown_stays(world: World, job: JobId) -> None:
 
 
 def check_nobody_accused(world: World) -> None:
-    honest = {node.id for node in world.nodes if type(node) is WorldNode and node.lie is None}
-    accused = [(why, node.id[-6:]) for node in world.nodes for peer, why in node.violations if peer in honest]
-    assert not [why for node in world.nodes if node.id in honest for why in node.violations if why[0] in honest], (
-        accused
-    )
+    """Of honest workers and keepers nobody says that they broke a rule."""
+    honest = {node.id for node in world.nodes if node.lie is None}
+    accused = [(why, peer[-6:]) for node in world.nodes for peer, why in node.violations if peer in honest]
+    assert not accused
 
 
 def check_done(submitter: WorldNode, job: JobId) -> None:
@@ -234,7 +233,7 @@ def nobody_is_left(world: World, job: JobId) -> bool:
 
 def about_jobs(world: World, seconds: float) -> Counter[str]:
     """Requests about jobs between nodes that are there, while time passes."""
-    world.run(lambda: False, seconds=30)  # what is on its way, or waits for a disk
+    world.run(lambda: False, seconds=120)  # what is on its way, or said once more after a pause
     world.sent.clear()
     world.run(lambda: False, seconds=seconds, events=MANY)
     found: Counter[str] = Counter()
@@ -267,7 +266,7 @@ def check_season_with_submitter(season: Season) -> None:
     assert not sent, sent
 
 
-@settings(max_examples=15)
+@settings(max_examples=5)
 @given(seasons())
 def test_nothing_is_lost_while_three_of_eight_keepers_are(season: Season) -> None:
     check_season_with_submitter(season)
@@ -307,11 +306,15 @@ def nothing_is_held(world: World, submitter: WorldNode) -> bool:
     )
 
 
-@settings(max_examples=15)
+@settings(max_examples=5)
 @given(seasons(2, leaves=True))
+@example(  # who had agreed on a unit had shown its result only to keepers that went
+    Season(
+        10, nodes=9, units=28, loss=0.3, disk_s=0, lost=(51.62364613344883,), leaves_s=36.23111759699429,
+        outages=(
+            Outage(48.81794295630347, 4, 3), Outage(2.1607740751511932, 7, 50), Outage(4.657751872202754, 11, 50),
+        ),
+    )
+)  # fmt: skip
 def test_keepers_finish_a_job_whose_submitter_left(season: Season) -> None:
     check_season_without_submitter(season)
-
-
-def accepted_by(world: World) -> set[PeerId]:
-    return {node.id for node in world.nodes for one in node.events if one.event == "result_accepted"}

@@ -105,7 +105,7 @@ def test_a_worker_that_only_says_it_computes_holds_up_nobody() -> None:
     assert world.run(lambda: nothing_is_held(world), seconds=60)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(weathers)
 @example(
     Weather(

@@ -30,8 +30,9 @@ from sparkle_protocol.facts import (
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash, key_from_peer_id
 from sparkle_protocol.messages import MAX_PUSHED_RESULTS
 from sparkle_protocol.work.endorsing import consider
+from sparkle_protocol.work.granting import Granted
 from sparkle_protocol.work.judging import CheckResult
-from sparkle_protocol.work.kept_job import Granted, KeptJob
+from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.presence import Presence
 from sparkle_protocol.work.replication import LAZY_NS, Channels

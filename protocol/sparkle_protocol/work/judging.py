@@ -24,13 +24,14 @@ from sparkle_protocol.work.conduct import Conducts
 from sparkle_protocol.work.dead import failure_verdict, has_failed
 from sparkle_protocol.work.devices import Devices
 from sparkle_protocol.work.exclusion import PRESENT_NS
-from sparkle_protocol.work.lease import LeaseBook
+from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.news import Newsboard
 from sparkle_protocol.work.quorum import Decision, decide
 from sparkle_protocol.work.rejection import Rejection, Rejections
 from sparkle_protocol.work.state import JobState
 
 MAX_VERDICT_KEYS = 64
+RESULT_PATIENCE_NS = 60 * SECOND_NS  # for a result that workers agreed on and no keeper that is there holds
 MAX_RESULTS_REMEMBERED = 1 << 16  # names only; one that was forgotten is fetched again
 
 CheckResult = Callable[[JobSpec, int, bytes], None]  # raises VerificationError for a result of impossible form
@@ -70,6 +71,8 @@ class Judging:
         self._dirty: set[int] = set()  # units whose decision may change
         self._to_seal: set[int] = set()  # ranges that may have become ready to be sealed
         self.freed = False  # some worker may hold more units than before
+        self._waiting: dict[int, int] = {}  # units whose decision waits for results; since when, 0: not looked at
+        self._unseen: set[int] = set()  # of these, the ones that waited too long: somebody shall compute them again
         self._conduct = Conducts()
         self._unsettled: dict[PeerId, set[int]] = {}  # units that a worker committed to here and was not judged on
         self._disputed: dict[int, None] = {}  # open units with different votes
@@ -138,6 +141,9 @@ class Judging:
         if self._trusted_at_work(unit):
             return 0
         live = sum(1 for lease in self.leases.known(unit).leases.values() if not lease.slow)
+        if unit in self._unseen:
+            votes = self.state.votes(unit)
+            return 1 - live - sum(1 for worker in self.participants(unit) if worker not in votes)
         return self._decision(unit).wanted - len(self.participants(unit)) - live
 
     def _trusted_at_work(self, unit: int) -> bool:
@@ -219,12 +225,25 @@ class Judging:
     def _accept(self, unit: int, accepted: ResultHash) -> ResultHash | None:
         if not self.has_result(accepted):
             self.lacking[accepted] = None
+            self._waiting.setdefault(unit, 0)
             return None
         self._verdict(unit, accepted, self.state.votes(unit))
         for worker in tuple(self.leases.known(unit).leases):
             self.leases.release(unit, worker, unfinished=False)
             self.news.of(worker).drop[unit] = self.state.epoch(unit)
         return accepted
+
+    def expect_results(self, now_ns: int) -> None:
+        """Who agreed on a unit, and who was shown its result, may all be gone: then it is computed once more."""
+        for unit, since_ns in list(self._waiting.items()):
+            if self.is_decided(unit):
+                del self._waiting[unit]
+                self._unseen.discard(unit)
+            elif not since_ns:
+                self._waiting[unit] = now_ns
+            elif now_ns - since_ns >= RESULT_PATIENCE_NS and unit not in self._unseen:
+                self._unseen.add(unit)
+                self._refresh(unit)
 
     def _judge_latecomers(self, unit: int, decided: ResultHash) -> None:
         judged = self.state.judged(unit, decided)

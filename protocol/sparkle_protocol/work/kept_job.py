@@ -7,15 +7,14 @@
        └──────────────────┴──────────────◀── disagreement: one more worker ◀──── vote ──agreement──▶ decided
                                                                         decided ──enough keepers──▶ final
 
-- How many units a worker may hold follows from how it behaved (``conduct.py``); what becomes of its results is
-  decided in ``judging.py``.
+- Who is given which units is said in ``granting.py``; what becomes of results in ``judging.py`` and ``sealing.py``.
 - A keeper hands out the units it has duty for (``duty.py``) but takes in what any worker of the job reports, if a
   lease by any keeper of the job shows that the worker was given the unit.
 - When the view changes, every open unit begins a new epoch; whoever holds one of us gets a lease that carries it
   over, so that nothing is computed again.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from sparkle_protocol.effects import StoreFact, StoreResult
 from sparkle_protocol.errors import RemoteProtocolError, VerificationError
@@ -40,24 +39,19 @@ from sparkle_protocol.facts import (
 )
 from sparkle_protocol.ids import PeerId, ResultHash, hash_result, key_from_peer_id
 from sparkle_protocol.messages import Report, ReportReply
-from sparkle_protocol.work.conduct import MOST_LEASES
+from sparkle_protocol.work.granting import Granted, Granting
 from sparkle_protocol.work.intake import LEARNING_ORDER, WorkItem, check_report, named_results, new_items
 from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.rejection import Rejection
 from sparkle_protocol.work.sealed import SealedRange
-from sparkle_protocol.work.sealing import Sealing
 from sparkle_protocol.work.state import JobState
 
-TIMED = 32  # units over which the run time is averaged
 MAX_PROPOSALS = 8  # keeper sets by one keeper to follow the same one; it means one of them at a time
-RESULT_PATIENCE_NS = 60 * SECOND_NS  # for a result that workers agreed on and no keeper that is there holds
 TAKE_OVER_GRACE_NS = 30 * SECOND_NS  # for workers whose keeper went away to report to another
 
-Granted = tuple[int, int, int, int]  # counter, unit, epoch, ttl_ms
 
-
-class KeptJob(Sealing):
+class KeptJob(Granting):
     """Leases, reports and decisions of one job. Methods append to ``records`` what must be stored."""
 
     def __init__(
@@ -72,15 +66,9 @@ class KeptJob(Sealing):
     ) -> None:
         super().__init__(state, leases(self.is_decided), me, check_result, now_ns)
         self._init_sealing(sealed)
+        self._init_granting()
         self.carried: list[tuple[PeerId, Granted]] = []  # leases to be signed, see ``moved``
         self.to_endorse: dict[bytes, Fact] = {}  # verdicts that we may come to stand by
-        self.unit_s = 0.0  # how long a unit was seen to occupy a worker
-        self._timed = 0
-        self._answered: list[int] = []  # when the leases were granted that were answered in this step
-        self._waiting: dict[
-            int, int
-        ] = {}  # units whose decision waits for results, since when (0: not looked at yet)
-        self._unseen: set[int] = set()  # of these, the ones that waited too long: somebody shall compute them again
         self._view = state.view
         self._take_stock(results)
         self._restore(now_ns)
@@ -143,93 +131,6 @@ class KeptJob(Sealing):
         if leads and not before:
             self._dirty.update(unit for unit in self.state.touched_units() if not self.is_decided(unit))
             self.settle_dirty(now_ns)
-
-    def may_take(self, unit: int, worker: PeerId, now_ns: int) -> bool:
-        """``worker`` can add something to the unit now."""
-        if self.is_decided(unit) or unit in self.dead or worker in self.leases.known(unit).leases:
-            return False
-        failures = self.state.failures(unit)
-        if worker in self.state.committed(unit) or worker in failures:
-            return False
-        if worker in self.state.equivocators(unit) or self.devices.avoids(worker, failures, now_ns):
-            return False
-        return self.missing(unit) > 0 or (worker in self.trusted and not self._trusted_at_work(unit))
-
-    def grant(self, worker: PeerId, want: int, now_ns: int) -> list[Granted]:
-        """Hand out up to ``want`` units."""
-        if self.refuses(worker, now_ns):
-            return []
-        source = self._own_order() if self.mine and worker == self.me else self.leases.candidates(worker)
-        allowed = self._allowance(worker, now_ns)
-        if allowed <= 0 and self._may_help_out(worker):
-            source, allowed = self.leases.wanted(worker), 1
-        granted: list[Granted] = []
-        want = min(want, allowed)
-        if want <= 0:
-            return granted
-        for unit in source:
-            if not self.may_take(unit, worker, now_ns):
-                continue
-            granted.append(self._hand_out(unit, worker, now_ns))
-            if len(granted) >= want:  # looked at before the next unit is drawn: each is shown only once
-                break
-        return granted
-
-    def grant_copy(self, worker: PeerId, now_ns: int) -> list[Granted]:
-        """A unit that others are slow with, for a worker that found no other work: one at most."""
-        if self.refuses(worker, now_ns) or next(self.leases.fresh(), None) is not None:
-            return []
-        if self._allowance(worker, now_ns) <= 0 and not self._may_help_out(worker):
-            return []
-        for unit in self.leases.stragglers(now_ns):
-            taken = self.is_decided(unit) or unit in self.dead or worker in self.state.leased(unit)
-            if not taken:
-                return [self._hand_out(unit, worker, now_ns, copy=True)]
-        return []
-
-    def _hand_out(self, unit: int, worker: PeerId, now_ns: int, *, copy: bool = False) -> Granted:
-        lease = self.leases.grant(unit, worker, now_ns, copy=copy)
-        self._conduct.granted(worker, now_ns)
-        self.devices.tried(worker, now_ns)
-        self._refresh(unit)
-        return lease.counter, unit, self.state.epoch(unit), lease.ttl_ns // 1_000_000
-
-    def _may_help_out(self, worker: PeerId) -> bool:
-        """Its hands are full of what others have not answered yet; so may be everybody's. It may take one more."""
-        return not self.leases.holds(worker) and self._conduct.delivers(worker)
-
-    def _allowance(self, worker: PeerId, now_ns: int) -> int:
-        """How many more units a worker may get now, whatever it asks for."""
-        if self.refuses(worker, now_ns):
-            return 0
-        undecided = self.leases.holds(worker) + len(self._unsettled.get(worker, ()))
-        allowed = MOST_LEASES if worker == self.me else self._conduct.allowance(worker, undecided, now_ns)
-        return min(1, allowed) if self.devices.on_trial(worker, now_ns) else allowed
-
-    def refuses(self, worker: PeerId, now_ns: int) -> bool:
-        """The worker gets nothing of the job now, whatever there is: it lied, or its class of devices fails."""
-        return worker in self.rejected or self.devices.refuses(worker, now_ns) is not None
-
-    def take_answered(self) -> list[int]:
-        """When the leases were granted that were answered since the last call."""
-        taken, self._answered = self._answered, []
-        return taken
-
-    def timed(self, seconds: float) -> None:
-        """A unit occupied a worker this long."""
-        self._timed = min(self._timed + 1, TIMED)
-        self.unit_s += (seconds - self.unit_s) / self._timed
-
-    def _own_order(self) -> Iterator[int]:
-        """Our own result needs no second one: first what is in dispute, then fresh units, then the rest."""
-        yield from tuple(self._disputed)
-        yield from self.leases.fresh()
-        yield from self.leases.wanted(self.me)
-
-    def _unfinished(self, unit: int, worker: PeerId) -> None:
-        """A lease ends without a commit."""
-        if self.leases.release(unit, worker) is not None:
-            self._conduct.of(worker).fruitless += 1
 
     # --- reports of workers -------------------------------------------------------------------------------
 
@@ -494,12 +395,6 @@ class KeptJob(Sealing):
         for fact in dropped:
             self.to_endorse.pop(fact.id, None)
 
-    def _accept(self, unit: int, accepted: ResultHash) -> ResultHash | None:
-        found = super()._accept(unit, accepted)
-        if found is None:
-            self._waiting.setdefault(unit, 0)
-        return found
-
     def moved(self, now_ns: int) -> None:
         """The view changed: every open unit is in a new epoch, and whoever holds one here is carried over."""
         self._view, heard = self.state.view, self.leases.silences()
@@ -561,27 +456,8 @@ class KeptJob(Sealing):
                 self._judge_failures(unit, now_ns)
             self._dirty.add(unit)
         self.settle_dirty(now_ns)
-        self._expect_results(now_ns)
+        self.expect_results(now_ns)
         return ran_out
-
-    def _expect_results(self, now_ns: int) -> None:
-        """Who agreed on a unit, and who was shown its result, may all be gone: then it is computed once more."""
-        for unit, since_ns in list(self._waiting.items()):
-            if self.is_decided(unit):
-                del self._waiting[unit]
-            elif not since_ns:
-                self._waiting[unit] = now_ns
-            elif now_ns - since_ns >= RESULT_PATIENCE_NS and unit not in self._unseen:
-                self._unseen.add(unit)
-                self._refresh(unit)
-
-    def missing(self, unit: int) -> int:
-        """How many more workers the unit wants now."""
-        if unit not in self._unseen:
-            return super().missing(unit)
-        votes = self.state.votes(unit)
-        live = sum(1 for lease in self.leases.known(unit).leases.values() if not lease.slow)
-        return 1 - live - sum(1 for worker in self.participants(unit) if worker not in votes)
 
     def to_start_over(self, unit: int | None) -> list[int]:
         """The units that must begin a new epoch so that a dead one (None: all of them) can be computed again."""

@@ -18,7 +18,8 @@ from random import Random
 from sparkle_protocol import messages
 from sparkle_protocol.ids import JobId, PeerId
 from sparkle_protocol.work.fairness import Capacity, FairQueue, Round, Weigh, dominant_share
-from sparkle_protocol.work.kept_job import Granted, KeptJob
+from sparkle_protocol.work.granting import Granted
+from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.state import JobState
 
 MAX_LEASES_PER_REQUEST = 128

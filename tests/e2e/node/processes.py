@@ -318,7 +318,8 @@ def check_job(document: dict[str, Any]) -> None:
     assert min(units.values()) >= 0, units
     accepted = units["final"] + units["provisional"]
     assert sum(document["workers"].values()) >= units["final"] or document["state"] == "queued", document
-    assert document["replicas"] >= accepted, document
+    # What keepers accepted while the submitter was away may be known to it before the commitments of the workers are.
+    assert document["replicas"] >= 0, document
     assert document["eta_s"] is None or 0 <= document["eta_s"] < 86_400, document
     if document["state"] == "done":
         assert accepted == units["total"], document

@@ -150,34 +150,32 @@ async def test_three_nodes_go_on_and_their_results_are_provisional(swarm: Swarm)
     assert finals(owner, job) == UNITS
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 async def test_keepers_lost_for_good_cost_time_and_no_result(swarm: Swarm) -> None:
     """kill -9 of the submitter as it acknowledged, and of one of five keepers: the rest finish its job.
 
-    When a second keeper is lost the three left are too few to decide; the submitter, back again, names new ones.
+    With the submitter back, two of another job's four keepers are lost: too few to decide, so it names others.
     """
     nodes = await swarm.start(6, arguments_of={0: ["--no-work"]})
     owner, *others = nodes
     await connected(nodes)
-    first = await owner.submit("prime_count", UNITS, stop=LONG)
-    second = await owner.submit("prime_count", 4 * UNITS, stop=4 * 10**10)
+    job = await owner.submit("prime_count", UNITS, stop=LONG)
     await owner.kill()
-    assert min(holding(others, job) for job in (first, second)) >= holders_needed(5)
+    assert holding(others, job) >= holders_needed(5)
     await others[0].kill()
-    left = await finished_without(owner, others, first, UNITS)
-    assert len(left) == 4
-
-    await others[1].kill()
+    assert len(await finished_without(owner, others, job, UNITS)) == 4
     await started_again(owner, "--no-work")
-    assert (await owner.done(first, 60))["result"] == PRIMES[LONG]
-    changed = await owner.event("keepers_changed", RECOVERED_S, job=second, reason="recovered")
-    there = {node.peer_id for node in nodes if node.running}
-    document = await owner.job(second)
-    assert set(document["keepers"]) <= there
-    assert changed["keepers"] == len(document["keepers"]) == 4
-    final = document["units"]["final"]
-    await owner.job_when(second, lambda d: d["units"]["final"] >= final + 4, "units are final in the new view", 90)
-    assert (await owner.sparkle("cancel", second)).code == 0
+    assert (await owner.done(job, 60))["result"] == PRIMES[LONG]
+
+    await connected([owner, *others[1:]])
+    job = await owner.submit("prime_count", UNITS, stop=LONG)
+    for keeper in others[1:3]:
+        await keeper.kill()
+    assert set((await owner.job(job))["keepers"]) == {node.peer_id for node in others[1:]}
+    await owner.event("keepers_changed", RECOVERED_S, job=job, reason="recovered", keepers=3)
+    document = await owner.done(job)
+    assert document["result"] == PRIMES[LONG]
+    assert set(document["keepers"]) == {node.peer_id for node in nodes if node.running}
 
 
 async def test_closing_a_node_does_not_wait_for_a_job_that_is_being_published(swarm: Swarm) -> None:
