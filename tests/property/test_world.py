@@ -78,6 +78,7 @@ def build(weather: Weather) -> tuple[World, WorldNode, JobId]:
 def check(world: World, submitter: WorldNode, job: JobId) -> None:
     kept = submitter.submitter.jobs[job]
     assert kept.outcome == "done", kept.error
+    world.run(lambda: False, seconds=2)  # a job is over when it is decided; its last results are on their way to disk
     assert not kept.state.two_faced
     for unit in range(kept.state.spec.units):
         verdict = kept.state.verdict(unit)
