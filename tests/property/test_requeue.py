@@ -1,10 +1,10 @@
 """Units that nobody can compute, in every weather: the job ends, and once they are begun anew it is done."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sparkle_protocol.ids import JobId
-from tests.property.test_world import HOUR_S, Weather, build, check, nothing_is_held, weathers
+from tests.property.test_world import HOUR_S, Crash, Weather, build, check, nothing_is_held, weathers
 from tests.property.world import World, WorldNode
 
 
@@ -21,6 +21,9 @@ def requeue(world: World, submitter: WorldNode, job: JobId, unit: int | None = N
 
 
 @settings(max_examples=40)
+@example(  # keepers that took the job for over told its workers so after it had begun anew
+    Weather(333, 12, False, 3, False, False, True, 0.3, 0.3, 1.0, (Crash(0.1, 0, 0.05),)), {6, 10}, True
+)
 @given(weathers, st.sets(st.integers(0, 11), min_size=1, max_size=4), st.booleans())
 def test_a_job_with_poisoned_units_ends_and_can_be_finished_later(
     weather: Weather, poison: set[int], one_by_one: bool

@@ -247,6 +247,9 @@ class Keeper(CoKeeping):
 
     def _end_if_over(self, job: KeptJob, now_ns: int) -> None:
         """Others' jobs are over here as their facts say; they are kept until they are released."""
+        if job.outcome == "failed" and not job.mine and job.state.cancel is None:  # units were begun anew
+            job.go_on(now_ns)
+            self._set_duty(job, now_ns)
         if job.outcome or job.mine:
             return
         cancel = job.state.cancel
