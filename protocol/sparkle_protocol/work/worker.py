@@ -383,8 +383,8 @@ class WorkerAgent:
         if state is None:
             raise RemoteProtocolError("a lease of an unknown job")
         leases = check_lease(state, fact, key_from_peer_id(self.me))
-        if fact.author != peer or not state.is_keeper(peer):
-            raise RemoteProtocolError("a lease that is not by a keeper of its job")
+        if fact.author != peer:
+            raise RemoteProtocolError("a lease that is not by whoever gave it")
         if kernel_key(state.spec) not in self.kernels:
             raise RemoteProtocolError(f"a lease for kernel {kernel_key(state.spec)}, which was not asked for")
         for item in leases.items:
