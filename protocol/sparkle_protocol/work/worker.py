@@ -359,7 +359,7 @@ class WorkerAgent:
             self._reporter.expect(state.id, peer, now_ns)
             for item in leases.items:
                 key = (state.id, item.unit, item.epoch)
-                if check_giver(state, peer, item):
+                if check_giver(state, peer, item) and state.is_keeper(peer):
                     self._take(key, Held(peer, "queued", now_ns, now_ns + item.ttl_ms * 1_000_000, fact))
                 else:
                     self._unseen_view(state, key, peer, now_ns)
@@ -373,7 +373,7 @@ class WorkerAgent:
             self._keepers.finished(peer, now_ns)
 
     def _unseen_view(self, state: JobState, key: UnitKey, peer: PeerId, now_ns: int) -> None:
-        """A unit in a view that we have not seen: it goes back, and we ask to be shown the view."""
+        """A unit in a view that we have not seen, or that is over: it goes back. We ask to be shown the former."""
         self._reporter.refuse(key, peer, now_ns)
         if state.view is None or view_of(key[2]) > state.view.number:
             self._unshown.add(state.id)
