@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from sparkle_protocol.effects import DropCommit, DropCommits, DropFact, Record, StoreCommit, StoreFact
-from sparkle_protocol.facts import NONCE_BYTES, Signer, commitment, lot_of
-from sparkle_protocol.ids import FactId, JobId, PeerId, digest, hash_result
+from sparkle_protocol.facts import NONCE_BYTES, Fact, Leases, Signer, commitment, lot_of
+from sparkle_protocol.ids import FactId, JobId, PeerId, digest, hash_result, key_from_peer_id
 from sparkle_protocol.work.held import Held, UnitKey
 from sparkle_protocol.work.state import JobState
 
@@ -73,8 +73,8 @@ class Shelf:
         records: list[Record] = []
         before: list[UnitKey] = []
         for key, held in commits:
-            if held.lease is not None and held.lease.author != self._me:
-                facts[held.lease.id] = held.lease
+            if held.lease is not None and held.lease.author != self._me and key not in self._commits:
+                facts[held.lease.id] = held.lease  # else the lease that its commit came with is proof enough
             if held.stored_as is not None and held.stored_as != key:
                 before.append(held.stored_as)
             self.stored(key, held)
@@ -105,6 +105,17 @@ class Shelf:
                 del leases[lease]
                 records.append(DropFact(key[0], *lease))
         return records
+
+    def keep_only(self, job: JobId, leases: Iterable[Fact], stored: Iterable[Fact]) -> None:
+        """Of the leases of ours that an earlier life stored, those that prove nothing more than these need not stay."""
+        useful = {lease.id for lease in leases}
+        mine = key_from_peer_id(self._me)
+        for fact in stored:
+            payload = fact.payload
+            if not isinstance(payload, Leases) or fact.id in useful or fact.author == self._me:
+                continue
+            if any(item.worker == mine for item in payload.items):
+                self.gone.append(DropFact(job, lot_of(payload), fact.id))
 
     def drop_job(self, job: JobId) -> list[Record]:
         """None of a job's commits is needed any more; nothing when none is on disk."""

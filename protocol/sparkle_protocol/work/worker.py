@@ -183,6 +183,7 @@ class WorkerAgent:
             self._reporter.expect(state.id, giver, now_ns)
             self._hands.add(key, held)
             self._reporter.commit(key)
+        self._reporter.shelf.keep_only(state.id, leases.values(), facts)
         return self._pump(now_ns)
 
     def _leases_in(self, facts: Iterable[Fact]) -> dict[tuple[int, int], Fact]:
