@@ -107,7 +107,7 @@ class Shelf:
         return records
 
     def keep_only(self, job: JobId, leases: Iterable[Fact], stored: Iterable[Fact]) -> None:
-        """Of the leases of ours that an earlier life stored, those that prove nothing more than these need not stay."""
+        """Of the leases of ours on disk, those that prove nothing more than these need not stay there."""
         useful = {lease.id for lease in leases}
         mine = key_from_peer_id(self._me)
         for fact in stored:
