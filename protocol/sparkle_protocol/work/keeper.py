@@ -35,6 +35,7 @@ from sparkle_protocol.work.placement import network_prefix
 from sparkle_protocol.work.sealed import SealedRange
 
 MAX_PEERS_OFFERED = 64
+ANNOUNCE_GAP_S = 5.0  # new work waits that long for more, so that many small jobs share an announcement
 ANNOUNCE_EVERY_S = 30.0  # gossip budget: one delivery a second and node, so jobs are announced seldom
 IDLE_WAIT_MS = 2_000  # a worker for whom there is nothing now asks again after this; offers come sooner
 MAX_IDLE_KNOWN = 1_024
@@ -303,7 +304,7 @@ class Keeper(CoKeeping):
         kernels = self._open_kernels()
         if not kernels:
             return
-        self._quiet_until_ns = now_ns + int(ANNOUNCE_EVERY_S * SECOND_NS)
+        self._quiet_until_ns = now_ns + int(ANNOUNCE_GAP_S * SECOND_NS)
         addresses = [a for a in self.addresses if len(a) <= messages.MAX_ADDRESS_CHARS][: messages.MAX_ADDRESSES]
         announcement = messages.Announcement(1, kernels, addresses)
         self._out.append(Publish(messages.jobs_topic(self._codec.network), messages.encode_message(announcement)))
