@@ -35,7 +35,6 @@ async def test_why_tells_the_story_of_a_job_over_faults_and_restarts(swarm: Swar
     assert running["eta"] is None or running["eta"]["low_s"] <= running["eta"]["finish_s"] <= running["eta"]["high_s"]
     assert running["keepers"], running
     await lose_a_worker(owner, first, job)
-    await owner.event("lease_expired", job=job, peer=first.peer_id)
     await owner.terminate()
     await owner.spawn(*listen)
     await owner.wait_ready()
