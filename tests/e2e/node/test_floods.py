@@ -77,6 +77,7 @@ async def test_a_flood_of_jobs_is_bounded_and_one_of_bogus_facts_ends_in_a_ban(s
         reply = await peer.ask(messages.Push(specs[0].job, [bytes(broken)]))
         assert isinstance(reply, messages.Refusal)
         assert reply.code == "protocol"
+        await owner.event("violation", peer=peer.peer_id)
         assert owner.count("violation", peer=peer.peer_id) == 1
 
         with contextlib.suppress(SparkleError):
