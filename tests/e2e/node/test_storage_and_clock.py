@@ -25,6 +25,7 @@ async def test_a_job_that_cannot_be_stored_is_refused_and_the_node_lives(swarm: 
         await node.event("storage_failed")
     job = await node.submit("prime_count", 20, stop=10**9)
     assert (await node.done(job))["result"] == PRIMES_TO_1E9
+    await node.event("storage_restored")
     assert node.count("storage_restored") == 1
     await node.kill()
     await node.spawn("--no-mdns")
