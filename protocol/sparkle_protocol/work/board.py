@@ -4,6 +4,7 @@ Whatever is told to anybody rests on facts that are durable: every message stand
 if there is nothing new, since a batch before it may still be on its way to the disk.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from random import Random
 
@@ -43,7 +44,7 @@ MAX_VERDICTS_BYTES = 64 << 10
 URGENT = (KeeperSet, Reset, Cancel)  # whoever keeps the job should know at once
 
 
-class Board:
+class Board(ABC):
     """Jobs by id, each at one ``KeptJob``, and the channels to those who keep them too."""
 
     def __init__(self, signer: Signer, codec: FactCodec, rng: Random, check_result: CheckResult) -> None:
@@ -217,6 +218,7 @@ class Board:
             job.records.clear()
         self._out.append(Persist(tuple(records)))
 
+    @abstractmethod
     def _stored(self, job: KeptJob, records: Iterable[Record]) -> None:
         """More is kept for a job."""
 

@@ -7,6 +7,7 @@
 - Everything a keeper hears may be said again, late, or in another order.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable
 
 from sparkle_protocol import messages
@@ -132,9 +133,9 @@ class CoKeeping(Duty):
         refused = self.quota.admit(spec.author, self._network_of(spec.author), spec.payload, len(spec.raw))
         return ("quota", refused) if refused else None
 
+    @abstractmethod
     def _network_of(self, peer: PeerId) -> str:
         """The network that a peer is in."""
-        raise NotImplementedError
 
     def _adopt(self, spec: Fact, now_ns: int) -> KeptJob:
         """Begin to keep somebody else's job."""
@@ -174,9 +175,9 @@ class CoKeeping(Duty):
             self.quota.grow(job.state.id, fact_bytes=-job.freed_bytes)
             job.freed_bytes = 0
 
+    @abstractmethod
     def _after_news(self, job: KeptJob, now_ns: int) -> None:
         """A job's facts or results changed."""
-        raise NotImplementedError
 
     def _release(self, token: int, peer: PeerId, job_id: JobId) -> None:
         job = self.kept.get(job_id)
@@ -287,6 +288,7 @@ class CoKeeping(Duty):
             channel.refused = refusal.text or refusal.code
             self._notify("keeper_refused", job=job.state.id.hex(), peer=channel.peer, reason=channel.refused)
 
+    @abstractmethod
     def _kept_by(self, job: KeptJob, peer: PeerId, asked: messages.Request | None, now_ns: int) -> None:
         """A peer has stored what we sent it."""
 

@@ -6,6 +6,8 @@
 - Results that should be here are fetched from one of the other keepers, the next time from another.
 """
 
+from abc import abstractmethod
+
 from sparkle_protocol.ids import JobId, key_from_peer_id
 from sparkle_protocol.work.board import Board
 from sparkle_protocol.work.kept_job import KeptJob
@@ -29,9 +31,9 @@ class Duty(Board):
         self._fetching: dict[JobId, int] = {}  # when results may be asked for next
         self._source = 0
 
+    @abstractmethod
     def _beat_soon(self, now_ns: int) -> None:
         """Have the next beat sent in a while, if there is anybody to send one to."""
-        raise NotImplementedError
 
     def _look_around(self, now_ns: int) -> None:
         """See who is away, and take over or give back what follows from it."""

@@ -86,10 +86,14 @@ class Keeper(CoKeeping):
         if not job.outcome:
             self._hold(job, now_ns)
         self._set_duty(job, now_ns)
+        self._resumed(job, now_ns)
+        return self._flush(now_ns)
+
+    def _resumed(self, job: KeptJob, now_ns: int) -> None:
+        """A job was restored: tell of its work if it is ours."""
         if job.mine and not job.outcome:
             self._announce_soon(now_ns)
             self._offer([self.me])
-        return self._flush(now_ns)
 
     # --- events -------------------------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """The part of a job's state that deals with sealed ranges: which roots are certain, and what a record replaces."""
 
+from abc import ABC, abstractmethod
+
 from sparkle_protocol.errors import LocalProtocolError
 from sparkle_protocol.facts import NO_RANGE, Endorsements, Fact, JobSpec, Seals, ranges_of_units, view_of
 from sparkle_protocol.ids import FactId, PeerId, ResultHash, key_from_peer_id, peer_id_from_key
@@ -11,7 +13,7 @@ from sparkle_protocol.work.unit_set import UnitSet
 from sparkle_protocol.work.views import View, Views
 
 
-class Sealable:
+class Sealable(ABC):
     """What ``JobState`` says and does about sealed ranges."""
 
     __slots__ = ("_fresh_seals", "_seal_votes")
@@ -29,17 +31,17 @@ class Sealable:
     _fresh_seals: set[int]
     _seal_votes: SealVotes
 
+    @abstractmethod
     def epoch(self, unit: int) -> int:
         """The epoch that counts for a unit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def final(self, unit: int) -> ResultHash | None:
         """The final result of a unit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def accepted_workers(self, unit: int) -> frozenset[PeerId]:
         """Everybody whose result is the final one."""
-        raise NotImplementedError
 
     def _are_sealed(self, ranges: frozenset[int]) -> bool:
         return bool(ranges) and all(self.sealed.range_at(index) is not None for index in ranges)

@@ -5,7 +5,6 @@ we are there we hand out its units and judge the results, and its keepers follow
 fetched when we are back. Who keeps it is looked after in ``succession.py``.
 """
 
-from collections.abc import Iterable
 from random import Random
 
 from sparkle_protocol import messages
@@ -14,14 +13,13 @@ from sparkle_protocol.errors import ConfigError, LocalProtocolError, NotFound, R
 from sparkle_protocol.facts import (
     MAX_RESETS,
     Cancel,
-    Fact,
     FactCodec,
     JobSpec,
     KeeperSet,
     Reset,
     Signer,
 )
-from sparkle_protocol.ids import JobId, PeerId, ResultHash, key_from_peer_id
+from sparkle_protocol.ids import JobId, PeerId, key_from_peer_id
 from sparkle_protocol.work.dead import failure_text
 from sparkle_protocol.work.fairness import Weigh, equal_weight
 from sparkle_protocol.work.judging import CheckResult
@@ -29,7 +27,6 @@ from sparkle_protocol.work.keeper import MAX_PEERS_OFFERED
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.placement import MAX_JOB_KEEPERS, Candidate, holders_needed, threshold
 from sparkle_protocol.work.publishing import HOLD_ACK_NS, LOOK_UP_NS, Publication, with_submitter
-from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.succession import Succession
 from sparkle_protocol.work.views import next_view
 
@@ -79,21 +76,10 @@ class Submitter(Succession):
         self._publish(job, now_ns)
         return job.state.id, self._flush(now_ns)
 
-    def restore(
-        self,
-        spec: Fact,
-        facts: Iterable[Fact],
-        now_ns: int,
-        results: Iterable[ResultHash] = (),
-        result_bytes: int = 0,
-        sealed: Iterable[SealedRange] = (),
-    ) -> Effects:
-        """Continue a job from its stored facts; ``results`` (in so many bytes) and ``sealed`` are stored with it."""
-        effects = super().restore(spec, facts, now_ns, results, result_bytes, sealed)
-        job = self.jobs.get(spec.job)
-        if job is not None and job.state.view is None and not job.outcome:  # stopped before its keepers were named
+    def _resumed(self, job: KeptJob, now_ns: int) -> None:
+        super()._resumed(job, now_ns)
+        if job.mine and job.state.view is None and not job.outcome:  # stopped before its keepers were named
             self._publish(job, now_ns)
-        return effects + self._flush(now_ns)
 
     def is_published(self, job_id: JobId) -> bool:
         """Most of the job's keepers hold it."""

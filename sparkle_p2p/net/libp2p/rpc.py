@@ -5,6 +5,7 @@ the writer of its own stream, for at most ``WRITE_TIMEOUT_S``, and at most ``MAX
 Too slow a peer loses the stream and is not accused: its machine may be suspended, or its wire cut.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +44,7 @@ class TooSlow(PeerUnreachable):
     """A peer did not take or send data in time: slow, frozen or gone, which breaks no rule."""
 
 
-class Channel:
+class Channel(ABC):
     """One request stream: reads frames, writes queued ones, ends when either side fails."""
 
     def __init__(self, stream: INetStream, peer: PeerId, sink: Sink, stalled: Callable[[PeerId], None]) -> None:
@@ -182,13 +183,15 @@ class Channel:
 
     # -- for the two sides -------------------------------------------------------------------------
 
+    @abstractmethod
     async def received(self, frame: Frame) -> None:
         """Handle one frame; may wait, which holds the peer up."""
-        raise NotImplementedError
 
+    @abstractmethod
     def drained(self) -> None:
         """A queued frame was written."""
 
+    @abstractmethod
     def ended(self, error: TransportError) -> None:
         """The stream is over."""
 
@@ -234,6 +237,9 @@ class Asker(Channel):
         resolve = self._waiting.pop(frame.id, None)
         if resolve is not None:
             resolve(decode_error(frame.payload) if frame.kind is Kind.ERROR else frame.payload)
+
+    def drained(self) -> None:
+        """A request was written: its answer is what is waited for."""
 
     def ended(self, error: TransportError) -> None:
         """Fail whatever is unanswered."""
@@ -284,6 +290,9 @@ class Answerer(Channel):
             self._eased.set()
 
         return answer
+
+    def ended(self, error: TransportError) -> None:
+        """The asker is gone, and nobody waits on this side."""
 
     def drained(self) -> None:
         """Read on, if that was what we waited for."""
