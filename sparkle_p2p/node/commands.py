@@ -72,13 +72,13 @@ class JobCommands:
         return tuple(self.show(job) for job in self._by_age()[:NEWEST_SHOWN])
 
     async def submit(self, request: SubmitRequest) -> str:
-        """Publish a job; returns its id once it is on disk, here and with most of its keepers."""
+        """Publish a job; returns its id once it is on disk, here and with most of its keepers, or has ended."""
         spec = results.make_spec(request, self._identity)
         job, effects = self._submitter.submit(spec, boot_ns())
         published = self._publishing[job] = asyncio.get_running_loop().create_future()
         try:
             await self._shell().perform_durably(self._submitter, effects, keep=False)
-            if not self._submitter.is_published(job):
+            if not self._submitter.is_published(job) and not self._submitter.jobs[job].outcome:
                 async with asyncio.timeout(PUBLISH_S):
                     await published
         except StoreError:
@@ -93,8 +93,8 @@ class JobCommands:
             self._publishing.pop(job, None)
         return job.hex()
 
-    def published(self, job: JobId) -> None:
-        """Most of a job's keepers hold it."""
+    def settled(self, job: JobId) -> None:
+        """Most of a job's keepers hold it, or it has ended and needs none: who submitted it is answered."""
         waiting = self._publishing.get(job)
         if waiting is not None and not waiting.done():
             waiting.set_result(None)

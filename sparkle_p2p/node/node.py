@@ -301,11 +301,12 @@ class Node:
                 self.journals.hear(effect.event, effect.fields, boot_ns(), wall_ms())
             except Exception:  # a story with a gap must not stop what it tells of
                 log.exception("the journal could not take in %s", effect.event)
-            if effect.event == "job_published":
-                self._commands.published(JobId(bytes.fromhex(str(effect.fields["job"]))))
-            elif effect.event == "job_done" and self._group is not None:
-                job = self.submitter.jobs[JobId(bytes.fromhex(str(effect.fields["job"])))]
-                self._group.create_task(self._commands.combine_quietly(job), name="combine")
+            if effect.event in ("job_published", "job_done", "job_failed", "job_cancelled"):
+                job_id = JobId(bytes.fromhex(str(effect.fields["job"])))
+                self._commands.settled(job_id)
+                if effect.event == "job_done" and self._group is not None:
+                    job = self.submitter.jobs[job_id]
+                    self._group.create_task(self._commands.combine_quietly(job), name="combine")
 
     # --- totals -------------------------------------------------------------------------------------------
 

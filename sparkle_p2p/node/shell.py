@@ -34,6 +34,7 @@ FAILED_ALARM_S = 1.0  # pause after a core failed to handle an event
 TRANSIENT = frozenset({"busy", "internal", "storage", "stopping"})
 FOUND_PEERS = 16
 MAX_SENDS = 512  # requests under way; more fail at once and are repeated later by their core
+MAX_UNTOLD = 10_000  # events of a failing disk; the oldest beyond are dropped, as are records
 
 Message = TypeVar("Message", messages.Request, messages.Reply)
 
@@ -87,6 +88,7 @@ class Shell:
         # which are bounded; an unanswered request is refused after SERVE_TIMEOUT_S whatever its step does.
         self._lanes: dict[int, deque[_Step]] = {}
         self._storage_failed = False
+        self._untold: deque[fx.Notify] = deque(maxlen=MAX_UNTOLD)  # what rests on records that are not on disk yet
         self._stopped = False
 
     # --- driving the cores --------------------------------------------------------------------------------
@@ -162,10 +164,12 @@ class Shell:
         try:
             while lane:
                 step = lane[0]
-                failure = None
-                if step.written is not None:
+                failure, written = None, step.written
+                if written is None and self._store.behind:  # what stood before it in the lane was not written
+                    written = self._store.write_soon(())
+                if written is not None:
                     try:
-                        await step.written
+                        await written
                     except StoreError as error:
                         failure = error
                     self._note_storage(failure)
@@ -196,6 +200,8 @@ class Shell:
         elif failure is None and self._storage_failed:
             self._extra(fx.Notify("storage_restored", {}))
         self._storage_failed = failure is not None
+        while self._untold and failure is None:  # a batch that was written brought all from before with it
+            self._extra(self._untold.popleft())
 
     def _arm_soon(self, core: Core) -> None:
         """Set the core's alarm once it has heard all that this turn of the loop brings."""
@@ -271,6 +277,8 @@ class Shell:
         elif isinstance(effect, fx.Compute):
             failed = fx.ComputeFailed(effect.job, effect.unit, effect.epoch, "refused", reason, blame=False)
             self._tell_soon(core, failed)
+        elif isinstance(effect, fx.Notify):
+            self._untold.append(effect)
         else:
             self._perform_one(core, effect)
 

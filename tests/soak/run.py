@@ -1,4 +1,4 @@
-"""``python3 run.py soak [--seeds N] [--first SEED] [--minutes M] [--json]``: chaos runs, one seed after the other.
+"""``python3 run.py soak [--seeds N] [--first SEED] [--minutes M] [--at-once N] [--json]``: chaos runs.
 
 Each seed starts real nodes behind relays, lets its faults strike and checks every node's database afterwards. A run
 with violations is reported in full on stderr, with the command that runs it again. stdout gets one summary.
@@ -30,7 +30,9 @@ def main(arguments: Sequence[str]) -> int:
     interrupted = False
     began = time.monotonic()
     try:
-        _run_seeds(parsed, outcomes, began)
+        # One directory around all: an interrupt between two seeds leaves nothing behind.
+        with tempfile.TemporaryDirectory(prefix="sparkle-soak-") as scratch:
+            asyncio.run(_run_seeds(parsed, Path(scratch), outcomes, began))
     except KeyboardInterrupt:
         interrupted = True
     summary = _summary(outcomes, time.monotonic() - began, interrupted=interrupted)
@@ -38,19 +40,24 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if summary["violating_seeds"] else 130 * interrupted
 
 
-def _run_seeds(parsed: argparse.Namespace, outcomes: list[Outcome], began: float) -> None:
-    # One directory around all: an interrupt between two seeds leaves nothing behind.
-    with tempfile.TemporaryDirectory(prefix="sparkle-soak-") as scratch:
-        for seed in range(parsed.first, parsed.first + parsed.seeds):
+async def _run_seeds(parsed: argparse.Namespace, scratch: Path, outcomes: list[Outcome], began: float) -> None:
+    seeds = iter(range(parsed.first, parsed.first + parsed.seeds))
+
+    async def one_after_the_other() -> None:
+        for seed in seeds:
             if parsed.minutes is not None and time.monotonic() - began > parsed.minutes * 60:
                 _say(f"{parsed.minutes:g} minutes are over")
                 return
-            directory = Path(scratch, str(seed))
+            directory = scratch / str(seed)
             directory.mkdir()
             schedule = make_schedule(seed, parsed.nodes or nodes_of(seed), parsed.length)
-            outcomes.append(asyncio.run(chaos(schedule, directory)))
+            outcomes.append(await chaos(schedule, directory))
             shutil.rmtree(directory)
             _tell(outcomes[-1], parsed, began, len(outcomes))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(parsed.at_once):
+            group.create_task(one_after_the_other())
 
 
 def _tell(outcome: Outcome, parsed: argparse.Namespace, began: float, done: int) -> None:
@@ -108,11 +115,12 @@ def _say(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="run.py soak", description="Chaos runs of real nodes, one seed after another."
+        prog="run.py soak", description="Chaos runs of real nodes, each with the faults of its seed."
     )
     parser.add_argument("--seeds", type=_positive, default=5, metavar="N", help="how many (default 5)")
     parser.add_argument("--first", type=int, default=1, metavar="SEED", help="the first seed (default 1)")
     parser.add_argument("--minutes", type=float, metavar="M", help="begin no further seed after this long")
+    parser.add_argument("--at-once", type=_positive, default=1, metavar="N", help="seeds run together (default 1)")
     parser.add_argument("--nodes", type=_positive, metavar="N", help="nodes of each run (default: 4 to 7)")
     parser.add_argument("--length", type=float, default=30.0, metavar="S", help="seconds of faults (default 30)")
     parser.add_argument("--verbose", action="store_true", help="report seeds without violations in full, too")

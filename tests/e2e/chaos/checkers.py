@@ -157,7 +157,7 @@ def _accusations(nodes: list[NodeEvidence], facts: dict[str, list[Fact]]) -> Ite
 
 
 def _job_faults(job: JobEvidence, node: NodeEvidence, states: dict[str, States]) -> Iterator[str]:
-    """A job is done, its answer is right, its submitter's database proves every unit of it, and it was kept."""
+    """A job is done, its answer is right, its submitter's database proves every unit of it, and who held it."""
     document = job.document
     name = f"job {document['job'][:8]} of {node.name}"
     if document["state"] != "done":
@@ -171,7 +171,8 @@ def _job_faults(job: JobEvidence, node: NodeEvidence, states: dict[str, States])
         yield f"{name} has no spec of its own on disk"
         return
     yield from (f"{name}, {fault}" for unit in range(state.spec.units) for fault in _unit_faults(state, unit, node))
-    yield from (f"{name}, {fault}" for fault in _too_few_keepers(state, states))
+    if any(event["event"] == "job_published" and event["job"] == document["job"] for event in node.events):
+        yield from (f"{name}, {fault}" for fault in _too_few_keepers(state, states))
 
 
 def _unit_faults(state: JobState, unit: int, node: NodeEvidence) -> Iterator[str]:
@@ -190,7 +191,7 @@ def _unit_faults(state: JobState, unit: int, node: NodeEvidence) -> Iterator[str
 
 
 def _too_few_keepers(state: JobState, states: dict[str, States]) -> Iterator[str]:
-    """Some keeper set of the job was held by five eighths of its keepers: nothing is published with fewer."""
+    """Some keeper set of a published job was held by five eighths of its keepers."""
     held: list[str] = []
     for fact in state.facts():
         if isinstance(fact.payload, KeeperSet):

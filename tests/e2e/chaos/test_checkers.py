@@ -46,6 +46,7 @@ class Run:
         document = {"job": JOB.hex(), "state": "done", "result": 4, "units": {}, "error": None}
         self.job = JobEvidence("owner", document, 4)
         self.owner.results[JOB, hash_result(GOOD)] = GOOD
+        self.owner.events.append({"event": "job_published", "job": JOB.hex()})
         for node in (self.owner, *self.keepers[:3]):
             self.store(node, SPEC)
             self.store(node, SET)

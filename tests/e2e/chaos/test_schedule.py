@@ -23,12 +23,12 @@ SEED_7 = (
     Fault(at_s=4.745, kind="kill_full", target="n0", for_s=0.932),
 )
 SEED_7_JOBS = [
-    "n1 is asked to count the primes to 2e+09 in 24 units (final)",
-    "n1 is asked to count the primes to 2e+09 in 16 units (final)",
-    "n1 is asked to count the primes to 2e+09 in 24 units (final)",
-    "n1 is asked to count the primes to 2e+09 in 60 units (final)",
-    "n0 is asked to count the primes to 2e+09 in 24 units (final)",
-    "n0 is asked to count the primes to 2e+09 in 24 units (final)",
+    "n1 is asked to count the primes to 5e+08 in 24 units (final)",
+    "n1 is asked to count the primes to 5e+08 in 16 units (final)",
+    "n1 is asked to count the primes to 5e+08 in 24 units (final)",
+    "n1 is asked to count the primes to 5e+08 in 60 units (final)",
+    "n0 is asked to count the primes to 5e+08 in 24 units (final)",
+    "n0 is asked to count the primes to 5e+08 in 24 units (final)",
 ]
 
 

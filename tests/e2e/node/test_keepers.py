@@ -8,8 +8,13 @@ from collections.abc import Iterable
 
 import pytest
 
+from sparkle_p2p.net.libp2p import Libp2pOverlay
+from sparkle_p2p.net.overlay import OverlayEvents
+from sparkle_protocol import messages
 from sparkle_protocol.errors import SparkleError
 from sparkle_protocol.facts import FactCodec, JobSpec
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import PeerId
 from sparkle_protocol.work.placement import holders_needed
 from sparkle_protocol.work.state import JobState
 from tests.e2e.node.processes import NodeProcess, Swarm
@@ -193,3 +198,36 @@ async def test_closing_a_node_does_not_wait_for_a_job_that_is_being_published(sw
     assert "Traceback" not in owner.log.read_text()
     await started_again(owner)
     assert (await owner.done(submitted["job"]))["result"] == PRIMES[10**9]
+
+
+async def test_a_job_that_ends_before_its_keepers_answer_is_acknowledged(swarm: Swarm) -> None:
+    """A peer takes the spec and is silent from then on; the submitter computes the job, and `submit` returns."""
+    [owner] = await swarm.start(1)
+    gone = asyncio.Event()
+    pushes = 0
+
+    async def serve(_peer: PeerId, payload: bytes) -> bytes:
+        nonlocal pushes
+        asked = messages.decode_request(payload)
+        if not isinstance(asked, messages.Push):
+            return messages.encode_message(messages.Ok())
+        pushes += 1
+        if pushes > 1:
+            await gone.wait()
+        return messages.encode_message(messages.PushReply(asked.job, []))
+
+    silent = Libp2pOverlay(
+        Identity.generate(), net=swarm.net, listen=["/ip4/127.0.0.1/tcp/0"], agent="silent", mdns=False
+    )
+    async with asyncio.timeout(60):
+        await silent.start(serve, OverlayEvents())
+        try:
+            await silent.connect(owner.address)
+            await owner.event("peer_up")
+            job = await owner.submit("prime_count", 4, stop=1000)
+            assert (await owner.done(job))["result"] == 168
+            assert pushes > 1
+            assert not owner.count("job_published", job=job)
+        finally:
+            gone.set()
+            await silent.stop()

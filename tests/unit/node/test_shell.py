@@ -164,6 +164,19 @@ async def test_a_durable_batch_that_fails_never_happened(tmp_path: Path) -> None
             await b.store.results(JOB, [ResultHash((1).to_bytes(32, "big"))])
 
 
+async def test_nothing_is_told_that_a_crash_now_would_make_untrue(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        b.disk.failing = True
+        b.shell.perform(b.core, (stored(1), note("final")))
+        b.shell.perform(b.core, (note("done"),))
+        await settle(b)
+        assert b.names == ["storage_failed"]
+        b.disk.failing = False
+        b.shell.perform(b.core, (note("next"),))
+        await settle(b)
+        assert b.names == ["storage_failed", "storage_restored", "final", "done", "next"]
+
+
 async def test_a_core_that_leaves_its_deadline_in_the_past_does_not_eat_a_processor(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         b.core.due = boot_ns() - 10**9
