@@ -1,9 +1,12 @@
 """What a kernel is: a named, versioned, deterministic function with its own cost, split and combine rules.
 
-A kernel's description must be importable without NumPy: nodes that only submit or keep work never load it.
-``compute`` runs in the executor process only and may import NumPy inside the function.
+There are two kinds. A ``Kernel`` turns a few numbers into at most 64 kB of canonical bytes. An ``ArrayKernel``
+(``arrays.py``) turns arrays into arrays: its inputs are cut into tiles, each of which is a blob of its own.
 
-Results travel as canonical bytes, because results of the exact class are compared by hash.
+A kernel's description must be importable without NumPy: nodes that only submit or keep work never load it.
+What computes runs in the executor process only and may import NumPy inside the function.
+
+Results of the exact class are compared by hash, so their bytes must be canonical.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 Progress = Callable[[float], None]  # called with 0..1, as often as convenient
 Params = Mapping[str, Any]
+Verification = Literal["exact", "algebraic", "tolerance", "homogeneous"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +36,17 @@ class Combined:
     data: bytes = b""
 
 
-class Kernel(Protocol):
-    """One kernel. All methods are pure; bad parameters raise ``ConfigError`` with one clear sentence."""
+class Description(Protocol):
+    """What every kernel says of itself, and how its jobs are cut and priced.
+
+    All methods are pure; bad parameters raise ``ConfigError`` with one clear sentence.
+    """
 
     name: str
     version: int
     summary: str
     parameters: Mapping[str, str]
-    verification: Literal["exact", "algebraic", "tolerance", "homogeneous"]
+    verification: Verification
     cost_law: str
     example: str
 
@@ -65,6 +72,10 @@ class Kernel(Protocol):
     def cost(self, unit: Params) -> Cost:
         """Reference cost of a unit."""
         ...
+
+
+class Kernel(Description, Protocol):
+    """A kernel without arrays."""
 
     def compute(self, unit: Params, progress: Progress) -> bytes:
         """Compute one unit and return its canonical result bytes (at most 64 kB unless stated)."""

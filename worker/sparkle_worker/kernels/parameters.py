@@ -6,14 +6,16 @@ is parsed, and nothing from the sender is repeated at length in a message.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from math import prod
 from typing import Any
 
 from sparkle_protocol.errors import ConfigError
 
 MAX_TEXT = 64  # characters of a number written as text; the longest sensible one has about 20
 _SHOWN = 40
+_SHAPE = re.compile(r"[1-9]\d{0,11}( x [1-9]\d{0,11})*", re.ASCII)
 _NUMBER = re.compile(r"[+-]?\d+(_\d+)*(\.\d+)?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
@@ -91,3 +93,32 @@ def show(value: object) -> str:
         return f"a value of type {type(value).__name__[:_SHOWN]}"
     text = ascii(value[:_SHOWN] if isinstance(value, str | bytes) else value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def choice(kernel: str, params: Mapping[str, Any], name: str, default: str | None, allowed: Sequence[str]) -> str:
+    """The parameter ``name``, one of a few words.
+
+    Raises:
+        ConfigError: it is missing without a default, or another word.
+    """
+    value = params.get(name, default)
+    if value is None:
+        raise ConfigError(f"{kernel} needs the parameter '{name}'")
+    if type(value) is not str or value not in allowed:
+        raise ConfigError(f"'{name}' of {kernel} is one of {', '.join(allowed)}, not {show(value)}")
+    return value
+
+
+def sizes(kernel: str, params: Mapping[str, Any], name: str, most: int, limit: int) -> tuple[int, ...]:
+    """The parameter ``name``: a shape such as "4 x 5" with at most ``most`` sizes and ``limit`` elements.
+
+    Raises:
+        ConfigError: it is no such text.
+    """
+    value = params.get(name)
+    if type(value) is not str or len(value) > 20 * most or not _SHAPE.fullmatch(value):
+        raise ConfigError(f"'{name}' of {kernel} must be a shape such as '4 x 5', not {show(value)}")
+    shape = tuple(int(size) for size in value.split(" x "))
+    if len(shape) > most or prod(shape) > limit:
+        raise ConfigError(f"'{name}' of {kernel} has more than {most} sizes or {limit} elements")
+    return shape
