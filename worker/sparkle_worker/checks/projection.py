@@ -75,8 +75,9 @@ class Product:
 
         every = max(1, self.inner // SCALE_TERMS)
         few = np.ascontiguousarray(weights[::every]) * every
-        step = min(block_rows(self.inner), self.rows)
-        block, terms = np.empty((step, self.inner)), np.empty((step, len(few)))
+        block = _block(self.rows, self.inner)
+        step = len(block)
+        terms = np.empty((step, len(few)))
         for first in range(0, self.rows, step):
             end = min(first + step, self.rows)
             size = end - first
@@ -106,7 +107,7 @@ def check_product(product: Product, claimed: "NDArray[Any]", draws: "np.random.G
 
     with np.errstate(all="ignore"):
         vectors = draws.standard_normal((product.columns, ROUNDS))
-        projected = _times(product.b, vectors)
+        projected = _times(product.b, vectors, _block(product.inner, product.columns))
         row_power = np.square(projected).mean(axis=1)  # estimates |b_l|²
         found = _Residuals.of(product, claimed, vectors, projected, row_power)
         if np.isfinite(found.scale).all() and np.isfinite(found.power).all():
@@ -139,8 +140,9 @@ class _Residuals:
         import numpy as np
 
         power, scale = np.empty(product.rows), np.empty(product.rows)
+        block = _block(product.rows, product.columns)
         for first, end, residual, sizes in product.projected(projected, row_power):
-            residual -= _times(claimed[first:end], vectors)
+            residual -= _times(claimed[first:end], vectors, block)
             power[first:end] = np.square(residual, out=residual).mean(axis=1)
             scale[first:end] = sizes
         return cls(power, scale)
@@ -151,14 +153,21 @@ def block_rows(inner: int) -> int:
     return max(1, BLOCK_PRODUCT // (ROUNDS * inner))
 
 
-def _times(matrix: "NDArray[Any]", vectors: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """``matrix @ vectors`` in float64, by blocks of rows."""
+def _block(rows: int, columns: int) -> "NDArray[np.float64]":
+    """Room for the rows that are converted at once; made once, since fresh memory costs more than the conversion."""
     import numpy as np
 
-    rows, inner = matrix.shape
+    return np.empty((min(block_rows(columns), rows), columns))
+
+
+def _times(
+    matrix: "NDArray[Any]", vectors: "NDArray[np.float64]", block: "NDArray[np.float64]"
+) -> "NDArray[np.float64]":
+    """``matrix @ vectors`` in float64, as many rows at once as ``block`` has."""
+    import numpy as np
+
+    rows, step = len(matrix), len(block)
     result = np.empty((rows, ROUNDS))
-    step = min(block_rows(inner), rows)
-    block = np.empty((step, inner))
     for first in range(0, rows, step):
         end = min(first + step, rows)
         block[: end - first] = matrix[first:end]
@@ -297,6 +306,7 @@ def _limits(
     columns = columns[size[columns] > 0]
     terms: NDArray[Any] = row.astype(product.dtype)[:, None] * product.b[:, columns]
     seen = np.array([np.abs(total - exact[columns]) for total in sums_in_orders(terms)])
+    seen /= ROUNDING[product.dtype] * size[columns]
     limit = np.full(len(error), np.inf)
     if len(columns):
         usual = np.sqrt(np.square(seen).mean())

@@ -87,7 +87,9 @@ def windows_product(shape: Shape, image: "NDArray[Any]", weights: "NDArray[Any]"
     """The unit as a matrix product: a row for each window, or for each window and channel if there is one filter."""
 
     def rows(first: int, end: int, into: "NDArray[np.float64]") -> None:
-        _windows_into(shape, image, first, end, into)
+        import numpy as np
+
+        _windows_into(shape, image, np.arange(first, end), into)
 
     def place(row: int, column: int) -> str:
         pixel, channel = (row, column) if shape.filters else divmod(row, shape.channels)
@@ -99,13 +101,13 @@ def windows_product(shape: Shape, image: "NDArray[Any]", weights: "NDArray[Any]"
     return WindowsProduct(shape.dtype, total, weights.reshape(shape.inner, shape.columns), rows, place, shape, image)
 
 
-def _windows_into(shape: Shape, image: "NDArray[Any]", first: int, end: int, into: "NDArray[np.float64]") -> None:
-    """Windows ``first`` to ``end`` in float64."""
+def _windows_into(shape: Shape, image: "NDArray[Any]", rows: "NDArray[np.intp]", into: "NDArray[np.float64]") -> None:
+    """Some windows in float64."""
     import numpy as np
 
-    pixel, channel = np.arange(first, end), None
+    pixel, channel = rows, None
     if not shape.filters:
-        pixel, channel = np.divmod(pixel, shape.channels)
+        pixel, channel = np.divmod(rows, shape.channels)
     line, x = np.divmod(pixel, shape.columns_out)
     picture, y = np.divmod(line, shape.rows)
     depth = shape.inner // (shape.filter_height * shape.filter_width)
@@ -125,6 +127,14 @@ class WindowsProduct(Product):
 
     shape: Shape
     image: "NDArray[Any]"
+
+    def picked(self, rows: "NDArray[np.intp]") -> "NDArray[np.float64]":
+        """Some windows."""
+        import numpy as np
+
+        found = np.empty((len(rows), self.inner))
+        _windows_into(self.shape, self.image, rows, found)
+        return found
 
     def projected(
         self, vectors: "NDArray[np.float64]", weights: "NDArray[np.float64]"
