@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROUNDS = 4
-BLOCK_PRODUCT = 750_000  # rows · columns · vectors of one call: OpenBLAS has a fast path for at most 10^6
+BLOCK_PRODUCT = 600_000  # rows · columns · vectors of one call: OpenBLAS has a fast path for at most 10^6
+BLOCKS_TOGETHER = 8  # of A before as many of C, so that the two do not push each other out of the cache
 SCALE_TERMS = 256  # of a row's terms that its scale is estimated from
+SCALE_ROWS = 64  # of B that show how large its columns are
+SMALLEST = 1e-300
 FALSE_SUSPICION = 0.01  # of an honest result with normal residuals having a suspected row at all
 CALIBRATION_ROWS, CALIBRATION_COLUMNS = 4, 64
 SUSPECTS = 64  # rows that are multiplied out: half of them the worst, half drawn
@@ -76,14 +79,19 @@ class Product:
         every = max(1, self.inner // SCALE_TERMS)
         few = np.ascontiguousarray(weights[::every]) * every
         block = _block(self.rows, self.inner)
-        step = len(block)
-        terms = np.empty((step, len(few)))
-        for first in range(0, self.rows, step):
-            end = min(first + step, self.rows)
-            size = end - first
-            self.a(first, end, block[:size])
-            np.square(block[:size, ::every], out=terms[:size])
-            yield first, end, block[:size] @ vectors, terms[:size] @ few
+        terms = np.empty((len(block), len(few)))
+        group = BLOCKS_TOGETHER * len(block)
+        for low in range(0, self.rows, group):
+            high = min(low + group, self.rows)
+            sums, scale = np.empty((high - low, vectors.shape[1])), np.empty(high - low)
+            for first in range(low, high, len(block)):
+                end = min(first + len(block), high)
+                size, here = end - first, slice(first - low, end - low)
+                self.a(first, end, block[:size])
+                np.matmul(block[:size], vectors, out=sums[here])
+                np.square(block[:size, ::every], out=terms[:size])
+                np.matmul(terms[:size], few, out=scale[here])
+            yield low, high, sums, scale
 
     def picked(self, rows: "NDArray[np.intp]") -> "NDArray[np.float64]":
         """Some rows of A."""
@@ -106,12 +114,9 @@ def check_product(product: Product, claimed: "NDArray[Any]", draws: "np.random.G
     import numpy as np
 
     with np.errstate(all="ignore"):
-        vectors = draws.standard_normal((product.columns, ROUNDS))
-        projected = _times(product.b, vectors, _block(product.inner, product.columns))
-        row_power = np.square(projected).mean(axis=1)  # estimates |b_l|²
-        found = _Residuals.of(product, claimed, vectors, projected, row_power)
+        found = _Projection.of(product, claimed, draws)
         if np.isfinite(found.scale).all() and np.isfinite(found.power).all():
-            suspects = _suspects(product, found, row_power, draws)
+            suspects = _suspects(product, draws, found)
             if len(suspects):
                 judge_rows(product, claimed, draws, suspects)
             return
@@ -120,32 +125,52 @@ def check_product(product: Product, claimed: "NDArray[Any]", draws: "np.random.G
         check_special_values(product, claimed, draws)
 
 
+def suspected_rows(product: Product, claimed: "NDArray[Any]", draws: "np.random.Generator") -> "NDArray[np.intp]":
+    """Rows of a result without NaN and infinities that ought to be looked at closely."""
+    return _suspects(product, draws, _Projection.of(product, claimed, draws))
+
+
 @dataclass(frozen=True, slots=True)
-class _Residuals:
-    """Of each row the mean square of its residuals, and the scale that it is held against."""
+class _Projection:
+    """Of each row the mean square of its residuals, and the scale that it is held against.
+
+    Columns of very different size count alike: each is multiplied by its ``column_factor`` first.
+    """
 
     power: "NDArray[np.float64]"
     scale: "NDArray[np.float64]"
+    row_power: "NDArray[np.float64]"  # estimates |b_l|², with the columns' factors
+    column_factor: "NDArray[np.float64]"
 
     @classmethod
-    def of(
-        cls,
-        product: Product,
-        claimed: "NDArray[Any]",
-        vectors: "NDArray[np.float64]",
-        projected: "NDArray[np.float64]",
-        row_power: "NDArray[np.float64]",
-    ) -> "_Residuals":
-        """One pass over A and C."""
+    def of(cls, product: Product, claimed: "NDArray[Any]", draws: "np.random.Generator") -> "_Projection":
+        """One pass over each of the three matrices."""
         import numpy as np
 
+        factor = _column_factors(product)
+        vectors = draws.standard_normal((product.columns, ROUNDS)) * factor[:, None]
+        projected = _times(product.b, vectors, _block(product.inner, product.columns))
+        row_power = np.square(projected).mean(axis=1)
         power, scale = np.empty(product.rows), np.empty(product.rows)
         block = _block(product.rows, product.columns)
         for first, end, residual, sizes in product.projected(projected, row_power):
+            beneath = (sizes == 0) & residual.any(axis=1)  # its squares are too small for float64
             residual -= _times(claimed[first:end], vectors, block)
             power[first:end] = np.square(residual, out=residual).mean(axis=1)
+            power[first:end][beneath] = np.inf
             scale[first:end] = sizes
-        return cls(power, scale)
+        return cls(power, scale, row_power, factor)
+
+
+def _column_factors(product: Product) -> "NDArray[np.float64]":
+    """The inverse size of each column of B, as far as some of its rows show it."""
+    import numpy as np
+
+    some = product.b[:: max(1, product.inner // SCALE_ROWS)]
+    size = np.abs(some).max(axis=0).astype(np.float64)
+    usable = np.isfinite(size) & (size > SMALLEST)
+    usual = float(np.median(size[usable])) if usable.any() else 1.0
+    return 1.0 / np.where(usable, size, usual)
 
 
 def block_rows(inner: int) -> int:
@@ -175,31 +200,25 @@ def _times(
     return result
 
 
-def _suspects(
-    product: Product, found: _Residuals, row_power: "NDArray[np.float64]", draws: "np.random.Generator"
-) -> "NDArray[np.intp]":
+def _suspects(product: Product, draws: "np.random.Generator", found: _Projection) -> "NDArray[np.intp]":
     """Rows whose residuals are larger than honest rounding makes them, the worst and some drawn."""
     import numpy as np
 
-    limit = chi_square_limit(FALSE_SUSPICION / product.rows) / ROUNDS
-    level = _level(product, found, row_power, draws)
-    above = np.flatnonzero(found.power > limit * level * found.scale)
-    if not len(above):
-        return above
-    excess = found.power[above] / np.maximum(found.scale[above], np.finfo(np.float64).tiny)
-    worst = above[np.argsort(-excess)[: 4 * SUSPECTS]]
+    limit = chi_square_limit(FALSE_SUSPICION / product.rows) / ROUNDS * _level(product, found, draws)
+    suspects = np.flatnonzero(found.power > limit * found.scale)
+    if not len(suspects):
+        return suspects
+    excess = found.power[suspects] / np.maximum(found.scale[suspects], np.finfo(np.float64).tiny)
+    suspects = suspects[np.argsort(-excess)[: 4 * SUSPECTS]]
     if product.inner >= 2 * SCALE_TERMS:  # their scales were estimated from some of their terms
-        scale = np.square(product.picked(worst)) @ row_power
-        worst = worst[found.power[worst] > limit * level * scale]
-    if len(worst) <= SUSPECTS:
-        return worst
-    drawn = draws.choice(worst[SUSPECTS // 2 :], SUSPECTS // 2, replace=False)
-    return np.concatenate([worst[: SUSPECTS // 2], drawn])
+        suspects = suspects[found.power[suspects] > limit * (np.square(product.picked(suspects)) @ found.row_power)]
+    if len(suspects) > SUSPECTS:
+        drawn = draws.choice(suspects[SUSPECTS // 2 :], SUSPECTS // 2, replace=False)
+        suspects = np.concatenate([suspects[: SUSPECTS // 2], drawn])
+    return suspects
 
 
-def _level(
-    product: Product, found: _Residuals, row_power: "NDArray[np.float64]", draws: "np.random.Generator"
-) -> float:
+def _level(product: Product, found: _Projection, draws: "np.random.Generator") -> float:
     """How large squared residuals of honest rows are, relative to their scale."""
     import numpy as np
 
@@ -212,10 +231,10 @@ def _level(
         return least
     # The lower quartile of χ²_4 / 4 is 0.48: as long as a quarter of the rows is honest, it is their level.
     shown = float(np.quantile(relative, 0.25)) / 0.48
-    return max(least, min(shown, _level_in_order(product, row_power, draws)))
+    return max(least, min(shown, _level_in_order(product, found, draws)))
 
 
-def _level_in_order(product: Product, row_power: "NDArray[np.float64]", draws: "np.random.Generator") -> float:
+def _level_in_order(product: Product, found: _Projection, draws: "np.random.Generator") -> float:
     """The level of rows whose terms are added one after the other in the result's own precision."""
     import numpy as np
 
@@ -223,14 +242,15 @@ def _level_in_order(product: Product, row_power: "NDArray[np.float64]", draws: "
     width = min(CALIBRATION_COLUMNS, product.columns)
     first = int(draws.integers(0, product.columns - width + 1))
     right = np.ascontiguousarray(product.b[:, first : first + width])
+    factor = found.column_factor[first : first + width]
     left = product.picked(rows)
     exact = left @ right.astype(np.float64)
     highest = 0.0
     for row, truth in zip(left, exact, strict=True):
         terms = row.astype(product.dtype)[:, None] * right
         in_order = terms.sum(axis=0) if width > 1 else np.cumsum(terms)[-1:]
-        scale = float(np.square(row) @ row_power)
-        error = in_order - truth
+        scale = float(np.square(row) @ found.row_power)
+        error = (in_order - truth) * factor
         if scale > 0:
             highest = max(highest, float(np.square(error).mean()) * product.columns / scale)
     return 2 * highest
@@ -304,13 +324,14 @@ def _limits(
     worst = np.argsort(-error)[: JUDGED_COLUMNS // 2]
     columns = np.union1d(worst, draws.integers(0, len(error), JUDGED_COLUMNS // 2))
     columns = columns[size[columns] > 0]
+    limit = np.full(len(error), np.inf)
+    if not len(columns):
+        return limit
     terms: NDArray[Any] = row.astype(product.dtype)[:, None] * product.b[:, columns]
     seen = np.array([np.abs(total - exact[columns]) for total in sums_in_orders(terms)])
     seen /= ROUNDING[product.dtype] * size[columns]
-    limit = np.full(len(error), np.inf)
-    if len(columns):
-        usual = np.sqrt(np.square(seen).mean())
-        limit[columns] = np.maximum(MARGIN * np.maximum(seen.max(axis=0), usual), ALWAYS_ALLOWED)
+    usual = np.sqrt(np.square(seen).mean())
+    limit[columns] = np.maximum(MARGIN * np.maximum(seen.max(axis=0), usual), ALWAYS_ALLOWED)
     limit[np.isnan(limit)] = np.inf  # a sum in some order has overflowed: the rigorous bound remains
     return limit
 

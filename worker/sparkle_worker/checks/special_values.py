@@ -7,14 +7,13 @@ rest is projected as usual.
 from typing import TYPE_CHECKING, Any
 
 from sparkle_protocol.errors import VerificationError
-from sparkle_worker.checks.projection import TOUCHED, Product, block_rows, check_product, judge_rows, multiplied
+from sparkle_worker.checks.projection import TOUCHED, Product, block_rows, judge_rows, multiplied, suspected_rows
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 NEAR = 0.999  # of the largest number: from here on a sum may round to infinity
-HUGE = 1e100  # squares of float64 numbers above it are in danger of overflow
 
 
 def check_special_values(product: Product, claimed: "NDArray[Any]", draws: "np.random.Generator") -> None:
@@ -45,8 +44,10 @@ def check_special_values(product: Product, claimed: "NDArray[Any]", draws: "np.r
         some = rows[first : first + TOUCHED]
         _check_overflow(product, claimed, some, overflown[some], bad_columns)
         judge_rows(clean, result, draws, some, overflown[some])
-    kept, result = _without(clean, result, rows)
-    check_product(kept, result, draws)
+    near_one = _near_one(*_without(clean, result, rows))
+    suspects = suspected_rows(*near_one, draws)
+    if len(suspects):
+        judge_rows(clean, result, draws, suspects[~overflown[suspects].any(axis=1)])
 
 
 def _rows_of_a(product: Product) -> "tuple[NDArray[np.bool_], NDArray[np.bool_]]":
@@ -135,43 +136,46 @@ def _finite_size(left: "NDArray[np.float64]", b: "NDArray[Any]") -> "NDArray[np.
 def _cleaned(
     product: Product, claimed: "NDArray[Any]", bad_rows: "NDArray[np.bool_]", bad_columns: "NDArray[np.bool_]"
 ) -> "tuple[Product, NDArray[Any]]":
-    """The same product with zeros for rows and columns that are not finite, and far from overflow."""
+    """The same product with zeros for rows and columns that are not finite."""
     import numpy as np
 
     b = np.where(np.isfinite(product.b) & ~bad_columns, product.b, product.b.dtype.type(0))
     result = np.where(np.isfinite(claimed) & ~bad_rows[:, None] & ~bad_columns, claimed, claimed.dtype.type(0))
-    shift_a, shift_b = _shift(product, bad_rows), 0
-    if product.dtype == "float64" and float(np.abs(b).max()) > HUGE:
-        shift_b = int(np.frexp(np.abs(b).max())[1])
-    # Powers of two change no digit. What becomes too small for float64 was 10^100 times smaller than the largest.
-    b = np.ldexp(b, -shift_b) if shift_b else b
-    if shift_a or shift_b:
-        result = np.ldexp(np.ldexp(result, -shift_a), -shift_b)
 
     def rows(first: int, end: int, into: "NDArray[np.float64]") -> None:
         product.a(first, end, into)
         into[bad_rows[first:end]] = 0.0
-        if shift_a:
-            np.ldexp(into, -shift_a, out=into)
 
     return Product(product.dtype, product.rows, b, rows, product.place), result
 
 
-def _shift(product: Product, bad_rows: "NDArray[np.bool_]") -> int:
-    """The power of two above A's largest number, or 0 if that is harmless."""
+def _near_one(product: Product, claimed: "NDArray[Any]") -> "tuple[Product, NDArray[Any]]":
+    """Rows of float64 multiplied by powers of two, so that no square of a number is too large or too small."""
     import numpy as np
 
     if product.dtype != "float64":
-        return 0
-    largest = 0.0
+        return product, claimed
+    shift = _exponents(product)
+
+    def rows(first: int, end: int, into: "NDArray[np.float64]") -> None:
+        product.a(first, end, into)
+        np.ldexp(into, -shift[first:end, None], out=into)
+
+    return Product(product.dtype, product.rows, product.b, rows, product.place), np.ldexp(claimed, -shift[:, None])
+
+
+def _exponents(product: Product) -> "NDArray[np.intc]":
+    """Of each row of A the power of two above its largest number."""
+    import numpy as np
+
+    exponents = np.empty(product.rows, dtype=np.intc)
     step = min(block_rows(product.inner), product.rows)
     block = np.empty((step, product.inner))
     for first in range(0, product.rows, step):
         end = min(first + step, product.rows)
         product.a(first, end, block[: end - first])
-        block[: end - first][bad_rows[first:end]] = 0.0
-        largest = max(largest, float(np.abs(block[: end - first]).max()))
-    return int(np.frexp(largest)[1]) if largest > HUGE else 0
+        exponents[first:end] = np.frexp(np.abs(block[: end - first]).max(axis=1))[1]
+    return exponents
 
 
 def _without(product: Product, result: "NDArray[Any]", rows: "NDArray[np.intp]") -> "tuple[Product, NDArray[Any]]":
