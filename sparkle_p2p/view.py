@@ -153,6 +153,8 @@ class KernelView:
     verification: Literal["exact", "algebraic", "tolerance", "homogeneous"]
     cost: str  # how reference work grows with the parameters
     example: str
+    inputs: Mapping[str, str] = field(default_factory=dict)  # name -> shape and element type in words
+    error: str = ""  # by how much an element of an honest result may be off, if at all
 
 
 @dataclass(frozen=True, slots=True)

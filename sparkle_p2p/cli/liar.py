@@ -34,7 +34,7 @@ class LyingExecutor(Executor):
 def falsify(kernel: str, unit: Mapping[str, Any], result: bytes) -> bytes:
     """Another result of the same form: a count a little off, a pixel of another colour, a shorter chain."""
     draw = random.SystemRandom()
-    if kernel == "prime_count":
+    if kernel in ("prime_count", "monte_carlo_pi"):
         (count,) = _COUNT.unpack(result)
         off = draw.randint(1, 9)
         return _COUNT.pack(count - off if count > off else count + off)

@@ -77,7 +77,7 @@ def peers(arguments: argparse.Namespace) -> int:
 
 
 def kernels(arguments: argparse.Namespace) -> int:
-    """Kernels with parameters, cost and verification class."""
+    """Kernels with parameters, inputs, cost, verification class and error bound."""
     rows = client_of(arguments).kernels()
     if arguments.json:
         output.print_json(rows)
@@ -91,7 +91,11 @@ def kernels(arguments: argparse.Namespace) -> int:
         width = max((len(parameter) for parameter in row["params"]), default=0)
         for parameter, meaning in row["params"].items():
             print(f"  {parameter:{width}}  {output.clean(meaning)}")
+        for array, meaning in row["inputs"].items():
+            print(f"  --input {array}=FILE  {output.clean(meaning)}")
         print(f"  verification: {row['verification']}; cost: {output.clean(row['cost'])}")
+        if row["error"]:
+            print(f"  error: {output.clean(row['error'])}")
         print(f"  {output.paint(output.clean(row['example']), 'dim', enabled=colour)}")
     return 0
 

@@ -382,10 +382,7 @@ class Node:
 
     async def kernels(self) -> tuple[KernelView, ...]:
         """Kernels that this node knows."""
-        return tuple(
-            KernelView(k.name, k.version, k.summary, dict(k.parameters), k.verification, k.cost_law, k.example)
-            for k in KERNELS.values()
-        )
+        return picture.kernel_views()
 
     def events(self) -> AsyncIterator[Event]:
         """Events from now on."""

@@ -16,6 +16,7 @@ from sparkle_p2p.view import (
     DeadUnit,
     Eta,
     JobView,
+    KernelView,
     NodeView,
     PeerView,
     Reason,
@@ -29,6 +30,7 @@ from sparkle_protocol.version import __version__
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.rejection import Rejection as ProvenWrong
 from sparkle_protocol.work.worker import WorkerAgent
+from sparkle_worker.kernels.registry import ARRAY_KERNELS, KERNELS
 
 if TYPE_CHECKING:
     from sparkle_p2p.node.node import Node
@@ -102,6 +104,23 @@ def peer_views(
         )
         for link in links
     )  # fmt: skip
+
+
+def kernel_views() -> tuple[KernelView, ...]:
+    """Every kernel that is here, as it describes itself."""
+    plain = [
+        KernelView(k.name, k.version, k.summary, dict(k.parameters), k.verification, k.cost_law, k.example)
+        for k in KERNELS.values()
+    ]
+    arrays = [
+        KernelView(
+            *(k.name, k.version, k.summary, dict(k.parameters), k.verification, k.cost_law, k.example),
+            inputs=dict(k.inputs),
+            error=k.error_law,
+        )
+        for k in ARRAY_KERNELS.values()
+    ]
+    return (*plain, *arrays)
 
 
 def job_view(job: KeptJob, value: Any, pace: Pace, now_ns: int, now_ms: int) -> JobView:

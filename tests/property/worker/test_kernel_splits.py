@@ -10,6 +10,13 @@ from sparkle_worker.kernels.base import Combined
 from sparkle_worker.kernels.registry import KERNELS
 
 PRIMES, COLLATZ, MANDELBROT = KERNELS["prime_count"], KERNELS["collatz"], KERNELS["mandelbrot"]
+PI = KERNELS["monte_carlo_pi"]
+SMALL = {
+    "prime_count": {"stop": 100},
+    "collatz": {"stop": 100},
+    "mandelbrot": {"width": 4, "height": 4},
+    "monte_carlo_pi": {"samples": 100},
+}
 RANGES = {"prime_count": 10**14, "collatz": 10**15}
 
 
@@ -61,6 +68,17 @@ def test_any_cut_combines_to_the_same_result(name, start, size, data):
     assert job(kernel, params, units) == job(kernel, params, 1)
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 5000), st.integers(0, 2**64 - 1), st.data())
+def test_any_cut_of_random_points_has_the_same_points(samples, seed, data):
+    params = PI.validate({"samples": samples, "seed": seed})
+    units = data.draw(st.integers(1, min(samples, 12)))
+    pieces = [PI.unit(params, units, index) for index in range(units)]
+    assert [piece["start"] for piece in pieces] == [0, *(piece["stop"] for piece in pieces[:-1])]
+    assert pieces[-1]["stop"] == samples
+    assert job(PI, params, units) == job(PI, params, 1)
+
+
 @settings(deadline=None, max_examples=15)
 @given(st.integers(1, 30), st.integers(1, 30), st.data())
 def test_any_cut_of_a_picture_gives_the_same_picture(width, height, data):
@@ -73,7 +91,7 @@ def test_any_cut_of_a_picture_gives_the_same_picture(width, height, data):
 @given(st.sampled_from(sorted(KERNELS)), st.binary(max_size=64), st.data())
 def test_any_bytes_pass_the_check_or_raise_verification_error_and_nothing_else(name, raw, data):
     kernel = KERNELS[name]
-    params = kernel.validate({"stop": 100} if "stop" in kernel.parameters else {"width": 4, "height": 4})
+    params = kernel.validate(SMALL[name])
     try:
         kernel.check_result(kernel.unit(params, 1, 0), raw)
     except VerificationError:
@@ -106,7 +124,7 @@ def test_any_parameters_are_read_or_refused_with_config_error(name, data):
 @settings(deadline=None)
 @given(st.sampled_from(sorted(KERNELS)), st.dictionaries(st.text(max_size=10), JSON, max_size=4))
 def test_a_forged_unit_is_refused_by_compute(name, unit):
-    if name != "mandelbrot" and set(unit) <= {"start", "stop"}:
+    if name in RANGES and set(unit) <= {"start", "stop"}:
         return  # defaults would make it a real (large) unit
     try:
         KERNELS[name].compute(unit, quiet)

@@ -92,11 +92,12 @@ def test_a_line_writer_survives_a_closed_reader() -> None:
 def unit_of(name: str) -> tuple[Kernel, dict[str, Any]]:
     kernel = KERNELS[name]
     given = {"prime_count": {"stop": 10_000}, "mandelbrot": {"width": 8, "height": 8}, "collatz": {"stop": 500}}
+    given["monte_carlo_pi"] = {"samples": 10_000}
     params = kernel.validate(given[name])
     return kernel, kernel.unit(params, 2, 1)
 
 
-@pytest.mark.parametrize("name", ["prime_count", "mandelbrot", "collatz"])
+@pytest.mark.parametrize("name", ["prime_count", "mandelbrot", "collatz", "monte_carlo_pi"])
 def test_every_lie_is_wrong_plausible_and_liars_rarely_agree(name: str) -> None:
     kernel, unit = unit_of(name)
     truth = kernel.compute(unit, lambda _: None)

@@ -13,6 +13,19 @@ from sparkle_worker.kernels.collatz import chain_steps
 from sparkle_worker.kernels.registry import KERNELS
 
 PRIMES, COLLATZ, MANDELBROT = KERNELS["prime_count"], KERNELS["collatz"], KERNELS["mandelbrot"]
+PI = KERNELS["monte_carlo_pi"]
+LONGER = {
+    "prime_count": {"stop": 3_000_000},
+    "collatz": {"stop": 3_000_000},
+    "mandelbrot": {"width": 300, "height": 100},
+    "monte_carlo_pi": {"samples": 300_000},
+}
+SHORT = {
+    "prime_count": {"stop": 1000},
+    "collatz": {"stop": 1000},
+    "mandelbrot": {"width": 20, "height": 10},
+    "monte_carlo_pi": {"samples": 1000},
+}
 
 
 def quiet(_share):
@@ -225,7 +238,7 @@ def test_a_forged_picture_unit_is_refused_before_any_work(change):
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 def test_progress_rises_to_one(kernel):
-    params = kernel.validate({"stop": 3_000_000} if "stop" in kernel.parameters else {"width": 300, "height": 100})
+    params = kernel.validate(LONGER[kernel.name])
     shares = []
     kernel.compute(kernel.unit(params, 1, 0), shares.append)
     assert shares == sorted(shares)
@@ -235,7 +248,7 @@ def test_progress_rises_to_one(kernel):
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 def test_results_of_the_wrong_form_are_refused(kernel):
-    params = kernel.validate({"stop": 1000} if "stop" in kernel.parameters else {"width": 20, "height": 10})
+    params = kernel.validate(SHORT[kernel.name])
     unit = kernel.unit(params, 1, 0)
     good = kernel.compute(unit, quiet)
     kernel.check_result(unit, good)
@@ -259,3 +272,53 @@ def test_cost_grows_with_the_work_and_covers_the_base_primes():
     small = PRIMES.cost({"start": 0, "stop": 10**6})
     assert PRIMES.cost({"start": 0, "stop": 10**7}).flops > 5 * small.flops
     assert PRIMES.cost({"start": 10**14 - 10, "stop": 10**14}).flops > isqrt(10**14)
+
+
+def plain_philox(key, block):
+    """Four words of Philox4x64-10 for one block, by the rules of Salmon et al. in plain integers."""
+    mask = 2**64 - 1
+    low_key, high_key = key & mask, key >> 64
+    x = [block & mask, 0, 0, 0]
+    for _ in range(10):
+        first, second = x[0] * 0xD2E7470EE14C6C93, x[2] * 0xCA5A826395121157
+        x = [(second >> 64) ^ x[1] ^ low_key, second & mask, (first >> 64) ^ x[3] ^ high_key, first & mask]
+        low_key, high_key = (low_key + 0x9E3779B97F4A7C15) & mask, (high_key + 0xBB67AE8584CAA73B) & mask
+    return x
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**64 - 1])
+@pytest.mark.parametrize(("start", "stop"), [(0, 1), (0, 400), (5, 6), (1, 403), (10**15 - 9, 10**15)])
+def test_random_points_agree_with_plain_integers(start, stop, seed):
+    hits = 0
+    for sample in range(start, stop):
+        word = plain_philox(seed, sample // 4 + 1)[sample % 4]
+        x, y = 2 * (word >> 33) + 1, 2 * (word % 2**31) + 1
+        hits += x * x + y * y < 2**64
+    assert PI.compute({"start": start, "stop": stop, "seed": seed}, quiet) == struct.pack("<Q", hits)
+
+
+def test_pi_is_estimated_with_its_standard_error_however_it_is_cut():
+    whole = run_job(PI, {"samples": "1e6", "seed": 3}, units=1).value
+    assert set(whole) == {"samples", "hits", "estimate", "standard_error"}
+    assert whole["samples"] == 10**6
+    assert whole["estimate"] == 4 * whole["hits"] / 10**6
+    assert abs(whole["estimate"] - 3.141592653589793) < 3 * whole["standard_error"]
+    assert whole["standard_error"] == pytest.approx(1.642e-3, rel=0.01)
+    assert run_job(PI, {"samples": "1e6", "seed": 3}, units=77).value == whole
+    assert run_job(PI, {"samples": "1e6", "seed": 4}, units=1).value["hits"] != whole["hits"]
+    assert whole["hits"] == 785295
+
+
+def test_errors_of_many_estimates_are_as_large_as_they_say():
+    values = [run_job(PI, {"samples": 10_000, "seed": seed}, units=1).value for seed in range(100)]
+    off = [(value["estimate"] - 3.141592653589793) / value["standard_error"] for value in values]
+    assert 60 <= sum(abs(x) < 1 for x in off) <= 76
+    assert max(map(abs, off)) < 4
+
+
+def test_a_count_that_random_points_do_not_have_is_refused():
+    unit = {"start": 0, "stop": 10**6, "seed": 0}
+    PI.check_result(unit, struct.pack("<Q", 785_000))
+    for count in (0, 700_000, 10**6, 2**63):
+        with pytest.raises(VerificationError, match="circle"):
+            PI.check_result(unit, struct.pack("<Q", count))

@@ -111,7 +111,7 @@ def test_what_would_take_forever_is_refused():
 def test_a_misspelt_kernel_is_answered_with_the_near_one():
     with pytest.raises(NotFound, match="prime_count"):
         get_kernel("prime-count")
-    with pytest.raises(NotFound, match="collatz, mandelbrot, prime_count"):
+    with pytest.raises(NotFound, match="collatz, mandelbrot, monte_carlo_pi, prime_count"):
         get_kernel("zzz")
     with pytest.raises(NotFound, match="version 1, not 7"):
         get_kernel("collatz", 7)
