@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)  # instead of this folder, so that our modules have one name each
 
-from tests.bench import growth, idle, network, noop, overhead, starting, work  # noqa: E402
+from tests.bench import arithmetic, growth, idle, network, noop, overhead, starting, work  # noqa: E402
 from tests.bench.rows import Row, as_json, better, merge, missed, table  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results.json"
@@ -31,6 +31,7 @@ MEASUREMENTS: dict[str, tuple[Measurement, int]] = {
     "first_contact": (network.first_contact, 15),
     "rpc": (network.rpc, 5),
     "executor": (work.executor, 300),
+    "arithmetic": (arithmetic.arithmetic, 15),
     "units": (work.units, 3),
     "noop_units": (noop.noop_units, 3),
     "overhead": (overhead.overhead, 5),

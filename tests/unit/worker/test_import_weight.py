@@ -18,7 +18,8 @@ for kernel in ARRAY_KERNELS.values():
     units = kernel.default_units(params)
     unit = kernel.unit(params, units, units - 1)
     kernel.max_units(params), kernel.cost(unit), kernel.validate(params), kernel.least_units(params, 10**9)
-    kernel.unit_inputs(params, units, 0), kernel.input_types(unit), kernel.result_type(unit), kernel.output_type(params)
+    kernel.unit_inputs(params, units, 0), kernel.input_types(unit)
+    kernel.result_type(unit), kernel.output_type(params)
 import sparkle_worker.checks.check, sparkle_worker.checks.projection, sparkle_worker.checks.recompute
 KERNELS["monte_carlo_pi"].check_result({"start": 0, "stop": 4, "seed": 0}, struct.pack("<Q", 3))
 KERNELS["monte_carlo_pi"].combine({"samples": 4, "seed": 0}, 1, [struct.pack("<Q", 3)])

@@ -49,7 +49,7 @@ def test_the_example_of_a_kernel_of_arrays_can_be_typed(kernel):
         if word == "--input":
             inputs.add(next(words).partition("=")[0])
     assert inputs == set(kernel.inputs) - kernel.optional_inputs
-    kernel.with_arrays(params, {name: SQUARE for name in inputs})
+    kernel.with_arrays(params, dict.fromkeys(inputs, SQUARE))
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)

@@ -32,13 +32,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROUNDS = 4
-BLOCK_PRODUCT = 600_000  # rows · columns · vectors of one call: OpenBLAS has a fast path for at most 10^6
-BLOCKS_TOGETHER = 8  # of A before as many of C, so that the two do not push each other out of the cache
-SCALE_TERMS = 256  # of a row's terms that its scale is estimated from
-SCALE_ROWS = 64  # of B that show how large its columns are
+SCRATCH = 150_000  # float64 numbers converted at once: about the second-level cache, and OpenBLAS's fast path
+SCALE_TERMS = 128  # of a row's terms that its scale is estimated from
+SCALE_ROWS = 32  # of B that show how large its columns are
 SMALLEST = 1e-300
 FALSE_SUSPICION = 0.01  # of an honest result with normal residuals having a suspected row at all
-CALIBRATION_ROWS, CALIBRATION_COLUMNS = 4, 64
+CALIBRATION_ROWS, CALIBRATION_COLUMNS = 3, 32
 SUSPECTS = 64  # rows that are multiplied out: half of them the worst, half drawn
 JUDGED_COLUMNS = 64  # of a suspected row, half of them the worst, whose terms are added in several orders
 MARGIN = 8.0
@@ -71,27 +70,23 @@ class Product:
         return int(self.b.shape[1])
 
     def projected(
-        self, vectors: "NDArray[np.float64]", weights: "NDArray[np.float64]"
+        self, vectors: "NDArray[np.float64]", weights: "NDArray[np.float64]", scratch: "NDArray[np.float64]"
     ) -> "Iterator[tuple[int, int, NDArray[np.float64], NDArray[np.float64]]]":
-        """By blocks of rows: first, end, ``A @ vectors`` and an estimate of ``A² @ weights``, in new arrays."""
+        """By blocks of rows: first, end, ``A @ vectors`` and an estimate of ``A² @ weights``, in new arrays.
+
+        ``scratch`` is overwritten; its contents need not outlive a step.
+        """
         import numpy as np
 
         every = max(1, self.inner // SCALE_TERMS)
         few = np.ascontiguousarray(weights[::every]) * every
-        block = _block(self.rows, self.inner)
+        block = as_block(scratch, self.rows, self.inner)
         terms = np.empty((len(block), len(few)))
-        group = BLOCKS_TOGETHER * len(block)
-        for low in range(0, self.rows, group):
-            high = min(low + group, self.rows)
-            sums, scale = np.empty((high - low, vectors.shape[1])), np.empty(high - low)
-            for first in range(low, high, len(block)):
-                end = min(first + len(block), high)
-                size, here = end - first, slice(first - low, end - low)
-                self.a(first, end, block[:size])
-                np.matmul(block[:size], vectors, out=sums[here])
-                np.square(block[:size, ::every], out=terms[:size])
-                np.matmul(terms[:size], few, out=scale[here])
-            yield low, high, sums, scale
+        for first in range(0, self.rows, len(block)):
+            size = min(len(block), self.rows - first)
+            self.a(first, first + size, block[:size])
+            np.square(block[:size, ::every], out=terms[:size])
+            yield first, first + size, block[:size] @ vectors, terms[:size] @ few
 
     def picked(self, rows: "NDArray[np.intp]") -> "NDArray[np.float64]":
         """Some rows of A."""
@@ -149,13 +144,14 @@ class _Projection:
 
         factor = _column_factors(product)
         vectors = draws.standard_normal((product.columns, ROUNDS)) * factor[:, None]
-        projected = _times(product.b, vectors, _block(product.inner, product.columns))
+        # One piece of memory for all three: fresh pages cost more than the conversion that fills them.
+        scratch = np.empty(max(SCRATCH, product.inner, product.columns))
+        projected = _times(product.b, vectors, scratch)
         row_power = np.square(projected).mean(axis=1)
         power, scale = np.empty(product.rows), np.empty(product.rows)
-        block = _block(product.rows, product.columns)
-        for first, end, residual, sizes in product.projected(projected, row_power):
+        for first, end, residual, sizes in product.projected(projected, row_power, scratch):
             beneath = (sizes == 0) & residual.any(axis=1)  # its squares are too small for float64
-            residual -= _times(claimed[first:end], vectors, block)
+            residual -= _times(claimed[first:end], vectors, scratch)
             power[first:end] = np.square(residual, out=residual).mean(axis=1)
             power[first:end][beneath] = np.inf
             scale[first:end] = sizes
@@ -173,28 +169,23 @@ def _column_factors(product: Product) -> "NDArray[np.float64]":
     return 1.0 / np.where(usable, size, usual)
 
 
-def block_rows(inner: int) -> int:
-    """Rows to project at once: they stay in the second-level cache in float64."""
-    return max(1, BLOCK_PRODUCT // (ROUNDS * inner))
-
-
-def _block(rows: int, columns: int) -> "NDArray[np.float64]":
-    """Room for the rows that are converted at once; made once, since fresh memory costs more than the conversion."""
-    import numpy as np
-
-    return np.empty((min(block_rows(columns), rows), columns))
+def as_block(scratch: "NDArray[np.float64]", rows: int, columns: int) -> "NDArray[np.float64]":
+    """As many whole rows of a matrix as the scratch has room for."""
+    step = max(1, min(len(scratch) // columns, rows))
+    return scratch[: step * columns].reshape(step, columns)
 
 
 def _times(
-    matrix: "NDArray[Any]", vectors: "NDArray[np.float64]", block: "NDArray[np.float64]"
+    matrix: "NDArray[Any]", vectors: "NDArray[np.float64]", scratch: "NDArray[np.float64]"
 ) -> "NDArray[np.float64]":
-    """``matrix @ vectors`` in float64, as many rows at once as ``block`` has."""
+    """``matrix @ vectors`` in float64, by blocks of rows."""
     import numpy as np
 
-    rows, step = len(matrix), len(block)
+    rows, columns = matrix.shape
     result = np.empty((rows, ROUNDS))
-    for first in range(0, rows, step):
-        end = min(first + step, rows)
+    block = as_block(scratch, rows, columns)
+    for first in range(0, rows, len(block)):
+        end = min(first + len(block), rows)
         block[: end - first] = matrix[first:end]
         np.matmul(block[: end - first], vectors, out=result[first:end])
     return result
@@ -230,8 +221,12 @@ def _level(product: Product, found: _Projection, draws: "np.random.Generator") -
     if not len(relative):
         return least
     # The lower quartile of χ²_4 / 4 is 0.48: as long as a quarter of the rows is honest, it is their level.
-    shown = float(np.quantile(relative, 0.25)) / 0.48
-    return max(least, min(shown, _level_in_order(product, found, draws)))
+    quarter = len(relative) // 4
+    shown = float(np.partition(relative, quarter)[quarter]) / 0.48
+    # An element's error of random data is about u k / 3 terms, so a row's level at most about u² k / 9.
+    if shown > ROUNDING[product.dtype] ** 2 * product.inner:
+        shown = min(shown, _level_in_order(product, found, draws))
+    return max(least, shown)
 
 
 def _level_in_order(product: Product, found: _Projection, draws: "np.random.Generator") -> float:

@@ -7,7 +7,15 @@ rest is projected as usual.
 from typing import TYPE_CHECKING, Any
 
 from sparkle_protocol.errors import VerificationError
-from sparkle_worker.checks.projection import TOUCHED, Product, block_rows, judge_rows, multiplied, suspected_rows
+from sparkle_worker.checks.projection import (
+    SCRATCH,
+    TOUCHED,
+    Product,
+    as_block,
+    judge_rows,
+    multiplied,
+    suspected_rows,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,10 +63,9 @@ def _rows_of_a(product: Product) -> "tuple[NDArray[np.bool_], NDArray[np.bool_]]
     import numpy as np
 
     rows, columns = np.zeros(product.rows, dtype=bool), np.zeros(product.inner, dtype=bool)
-    step = min(block_rows(product.inner), product.rows)
-    block = np.empty((step, product.inner))
-    for first in range(0, product.rows, step):
-        end = min(first + step, product.rows)
+    block = as_block(np.empty(max(SCRATCH, product.inner)), product.rows, product.inner)
+    for first in range(0, product.rows, len(block)):
+        end = min(first + len(block), product.rows)
         product.a(first, end, block[: end - first])
         bad = ~np.isfinite(block[: end - first])
         rows[first:end] = bad.any(axis=1)
@@ -169,10 +176,9 @@ def _exponents(product: Product) -> "NDArray[np.intc]":
     import numpy as np
 
     exponents = np.empty(product.rows, dtype=np.intc)
-    step = min(block_rows(product.inner), product.rows)
-    block = np.empty((step, product.inner))
-    for first in range(0, product.rows, step):
-        end = min(first + step, product.rows)
+    block = as_block(np.empty(max(SCRATCH, product.inner)), product.rows, product.inner)
+    for first in range(0, product.rows, len(block)):
+        end = min(first + len(block), product.rows)
         product.a(first, end, block[: end - first])
         exponents[first:end] = np.frexp(np.abs(block[: end - first]).max(axis=1))[1]
     return exponents

@@ -137,7 +137,7 @@ class WindowsProduct(Product):
         return found
 
     def projected(
-        self, vectors: "NDArray[np.float64]", weights: "NDArray[np.float64]"
+        self, vectors: "NDArray[np.float64]", weights: "NDArray[np.float64]", scratch: "NDArray[np.float64]"
     ) -> "Iterator[tuple[int, int, NDArray[np.float64], NDArray[np.float64]]]":
         """By blocks of rows of the result."""
         import numpy as np
