@@ -19,14 +19,17 @@ def convolve(
     """``image`` by ``weights`` into ``out``, a block of rows at a time."""
     import numpy as np
 
-    rows = max(1, BLOCK_ELEMENTS // shape.row_elements)
+    rows = min(shape.rows, max(1, BLOCK_ELEMENTS // shape.row_elements))
+    room = np.empty(
+        (rows if shape.filters else 0, shape.columns_out, shape.filter_height, shape.row_span), shape.dtype
+    )
     with np.errstate(all="ignore"):
         for place in range(shape.images):
             padded = padded_image(shape, image[place], shape.dtype)
             for first in range(0, shape.rows, rows):
                 end = min(first + rows, shape.rows)
                 if shape.filters:
-                    _by_matrix(shape, padded, weights, first, out[place, first:end])
+                    _by_matrix(shape, padded, weights, first, out[place, first:end], room)
                 else:
                     _by_weight(shape, padded, weights, first, out[place, first:end])
                 progress((place + end / shape.rows) / shape.images)
@@ -52,9 +55,14 @@ def _shifted(shape: Shape, padded: "NDArray[Any]", first: int, rows: int, i: int
 
 
 def _by_matrix(
-    shape: Shape, padded: "NDArray[Any]", weights: "NDArray[Any]", first: int, out: "NDArray[Any]"
+    shape: Shape,
+    padded: "NDArray[Any]",
+    weights: "NDArray[Any]",
+    first: int,
+    out: "NDArray[Any]",
+    room: "NDArray[Any]",
 ) -> None:
-    """Some rows of the result, all filters at once."""
+    """Some rows of the result, all filters at once; ``room`` is for their windows."""
     import numpy as np
 
     rows, high, wide = len(out), shape.filter_height, shape.filter_width
@@ -62,10 +70,16 @@ def _by_matrix(
     if high == wide == shape.stride == 1:
         windows = padded[first : first + rows]
     else:
-        windows = np.empty((rows, shape.columns_out, high, wide, shape.channels), dtype=padded.dtype)
-        for i in range(high):
-            for j in range(wide):
-                windows[:, :, i, j] = _shifted(shape, padded, first, rows, i, j)
+        # A row of a window follows itself in memory, so it is copied as one piece.
+        down, right, _ = padded.strides
+        view = np.lib.stride_tricks.as_strided(
+            padded[first * shape.stride :],
+            (rows, shape.columns_out, high, wide * shape.channels),
+            (down * shape.stride, right * shape.stride, down, padded.itemsize),
+            writeable=False,
+        )
+        windows = room[:rows]
+        np.copyto(windows, view)
     np.matmul(windows.reshape(-1, shape.inner), weights.reshape(shape.inner, -1), out=out.reshape(-1, shape.filters))
 
 

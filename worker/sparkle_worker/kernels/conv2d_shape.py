@@ -85,6 +85,11 @@ class Shape:
         return self.images * height * (self.width + 2 * self.side) * self.channels
 
     @property
+    def row_span(self) -> int:
+        """Numbers in one row of a window."""
+        return self.filter_width * self.channels
+
+    @property
     def row_elements(self) -> int:
         """Numbers that are laid out for one row of the result."""
         return self.columns_out * (self.inner if self.filters else self.channels)
