@@ -1,7 +1,9 @@
-"""Runs a job of an array kernel as the network does: tiles and results travel as bytes."""
+"""Runs a job of an array kernel as the network does: tiles and results travel as bytes. And what cheats do."""
 
 import numpy as np
 
+from sparkle_protocol.errors import VerificationError
+from sparkle_worker.checks.check import check
 from sparkle_worker.kernels.arrays import array_type
 
 
@@ -60,3 +62,33 @@ def one_unit(kernel, params, **arrays):
     full, _, blobs = cut_job(kernel, params, arrays, 1)
     unit, tiles = inputs_of(kernel, full, 1, 0, blobs)
     return unit, tiles, computed(kernel, unit, tiles)
+
+
+def seeds(count):
+    return (number.to_bytes(32, "little") for number in range(count))
+
+
+def rejected(kernel, unit, tiles, result, seed=bytes(32)):
+    """The sentence with which a result is rejected, or None."""
+    try:
+        check(kernel, unit, tiles, result, seed)
+    except VerificationError as error:
+        return str(error)
+    return None
+
+
+def random(*shape, dtype="float32", seed=1):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def bfloat16(array):
+    """Rounded to the nearest of 8 bits, as float32."""
+    bits = array.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+def altered(result, changes):
+    wrong = result.copy()
+    for place, change in changes:
+        wrong[place] += change
+    return wrong

@@ -3,39 +3,14 @@
 import numpy as np
 import pytest
 
-from sparkle_protocol.errors import LocalProtocolError, VerificationError
+from sparkle_protocol.errors import LocalProtocolError
 from sparkle_worker.checks.check import check, drawn_from
 from sparkle_worker.checks.projection import chi_square_limit, sums_in_orders
-from sparkle_worker.checks.recompute import agree
 from sparkle_worker.kernels.registry import ARRAY_KERNELS
-from tests.unit.worker.array_jobs import cut_job, inputs_of, one_unit
+from tests.unit.worker.array_jobs import altered, bfloat16, cut_job, inputs_of, one_unit, random, rejected, seeds
 
-GEMM, CONV, REDUCE = ARRAY_KERNELS["gemm"], ARRAY_KERNELS["conv2d"], ARRAY_KERNELS["reduce"]
-SOFTMAX, LAYERNORM, NBODY = ARRAY_KERNELS["softmax"], ARRAY_KERNELS["layernorm"], ARRAY_KERNELS["nbody"]
+GEMM, NBODY = ARRAY_KERNELS["gemm"], ARRAY_KERNELS["nbody"]
 SIZE = 256
-
-
-def seeds(count):
-    return (number.to_bytes(32, "little") for number in range(count))
-
-
-def rejected(kernel, unit, tiles, result, seed=bytes(32)):
-    """The sentence with which a result is rejected, or None."""
-    try:
-        check(kernel, unit, tiles, result, seed)
-    except VerificationError as error:
-        return str(error)
-    return None
-
-
-def random(*shape, dtype="float32", seed=1):
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
-
-
-def bfloat16(array):
-    """Rounded to the nearest of 8 bits, as float32."""
-    bits = array.astype(np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
 def in_order(a, b):
@@ -148,17 +123,10 @@ def product():
     return unit, tiles, result
 
 
-def altered(result, changes):
-    wrong = result.copy()
-    for place, change in changes:
-        wrong[place] += change
-    return wrong
-
-
 def test_one_element_that_is_off_by_a_two_thousandth_is_always_found_and_named(product):
     unit, tiles, result = product
     draw, rms = np.random.default_rng(3), float(np.sqrt(np.square(result).mean()))
-    for seed in seeds(250):
+    for seed in seeds(100):
         i, j = (int(index) for index in draw.integers(0, 512, 2))
         sentence = rejected(GEMM, unit, tiles, altered(result, [((i, j), 5e-4 * rms)]), seed)
         assert sentence
@@ -170,7 +138,7 @@ def test_one_element_that_is_off_by_a_two_thousandth_is_always_found_and_named(p
 def test_pairs_of_opposite_errors_are_always_found(product, along):
     unit, tiles, result = product
     draw, rms = np.random.default_rng(4), float(np.sqrt(np.square(result).mean()))
-    for seed in seeds(250):
+    for seed in seeds(100):
         i = int(draw.integers(0, 512))
         first, second = (int(index) for index in draw.choice(512, 2, replace=False))
         places = [(i, first), (i, second)] if along == "row" else [(first, i), (second, i)]
@@ -309,122 +277,6 @@ def test_enormous_float64_numbers_are_checked_too():
     assert rejected(GEMM, unit, tiles, result) is None
 
 
-# --- conv2d ---
-
-PICTURE = np.random.default_rng(8).random((40, 50, 3)).astype(np.float32)
-CONVOLUTIONS = {
-    "a layer": {"image": random(2, 24, 20, 16), "weights": random(3, 3, 16, 32, seed=3)},
-    "a blur": {"image": PICTURE, "weights": np.full((5, 5), 0.04)},
-    "bytes": {"image": (PICTURE * 255).astype(np.uint8), "weights": random(3, 3, 3, 8, dtype="float64")},
-    "one by one": {"image": random(30, 20, 16), "weights": random(1, 1, 16, 24, seed=3)},
-    "float64": {"image": random(20, 20, 4, dtype="float64"), "weights": random(3, 3, 4, 8, dtype="float64")},
-}
-
-
-@pytest.mark.parametrize("name", CONVOLUTIONS)
-@pytest.mark.parametrize("stride", [1, 2])
-def test_convolutions_pass_and_wrong_ones_do_not(name, stride):
-    unit, tiles, result = one_unit(CONV, {"stride": stride}, **CONVOLUTIONS[name])
-    rms = float(np.sqrt(np.square(result.astype(np.float64)).mean()))
-    draw = np.random.default_rng(9)
-    for seed in seeds(20):
-        assert rejected(CONV, unit, tiles, result, seed) is None
-        place = tuple(int(draw.integers(0, size)) for size in result.shape)
-        sentence = rejected(CONV, unit, tiles, altered(result, [(place, 5e-4 * rms)]), seed)
-        assert sentence
-        assert sentence.startswith(f"channel {place[3]} of pixel ({place[1]}, {place[2]}) of image {place[0]} is ")
-    wrongs = [bfloat16(result), result.astype(np.float16), np.zeros_like(result), result[:, ::-1], result[..., ::-1]]
-    for wrong in wrongs:
-        assert rejected(CONV, unit, tiles, np.ascontiguousarray(wrong, dtype=result.dtype))
-
-
-def test_convolutions_by_another_order_of_sums_pass():
-    unit, tiles, _ = one_unit(CONV, {}, **CONVOLUTIONS["a layer"])
-    image, weights = tiles
-    padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    result = np.zeros((2, 24, 20, 32), np.float32)
-    for c in range(16):
-        for i in range(3):
-            for j in range(3):
-                result += padded[:, i : i + 24, j : j + 20, c : c + 1] * weights[i, j, c]
-    for seed in seeds(20):
-        assert rejected(CONV, unit, tiles, result, seed) is None
-
-
-def test_a_nan_pixel_reaches_its_neighbours_and_no_others():
-    image = PICTURE.copy()
-    image[10, 12, 1] = np.nan
-    for weights in (np.full((3, 3), 1 / 9), random(3, 3, 3, 4)):
-        unit, tiles, result = one_unit(CONV, {}, image=image, weights=weights)
-        assert np.isnan(result).any(axis=(0, 3)).sum() == 9
-        assert rejected(CONV, unit, tiles, result) is None
-        assert rejected(CONV, unit, tiles, np.nan_to_num(result))
-        wrong = result.copy()
-        wrong[0, 30, 30, 0] = np.nan
-        assert rejected(CONV, unit, tiles, wrong)
-
-
-# --- the tolerance class ---
-
-TOLERANT = {
-    "sum": (REDUCE, {"axis": 1}),
-    "mean": (REDUCE, {"axis": 0, "op": "mean"}),
-    "max": (REDUCE, {"axis": 1, "op": "max"}),
-    "softmax": (SOFTMAX, {}),
-    "layernorm": (LAYERNORM, {}),
-}
-
-
-@pytest.mark.parametrize("name", TOLERANT)
-def test_results_of_the_tolerance_class_pass_and_shortcuts_do_not(name):
-    kernel, params = TOLERANT[name]
-    x = 3 * random(400, 200)
-    unit, tiles, result = one_unit(kernel, params, x=x)
-    other = one_unit(kernel, params, x=x[::-1] + 1)[2]
-    for seed in seeds(20):
-        assert rejected(kernel, unit, tiles, result, seed) is None
-        shortcuts = (bfloat16(result), result.astype(np.float16), np.zeros_like(result), other, -result)
-        for wrong in shortcuts:
-            sentence = rejected(kernel, unit, tiles, wrong.astype(result.dtype), seed)
-            assert sentence
-            assert sentence.startswith("element (")
-    assert rejected(kernel, unit, tiles, np.full_like(result, np.nan))
-
-
-@pytest.mark.parametrize("name", TOLERANT)
-def test_special_values_of_the_tolerance_class_are_kept(name):
-    kernel, params = TOLERANT[name]
-    x = random(20, 30)
-    x[3, 4], x[5, 6], x[7, 8], x[9, 10], x[9, 11] = np.nan, np.inf, -np.inf, np.inf, -np.inf
-    x[11] = -np.inf
-    unit, tiles, result = one_unit(kernel, params, x=x)
-    assert not np.isfinite(result).all()
-    assert rejected(kernel, unit, tiles, result) is None
-    agree(kernel, unit, tiles, result, result.copy())
-    for wrong in (
-        np.nan_to_num(result, nan=0.0, posinf=1.0, neginf=-1.0),
-        np.where(np.isnan(result), np.inf, result),
-    ):
-        assert rejected(kernel, unit, tiles, wrong.astype(result.dtype))
-        with pytest.raises(VerificationError, match="element"):
-            agree(kernel, unit, tiles, result, wrong.astype(result.dtype))
-
-
-@pytest.mark.parametrize("name", TOLERANT)
-def test_replicas_agree_up_to_their_rounding_and_any_wrong_element_is_named(name):
-    kernel, params = TOLERANT[name]
-    unit, tiles, result = one_unit(kernel, params, x=3 * random(60, 50))
-    exact, bound = kernel.reference(unit, tiles, np.arange(result.size))
-    replica = (exact + 0.5 * bound * np.resize([1, -1], exact.shape)).reshape(result.shape).astype(result.dtype)
-    agree(kernel, unit, tiles, result, replica)
-    place = (result.shape[0] // 2, result.shape[1] // 2)
-    wrong = result.copy()
-    wrong[place] = wrong[place] * 1.001 + 1e-4
-    for pair in ((result, wrong), (wrong, result)):
-        with pytest.raises(VerificationError, match=rf"element \({place[0]}, {place[1]}\) is"):
-            agree(kernel, unit, tiles, *pair)
-
-
 # --- form, and parts ---
 
 
@@ -432,7 +284,7 @@ def test_replicas_agree_up_to_their_rounding_and_any_wrong_element_is_named(name
 def test_results_of_another_form_are_rejected(kernel):
     arrays = {
         "gemm": {"a": random(4, 5), "b": random(5, 6)},
-        "conv2d": {"image": PICTURE, "weights": np.ones((3, 3))},
+        "conv2d": {"image": random(8, 9), "weights": np.ones((3, 3))},
         "nbody": {"state": random(2, 3, 7, dtype="float64")},
     }.get(kernel.name, {"x": random(6, 7)})
     unit, tiles, result = one_unit(kernel, {"steps": 1} if kernel is NBODY else {}, **arrays)
