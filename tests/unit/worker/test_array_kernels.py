@@ -1,14 +1,17 @@
 """Array kernels against NumPy and plain loops, however they are cut, and what bad input gets."""
 
 import math
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
 from sparkle_protocol.errors import ConfigError, LocalProtocolError, NotFound, VerificationError
 from sparkle_worker.checks.check import check
+from sparkle_worker.kernels import conv2d_numpy, conv2d_onnx
 from sparkle_worker.kernels.arrays import ArrayType, array_type
 from sparkle_worker.kernels.conv2d import picture
+from sparkle_worker.kernels.conv2d_shape import Shape
 from sparkle_worker.kernels.registry import ARRAY_KERNELS, KERNELS, get_array_kernel
 from tests.unit.worker.array_jobs import computed, cut_job, described, inputs_of, one_unit, quiet, random, run_job
 
@@ -68,7 +71,8 @@ def test_units_fit_the_memory_that_is_asked_for_or_the_job_is_refused(name):
     params = kernel.with_arrays({}, big)
     for memory in (2**30, 2**28, 2**27):
         units = kernel.least_units(params, memory)
-        assert kernel.cost(kernel.unit(params, units, units - 1)).memory_bytes <= memory
+        for index in {0, 1 % units, units // 2, units - 1}:
+            assert kernel.cost(kernel.unit(params, units, index)).memory_bytes <= memory
     assert kernel.cost(kernel.unit(params, kernel.default_units(params), 0)).memory_bytes < 2**30
     with pytest.raises(ConfigError, match=r"needs \d+ MB, but no worker allows more than 0 MB"):
         kernel.least_units(params, 1000)
@@ -130,6 +134,35 @@ def test_one_filter_goes_over_every_channel_of_a_picture(shape, dtype):
     )
     assert np.abs(out.reshape(expected.shape) - expected).max() < 1e-3
     assert picture(out).dtype == np.uint8
+
+
+BACKENDS = {"numpy": conv2d_numpy} | ({"onnxruntime": conv2d_onnx} if find_spec("onnxruntime") else {})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("high", "wide", "stride", "padding"), [(3, 3, 1, "same"), (2, 5, 2, 1), (1, 1, 1, 0)])
+def test_every_backend_gives_the_same_convolution(backend, high, wide, stride, padding):
+    image, weights = random(2, 15, 14, 8), random(high, wide, 8, 16, seed=2)
+    for units in (1, 4):
+
+        def right(unit, tiles, result):
+            BACKENDS[backend].convolve(Shape.of(unit), *tiles, result, quiet)
+            check(CONV, unit, tiles, result, SEED)
+            wrong = result.copy()
+            wrong[0, 1, 2, 3] += 0.01
+            with pytest.raises(VerificationError, match=r"channel 3 of pixel \(1, 2\) of image 0"):
+                check(CONV, unit, tiles, wrong, SEED)
+
+        run_job(CONV, {"stride": stride, "padding": padding}, {"image": image, "weights": weights}, units, right)
+
+
+def test_a_model_for_onnxruntime_is_the_protocol_buffer_that_it_should_be():
+    unit, tiles, _ = one_unit(CONV, {}, image=random(2, 2, 1), weights=np.full((1, 1, 1, 1), 0.5))
+    made = conv2d_onnx.model(Shape.of(unit), tiles[1])
+    assert made[:3] == b"\x08\x08\x3a"  # ir_version 8, then the graph
+    assert made.endswith(b"\x42\x04\x0a\x00\x10\x0d")  # the standard operators, version 13
+    assert made.count(b"Transpose") == 2
+    assert np.float32(0.5).tobytes() in made
 
 
 def test_a_picture_keeps_what_is_in_range_and_clips_the_rest():

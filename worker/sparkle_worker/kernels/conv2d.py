@@ -109,7 +109,7 @@ class Conv2d:
         job = Job.of(params)
 
         def fits(units: int) -> bool:
-            cost = self.cost(self.unit(params, units, 0))
+            cost = self.cost(job.largest_unit(units))
             small = cost.flops <= UNIT_FLOPS and cost.memory_bytes <= UNIT_MEMORY
             return small and (units >= SHARED_UNITS or cost.flops <= SHARED_FLOPS)
 
@@ -118,8 +118,9 @@ class Conv2d:
     def least_units(self, params: Params, memory_bytes: int) -> int:
         """The first number of units whose tile, result and working copies fit."""
         needed = 0
-        for units in Job.of(params).possible_units():
-            needed = self.cost(self.unit(params, units, 0)).memory_bytes
+        job = Job.of(params)
+        for units in job.possible_units():
+            needed = self.cost(job.largest_unit(units)).memory_bytes
             if needed <= memory_bytes:
                 return units
         raise ConfigError(
@@ -141,7 +142,8 @@ class Conv2d:
         item = ITEM_BYTES[shape.dtype]
         tile_bytes, weights, result = self.input_types(unit)[0].nbytes, shape.inner * shape.columns, shape.result
         moved = tile_bytes + item * (weights + result)
-        memory = moved + item * (shape.padded + 2 * BLOCK_ELEMENTS + 2 * shape.row_elements) + 2**22
+        copies = 3 * shape.padded + 2 * result  # onnxruntime has both once more, in an order of its own
+        memory = moved + item * (copies + 2 * BLOCK_ELEMENTS + 2 * shape.row_elements) + 2**22
         return Cost(2.0 * result * shape.inner, float(moved), memory)
 
     def tiles(self, params: Params, units: int, arrays: "Mapping[str, NDArray[Any]]") -> "Iterator[NDArray[Any]]":
@@ -186,12 +188,14 @@ class Conv2d:
     def compute_into(
         self, unit: Params, arrays: "tuple[NDArray[Any], ...]", out: "NDArray[Any]", progress: Progress
     ) -> None:
-        """By im2col and the machine's BLAS, or filter weight by filter weight for one filter."""
+        """By onnxruntime where it is installed, else by im2col and BLAS; one filter weight by weight."""
         clean = checked_unit(unit)
         check_arrays(self, clean, arrays, out)
-        from sparkle_worker.kernels.conv2d_numpy import convolve
+        from sparkle_worker.kernels import conv2d_numpy, conv2d_onnx
 
-        convolve(Shape.of(clean), arrays[0], arrays[1], out, progress)
+        shape = Shape.of(clean)
+        backend = conv2d_onnx if conv2d_onnx.suits(shape) else conv2d_numpy
+        backend.convolve(shape, arrays[0], arrays[1], out, progress)
 
     def assemble(self, params: Params, units: int, results: "Iterable[NDArray[Any]]", out: "NDArray[Any]") -> None:
         """Images and rows to their places."""

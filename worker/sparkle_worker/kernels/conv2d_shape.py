@@ -206,6 +206,12 @@ class Job:
         numbers += (self.filter_height, self.filter_width, self.filters, self.stride, top, bottom, self.pad_columns)
         return {**dict(zip(UNIT_NAMES, numbers, strict=True)), "image_type": self.image_type}
 
+    def largest_unit(self, units: int) -> dict[str, Any]:
+        """A unit that takes at least as much memory as any of so many."""
+        last = self.unit(units, units - 1)  # has as many rows as any; within the image its zeros would be pixels
+        height = min(self.height, last["height"] + last["bottom"])
+        return {**last, "height": height, "bottom": last["bottom"] - height + last["height"]}
+
 
 def padding_text(value: Any) -> str:
     """``same`` or a number of pixels, as text."""

@@ -124,7 +124,7 @@ class NBody:
         most = self.max_units(params)
         for units in (1 << power for power in range(21)):
             count = min(units, most)
-            needed = self.cost(self.unit(params, count, 0)).memory_bytes
+            needed = self.cost(self.unit(params, count, count - 1)).memory_bytes  # the last is as large as any
             if needed <= memory_bytes:
                 return count
             if count == most:

@@ -103,14 +103,14 @@ class Reduce:
     def least_units(self, params: Params, memory_bytes: int) -> int:
         """As many as it takes for the tile and the result of one to fit."""
         most = self.max_units(params)
-        low, high = 1, most  # memory falls as units rise, as far as units cut the same axis
+        low, high = 1, most  # the last unit is as large as any, and falls as units rise along one axis
         while low < high:
             middle = (low + high) // 2
-            if self.cost(self.unit(params, middle, 0)).memory_bytes <= memory_bytes:
+            if self.cost(self.unit(params, middle, middle - 1)).memory_bytes <= memory_bytes:
                 high = middle
             else:
                 low = middle + 1
-        needed = self.cost(self.unit(params, high, 0)).memory_bytes
+        needed = self.cost(self.unit(params, high, high - 1)).memory_bytes
         if needed > memory_bytes:
             raise ConfigError(
                 f"the smallest unit of this reduce job needs {needed / 1e6:.0f} MB, "
