@@ -35,7 +35,8 @@ ROUNDS = 4
 SCRATCH = 150_000  # float64 numbers converted at once: about the second-level cache, and OpenBLAS's fast path
 SCALE_TERMS = 128  # of a row's terms that its scale is estimated from
 SCALE_ROWS = 32  # of B that show how large its columns are
-SMALLEST = 1e-300
+SCALE_ROWS_OF_A = 8
+LARGEST = 1e300
 FALSE_SUSPICION = 0.01  # of an honest result with normal residuals having a suspected row at all
 CALIBRATION_ROWS, CALIBRATION_COLUMNS = 3, 32
 SUSPECTS = 64  # rows that are multiplied out: half of them the worst, half drawn
@@ -63,6 +64,13 @@ class Product:
     def inner(self) -> int:
         """Terms of each element."""
         return int(self.b.shape[0])
+
+    @property
+    def underflow(self) -> float:
+        """What an element may lose below the normal numbers, where some machines flush every term to zero."""
+        import numpy as np
+
+        return self.inner * float(np.finfo(self.dtype).tiny)
 
     @property
     def columns(self) -> int:
@@ -159,14 +167,21 @@ class _Projection:
 
 
 def _column_factors(product: Product) -> "NDArray[np.float64]":
-    """The inverse size of each column of B, as far as some of its rows show it."""
+    """The inverse size of each column of B, as far as some of its rows show it.
+
+    Columns whose products with A underflow are not raised to the size of others: their honest errors are as large
+    as they are.
+    """
     import numpy as np
 
     some = product.b[:: max(1, product.inner // SCALE_ROWS)]
     size = np.abs(some).max(axis=0).astype(np.float64)
-    usable = np.isfinite(size) & (size > SMALLEST)
+    left = np.abs(product.picked(np.arange(0, product.rows, max(1, product.rows // SCALE_ROWS_OF_A))))
+    largest = float(left.max(where=np.isfinite(left), initial=0.0)) or 1.0
+    least = float(np.finfo(product.dtype).tiny) / ROUNDING[product.dtype] / largest
+    usable = np.isfinite(size) & (size > 0)
     usual = float(np.median(size[usable])) if usable.any() else 1.0
-    return 1.0 / np.where(usable, size, usual)
+    return 1.0 / np.where(usable, size, usual).clip(least, LARGEST)
 
 
 def as_block(scratch: "NDArray[np.float64]", rows: int, columns: int) -> "NDArray[np.float64]":
@@ -245,7 +260,7 @@ def _level_in_order(product: Product, found: _Projection, draws: "np.random.Gene
         terms = row.astype(product.dtype)[:, None] * right
         in_order = terms.sum(axis=0) if width > 1 else np.cumsum(terms)[-1:]
         scale = float(np.square(row) @ found.row_power)
-        error = (in_order - truth) * factor
+        error = np.maximum(np.abs(in_order - truth) - product.underflow, 0.0) * factor
         if scale > 0:
             highest = max(highest, float(np.square(error).mean()) * product.columns / scale)
     return 2 * highest
@@ -282,8 +297,7 @@ def judge_rows(
     exact, size = multiplied(left, product.b)
     shown = claimed[rows].astype(np.float64)
     off = np.abs(shown - exact)
-    # Below the normal numbers, and where machines flush them to zero, every term may lose as much.
-    over = np.maximum(off - product.inner * float(np.finfo(product.dtype).tiny), 0.0)
+    over = np.maximum(off - product.underflow, 0.0)
     error = np.divide(over, u * size, out=np.where(over > 0, np.inf, 0.0), where=size > 0)
     error[np.isnan(error)] = np.inf
     if skip is not None:
