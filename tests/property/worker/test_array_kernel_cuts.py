@@ -51,7 +51,9 @@ def test_any_cut_of_a_convolution_gives_the_same(layer, seed, check_seed, data):
     images, height, width, channels, high, wide, filters, stride, padding = layer
     image = whole((images, height, width, channels), seed)
     weights = whole((high, wide, channels, filters) if filters else (high, wide), seed + 1)
-    params, inputs = {"stride": stride, "padding": padding}, {"image": image, "weights": weights}
+    border = data.draw(st.sampled_from(["zeros", "edge"]))
+    params = {"stride": stride, "padding": padding, "border": border}
+    inputs = {"image": image, "weights": weights}
     try:
         one = run_job(CONV, params, inputs, 1, lambda *unit: check(CONV, *unit, check_seed))
     except ConfigError as error:
@@ -61,7 +63,8 @@ def test_any_cut_of_a_convolution_gives_the_same(layer, seed, check_seed, data):
     units = data.draw(st.sampled_from([*range(1, images + 1), *range(images, images * rows + 1, images)]))
     assert (run_job(CONV, params, inputs, units, lambda *unit: check(CONV, *unit, check_seed)) == one).all()
     y, x = (data.draw(st.integers(0, size - 1)) for size in one.shape[1:3])
-    padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = np.pad(image, around, mode="edge" if border == "edge" else "constant")
     window = padded[:, y * stride : y * stride + high, x * stride : x * stride + wide]
     terms = "nijc,ijcf->nf" if filters else "nijc,ij->nc"
     assert (one[:, y, x] == np.einsum(terms, window, weights)).all()

@@ -78,9 +78,10 @@ def test_units_fit_the_memory_that_is_asked_for_or_the_job_is_refused(name):
         kernel.least_units(params, 1000)
 
 
-def direct_convolution(image, weights, stride, pad):
+def direct_convolution(image, weights, stride, pad, border="zeros"):
     """Loops, in float64: image N x H x W x C, weights h x w x C x F."""
-    image = np.pad(image.astype(np.float64), ((0, 0), (pad[0], pad[0]), (pad[1], pad[1]), (0, 0)))
+    around = ((0, 0), (pad[0], pad[0]), (pad[1], pad[1]), (0, 0))
+    image = np.pad(image.astype(np.float64), around, mode="edge" if border == "edge" else "constant")
     high, wide = weights.shape[:2]
     rows, columns = (image.shape[1] - high) // stride + 1, (image.shape[2] - wide) // stride + 1
     out = np.zeros((len(image), rows, columns, weights.shape[3]))
@@ -104,15 +105,16 @@ def direct_convolution(image, weights, stride, pad):
         ((4, 6, 6, 1), (3, 3, 1, 1), 1, 0, 16),
     ],
 )
-def test_a_convolution_is_what_loops_give_however_it_is_cut(image, weights, stride, padding, units):
+@pytest.mark.parametrize("border", ["zeros", "edge"])
+def test_a_convolution_is_what_loops_give_however_it_is_cut(image, weights, stride, padding, units, border):
     x, w = random(*image), random(*weights, seed=2)
     pad = (weights[0] // 2, weights[1] // 2) if padding == "same" else (int(padding), int(padding))
-    expected = direct_convolution(x, w, stride, pad)
+    expected = direct_convolution(x, w, stride, pad, border)
 
     def right(unit, tiles, result):
         check(CONV, unit, tiles, result, SEED)
 
-    params = {"stride": stride, "padding": padding}
+    params = {"stride": stride, "padding": padding, "border": border}
     for count in {1, units}:
         out = run_job(CONV, params, {"image": x, "weights": w}, count, right)
         assert out.shape == expected.shape
@@ -141,7 +143,8 @@ BACKENDS = {"numpy": conv2d_numpy} | ({"onnxruntime": conv2d_onnx} if find_spec(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("high", "wide", "stride", "padding"), [(3, 3, 1, "same"), (2, 5, 2, 1), (1, 1, 1, 0)])
-def test_every_backend_gives_the_same_convolution(backend, high, wide, stride, padding):
+@pytest.mark.parametrize("border", ["zeros", "edge"])
+def test_every_backend_gives_the_same_convolution(backend, high, wide, stride, padding, border):
     image, weights = random(2, 15, 14, 8), random(high, wide, 8, 16, seed=2)
     for units in (1, 4):
 
@@ -153,7 +156,8 @@ def test_every_backend_gives_the_same_convolution(backend, high, wide, stride, p
             with pytest.raises(VerificationError, match=r"channel 3 of pixel \(1, 2\) of image 0"):
                 check(CONV, unit, tiles, wrong, SEED)
 
-        run_job(CONV, {"stride": stride, "padding": padding}, {"image": image, "weights": weights}, units, right)
+        params = {"stride": stride, "padding": padding, "border": border}
+        run_job(CONV, params, {"image": image, "weights": weights}, units, right)
 
 
 def test_a_model_for_onnxruntime_is_the_protocol_buffer_that_it_should_be():
@@ -163,6 +167,13 @@ def test_a_model_for_onnxruntime_is_the_protocol_buffer_that_it_should_be():
     assert made.endswith(b"\x42\x04\x0a\x00\x10\x0d")  # the standard operators, version 13
     assert made.count(b"Transpose") == 2
     assert np.float32(0.5).tobytes() in made
+
+
+def test_a_blurred_even_picture_is_the_same_up_to_its_edge():
+    image, blur = np.full((20, 30, 3), 200, np.uint8), np.full((5, 5), 0.04)
+    inputs = {"image": image, "weights": blur}
+    assert (picture(run_job(CONV, {"border": "edge"}, inputs, 3)) == 200).all()
+    assert picture(run_job(CONV, {}, inputs, 3))[0, 0, 0] == 72  # beside zeros it darkens
 
 
 def test_a_picture_keeps_what_is_in_range_and_clips_the_rest():
@@ -401,6 +412,7 @@ def test_bad_arrays_get_one_clear_sentence(name, what):
         ("conv2d", {"padding": 3}, {"image": (5, 5), "weights": (3, 3)}, "padding=3 is as large as the filter"),
         ("conv2d", {"padding": 0}, {"image": (5, 5), "weights": (7, 7)}, "does not fit into 5 x 5 pixels"),
         ("conv2d", {"padding": "some"}, {"image": (5, 5), "weights": (3, 3)}, "same, valid or a number"),
+        ("conv2d", {"border": "mirror"}, {"image": (5, 5), "weights": (3, 3)}, "is one of zeros, edge, not 'mirror'"),
         ("conv2d", {"stride": 0}, {"image": (5, 5), "weights": (3, 3)}, "'stride' of conv2d must lie between"),
         ("conv2d", {}, {"image": (5, 5), "weights": (3,)}, "'weights' of conv2d is h x w"),
         ("reduce", {"axis": 2}, {"x": (5, 5)}, "has 2 axes .5 x 5., so no axis 2"),

@@ -2,8 +2,7 @@
 
 Images have their channels last: ``height x width``, ``height x width x channels`` or ``images x height x width x
 channels``. Weights of two axes are one filter that is applied to every channel by itself, as for blurring a
-photograph; weights of four axes, ``height x width x channels x filters``, mix the channels. Outside the image there
-are zeros.
+photograph; weights of four axes, ``height x width x channels x filters``, mix the channels.
 
 A unit is some images, or some rows of the results of one image; its tile holds the rows that these depend on, so
 tiles of neighbours overlap. The last tile of a job are the weights.
@@ -28,6 +27,7 @@ from sparkle_worker.kernels.arrays import (
 from sparkle_worker.kernels.base import Cost, Params, Progress, Verification
 from sparkle_worker.kernels.conv2d_shape import (
     BLOCK_ELEMENTS,
+    BORDERS,
     IMAGE_TYPES,
     MAX_STRIDE,
     Job,
@@ -63,20 +63,23 @@ class Conv2d:
     parameters: Mapping[str, str] = MappingProxyType(
         {
             "stride": "pixels from one window to the next, in both directions (default 1)",
-            "padding": "zeros around the image: same (result as large, odd filters), or a number (default same)",
+            "padding": "pixels added around it: same (result as large, odd filters), or a number (default same)",
+            "border": "what is added: zeros, or the pixels of the edge, as for photographs (default zeros)",
         }
     )
     inputs: Mapping[str, str] = MappingProxyType(
         {
             "image": "H x W, H x W x C or N x H x W x C (channels last), of uint8, float32 or float64",
-            "weights": "h x w for every channel alike, or h x w x C x F; float32 or float64, rounded to the result's",
+            "weights": "h x w for every channel alike, or h x w x C x F; float32 or float64",
         }
     )
     optional_inputs: frozenset[str] = frozenset()
     verification: Verification = "algebraic"
     cost_law = "2 pixels h w C F (results' pixels, F = 1 for one filter)"
     error_law = "K u / (1 - K u) · Σ|weight · pixel| for each element, K = h w C (h w for one filter), u as for gemm"
-    example = "sparkle submit conv2d --input image=photo.npy --input weights=blur.npy --wait -o blurred.npy"
+    example = (
+        "sparkle submit conv2d --input image=photo.npy --input weights=blur.npy -p border=edge --wait -o blurred.npy"
+    )
 
     def with_arrays(self, params: Params, arrays: Mapping[str, ArrayType]) -> dict[str, Any]:
         """The user's parameters with the shapes of both inputs and the type of the image."""
@@ -97,6 +100,7 @@ class Conv2d:
         clean = {
             "stride": whole_number(self.name, params, "stride", 1, 1, MAX_STRIDE),
             "padding": padding_text(params.get("padding", "same")),
+            "border": choice(self.name, params, "border", "zeros", BORDERS),
             "image": shape_text(sizes(self.name, params, "image", 4, MAX_ELEMENTS)),
             "weights": shape_text(sizes(self.name, params, "weights", 4, MAX_ELEMENTS)),
             "image_type": choice(self.name, params, "image_type", None, IMAGE_TYPES),
@@ -133,7 +137,7 @@ class Conv2d:
         return Job.of(params).most_units
 
     def unit(self, params: Params, units: int, index: int) -> dict[str, Any]:
-        """Sizes of a tile, and the zeros above, below and beside it."""
+        """Sizes of a tile, and what is added above, below and beside it."""
         return Job.of(params).unit(units, index)
 
     def cost(self, unit: Params) -> Cost:

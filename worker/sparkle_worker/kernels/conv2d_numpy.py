@@ -36,12 +36,15 @@ def convolve(
 
 
 def padded_image(shape: Shape, image: "NDArray[Any]", dtype: str) -> "NDArray[Any]":
-    """One image of a tile in the type that is computed with, with the zeros around it."""
+    """One image of a tile in the type that is computed with, with what is added around it."""
     import numpy as np
 
     height = shape.top + shape.height + shape.bottom
     if height == shape.height and not shape.side and image.dtype == dtype:
         return image
+    if shape.border == "edge":
+        around = ((shape.top, shape.bottom), (shape.side, shape.side), (0, 0))
+        return np.pad(image.astype(dtype, copy=False), around, mode="edge")
     padded = np.zeros((height, shape.width + 2 * shape.side, shape.channels), dtype=dtype)
     padded[shape.top : shape.top + shape.height, shape.side : shape.side + shape.width] = image
     return padded
@@ -132,7 +135,7 @@ def _windows_into(shape: Shape, image: "NDArray[Any]", rows: "NDArray[np.intp]",
             row, column = row.clip(0, shape.height - 1), column.clip(0, shape.width - 1)
             pixels = image[picture, row, column] if channel is None else image[picture, row, column, channel][:, None]
             at = (i * shape.filter_width + j) * depth
-            into[:, at : at + depth] = np.where(inside[:, None], pixels, 0)
+            into[:, at : at + depth] = pixels if shape.border == "edge" else np.where(inside[:, None], pixels, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def convolve(
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model(shape, weights), options, providers=["CPUExecutionProvider"])
     for place in range(shape.images):
-        # The zeros are laid out, so that a NaN weight meets them here as well.
+        # Zeros around are laid out as well, so that a NaN weight meets them here too.
         (found,) = session.run(None, {"x": padded_image(shape, image[place], shape.dtype)[None]})
         out[place] = found[0]
         progress((place + 1) / shape.images)

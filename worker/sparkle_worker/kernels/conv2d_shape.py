@@ -13,6 +13,7 @@ from sparkle_worker.kernels.splitting import check_unit, cut
 MAX_FILTER = 255
 MAX_STRIDE = 255
 IMAGE_TYPES = ("uint8", *FLOATS)
+BORDERS = ("zeros", "edge")
 BLOCK_ELEMENTS = 2**18  # of windows that are laid out together: 1 MB of float32, the second-level cache
 
 UNIT_NAMES = (
@@ -38,15 +39,16 @@ class Shape:
     filter_width: int
     filters: int  # 0: one, for every channel by itself
     stride: int
-    top: int  # rows of zeros above the tile
+    top: int  # rows added above the tile
     bottom: int
-    side: int  # columns of zeros on either side
+    side: int  # columns added on either side
+    border: str  # what is added: zeros, or the pixels of the edge
     dtype: str
 
     @classmethod
     def of(cls, unit: Params) -> "Shape":
         """From a unit's parameters."""
-        return cls(**{name: unit[name] for name in UNIT_NAMES}, dtype=result_dtype(unit["image_type"]))
+        return cls(**{name: unit[name] for name in (*UNIT_NAMES, "border")}, dtype=result_dtype(unit["image_type"]))
 
     @property
     def rows(self) -> int:
@@ -80,7 +82,7 @@ class Shape:
 
     @property
     def padded(self) -> int:
-        """Numbers of the tile with the zeros around it."""
+        """Numbers of the tile with what is added around it."""
         height = self.top + self.height + self.bottom
         return self.images * height * (self.width + 2 * self.side) * self.channels
 
@@ -109,6 +111,7 @@ class Job:
     stride: int
     pad_rows: int
     pad_columns: int
+    border: str
     image_type: str
 
     @classmethod
@@ -142,6 +145,7 @@ class Job:
         filters = weights[3] if len(weights) == 4 else 0
         job = cls(
             *(images, height, width, channels, rows, columns, filters, params["stride"], pad_rows, pad_columns),
+            border=params["border"],
             image_type=params["image_type"],
         )
         if images * job.rows * job.columns * (filters or channels) > MAX_ELEMENTS:
@@ -193,7 +197,7 @@ class Job:
         return (image, image + 1), cut(0, self.rows, units // self.images, part)
 
     def inputs_of(self, rows: tuple[int, int]) -> tuple[int, int, int, int]:
-        """First and end of the image's rows for these of the result, and the zeros above and below them."""
+        """First and end of the image's rows for these of the result, and the rows added above and below them."""
         first = rows[0] * self.stride - self.pad_rows
         end = (rows[1] - 1) * self.stride - self.pad_rows + self.filter_height
         return max(first, 0), min(end, self.height), max(-first, 0), max(end - self.height, 0)
@@ -204,11 +208,11 @@ class Job:
         first, end, top, bottom = self.inputs_of(rows)
         numbers: tuple[int, ...] = (images[1] - images[0], end - first, self.width, self.channels)
         numbers += (self.filter_height, self.filter_width, self.filters, self.stride, top, bottom, self.pad_columns)
-        return {**dict(zip(UNIT_NAMES, numbers, strict=True)), "image_type": self.image_type}
+        return {**dict(zip(UNIT_NAMES, numbers, strict=True)), "border": self.border, "image_type": self.image_type}
 
     def largest_unit(self, units: int) -> dict[str, Any]:
         """A unit that takes at least as much memory as any of so many."""
-        last = self.unit(units, units - 1)  # has as many rows as any; within the image its zeros would be pixels
+        last = self.unit(units, units - 1)  # has as many rows as any; within the image what is added would be pixels
         height = min(self.height, last["height"] + last["bottom"])
         return {**last, "height": height, "bottom": last["bottom"] - height + last["height"]}
 
@@ -229,7 +233,7 @@ def checked_unit(unit: Params) -> dict[str, Any]:
         ConfigError: a name, type or range is wrong.
     """
     name = "a conv2d unit"
-    check_names(name, unit, (*UNIT_NAMES, "image_type"))
+    check_names(name, unit, (*UNIT_NAMES, "border", "image_type"))
     lowest = {"filters": 0, "top": 0, "bottom": 0, "side": 0}
     highest = {"stride": MAX_STRIDE, "top": MAX_FILTER, "bottom": MAX_FILTER, "side": MAX_FILTER}
     highest |= {"filter_height": MAX_FILTER, "filter_width": MAX_FILTER}
@@ -237,6 +241,7 @@ def checked_unit(unit: Params) -> dict[str, Any]:
         key: whole_number(name, unit, key, None, lowest.get(key, 1), highest.get(key, MAX_ELEMENTS))
         for key in UNIT_NAMES
     }
+    clean["border"] = choice(name, unit, "border", None, BORDERS)
     clean["image_type"] = choice(name, unit, "image_type", None, IMAGE_TYPES)
     shape = Shape.of(clean)
     if shape.rows < 1 or shape.columns_out < 1 or max(shape.padded, shape.result) > 2 * MAX_ELEMENTS:
