@@ -6,8 +6,9 @@ given E, the residual of row i is normal with variance ``|E_i|²``. Four vectors
 
 **How large honest errors are** cannot be said from the shapes: it depends on the data and on the order in which a
 BLAS adds. The rigorous bound ``γ_k |A||B|`` is thousands of times too wide for random data. So each row is held
-against ``level · Σ_l a_il² |b_l|²``, where ``level`` is what most rows of this result show, but at most what rows
-recomputed in order show: summing in order is the worst that is done in practice.
+against ``level · Σ_l a_il² |b_l|²`` (columns of B are brought to one size first, lest a large one hide the others).
+``level`` is what most rows of this result show, but at most what rows recomputed in order show: summing in order is
+the worst that is done in practice.
 
 **Nobody is rejected by statistics alone.** A row above its limit is only suspected. Suspected rows are multiplied out
 in float64 and judged element by element: an element is wrong if it is off by more than ``γ_k (|A||B|)_ij``, or by
@@ -39,7 +40,8 @@ SCALE_ROWS_OF_A = 8
 LARGEST = 1e300
 FALSE_SUSPICION = 0.01  # of an honest result with normal residuals having a suspected row at all
 CALIBRATION_ROWS, CALIBRATION_COLUMNS = 3, 32
-SUSPECTS = 64  # rows that are multiplied out: half of them the worst, half drawn
+SUSPECTS = 256  # rows that are multiplied out at most: half of them the worst, half drawn
+JUDGED_TOGETHER = 32
 JUDGED_COLUMNS = 64  # of a suspected row, half of them the worst, whose terms are added in several orders
 MARGIN = 8.0
 ALWAYS_ALLOWED = 4.0  # an error of 4 u (|A||B|)_ij is never suspicious
@@ -119,13 +121,23 @@ def check_product(product: Product, claimed: "NDArray[Any]", draws: "np.random.G
     with np.errstate(all="ignore"):
         found = _Projection.of(product, claimed, draws)
         if np.isfinite(found.scale).all() and np.isfinite(found.power).all():
-            suspects = _suspects(product, draws, found)
-            if len(suspects):
-                judge_rows(product, claimed, draws, suspects)
+            judge_suspects(product, claimed, draws, _suspects(product, draws, found))
             return
         from sparkle_worker.checks.special_values import check_special_values
 
         check_special_values(product, claimed, draws)
+
+
+def judge_suspects(
+    product: Product, claimed: "NDArray[Any]", draws: "np.random.Generator", suspects: "NDArray[np.intp]"
+) -> None:
+    """``judge_rows`` of the suspects in turn, so that a wrong result is mostly found among the first.
+
+    Raises:
+        VerificationError: names an element that no honest computation gives.
+    """
+    for first in range(0, len(suspects), JUDGED_TOGETHER):
+        judge_rows(product, claimed, draws, suspects[first : first + JUDGED_TOGETHER])
 
 
 def suspected_rows(product: Product, claimed: "NDArray[Any]", draws: "np.random.Generator") -> "NDArray[np.intp]":
@@ -215,12 +227,12 @@ def _suspects(product: Product, draws: "np.random.Generator", found: _Projection
     if not len(suspects):
         return suspects
     excess = found.power[suspects] / np.maximum(found.scale[suspects], np.finfo(np.float64).tiny)
-    suspects = suspects[np.argsort(-excess)[: 4 * SUSPECTS]]
-    if product.inner >= 2 * SCALE_TERMS:  # their scales were estimated from some of their terms
-        suspects = suspects[found.power[suspects] > limit * (np.square(product.picked(suspects)) @ found.row_power)]
+    suspects = suspects[np.argsort(-excess)]
     if len(suspects) > SUSPECTS:
         drawn = draws.choice(suspects[SUSPECTS // 2 :], SUSPECTS // 2, replace=False)
         suspects = np.concatenate([suspects[: SUSPECTS // 2], drawn])
+    if product.inner >= 2 * SCALE_TERMS:  # their scales were estimated from some of their terms
+        suspects = suspects[found.power[suspects] > limit * (np.square(product.picked(suspects)) @ found.row_power)]
     return suspects
 
 

@@ -13,6 +13,7 @@ from sparkle_worker.checks.projection import (
     Product,
     as_block,
     judge_rows,
+    judge_suspects,
     multiplied,
     suspected_rows,
 )
@@ -54,8 +55,7 @@ def check_special_values(product: Product, claimed: "NDArray[Any]", draws: "np.r
         judge_rows(clean, result, draws, some, overflown[some])
     near_one = _near_one(*_without(clean, result, rows))
     suspects = suspected_rows(*near_one, draws)
-    if len(suspects):
-        judge_rows(clean, result, draws, suspects[~overflown[suspects].any(axis=1)])
+    judge_suspects(clean, result, draws, suspects[~overflown[suspects].any(axis=1)])
 
 
 def _rows_of_a(product: Product) -> "tuple[NDArray[np.bool_], NDArray[np.bool_]]":
