@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparkle_p2p.home import HomeDir
-from sparkle_protocol.errors import SparkleError
+from sparkle_protocol.errors import PeerUnreachable, SparkleError
 from tests.e2e.chaos.checkers import Event, JobEvidence, NodeEvidence, keep_deleted, violations
 from tests.e2e.chaos.faults import Faults, check_running
 from tests.e2e.chaos.relay import Relays, until
@@ -88,6 +89,7 @@ class ChaosRun:
         self.nodes: dict[str, NodeProcess] = {name: swarm.node(name) for name in schedule.nodes}
         self.peer_ids: dict[str, str] = {}
         self.acknowledged: dict[str, tuple[str, int]] = {}  # job -> its node and its right answer
+        self._struck: dict[str, float] = {}  # node -> when its last fault so far was over
         self._lives: dict[str, list[list[Event]]] = {name: [] for name in schedule.nodes}
         self._relays: Relays
         self._faults: Faults
@@ -113,6 +115,8 @@ class ChaosRun:
         self.outcome.violations += violations(self.swarm.net, evidence, jobs)
         self.outcome.jobs = len(jobs)
         self.outcome.units = sum(job.document["units"]["total"] for job in jobs)
+        if not jobs:
+            self.outcome.violations.append("no job came about, so the run shows nothing")
 
     # --- nodes --------------------------------------------------------------------------------------------
 
@@ -164,22 +168,28 @@ class ChaosRun:
         await self._at(submission.at_s)
         self._note(str(submission))
         node = self.nodes[submission.node]
+        asked, starting = asyncio.get_running_loop().time(), not node.events
         try:
             job = await node.submit("prime_count", submission.units, submission.verify, stop=submission.stop)
         except SparkleError as error:
             self._note(f"{submission.node} did not take it: {error}")
+            struck = starting or self._struck.get(submission.node, -math.inf) >= asked
+            if not struck and not isinstance(error, PeerUnreachable):  # which links that are cut explain
+                self.outcome.violations.append(f"{submission.node} refused a job for no reason: {error}")
             return
         self.acknowledged[job] = (submission.node, PRIMES[submission.stop])
         self._note(f"{submission.node} published it as job {job[:8]}")
 
     async def _strike(self, fault: Fault) -> None:
         await self._at(fault.at_s)
+        self._struck[fault.target] = math.inf
         try:
             async with self._faults.of(fault):
                 self._note(str(fault))
                 await self._at(fault.at_s + fault.for_s)
         except ProcessLookupError:
             raise Waited(f"{fault.target} ended by itself before or during {fault}") from None
+        self._struck[fault.target] = asyncio.get_running_loop().time()
         if fault.for_s:
             self._note(f"end of {fault}")
 
