@@ -217,6 +217,7 @@ class FailureItem(Wire, frozen=True):
     epoch: Epoch
     code: Annotated[str, Meta(pattern="^(kernel|crash|memory|time|refused)$")]
     text: ShortText
+    device: Annotated[str, Meta(max_length=64)] = ""  # class of device, as in a LeaseRequest
 
 
 class Failures(Wire, tag=9, frozen=True):

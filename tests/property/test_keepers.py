@@ -318,3 +318,32 @@ def nothing_is_held(world: World, submitter: WorldNode) -> bool:
 )  # fmt: skip
 def test_keepers_finish_a_job_whose_submitter_left(season: Season) -> None:
     check_season_without_submitter(season)
+
+
+def test_a_submitter_that_was_cut_off_until_its_job_was_late_hears_that_it_is_done() -> None:
+    world = World(5)
+    owner = world.add(works=False)
+    others = [world.add() for _ in range(8)]
+    world.run(lambda: False, seconds=3)
+    world.unit_s = 2
+    job = owner.submit(spec(40, world.rng, total_s=180))
+    assert world.run(lambda: owner.submitter.is_published(job), seconds=30)
+    world.part({owner.id}, both_ways=True)
+    kept = [node.submitter.kept[job] for node in others if job in node.submitter.kept]
+    assert world.run(lambda: all(one.state.finished for one in kept), seconds=120)
+    world.run(lambda: False, seconds=181 - world.now / SECOND)
+    assert not owner.submitter.jobs[job].outcome  # it is late, but others may know more
+    world.heal()
+    assert world.run(lambda: owner.submitter.jobs[job].outcome == "done", seconds=60)
+
+
+def test_a_job_that_nobody_finished_in_time_fails_a_minute_later() -> None:
+    world = World(5)
+    owner = world.add(works=False)
+    for _ in range(4):
+        world.add(works=False)
+    world.run(lambda: False, seconds=3)
+    job = owner.submit(spec(4, world.rng, total_s=180))
+    world.run(lambda: False, seconds=182)
+    assert not owner.submitter.jobs[job].outcome
+    assert world.run(lambda: owner.submitter.jobs[job].outcome == "failed", seconds=62)

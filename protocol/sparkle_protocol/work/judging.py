@@ -23,7 +23,6 @@ from sparkle_protocol.ids import PeerId, ResultHash, key_from_peer_id, peer_id_f
 from sparkle_protocol.work.conduct import Conducts
 from sparkle_protocol.work.dead import failure_verdict, has_failed
 from sparkle_protocol.work.devices import Devices
-from sparkle_protocol.work.exclusion import PRESENT_NS
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.news import Newsboard
 from sparkle_protocol.work.quorum import Decision, decide
@@ -347,7 +346,7 @@ class Judging:
         if reason is None:
             if unit not in self._in_doubt:
                 self._in_doubt[unit] = None
-                self.leases.remind(unit, now_ns + PRESENT_NS)
+                self.leases.remind(unit, self.devices.exclusion.look_again_ns(now_ns))
         else:
             self._in_doubt.pop(unit, None)
         if reason:
@@ -372,6 +371,8 @@ class Judging:
                 self.news.of(worker).drop[unit] = self.state.epoch(unit)
         for worker in holders:
             self.news.of(worker).drop[unit] = self.state.epoch(unit)
+        for worker in self.leases.acquit(unit):
+            self._conduct.of(worker).withheld -= 1
 
     @property
     def has_failed(self) -> bool:

@@ -126,8 +126,6 @@ class Keeper(CoKeeping):
             times.append(self._announce_ns)
         for job in open_:
             times.append(job.leases.next_deadline())
-            if job.mine:
-                times.append(self._deadline(job)[0])
         times += list(self._held_until.values())
         return min((time for time in times if time is not None), default=None)
 
@@ -264,16 +262,6 @@ class Keeper(CoKeeping):
             job.end("failed" if cancel.failed else "cancelled", cancel.reason, now_ns)
         if job.outcome:
             self._touched[job.state.id] = job
-
-    @staticmethod
-    def _deadline(job: KeptJob) -> tuple[int, str]:
-        """When the job fails unless it got on, and in what words."""
-        limits = job.state.spec.deadlines
-        if limits.queue_s < limits.total_s and not job.leases.books and not job.state.final_units:
-            text = f"nobody took a unit of the job within its {limits.queue_s} seconds"
-            return job.started_ns + limits.queue_s * SECOND_NS, text
-        text = f"the job did not finish within its {limits.total_s} seconds"
-        return job.started_ns + limits.total_s * SECOND_NS, text
 
     def _offer(self, peers: Iterable[PeerId]) -> None:
         kernels = self._open_kernels()

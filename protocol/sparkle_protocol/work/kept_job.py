@@ -102,10 +102,17 @@ class KeptJob(Granting):
             self.leases.book(unit).failures = len(self.state.failures(unit))
             self._dirty.add(unit)
         self.state.take_fresh_finals()
+        self._restore_devices(now_ns)
         for unit in sorted(self._dirty):
             if self.state.failures(unit):
                 self._judge_failures(unit, now_ns)
         self.settle_dirty(now_ns)
+
+    def _restore_devices(self, now_ns: int) -> None:
+        for fact in self.state.facts():
+            for item in fact.payload.items if isinstance(fact.payload, Failures) else ():
+                self.devices.failed(fact.author, item.unit, item.code, item.device, now_ns)
+                self.devices.exclusion.restarted(now_ns)
 
     def _restore_support(self) -> None:
         """What we signed binds us; what others proposed is looked at again."""
@@ -200,7 +207,7 @@ class KeptJob(Granting):
             if isinstance(item, CommitItem):
                 self._committed(item.unit, worker, now_ns)
             elif isinstance(item, FailureItem):
-                self._failed(item.unit, worker, item.code, now_ns)
+                self._failed(item, worker, now_ns)
 
     def _first_malformed(self, worker: PeerId, shown: Iterable[tuple[RevealItem, bytes]]) -> Rejection | None:
         for item, result in shown:
@@ -251,12 +258,13 @@ class KeptJob(Granting):
             self.look_for_seals()
         self.got_result(name)
 
-    def _failed(self, unit: int, worker: PeerId, code: str, now_ns: int) -> None:
+    def _failed(self, item: FailureItem, worker: PeerId, now_ns: int) -> None:
+        unit = item.unit
         self._unfinished(unit, worker)
         if self.is_decided(unit) or unit in self.dead or worker in self.rejected:
             return
         self.leases.delay(unit, now_ns)
-        self.devices.failed(worker, unit, code, now_ns)
+        self.devices.failed(worker, unit, item.code, item.device, now_ns)
         self._judge_failures(unit, now_ns)
 
     def _heartbeat(self, unit: int, epoch: int, worker: PeerId, progress: float, now_ns: int) -> None:
@@ -388,7 +396,7 @@ class KeptJob(Granting):
                     if self.leases.shown(item.unit, fact.author):
                         self._conduct.of(fact.author).withheld -= 1
                 elif isinstance(item, FailureItem):
-                    self.devices.failed(fact.author, item.unit, item.code, now_ns)
+                    self.devices.failed(fact.author, item.unit, item.code, item.device, now_ns)
                     self._judge_failures(item.unit, now_ns)
 
     def _forget_verdicts(self, dropped: list[Fact]) -> None:
@@ -407,7 +415,7 @@ class KeptJob(Granting):
         for unit in [unit for unit in self.leases.books if unit not in self.state.final_units]:
             for worker in tuple(self.leases.known(unit).leases):
                 self.leases.release(unit, worker, unfinished=False)
-            for worker in self.leases.known(unit).withheld:
+            for worker in self.leases.acquit(unit):
                 self._conduct.of(worker).withheld -= 1
             self.leases.start_over(unit)
             self._dirty.add(unit)
@@ -475,8 +483,6 @@ class KeptJob(Granting):
     def start_over(self, unit: int) -> None:
         """Forget what was done for a unit, in the moment before its Reset becomes a fact."""
         self._let_go(unit)
-        for worker in self.leases.known(unit).withheld:
-            self._conduct.of(worker).withheld -= 1
         self.leases.start_over(unit)
         self._supports.pop(unit, None)
         self.dead.pop(unit, None)

@@ -60,6 +60,7 @@ class Reporter:
         hands: Hands,
         out: list[Effect],
         send: Callable[[PeerId, messages.Request], int],
+        device: str,
     ) -> None:
         self.jobs: dict[JobId, JobState] = {}
         self.verified = 0
@@ -67,6 +68,7 @@ class Reporter:
         self.reach = Reach(signer.peer_id)
         self.shelf = Shelf(signer.peer_id)
         self._mine = key_from_peer_id(signer.peer_id)
+        self._device = device
         self._codec = codec
         self._rng = rng
         self._hands = hands
@@ -100,7 +102,7 @@ class Reporter:
 
     def fail(self, key: UnitKey, code: str, text: str) -> None:
         """A unit cannot be computed."""
-        item = FailureItem(key[1], key[2], code, text[:MAX_FAILURE_CHARS])
+        item = FailureItem(key[1], key[2], code, text[:MAX_FAILURE_CHARS], self._device)
         self._box_of(key).failures.append(Failed(item, self._hands.all[key].lease))
         self._hands.pop(key)
 
