@@ -21,53 +21,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from sparkle_p2p.node.journal import Entry
-from sparkle_protocol.effects import (
-    DropCommit,
-    DropCommits,
-    DropFact,
-    DropJob,
-    Record,
-    SealRange,
-    StoreCommit,
-    StoreFact,
-    StoreResult,
-)
+from sparkle_p2p.node.schema import at_once, open_database, put_totals, write_records
+from sparkle_protocol.effects import Record, StoreCommit
 from sparkle_protocol.errors import ConfigError, SparkleError
-from sparkle_protocol.facts import NO_RANGE, FactCodec, lot_of
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 
 log = logging.getLogger("sparkle.store")
 
 MAX_PENDING_RECORDS = 100_000  # beyond that writes fail at once: the disk is slower than the network
 MAX_OVERDUE_RECORDS = 20_000  # beyond that what cannot be written is given up, the newest first
-# What turned the format of one version into the next; a new database goes through all of them.
-MIGRATIONS = (
-    """
-CREATE TABLE facts   (id BLOB PRIMARY KEY, job BLOB NOT NULL, raw BLOB NOT NULL) WITHOUT ROWID;
-CREATE INDEX facts_by_job ON facts (job);
-CREATE TABLE results (job BLOB NOT NULL, hash BLOB NOT NULL, result BLOB NOT NULL, PRIMARY KEY (job, hash))
-    WITHOUT ROWID;
-CREATE TABLE commits (job BLOB NOT NULL, unit INTEGER NOT NULL, epoch INTEGER NOT NULL, nonce BLOB NOT NULL,
-    result BLOB NOT NULL, PRIMARY KEY (job, unit, epoch)) WITHOUT ROWID;
-CREATE TABLE peers   (peer TEXT PRIMARY KEY, addresses TEXT NOT NULL, seen_s INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE totals  (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-""",
-    """
-CREATE TABLE journal (job BLOB NOT NULL, number INTEGER NOT NULL, kind TEXT NOT NULL, first_ms INTEGER NOT NULL,
-    last_ms INTEGER NOT NULL, peer TEXT NOT NULL, count INTEGER NOT NULL, notes TEXT NOT NULL,
-    PRIMARY KEY (job, number)) WITHOUT ROWID;
-""",
-    # Facts of one range of units lie together: they come together and go together.
-    """
-CREATE TABLE facts_by_lot (job BLOB NOT NULL, lot INTEGER NOT NULL, id BLOB NOT NULL, raw BLOB NOT NULL,
-    PRIMARY KEY (job, lot, id)) WITHOUT ROWID;
-INSERT INTO facts_by_lot SELECT job, lot_of(raw), id, raw FROM facts;
-DROP TABLE facts;
-ALTER TABLE facts_by_lot RENAME TO facts;
-CREATE TABLE sealed (job BLOB NOT NULL, range INTEGER NOT NULL, raw BLOB NOT NULL, UNIQUE (job, range));
-""",
-)
-SCHEMA_VERSION = len(MIGRATIONS)
 MAX_PEERS_KEPT = 256
 
 T = TypeVar("T")
@@ -105,28 +67,9 @@ class Store:
             ConfigError: it is damaged, unreadable or from a newer version.
         """
         try:
-            self._db = await self._call(self._open)
+            self._db = await self._call(partial(open_database, self.path))
         except sqlite3.Error as error:
             raise ConfigError(self._complaint("cannot be used", error)) from error
-
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
-        try:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
-                raise ConfigError(
-                    f"{self.path} was written by a newer Sparkle (format {version}, here {SCHEMA_VERSION}); "
-                    "update Sparkle or use another --home"
-                )
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            db.create_function("lot_of", 1, _lot_of, deterministic=True)
-            for step in range(version, SCHEMA_VERSION):  # each as a whole, so that a crash leaves a known format
-                db.executescript(f"BEGIN;{MIGRATIONS[step]}PRAGMA user_version={step + 1};COMMIT;")
-        except BaseException:
-            db.close()
-            raise
-        return db
 
     async def close(self) -> None:
         """Write what is pending and close; idempotent."""
@@ -180,7 +123,7 @@ class Store:
                 batch, self._pending, self._pending_records = self._pending, [], 0
                 records = [*self._overdue, *(record for write in batch for record in write.records)]
                 try:
-                    await self._call(partial(_write, self._connection(), records))
+                    await self._call(partial(write_records, self._connection(), records))
                 except (sqlite3.Error, StoreError) as error:
                     log.error("writing %s failed: %s", self.path, error)
                     self._put_off(batch)
@@ -228,7 +171,7 @@ class Store:
 
     async def save_totals(self, totals: dict[str, int]) -> None:
         """Keep running totals (units done and the like)."""
-        await self._run(lambda db: _at_once(db, lambda: _put_totals(db, totals)))
+        await self._run(lambda db: at_once(db, lambda: put_totals(db, totals)))
 
     async def save_journals(
         self, entries: Sequence[tuple[JobId, Entry]], gone: Sequence[tuple[JobId, int]], totals: dict[str, int]
@@ -241,9 +184,9 @@ class Store:
         def work(db: sqlite3.Connection) -> None:
             db.executemany("DELETE FROM journal WHERE job = ? AND number = ?", gone)
             db.executemany("INSERT OR REPLACE INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            _put_totals(db, totals)
+            put_totals(db, totals)
 
-        await self._run(lambda db: _at_once(db, lambda: work(db)))
+        await self._run(lambda db: at_once(db, lambda: work(db)))
 
     async def forget_jobs(self, jobs: Sequence[JobId]) -> None:
         """Remove everything about jobs that concern this node no longer."""
@@ -361,67 +304,3 @@ def _finish(batch: Sequence[_Write], error: StoreError | None) -> None:
                 write.done.set_result(None)
             else:
                 write.done.set_exception(error)
-
-
-def _write(db: sqlite3.Connection, records: Sequence[Record]) -> None:
-    def work() -> None:
-        for record in records:
-            _write_one(db, record)
-
-    _at_once(db, work)
-
-
-def _put_totals(db: sqlite3.Connection, totals: dict[str, int]) -> None:
-    db.executemany("INSERT OR REPLACE INTO totals VALUES (?, ?)", list(totals.items()))
-
-
-def _at_once(db: sqlite3.Connection, work: Callable[[], object]) -> None:
-    """All that ``work`` writes, or nothing of it, with one flush."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        work()
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-
-
-_DROP_FACT = "DELETE FROM facts WHERE job = ? AND lot = ? AND id = ?"
-
-
-def _lot_of(raw: bytes) -> int:
-    """Where a fact of an earlier format belongs; a damaged one is kept, for whoever reads it to judge."""
-    try:
-        return FactCodec("").lot_of(raw)
-    except SparkleError:
-        return NO_RANGE
-
-
-def _write_one(db: sqlite3.Connection, record: Record) -> None:
-    if isinstance(record, StoreFact):
-        fact = record.fact
-        placed = (fact.job, lot_of(fact.payload), fact.id, fact.raw)
-        db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?, ?, ?)", placed)
-    elif isinstance(record, DropFact):
-        db.execute(_DROP_FACT, (record.job, record.lot, record.fact_id))
-    elif isinstance(record, SealRange):
-        db.execute("INSERT OR IGNORE INTO sealed VALUES (?, ?, ?)", (record.job, record.index, record.raw))
-        db.executemany(_DROP_FACT, [(record.job, lot, fact_id) for lot, fact_id in record.drop])
-    elif isinstance(record, StoreResult):
-        row = (record.job, record.result_hash, record.result)
-        db.execute("INSERT OR IGNORE INTO results VALUES (?, ?, ?)", row)
-    elif isinstance(record, StoreCommit):
-        commit = (record.job, record.unit, record.epoch, record.nonce, record.result)
-        db.execute("INSERT OR REPLACE INTO commits VALUES (?, ?, ?, ?, ?)", commit)
-    elif isinstance(record, DropCommit):
-        key = (record.job, record.unit, record.epoch)
-        db.execute("DELETE FROM commits WHERE job = ? AND unit = ? AND epoch = ?", key)
-    elif isinstance(record, DropCommits):
-        db.execute("DELETE FROM commits WHERE job = ?", (record.job,))
-    elif isinstance(record, DropJob):
-        db.execute("DELETE FROM results WHERE job = ?", (record.job,))
-        open_commits = db.execute("SELECT 1 FROM commits WHERE job = ? LIMIT 1", (record.job,)).fetchone()
-        if open_commits is None:  # else the facts show what we committed to
-            db.execute("DELETE FROM facts WHERE job = ?", (record.job,))
-            db.execute("DELETE FROM sealed WHERE job = ?", (record.job,))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkle_p2p.node import store as store_module
+from sparkle_p2p.node import schema
 from sparkle_p2p.node.journal import Entry
 from sparkle_p2p.node.store import Store, StoreError
 from sparkle_protocol.effects import DropCommits, DropFact, DropJob, SealRange, StoreCommit, StoreFact, StoreResult
@@ -191,7 +191,7 @@ async def test_a_database_of_the_first_format_is_brought_up_to_date(tmp_path: Pa
             await store.save_journals([(JOB, ENTRY)], [], {"alive_ms": 5})
             assert await store.journal(JOB) == [ENTRY]
     with closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (store_module.SCHEMA_VERSION,)
+        assert db.execute("PRAGMA user_version").fetchone() == (schema.SCHEMA_VERSION,)
 
 
 async def test_journals_are_written_with_one_flush_and_go_with_their_job(tmp_path: Path) -> None:
