@@ -2,7 +2,8 @@
 
 A core's batches are performed in order. What stands after a ``Persist`` waits until that is on disk, and so does
 every later batch of this core: it may already rest on those records. Records are handed to the store at once, so
-that one flush still serves many batches.
+that one flush still serves many batches. Events that rest on records which could not be written are withheld, and
+told as soon as these are on disk, before anything that comes later.
 """
 
 import asyncio
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from sparkle_p2p.node.store import Store, StoreError
+from sparkle_p2p.node.writing import mark_seen
 from sparkle_protocol import effects as fx
 
 log = logging.getLogger("sparkle.node")
 
-MAX_UNTOLD = 10_000  # events of a failing disk; the oldest beyond are dropped, as are records
+MAX_UNTOLD = 10_000  # events of a failing disk; of more, the oldest are never told
 
 CoreT = TypeVar("CoreT")
 CoreT_contra = TypeVar("CoreT_contra", contravariant=True)
@@ -31,8 +33,16 @@ class Performer(Protocol[CoreT_contra]):
         ...
 
     def fail_one(self, core: CoreT_contra, effect: fx.Effect, reason: str) -> None:
-        """What an effect rests on is not on disk: whoever waits for it hears so. Never given a ``Notify``."""
+        """What an effect rests on is not on disk: whoever waits for it hears so. It is never a ``Notify``."""
         ...
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A batch for whose end somebody waits."""
+
+    done: asyncio.Future[None]
+    failure: StoreError | None = None  # of its steps so far, the first one
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +52,8 @@ class _Step:
     effects: fx.Effects
     written: asyncio.Future[None] | None = None
     keep: bool = True
-    done: asyncio.Future[None] | None = None  # whoever waits for the end of the batch
+    batch: _Batch | None = None
+    last: bool = False  # of its batch
 
 
 class Lanes(Generic[CoreT]):
@@ -69,8 +80,9 @@ class Lanes(Generic[CoreT]):
         # Steps that wait for the disk, in order. Each belongs to a request under way or to a unit held, both of
         # which are bounded; an unanswered request is refused after a while whatever its step does.
         self._lanes: dict[int, deque[_Step]] = {}
-        self._storage_failed = False
         self._untold: deque[fx.Notify] = deque(maxlen=MAX_UNTOLD)  # what rests on records that are not on disk yet
+        self._stopped = False
+        store.on_change = self._storage_changed
 
     def perform(self, core: CoreT, effects: fx.Effects) -> None:
         """Perform a batch; what has to wait for the disk follows in the background."""
@@ -85,13 +97,18 @@ class Lanes(Generic[CoreT]):
             effects: what to perform.
             keep: after a failure write the records later; otherwise the batch has then never happened.
         """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for step in self._steps(effects, keep=keep):
+        batch = _Batch(asyncio.get_running_loop().create_future())
+        batch.done.add_done_callback(mark_seen)
+        for step in self._steps(effects, keep=keep, batch=batch):
             self._advance(core, step)
-        self._advance(core, _Step((), self._store.write_soon((), keep=keep), keep, done))
-        return done
+        self._advance(core, _Step((), self._store.write_soon((), keep=keep), keep, batch, last=True))
+        return batch.done
 
-    def _steps(self, effects: fx.Effects, *, keep: bool) -> Iterator[_Step]:
+    def stop(self) -> None:
+        """Tell nothing any more."""
+        self._stopped = True
+
+    def _steps(self, effects: fx.Effects, *, keep: bool, batch: _Batch | None = None) -> Iterator[_Step]:
         """Cut a batch at its Persists; each is handed to the store when its step is taken."""
         # What could not be written before must be on disk before anything is said that may rest on it.
         written = self._store.write_soon(()) if self._store.behind and effects else None
@@ -99,12 +116,12 @@ class Lanes(Generic[CoreT]):
         for position, effect in enumerate(effects):
             if isinstance(effect, fx.Persist):
                 if effects[start:position]:
-                    yield _Step(effects[start:position], written, keep)
+                    yield _Step(effects[start:position], written, keep, batch)
                 start = position + 1
                 idle = not effect.records and self._store.idle  # a mere barrier, with nothing to wait for
                 written = None if idle else self._store.write_soon(effect.records, keep=keep)
         if effects[start:] or written is not None:
-            yield _Step(effects[start:], written, keep)
+            yield _Step(effects[start:], written, keep, batch)
 
     def _advance(self, core: CoreT, step: _Step) -> None:
         """Take a step now if nothing stands before it, else when its turn has come."""
@@ -131,35 +148,61 @@ class Lanes(Generic[CoreT]):
                         await written
                     except StoreError as error:
                         failure = error
-                    self._note_storage(failure)
                 self._take(core, step, failure)
                 lane.popleft()
         finally:
             del self._lanes[id(core)]
+            for step in lane:  # this task was cancelled
+                if step.last:
+                    self._end(step, StoreError("this node is stopping; whether this is on its disk is not known"))
 
     def _take(self, core: CoreT, step: _Step, failure: StoreError | None = None) -> None:
-        for effect in step.effects if failure is None or step.keep else ():
+        if step.batch is not None:
+            step.batch.failure = step.batch.failure or failure
+            if not step.keep:  # it happens as a whole or not at all
+                failure = step.batch.failure
+        for effect in step.effects:
             try:
                 if failure is None:
                     self._performer.perform_one(core, effect)
-                elif isinstance(effect, fx.Notify):
-                    self._untold.append(effect)
-                else:
+                elif not isinstance(effect, fx.Notify):
                     self._performer.fail_one(core, effect, str(failure))
+                elif step.keep:
+                    self._untold.append(effect)
             except Exception:
                 log.exception("performing a %s failed", type(effect).__name__)
-        if step.done is not None and not step.done.done():
-            if failure is None:
-                step.done.set_result(None)
-            else:
-                step.done.set_exception(failure)
+        self._tell_withheld()
+        if step.last:
+            self._end(step, None)
 
-    def _note_storage(self, failure: StoreError | None) -> None:
-        """Tell once that the disk fails, and once that it works again."""
-        if failure is not None and not self._storage_failed:
-            self._tell(fx.Notify("storage_failed", {"reason": str(failure)}))
-        elif failure is None and self._storage_failed:
-            self._tell(fx.Notify("storage_restored", {}))
-        self._storage_failed = failure is not None
-        while self._untold and failure is None:  # a batch that was written brought all from before with it
-            self._tell(self._untold.popleft())
+    @staticmethod
+    def _end(step: _Step, failure: StoreError | None) -> None:
+        """Answer whoever waits for the batch."""
+        if step.batch is None or step.batch.done.done():
+            return
+        failure = step.batch.failure or failure
+        if failure is None:
+            step.batch.done.set_result(None)
+        else:
+            step.batch.done.set_exception(failure)
+
+    def _storage_changed(self) -> None:
+        """Tell that the disk fails, or that it works again; then what was withheld."""
+        failure = self._store.failure
+        if failure is not None:
+            self._tell_safely(fx.Notify("storage_failed", {"reason": str(failure)}))
+        else:
+            self._tell_safely(fx.Notify("storage_restored", {}))
+        self._tell_withheld()
+
+    def _tell_withheld(self) -> None:
+        while self._untold and not self._store.behind:
+            self._tell_safely(self._untold.popleft())
+
+    def _tell_safely(self, event: fx.Notify) -> None:
+        if self._stopped:
+            return
+        try:
+            self._tell(event)
+        except Exception:
+            log.exception("telling %s failed", event.event)

@@ -74,12 +74,14 @@ def open_database(path: Path) -> sqlite3.Connection:
     return db
 
 
-def write_records(db: sqlite3.Connection, records: Iterable[Record]) -> None:
-    """Write records in their order: all of them or, when it raises, none."""
+def write_records(db: sqlite3.Connection, records: Iterable[Record], *, probe: bool = False) -> None:
+    """Write records in their order: all of them or, when it raises, none. ``probe``: write also if there are none."""
 
     def work() -> None:
         for record in records:
             _write_one(db, record)
+        if probe:
+            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     at_once(db, work)
 

@@ -142,6 +142,7 @@ class Shell:
     def stop(self) -> None:
         """Perform nothing any more; whoever still waits for an answer gets a refusal."""
         self._stopped = True
+        self._lanes.stop()
         for handle in self._timers.values():
             handle.cancel()
         self._timers.clear()
@@ -306,6 +307,8 @@ class Shell:
     async def _serve_message(self, peer: PeerId, message: messages.Request) -> messages.Reply:
         if self._stopped:
             return messages.Refusal("stopping", "this node is leaving")
+        if self._store.crowded:  # what a core has heard of it must keep: better it hears no more
+            return messages.Refusal("storage", "the disk of this node does not keep up")
         self._token += 1
         token = self._token
         answer: asyncio.Future[messages.Reply] = asyncio.get_running_loop().create_future()

@@ -1,64 +1,42 @@
 """What a node must not lose, in one SQLite database (``node.db``, WAL, synchronous=FULL).
 
-``write`` is done when the records are on disk. Calls that arrive while a commit is under way share the next one
-(group commit), so a flush costs a node the same whether one unit or a hundred wait for it; they end in the order
-in which they were made. Records that could not be written are kept and go first into the next attempt, so that a
-disk that was full for a while leaves no gap. One thread owns the connection. A database from a newer version is
-refused, never changed; one from an older version is brought up to date. Journals and totals are not of this rank:
-they are written every few seconds (``save_journals``), and a crash may cost what came after.
+``write`` is done when the records are on disk (see ``writing.py``). One thread owns the connection. A database from a
+newer version is refused, never changed; one from an older version is brought up to date. Journals and totals are not
+of this rank: they are written every few seconds (``save_journals``), and a crash may cost what came after.
 """
 
 import asyncio
-import contextlib
 import json
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from sparkle_p2p.node.journal import Entry
-from sparkle_p2p.node.schema import at_once, open_database, put_totals, write_records
-from sparkle_protocol.effects import Record, StoreCommit
-from sparkle_protocol.errors import ConfigError, SparkleError
+from sparkle_p2p.node.schema import at_once, open_database, put_totals
+from sparkle_p2p.node.writing import RecordWriter, complaint
+from sparkle_p2p.node.writing import StoreError as StoreError
+from sparkle_protocol.effects import StoreCommit
+from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 
 log = logging.getLogger("sparkle.store")
 
-MAX_PENDING_RECORDS = 100_000  # beyond that writes fail at once: the disk is slower than the network
-MAX_OVERDUE_RECORDS = 20_000  # beyond that what cannot be written is given up, the newest first
 MAX_PEERS_KEPT = 256
 
 T = TypeVar("T")
 
 
-class StoreError(SparkleError):
-    """The database could not be read or written."""
-
-
-@dataclass(slots=True)
-class _Write:
-    """Records of one caller, what tells it that they are on disk, and whether to try again if they are not."""
-
-    records: Sequence[Record]
-    done: asyncio.Future[None]
-    keep: bool
-
-
-class Store:
+class Store(RecordWriter):
     """The node's database. Open it before use; every method may raise StoreError."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sparkle-store")
         self._db: sqlite3.Connection | None = None
-        self._pending: list[_Write] = []
-        self._pending_records = 0
-        self._overdue: list[Record] = []
-        self._flushing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Open or create the database.
@@ -69,92 +47,17 @@ class Store:
         try:
             self._db = await self._call(partial(open_database, self.path))
         except sqlite3.Error as error:
-            raise ConfigError(self._complaint("cannot be used", error)) from error
+            raise ConfigError(complaint(self.path, "cannot be used", error)) from error
 
     async def close(self) -> None:
         """Write what is pending and close; idempotent."""
-        if self.behind and self._db is not None:
-            with contextlib.suppress(StoreError):
-                await self.write(())
-        if self._flushing is not None:
-            await self._flushing
+        await self._drain()
         db, self._db = self._db, None
         if db is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, db.close)
         self._thread.shutdown(wait=False)
 
-    # --- writing ------------------------------------------------------------------------------------------
-
-    @property
-    def idle(self) -> bool:
-        """All that was handed over is on disk."""
-        return not (self._pending or self._overdue or self._flushing)
-
-    @property
-    def behind(self) -> bool:
-        """There are records that could not be written so far."""
-        return bool(self._overdue)
-
-    async def write(self, records: Sequence[Record], *, keep: bool = True) -> None:
-        """Make records durable. Raises StoreError."""
-        await self.write_soon(records, keep=keep)
-
-    def write_soon(self, records: Sequence[Record], *, keep: bool = True) -> asyncio.Future[None]:
-        """Have records written; the future is done when they, and all before them, are on disk.
-
-        Args:
-            records: may be empty, which tries again what could not be written before.
-            keep: try again later if this fails; otherwise a failure means that they will never be written.
-        """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.add_done_callback(_mark_seen)
-        if self._pending_records + len(records) > MAX_PENDING_RECORDS:
-            done.set_exception(StoreError(f"{self.path} cannot be written fast enough; try again later"))
-            return done
-        self._pending.append(_Write(records, done, keep))
-        self._pending_records += len(records)
-        if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush(), name="write to the database")
-        return done
-
-    async def _flush(self) -> None:
-        try:
-            while self._pending:
-                batch, self._pending, self._pending_records = self._pending, [], 0
-                records = [*self._overdue, *(record for write in batch for record in write.records)]
-                try:
-                    await self._call(partial(write_records, self._connection(), records))
-                except (sqlite3.Error, StoreError) as error:
-                    log.error("writing %s failed: %s", self.path, error)
-                    self._put_off(batch)
-                    _finish(batch, StoreError(self._complaint("could not be written", error)))
-                except Exception:  # a record that SQLite cannot take is a bug of ours: it must not come again
-                    log.exception("writing %s failed", self.path)
-                    _finish(batch, StoreError(f"{self.path} could not be written; the log says why"))
-                else:
-                    self._overdue.clear()
-                    _finish(batch, None)
-        finally:
-            self._flushing = None
-
-    def _put_off(self, batch: Sequence[_Write]) -> None:
-        """Keep for the next attempt what may be kept."""
-        late = [record for write in batch if write.keep for record in write.records]
-        room = MAX_OVERDUE_RECORDS - len(self._overdue)
-        if len(late) > room:
-            log.error("%d records that could not be written were given up", len(late) - room)
-        self._overdue += late[:room]
-
-    def _complaint(self, what: str, error: Exception) -> str:
-        """What happened to the database and what can be done, as one sentence."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            advice = "it is damaged: restore it, or move it away to start without its history"
-        elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-            advice = "check its permissions and whether its disk is mounted read-only"
-        else:
-            advice = "free some space or check the disk"
-        return f"{self.path} {what} ({error}); {advice}"
+    # --- writing what is no record -------------------------------------------------------------------------
 
     async def remember_peer(self, peer: PeerId, addresses: Sequence[str], now_s: int) -> None:
         """Keep where a peer was reached; the oldest beyond a bound are forgotten."""
@@ -195,7 +98,7 @@ class Store:
             for table in ("facts", "sealed", "results", "commits", "journal"):
                 db.executemany(f"DELETE FROM {table} WHERE job = ?", [(job,) for job in jobs])  # noqa: S608
 
-        await self._run(work)
+        await self._run(lambda db: at_once(db, lambda: work(db)))
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -218,6 +121,11 @@ class Store:
                 )
             ]
         )
+
+    async def jobs_without_facts(self) -> set[JobId]:
+        """Jobs of which only commits are kept: too little to settle them."""
+        query = "SELECT DISTINCT job FROM commits WHERE job NOT IN (SELECT job FROM facts)"
+        return {JobId(job) for (job,) in await self._run(lambda db: db.execute(query).fetchall())}
 
     async def result_names(self, job: JobId) -> list[ResultHash]:
         """Hashes of all results that are kept of a job."""
@@ -275,6 +183,9 @@ class Store:
 
     # --- the thread ---------------------------------------------------------------------------------------
 
+    async def _transact(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        await self._call(partial(work, self._connection()))
+
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
             raise StoreError(f"{self.path} is closed")
@@ -285,22 +196,7 @@ class Store:
         try:
             return await self._call(lambda: work(db))
         except sqlite3.Error as error:
-            raise StoreError(self._complaint("failed", error)) from error
+            raise StoreError(complaint(self.path, "failed", error)) from error
 
     async def _call(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-
-def _mark_seen(done: asyncio.Future[None]) -> None:
-    """Keep asyncio from reporting a failure for which nobody waits any more."""
-    if not done.cancelled():
-        done.exception()
-
-
-def _finish(batch: Sequence[_Write], error: StoreError | None) -> None:
-    for write in batch:
-        if not write.done.done():
-            if error is None:
-                write.done.set_result(None)
-            else:
-                write.done.set_exception(error)
