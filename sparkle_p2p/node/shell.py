@@ -48,7 +48,10 @@ class Core(Protocol):
 
 
 class Shell:
-    """Runs cores. ``route`` says which core serves a request; ``extra`` performs what is not communication."""
+    """Runs cores. ``route`` says which core serves a request; ``extra`` performs what is not communication.
+
+    ``refuses`` may refuse a request before a core hears of it.
+    """
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class Shell:
         group: asyncio.TaskGroup,
         route: Callable[[messages.Request], Core],
         extra: Callable[[fx.Effect], None],
+        refuses: Callable[[messages.Request], messages.Refusal | None] = lambda message: None,
     ) -> None:
         self.overlay: Overlay | None = None
         self._me = me
@@ -64,6 +68,7 @@ class Shell:
         self._group = group
         self._route = route
         self._extra = extra
+        self._refuses = refuses
         self._waiting: dict[int, asyncio.Future[messages.Reply]] = {}
         self._token = 0
         self._sends = 0
@@ -309,6 +314,9 @@ class Shell:
             return messages.Refusal("stopping", "this node is leaving")
         if self._store.crowded:  # what a core has heard of it must keep: better it hears no more
             return messages.Refusal("storage", "the disk of this node does not keep up")
+        refusal = self._refuses(message)
+        if refusal is not None:
+            return refusal
         self._token += 1
         token = self._token
         answer: asyncio.Future[messages.Reply] = asyncio.get_running_loop().create_future()

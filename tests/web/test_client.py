@@ -11,6 +11,7 @@ import pytest
 
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.api.documents import view_from_json
+from sparkle_p2p.view import Reason
 from sparkle_p2p.web.routes import MAX_EVENT_CLIENTS
 from sparkle_protocol.errors import ConfigError, NodeNotRunning, NotFound
 
@@ -208,6 +209,10 @@ async def test_health_needs_no_token_and_follows_the_network(node: Any) -> None:
     assert await call(probe, "/healthz") == 200
     assert await call(probe, "/readyz") == 200
     node.control.network = "down"
+    assert await call(probe, "/readyz") == 503
+    assert await call(probe, "/healthz") == 200
+    node.control.network = "connected"
+    node.control.reason = Reason("storage_failed", "Nothing can be stored: the disk is full.")
     assert await call(probe, "/readyz") == 503
     assert await call(probe, "/healthz") == 200
 

@@ -70,6 +70,7 @@ def test_status_says_what_the_node_does_and_why(sparkle: Sparkle) -> None:
     assert said.out.splitlines()[0] == "working: Computing."
     assert "connected, 2 peers" in said.out
     assert "105 MB" in said.out
+    assert "  warning  the memory of worker processes cannot be limited: not Linux" in said.out.splitlines()
 
 
 def test_status_json_is_the_documented_document(sparkle: Sparkle, home: Path) -> None:
@@ -77,7 +78,7 @@ def test_status_json_is_the_documented_document(sparkle: Sparkle, home: Path) ->
     assert {"peer_id", "net", "state", "reason", "peers", "units_done", "units_verified", "credit_micro"} <= set(
         document
     )
-    assert {"cpu_percent", "pss_bytes", "limits", "version"} <= set(document)
+    assert {"cpu_percent", "pss_bytes", "limits", "missing_protections", "version"} <= set(document)
     for form in (("--home", str(home)), (f"--home={home}",)):
         assert sparkle("status", *form, "--json").document["peer_id"] == document["peer_id"]
         assert sparkle("status", "--json", *form).code == 0
