@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from sparkle_p2p.node.store import Store, StoreError
-from sparkle_p2p.node.writing import mark_seen
+from sparkle_p2p.node.store.writing import mark_seen
 from sparkle_protocol import effects as fx
 
 log = logging.getLogger("sparkle.node")

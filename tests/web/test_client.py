@@ -178,6 +178,17 @@ async def test_a_follower_can_stop_by_itself(node: Any) -> None:
     assert await follower == []
 
 
+async def test_a_node_that_ends_as_a_follower_comes_is_gone_not_broken(
+    node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reset(*_: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr("sparkle_p2p.api.client._send", reset)
+    with pytest.raises(NodeNotRunning, match="has stopped"):
+        await call(lambda: list(node.client.events()))
+
+
 async def test_more_followers_than_allowed_are_turned_away(node: Any) -> None:
     head = (
         f"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1:{node.port}\r\n"

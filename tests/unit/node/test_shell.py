@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from sparkle_p2p.node import shell as shell_module
-from sparkle_p2p.node import writing
 from sparkle_p2p.node.shell import Shell
-from sparkle_p2p.node.store import Store, StoreError
+from sparkle_p2p.node.store import Store, StoreError, writing
 from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages

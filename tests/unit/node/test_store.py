@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from sparkle_p2p.node import schema
 from sparkle_p2p.node.journal import Entry
-from sparkle_p2p.node.store import Store, StoreError
+from sparkle_p2p.node.store import Store, StoreError, schema
 from sparkle_protocol.effects import DropCommits, DropFact, DropJob, SealRange, StoreCommit, StoreFact, StoreResult
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import SEAL_UNITS, CommitItem, Commits, Fact, FactCodec, lot_of

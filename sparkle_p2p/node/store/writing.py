@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sparkle_p2p.node.backlog import Backlog, record_bytes
-from sparkle_p2p.node.schema import write_records
+from sparkle_p2p.node.store.backlog import Backlog, record_bytes
+from sparkle_p2p.node.store.schema import write_records
 from sparkle_protocol.effects import Record
 from sparkle_protocol.errors import SparkleError
 

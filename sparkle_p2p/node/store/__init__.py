@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from sparkle_p2p.node.journal import Entry
-from sparkle_p2p.node.schema import at_once, open_database, put_totals
-from sparkle_p2p.node.writing import RecordWriter, complaint
-from sparkle_p2p.node.writing import StoreError as StoreError
+from sparkle_p2p.node.store.schema import at_once, open_database, put_totals
+from sparkle_p2p.node.store.writing import RecordWriter, complaint
+from sparkle_p2p.node.store.writing import StoreError as StoreError
 from sparkle_protocol.effects import StoreCommit
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
