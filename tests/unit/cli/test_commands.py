@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -289,3 +290,17 @@ def test_dead_refuses_what_it_cannot_mean(sparkle: Sparkle, wrong: tuple[str, ..
     said = sparkle("dead", *wrong)
     assert said.code == 2
     assert said.err.count("\n") == 1
+
+
+def test_advice_names_commands_that_exist(sparkle: Sparkle) -> None:
+    """Every ``'sparkle …'`` in a sentence of ours can be typed."""
+    root = Path(__file__).parents[3]
+    advised = {
+        command
+        for folder in ("protocol", "sparkle_p2p", "tui", "worker")
+        for source in (root / folder).rglob("*.py")
+        for command in re.findall(r"'sparkle ([a-z]+)", source.read_text())
+    }
+    assert {"status", "why", "wait"} <= advised
+    for command in advised:
+        assert sparkle(command, "--help").code == 0, command
