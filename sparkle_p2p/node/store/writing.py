@@ -116,7 +116,7 @@ class RecordWriter(ABC):
         done.add_done_callback(mark_seen)
         size = sum(map(record_bytes, records))
         if keep and records and self._lost is None and not self._has_room(len(records), size, MAX_RECORDS, MAX_BYTES):
-            self._give_up("more records came than can wait for the disk")
+            self._give_up("more came than can wait for the disk; make room on it and restart the node")
         if self._lost is not None:
             done.set_exception(self._lost)
         elif not keep and records and not self._has_room(len(records), size, CROWDED_RECORDS, CROWDED_BYTES):
@@ -187,7 +187,7 @@ class RecordWriter(ABC):
                 log.exception("a write of %d records failed", len(write.records))
                 _finish([write], StoreError(f"{self.path} could not be written ({error}); the log says more"))
                 if write.keep:
-                    self._give_up(f"a record could not be written: {error}")
+                    self._give_up(f"it cannot be written ({error}); restart the node, and report this with its log")
                     self._backlog.clear()
                     _finish([*writes, *self._pending], self._lost)
                     self._waiting_records -= sum(len(one.records) for one in self._pending)
@@ -214,22 +214,23 @@ class RecordWriter(ABC):
             self._backlog.add(record)
         if self._failing is None:
             log.error("%s", error)
-            self._failing = error
-            self.on_change()
+            self._fails(error)
         _finish(batch, error)
 
     def _written(self) -> None:
         """All up to here is on disk."""
         self._backlog.clear()
         if self._failing is not None:
-            self._failing = None
+            self._fails(None)
+
+    def _fails(self, error: StoreError | None) -> None:
+        self._failing = error
+        if self._lost is None:
             self.on_change()
 
     def _give_up(self, why: str) -> None:
         """What memory knows will not be on disk: nothing that may rest on it can be promised any more."""
-        self._lost = StoreError(
-            f"{self.path} lacks what this node did last ({why}); make room on its disk and restart the node"
-        )
+        self._lost = StoreError(f"{self.path} lacks what this node did last: {why}")
         log.error("%s", self._lost)
         self.on_change()
 

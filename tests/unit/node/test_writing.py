@@ -89,12 +89,14 @@ async def test_once_something_is_given_up_nothing_is_promised(
 ) -> None:
     """Memory knows what the disk never will: until a restart every write fails, though the disk be back."""
     monkeypatch.setattr(writing, bound, 3 if bound == "MAX_RECORDS" else 3 * record_bytes(result(1)))
+    told: list[str] = []
     async with opened(tmp_path / "node.db") as store:
         disk = break_disk(store)
         for number in (1, 2, 3):
             with pytest.raises(StoreError, match="free some space"):
                 await store.write([result(number)])
-        with pytest.raises(StoreError, match="make room on its disk and restart the node"):
+        store.on_change = lambda: told.append(str(store.failure))
+        with pytest.raises(StoreError, match="make room on it and restart the node"):
             await store.write([result(4)])
         disk.works = True
         for records in ([result(4)], [result(5)], []):
@@ -103,6 +105,7 @@ async def test_once_something_is_given_up_nothing_is_promised(
         assert store.behind
         assert store.crowded
         assert not store.idle
+    assert len(told) == 1
     assert numbers(tmp_path / "node.db") == [1, 2, 3]  # what was kept is written in the end
     async with opened(tmp_path / "node.db") as store:
         await store.write([result(4)])
