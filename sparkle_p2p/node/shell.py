@@ -111,6 +111,8 @@ class Shell:
         Raises:
             StoreError: they could not be written now.
         """
+        if self._stopped:
+            raise StoreError("this node is stopping; try again when it is back")
         done = self._lanes.perform_durably(core, effects, keep=keep)
         self.arm(core)
         await done

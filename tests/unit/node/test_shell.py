@@ -383,6 +383,8 @@ async def test_a_stopped_shell_refuses_at_once(tmp_path: Path) -> None:
                 refused = messages.decode_reply(reply)
                 assert isinstance(refused, messages.Refusal)
                 assert refused.code == "stopping"
+        with pytest.raises(StoreError, match="stopping"):
+            await b.shell.perform_durably(b.core, (stored(1),))
         b.shell.tell(b.core, fx.Tick())
         assert not any(isinstance(event, fx.Tick) for event in b.core.events)
 
