@@ -39,6 +39,7 @@ def _print_status(document: dict[str, Any]) -> None:
         ("units", f"{document['units_running']} running, {done} computed, {accepted} accepted"),
         ("credit", f"{document['credit_micro'] / 1e6:.6f}"),
         ("load", f"{document['cpu_percent']:.1f} % CPU, {output.size(document['pss_bytes'])} memory"),
+        *(("warning", text) for text in document.get("missing_protections", ())),
         ("up", output.duration(document["uptime_s"])),
         *(("address", address) for address in document["addresses"]),
         ("api", document["api"] or "–"),

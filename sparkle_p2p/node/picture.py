@@ -43,6 +43,8 @@ def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
     links = node.overlay.links() if node.overlay is not None else ()
     network = narrate.network_state(node.overlay, links, node.ready)
     state, reason = narrate.node_state(node.worker, node.config, network, len(links), stopping=node.stopping)
+    if node.store.failure is not None:  # nothing else matters as much, whatever the node does meanwhile
+        reason = narrate.storage_failed(node.store.failure)
     return NodeView(
         peer_id=node.identity.peer_id,
         net=node.config.net,
@@ -65,6 +67,7 @@ def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
         limits={"slots": node.config.slots if node.worker.kernels else 0},
         log=tuple(node.diary.lines)[-100:],
         safety=narrate.safety(1 + len(links)),
+        missing_protections=node.missing_protections,
     )
 
 
@@ -104,12 +107,23 @@ def peer_views(
     )  # fmt: skip
 
 
-def job_view(job: KeptJob, value: Any, pace: Pace, now_ns: int, now_ms: int) -> JobView:
-    """One of our jobs. ``value`` is its combined result, once there is one; ``now_ms`` is the wall clock."""
+def job_view(
+    job: KeptJob, value: Any, pace: Pace, now_ns: int, now_ms: int, storage: Exception | None = None
+) -> JobView:
+    """One of our jobs.
+
+    Args:
+        job: its record.
+        value: its combined result, once there is one.
+        pace: how fast it goes.
+        now_ns: the same clock as the pace's.
+        now_ms: the wall clock.
+        storage: why nothing can be written now; None when all is well.
+    """
     spec = job.state.spec
     counts = reading.unit_counts(job)
     state: Any = job.outcome or ("running" if reading.was_taken(job) else "queued")
-    expected = forecast(job, counts, pace, now_ns) if state == "running" else None
+    expected = forecast(job, counts, pace, now_ns, storage) if state == "running" else None
     eta = expected if isinstance(expected, Eta) else None
     return JobView(
         job=job.state.id.hex(),
@@ -131,8 +145,12 @@ def job_view(job: KeptJob, value: Any, pace: Pace, now_ns: int, now_ms: int) -> 
     )
 
 
-def forecast(job: KeptJob, counts: UnitCounts, pace: Pace, now_ns: int) -> Eta | Reason:
-    """When a job that goes on will probably end, or why nobody can tell."""
+def forecast(
+    job: KeptJob, counts: UnitCounts, pace: Pace, now_ns: int, storage: Exception | None = None
+) -> Eta | Reason:
+    """When a job that goes on will probably end, or why nobody can tell. ``storage``: as of ``job_view``."""
+    if storage is not None:
+        return narrate.storage_failed(storage)
     return job_forecast(
         pace,
         now_ns,

@@ -86,10 +86,11 @@ async def restore_jobs(node: "Node") -> None:
     stored = sort_stored(
         node.config.net, await node.store.facts(), await node.store.commits(), await node.store.sealed()
     )
+    without_facts = await node.store.jobs_without_facts()
     gone = []
     for job, left in stored.items():
         if left.spec is None:
-            if left.facts:
+            if left.facts or job in without_facts:  # else it is of another network
                 gone.append(job)
             continue
         ours = left.spec.author == node.identity.peer_id
@@ -102,7 +103,7 @@ async def restore_jobs(node: "Node") -> None:
             node.shell.perform(node.submitter, tuple(e for e in effects if not isinstance(e, Notify)))
         if ours:
             await node.journals.restored(node.submitter.jobs[job], node.totals.get("alive_ms", 0), wall_ms())
-        if left.commits and node.worker.kernels:
+        if left.commits:  # showing what was computed needs no kernel
             open_ = [(commit.unit, commit.epoch, commit.nonce, commit.result) for commit in left.commits]
             node.shell.perform(node.worker, node.worker.restore(left.spec, others, open_, boot_ns()))
         elif job not in node.submitter.jobs and job not in node.submitter.kept:
