@@ -108,13 +108,14 @@ class KeptJob(Granting):
         self.settle_dirty(now_ns)
 
     def _restore_support(self) -> None:
-        """What we signed binds us; what others proposed is looked at again."""
+        """What we signed binds us, in every epoch; what others proposed is looked at again."""
         for fact in self.state.facts():
             if not isinstance(fact.payload, Verdicts):
                 continue
             ours = self.me in self.state.supporters(fact.id)
             for item in fact.payload.items if ours else ():
-                self.support(item.unit, item.epoch, ResultHash(item.result_hash))
+                if item.unit not in self.state.final_units or item.epoch == self.state.epoch(item.unit):
+                    self.support(item.unit, item.epoch, ResultHash(item.result_hash))
             if not ours and any(item.unit not in self.state.final_units for item in fact.payload.items):
                 self.to_endorse[fact.id] = fact
 
@@ -415,7 +416,6 @@ class KeptJob(Granting):
             for unit in list(self._unsettled[worker]):
                 if unit not in self.state.final_units:
                     self._forget_unsettled(unit, worker)
-        self._supports.clear()
         for unit, worker in dict.fromkeys(holders):
             self._grant_carried(unit, worker, now_ns)
         self.leases.keep_silences(heard)  # or who is frozen would be missed that much later
@@ -478,7 +478,6 @@ class KeptJob(Granting):
         for worker in self.leases.known(unit).withheld:
             self._conduct.of(worker).withheld -= 1
         self.leases.start_over(unit)
-        self._supports.pop(unit, None)
         self.dead.pop(unit, None)
 
     def go_on(self, now_ns: int) -> None:
