@@ -65,6 +65,7 @@ class Judging:
         self.records: list[Record] = []
         self.verdicts: list[VerdictItem] = []  # decided in this step, to be signed
         self.lacking: dict[ResultHash, None] = {}  # results that should be here and are not
+        self._sought: set[ResultHash] = set()  # of these, those that no final unit needs (so far)
         self._results: dict[ResultHash, None] = {}  # those that are, of units not final yet
         self._deciding: dict[int, ResultHash] = {}  # their units
         self._supports: dict[int, dict[int, ResultHash]] = {}  # unit -> epoch -> what we stand by, unless it is final
@@ -127,9 +128,24 @@ class Judging:
     def got_result(self, result: ResultHash) -> None:
         """The result's bytes are kept here."""
         self.lacking.pop(result, None)
+        self._sought.discard(result)
         self._results[result] = None
         if len(self._results) > MAX_RESULTS_REMEMBERED:
             del self._results[next(iter(self._results))]
+
+    def seek(self, result: ResultHash) -> None:
+        """We would stand by this result if we had its bytes."""
+        if result not in self.lacking:
+            self.lacking[result] = None
+            self._sought.add(result)
+
+    def keep_seeking(self, results: Iterable[ResultHash]) -> None:
+        """Of what is sought we would still stand by these, or by what workers agreed on; forget the rest."""
+        if self._sought:
+            agreed = (given for unit in self._waiting for given in self.state.votes(unit).values())
+            for name in self._sought.difference(results, agreed):
+                self._sought.discard(name)
+                self.lacking.pop(name, None)
 
     def missing(self, unit: int) -> int:
         """How many more workers the unit wants now."""
@@ -203,8 +219,14 @@ class Judging:
                 self._ask_reveals(unit, now_ns)
         self._refresh(unit)
         if unit in self.state.final_units:
+            self._reject_losers(unit)
             self.leases.forget(unit)
             self._to_seal.add(unit // SEAL_UNITS)
+
+    def _reject_losers(self, unit: int) -> None:
+        """Whoever is known to have given another result than the final one takes no further part."""
+        for worker in sorted(self.state.rejected_workers(unit)):
+            self._reject(self.proven.by_votes(self.state, unit, worker, self.state.final(unit)))
 
     def _ask_reveals(self, unit: int, now_ns: int) -> None:
         """Have results shown. Who committed to another keeper is asked by that, and awaited here all the same."""
@@ -219,7 +241,7 @@ class Judging:
 
     def _accept(self, unit: int, accepted: ResultHash) -> ResultHash | None:
         if not self.has_result(accepted):
-            self.lacking[accepted] = None
+            self.seek(accepted)
             self._waiting.setdefault(unit, 0)
             return None
         self._verdict(unit, accepted, self.state.votes(unit))
@@ -303,8 +325,7 @@ class Judging:
                 self._conduct.of(worker).accepted += 1
                 self._class_proven |= self.devices.succeeded(worker, unit, now_ns)
                 self.freed = True
-        for worker in sorted(refused):
-            self._reject(self.proven.by_votes(self.state, unit, worker, final))
+        self._reject_losers(unit)
         for worker in sorted(accepted | refused):
             if unit in self._unsettled.get(worker, ()):
                 self.news.of(worker).settled[unit] = (epoch, worker in accepted)
@@ -317,6 +338,7 @@ class Judging:
             self._supports[unit] = {epoch: own}  # or we would come to sign for both
         if fresh and final not in self._results:
             self.lacking[final] = None
+            self._sought.discard(final)
 
     def _forget_unsettled(self, unit: int, worker: PeerId) -> None:
         unsettled = self._unsettled.get(worker)
