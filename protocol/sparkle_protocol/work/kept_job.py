@@ -314,11 +314,8 @@ class KeptJob(Granting):
     def learn(self, facts: Iterable[Fact], results: Iterable[bytes], now_ns: int) -> list[Fact]:
         """Take in facts and results that another keeper holds; returns those facts that are new and count.
 
-        What counts only by others of these facts is taken in whatever their order. An answer that was given is never
-        changed: of a job of ours that is done, nothing more is taken in.
+        What counts only by others of these facts is taken in whatever their order.
         """
-        if self.mine and self.outcome == "done":
-            return []
         new: list[Fact] = []
         by_name = {hash_result(result): result for result in results}
         left = sorted(facts, key=lambda one: LEARNING_ORDER.get(type(one.payload), 0))
@@ -340,6 +337,8 @@ class KeptJob(Granting):
             return True
         if not self._is_plausible(fact):
             return False
+        if self.mine and self.state.replaces_final(fact):
+            return True  # what our user was told stands, also after a restart: the fact is not stored
         if self._is_malformed(fact, results):
             return True
         reset = fact.payload if isinstance(fact.payload, Reset) else None

@@ -120,10 +120,18 @@ class Sealing(Judging):
         certain = self.state.certified_root(record.index)
         if self.wanted.get(record.index) is None or certain is None or certain[0] != record.root:
             return False
+        if self.mine and self._contradicts(record):
+            del self.wanted[record.index]
+            return False
         if not self.state.may_seal(record, certain[1]):
             return False
         self.seal(record, now_ns)
         return True
+
+    def _contradicts(self, record: SealedRange) -> bool:
+        """Some unit of the range is final here with another result: what our user was told stands."""
+        units = range(record.first, record.first + record.count)
+        return any(self.state.final(unit) not in (None, record.result_hash(unit)) for unit in units)
 
     def record_of(self, index: int) -> SealedRange | None:
         """The record of a range that we sealed or vouched for."""

@@ -13,7 +13,8 @@ Rules
 - A keeper *supports* a result by a verdict of its own or by endorsing another's. A unit is final once the threshold
   of its epoch's view supports one result; with fewer than four keepers, once the submitter does. What was made final
   in an older view stays final unless the unit was reset; of several such epochs the lowest counts, so that all copies
-  agree. Should that one become known late and hold another result, the unit is told anew (``take_fresh_finals``).
+  agree. Should that one become known late and hold another result, the unit is told anew (``take_fresh_finals``); the
+  job's submitter does not let it become known (``replaces_final``).
 - A worker is rejected by its own commits and reveals only: two commits, or a vote for another result than the final
   one. It is credited with a final result when a verdict names it and its vote is known, or by the submitter's word,
   or that of the threshold.
@@ -295,6 +296,30 @@ class JobState(Sealable):
             return None
         support = self.support(index, epoch).items()
         return min((result for result, peers in support if view.suffices(peers, self.submitter)), default=None)
+
+    def replaces_final(self, fact: Fact) -> bool:
+        """With this fact, some unit would be final with another result than it is."""
+        if isinstance(fact.payload, Verdicts):
+            words = self._endorsers.get(range_of_verdicts(fact), {}).get(fact.id, set())
+            return any(self._would_replace(item, words | {fact.author}) for item in fact.payload.items)
+        if not isinstance(fact.payload, Endorsements):
+            return False
+        named = (self._facts.get(FactId(name)) for name in fact.payload.facts)
+        return any(
+            self._would_replace(item, {fact.author})
+            for one in named
+            if one is not None and isinstance(one.payload, Verdicts) and range_of_verdicts(one) == fact.payload.range
+            for item in one.payload.items
+        )
+
+    def _would_replace(self, item: VerdictItem, by: set[PeerId]) -> bool:
+        known, view = self._units.get(item.unit, NOTHING), self.views.get(view_of(item.epoch))
+        if known.final is None or item.result_hash == known.final[1] or item.unit in self.sealed or view is None:
+            return False
+        if (item.epoch, item.result_hash) > known.final or resets_of(item.epoch) != known.resets:
+            return False
+        support = self.support(item.unit, item.epoch).get(ResultHash(item.result_hash), set())
+        return view.suffices(support | by, self.submitter)
 
     @property
     def two_faced(self) -> dict[PeerId, tuple[int, int]]:

@@ -13,7 +13,7 @@ from sparkle_protocol.ids import JobId, hash_result
 from sparkle_protocol.work import kept_job
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.leasing import job_facts
-from sparkle_protocol.work.sealed import MAX_ACCEPTED
+from sparkle_protocol.work.sealed import MAX_ACCEPTED, SealedRange, SealedUnit
 from sparkle_protocol.work.state import JobState
 from sparkle_protocol.work.submitter import Submitter
 from tests.unit.protocol.kept_jobs import ME, OTHERS, LoneKeeper, peer
@@ -304,6 +304,48 @@ def test_the_answer_of_a_done_job_never_changes() -> None:
     assert keeper.job.state.final(0) == hash_result(RIGHT)
     keeper.restart()
     assert keeper.job.state.final(0) == hash_result(RIGHT)
+
+
+def test_what_the_submitter_was_told_stands_also_after_a_restart() -> None:
+    keeper = Keeper(spec(2))
+    older, newer = (number * f.VIEWS_PER_GENERATION for number in (1, 2))
+    for view in (older, newer):
+        named = f.KeeperSet(keeper.id, view, [one.public_key for one in OTHERS[:4]], 3)
+        fact = CODEC.seal(OWNER, named)
+        keeper.disk.append(fact)
+        keeper.job.learn([fact], [], keeper.now)
+    rights = [verdict(one, keeper.id, epoch=f.epoch_of(newer, 0)) for one in OTHERS[:3]]
+    wrongs = [verdict(one, keeper.id, WRONG, epoch=f.epoch_of(older, 0)) for one in OTHERS[:4]]
+    words = [CODEC.seal(one, f.Endorsements(keeper.id, [bytes(wrongs[0].id)], 0)) for one in OTHERS[1:4]]
+    for facts, result in ((rights, RIGHT), (wrongs, WRONG), (words, WRONG)):
+        for fact in facts:
+            keeper.ask(OTHERS[0], m.Push(keeper.id, [fact.raw], [result]))
+    assert keeper.job.state.final(0) == hash_result(RIGHT)
+    for seed in range(3):
+        rest = keeper.disk[1:]
+        Random(seed).shuffle(rest)
+        keeper.disk[1:] = rest
+        keeper.restart()
+        assert keeper.job.state.final(0) == hash_result(RIGHT)
+
+
+def test_no_record_of_a_range_changes_what_the_submitter_was_told() -> None:
+    keeper = Keeper(spec(SEAL_UNITS + 1))
+    unit, view = SEAL_UNITS, f.VIEWS_PER_GENERATION
+    keeper.job.learn(
+        [CODEC.seal(OWNER, f.KeeperSet(keeper.id, view, [one.public_key for one in OTHERS[:4]], 3))], [], keeper.now
+    )
+    for one in OTHERS[:3]:
+        fact = verdict(one, keeper.id, unit=unit, epoch=LATER)
+        keeper.ask(one, m.Push(keeper.id, [fact.raw], [RIGHT]))
+    record = SealedRange.pack(unit, [SealedUnit(LATER, hash_result(WRONG), (WORKERS[0].peer_id,))])
+    for one in OTHERS[:3]:
+        fact = CODEC.seal(one, f.Seals(keeper.id, [f.SealItem(1, record.root)]))
+        keeper.ask(one, m.Push(keeper.id, [fact.raw]))
+    assert keeper.job.wanted == {1: record.root}
+    assert not keeper.job.take_record(record.encode(), keeper.now)
+    assert keeper.job.wanted == {}
+    assert keeper.job.state.final(unit) == hash_result(RIGHT)
 
 
 # --- results that are wanted --------------------------------------------------------------------------------------
