@@ -217,10 +217,12 @@ def check_done(submitter: WorldNode, job: JobId) -> None:
 
 
 def is_done(submitter: WorldNode, job: JobId) -> bool:
-    """The submitter's user was told."""
-    return submitter.up and any(
-        one.event == "job_done" and one.fields["job"] == job.hex() for one in submitter.events
-    )
+    """The submitter is there, and its user was told."""
+    return submitter.up and was_told(submitter, job)
+
+
+def was_told(submitter: WorldNode, job: JobId) -> bool:
+    return any(one.event == "job_done" and one.fields["job"] == job.hex() for one in submitter.events)
 
 
 def nobody_is_left(world: World, job: JobId) -> bool:
@@ -279,7 +281,7 @@ def check_season_without_submitter(season: Season) -> None:
     world.run(lambda: world.now >= calm, seconds=HOUR_S, events=MANY)
     check_never_two(world, job)
     check_shown_stays(world, job)
-    if not is_done(submitter, job):
+    if not was_told(submitter, job):  # before it left
         check_kept(world, job)
         assert world.run(lambda: keepers_are_done(world, job), seconds=2 * HOUR_S, events=MANY), "units never ended"
         assert world.run(lambda: nothing_is_held(world, submitter), seconds=HOUR_S, events=MANY)
