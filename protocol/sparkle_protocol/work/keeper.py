@@ -81,7 +81,7 @@ class Keeper(CoKeeping):
         """Continue a job from its stored facts; ``results`` (in so many bytes) and ``sealed`` are stored with it."""
         job = self._take_up(spec, facts, now_ns, results, sealed)
         if not job.mine:
-            self._count(job, result_bytes)
+            self._count(job, self._network_of(job.state.submitter), result_bytes)
         self._end_if_over(job, now_ns)
         if not job.outcome:
             self._hold(job, now_ns)
@@ -159,9 +159,10 @@ class Keeper(CoKeeping):
     def _replied(self, event: Replied, now_ns: int) -> None:
         self._meet(event.peer, now_ns)
         try:
-            if self._beats.pop(event.tag, None) == event.peer:
+            peer, asked = self._beats.pop(event.tag, ("", frozenset()))
+            if peer == event.peer:
                 if isinstance(event.message, messages.BeatReply):
-                    self._beat_answered(event.peer, event.message)
+                    self._beat_answered(event.peer, event.message, asked)
                 return
             channel = self._channels.answered(event.tag, event.peer)
             if channel is not None:
