@@ -13,7 +13,7 @@ import contextlib
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -65,6 +65,10 @@ INSERT INTO facts_by_lot SELECT job, lot_of(raw), id, raw FROM facts;
 DROP TABLE facts;
 ALTER TABLE facts_by_lot RENAME TO facts;
 CREATE TABLE sealed (job BLOB NOT NULL, range INTEGER NOT NULL, raw BLOB NOT NULL, UNIQUE (job, range));
+""",
+    # For how long others' jobs have been kept, by the clock of the runs so far: the wall clock may jump.
+    """
+CREATE TABLE ages (job BLOB PRIMARY KEY, seconds INTEGER NOT NULL) WITHOUT ROWID;
 """,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
@@ -226,9 +230,16 @@ class Store:
 
         await self._run(work)
 
-    async def save_totals(self, totals: dict[str, int]) -> None:
-        """Keep running totals (units done and the like)."""
-        await self._run(lambda db: _at_once(db, lambda: _put_totals(db, totals)))
+    async def save_totals(self, totals: dict[str, int], ages: Mapping[JobId, int] | None = None) -> None:
+        """Keep running totals (units done and the like), and the seconds for which each job was kept, no others."""
+
+        def work(db: sqlite3.Connection) -> None:
+            _put_totals(db, totals)
+            if ages is not None:
+                db.execute("DELETE FROM ages")
+                db.executemany("INSERT INTO ages VALUES (?, ?)", list(ages.items()))
+
+        await self._run(lambda db: _at_once(db, lambda: work(db)))
 
     async def save_journals(
         self, entries: Sequence[tuple[JobId, Entry]], gone: Sequence[tuple[JobId, int]], totals: dict[str, int]
@@ -325,6 +336,11 @@ class Store:
             Entry(number, kind, first_ms, last_ms, peer, count, json.loads(notes))
             for number, kind, first_ms, last_ms, peer, count, notes in rows
         ]
+
+    async def ages(self) -> dict[JobId, int]:
+        """For how many seconds each of others' jobs had been kept when ``save_totals`` last said so."""
+        rows = await self._run(lambda db: db.execute("SELECT job, seconds FROM ages").fetchall())
+        return {JobId(job): seconds for job, seconds in rows}
 
     async def totals(self) -> dict[str, int]:
         """The totals kept by ``save_totals``."""

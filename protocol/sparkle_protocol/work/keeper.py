@@ -77,10 +77,15 @@ class Keeper(CoKeeping):
         results: Iterable[ResultHash] = (),
         result_bytes: int = 0,
         sealed: Iterable[SealedRange] = (),
+        age_ns: int = 0,
     ) -> Effects:
-        """Continue a job from its stored facts; ``results`` (in so many bytes) and ``sealed`` are stored with it."""
+        """Continue a job from its stored facts; ``results`` (in so many bytes) and ``sealed`` are stored with it.
+
+        ``age_ns``: how long somebody else's job was kept in earlier lives, so that restarts do not prolong it.
+        """
         job = self._take_up(spec, facts, now_ns, results, sealed)
         if not job.mine:
+            job.started_ns = now_ns - age_ns
             self._count(job, self._network_of(job.state.submitter), result_bytes)
         self._end_if_over(job, now_ns)
         if not job.outcome:

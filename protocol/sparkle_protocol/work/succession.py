@@ -301,6 +301,7 @@ class Succession(Keeper):
                 self._invitations.give_up(name, peer, now_ns)
                 self._channels.drop_one(name, peer)
                 continue
+            self._ask_guest(channel, job, now_ns)
             (ready if channel.caught_up and not channel.refused else pending).append(peer)
         return pending, ready
 
