@@ -302,7 +302,8 @@ class CoKeeping(Beats):
         elif refusal.code == FULL:
             channel.synced, channel.retry_at_ns = False, now_ns + FULL_PAUSE_NS
         else:
-            self._channels.refused(channel, refusal.text or refusal.code, now_ns)
+            over = refusal.code == "released" or (job.mine and not _may_give(job))
+            self._channels.refused(channel, refusal.text or refusal.code, now_ns, for_good=over)
             if channel.refusals == 1:
                 self._notify("keeper_refused", job=job.state.id.hex(), peer=channel.peer, reason=channel.refused)
 
@@ -331,8 +332,10 @@ class CoKeeping(Beats):
 
 
 def _may_give(job: KeptJob) -> bool:
-    """Others take the job from us: it is ours, or we keep it, not only may come to."""
-    return job.mine or (job.state.view is not None and job.state.view.holds(job.me))
+    """Others take the job from us: it is ours and not over, or we keep it, not only may come to."""
+    if job.mine:
+        return job.outcome not in ("done", "cancelled")
+    return job.state.view is not None and job.state.view.holds(job.me)
 
 
 def _names(fact: Fact, peer: PeerId) -> bool:

@@ -257,9 +257,9 @@ class Channels:
         channel.facts = dict.fromkeys(fact.id for fact in (*first, *job.state.facts()))
         channel.due_ns = now_ns
 
-    def refused(self, channel: Channel, reason: str, now_ns: int) -> None:
+    def refused(self, channel: Channel, reason: str, now_ns: int, *, for_good: bool = False) -> None:
         """A peer takes nothing of the job at the moment: leave it alone for a while, longer each time."""
-        channel.refused, channel.synced, channel.due_ns = reason, False, None
+        channel.refused, channel.synced, channel.due_ns = reason, for_good, None
         for left in (channel.facts, channel.fetch, channel.results, channel.ranges):
             left.clear()
         pause_ns = min(MAX_REFUSED_NS, REFUSED_NS << min(channel.refusals, 16))
