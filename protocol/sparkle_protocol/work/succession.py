@@ -133,6 +133,13 @@ class Succession(Keeper):
         self._beat_soon(now_ns)
         self._set_duty(job, now_ns)
 
+    def _set_duty(self, job: KeptJob, now_ns: int) -> None:
+        super()._set_duty(job, now_ns)
+        if job.outcome:  # nobody will keep it but those who do
+            for peer in self._invitations.of(job.state.id):
+                self._channels.drop_one(job.state.id, peer)
+            self._invitations.close(job.state.id)
+
     # --- looking after ------------------------------------------------------------------------------------
 
     def _tend(self, job: KeptJob, now_ns: int) -> None:

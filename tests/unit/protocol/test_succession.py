@@ -84,6 +84,22 @@ def test_a_peer_that_refused_is_invited_again_later() -> None:
     assert GUESTS[0].public_key in owner.sets[-1].keys
 
 
+def test_nobody_is_invited_any_more_when_the_job_is_over() -> None:
+    owner = Owner(8)
+    guest = GUESTS[0].peer_id
+    owner.leave(KEEPERS[7])
+    owner.come(GUESTS[0])
+    owner.incomplete.add(guest)
+    owner.wait(140)
+    assert owner.core._invitations.of(owner.id) == (guest,)
+    owner.perform(owner.core.cancel(owner.id, "enough", owner.now))
+    assert not owner.core._invitations.of(owner.id)
+    before = owner.sent.copy()
+    owner.wait(300)
+    assert owner.sent[guest, "Push"] == before[guest, "Push"]
+    assert owner.sent[guest, "Beat"] == before[guest, "Beat"]
+
+
 def test_a_keeper_waits_for_the_set_that_names_it_while_it_is_given_the_job() -> None:
     keeper = LoneKeeper()
     fact = CODEC.seal(ALICE, spec(64))
