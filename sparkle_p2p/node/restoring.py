@@ -87,6 +87,7 @@ async def restore_jobs(node: "Node") -> None:
         node.config.net, await node.store.facts(), await node.store.commits(), await node.store.sealed()
     )
     without_facts = await node.store.jobs_without_facts()
+    ages = await node.store.ages()
     gone = []
     for job, left in stored.items():
         if left.spec is None:
@@ -98,7 +99,8 @@ async def restore_jobs(node: "Node") -> None:
         if ours or left.names(node.identity.public_key):
             names = await node.store.result_names(job)
             size = 0 if ours else await node.store.result_bytes(job)
-            effects = node.submitter.restore(left.spec, others, boot_ns(), names, size, left.sealed)
+            age_ns = ages.get(job, 0) * 1_000_000_000
+            effects = node.submitter.restore(left.spec, others, boot_ns(), names, size, left.sealed, age_ns)
             # What ended before is no news.
             node.shell.perform(node.submitter, tuple(e for e in effects if not isinstance(e, Notify)))
         if ours:

@@ -318,6 +318,12 @@ def nothing_is_held(world: World, submitter: WorldNode) -> bool:
         ),
     )
 )  # fmt: skip
+@example(  # the job ends while a newcomer is invited in place of a keeper that is back
+    Season(
+        164, nodes=11, units=11, unit_s=0.3, loss=0.3, disk_s=0, leaves_s=23.623538769129457,
+        outages=(Outage(0.16, 7, 140),), splits=(Split(23.623538769129457, 40.0, 69, False),),
+    )
+)  # fmt: skip
 def test_keepers_finish_a_job_whose_submitter_left(season: Season) -> None:
     check_season_without_submitter(season)
 

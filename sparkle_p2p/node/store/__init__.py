@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -72,9 +72,16 @@ class Store(RecordWriter):
 
         await self._run(work)
 
-    async def save_totals(self, totals: dict[str, int]) -> None:
-        """Keep running totals (units done and the like)."""
-        await self._run(lambda db: at_once(db, lambda: put_totals(db, totals)))
+    async def save_totals(self, totals: dict[str, int], ages: Mapping[JobId, int] | None = None) -> None:
+        """Keep running totals (units done and the like), and the seconds for which each job was kept, no others."""
+
+        def work(db: sqlite3.Connection) -> None:
+            put_totals(db, totals)
+            if ages is not None:
+                db.execute("DELETE FROM ages")
+                db.executemany("INSERT INTO ages VALUES (?, ?)", list(ages.items()))
+
+        await self._run(lambda db: at_once(db, lambda: work(db)))
 
     async def save_journals(
         self, entries: Sequence[tuple[JobId, Entry]], gone: Sequence[tuple[JobId, int]], totals: dict[str, int]
@@ -176,6 +183,11 @@ class Store(RecordWriter):
             Entry(number, kind, first_ms, last_ms, peer, count, json.loads(notes))
             for number, kind, first_ms, last_ms, peer, count, notes in rows
         ]
+
+    async def ages(self) -> dict[JobId, int]:
+        """For how many seconds each of others' jobs had been kept when ``save_totals`` last said so."""
+        rows = await self._run(lambda db: db.execute("SELECT job, seconds FROM ages").fetchall())
+        return {JobId(job): seconds for job, seconds in rows}
 
     async def totals(self) -> dict[str, int]:
         """The totals kept by ``save_totals``."""

@@ -44,6 +44,10 @@ DROP TABLE facts;
 ALTER TABLE facts_by_lot RENAME TO facts;
 CREATE TABLE sealed (job BLOB NOT NULL, range INTEGER NOT NULL, raw BLOB NOT NULL, UNIQUE (job, range));
 """,
+    # For how long others' jobs have been kept, by the clock of the runs so far: the wall clock may jump.
+    """
+CREATE TABLE ages (job BLOB PRIMARY KEY, seconds INTEGER NOT NULL) WITHOUT ROWID;
+""",
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

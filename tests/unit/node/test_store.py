@@ -177,6 +177,15 @@ async def test_jobs_are_forgotten_as_a_whole(tmp_path: Path) -> None:
         assert await store.commits() == []
 
 
+async def test_for_how_long_jobs_were_kept_is_known_of_those_that_are_kept(tmp_path: Path) -> None:
+    other = JobId(b"o" * 32)
+    async with opened(tmp_path / "node.db") as store:
+        await store.save_totals({"units_done": 1}, {JOB: 5, other: 9})
+        await store.save_totals({"units_done": 2}, {JOB: 6})
+    async with opened(tmp_path / "node.db") as store:
+        assert await store.ages() == {JOB: 6}
+
+
 async def test_journals_are_written_with_one_flush_and_go_with_their_job(tmp_path: Path) -> None:
     later = dataclasses.replace(ENTRY, number=9, kind="job_done", peer="", notes={})
     async with opened(tmp_path / "node.db") as store:
