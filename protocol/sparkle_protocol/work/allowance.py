@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from sparkle_protocol.facts import NO_RANGE, Cancel, Endorsements, Fact, KeeperSet, Reset
 from sparkle_protocol.ids import FactId, JobId, PeerId
 from sparkle_protocol.work.state import JobState
-from sparkle_protocol.work.views import MAX_SETS
 
 SPARE_BYTES = 256 << 10
-MAX_ALL_SETS = MAX_SETS + 512  # other keepers may propose ``MAX_SETS``, the submitter so many more
+MAX_ALL_SETS = 1536
 MAX_CANCELS = 1024
 MAX_UNKNOWN = 4096  # facts that one keeper endorsed and that are not known here
 FEW_SETS = 8  # named by one fact

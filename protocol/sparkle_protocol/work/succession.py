@@ -277,7 +277,7 @@ class Succession(Keeper):
 
     def _is_far_from_own_word(self, job: KeptJob) -> bool:
         """The submitter's own word, by which the view counts, is many agreed sets ago."""
-        steps = len(job.state.views.chain()) - 1
+        steps = job.state.views.agreed
         return steps > MAX_STEPS or (steps > 0 and len(job.state.view_facts()) > MAX_PROOF)
 
     def _gone(self, view: View, now_ns: int) -> list[PeerId]:

@@ -168,6 +168,11 @@ class Views:
             found.append(step)
         return list(chain.from_iterable(reversed(found)))
 
+    @property
+    def agreed(self) -> int:
+        """How many sets in a row the newest one rests on since the submitter's own word."""
+        return max(0, len(self._steps()) - 1)
+
     def _steps(self) -> list[tuple[View, View | None]]:
         """The newest set, each that it rests on, and which that one follows; the newest first."""
         found: list[tuple[View, View | None]] = []
