@@ -324,6 +324,13 @@ def nothing_is_held(world: World, submitter: WorldNode) -> bool:
         outages=(Outage(0.16, 7, 140),), splits=(Split(23.623538769129457, 40.0, 69, False),),
     )
 )  # fmt: skip
+@example(  # a report is repeated after a unit in it was let go
+    Season(
+        10541, nodes=9, units=16, unit_s=0.3, loss=0.05, twice=0.3, disk_s=0.0, lost=(58.11796356881076, 1.1),
+        splits=(Split(57.675805268298774, 40.0, 54, True), Split(59.643028234793775, 40.0, 64, True)),
+        leaves_s=0.99999,
+    )
+)  # fmt: skip
 def test_keepers_finish_a_job_whose_submitter_left(season: Season) -> None:
     check_season_without_submitter(season)
 
