@@ -153,8 +153,6 @@ class KernelView:
     verification: Literal["exact", "algebraic", "tolerance", "homogeneous"]
     cost: str  # how reference work grows with the parameters
     example: str
-    inputs: Mapping[str, str] = field(default_factory=dict)  # name -> shape and element type in words
-    error: str = ""  # by how much an element of an honest result may be off, if at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +193,7 @@ class NodeView:
     limits: Mapping[str, Scalar]
     log: tuple[LogLine, ...]  # newest last, bounded
     safety: Safety
+    missing_protections: tuple[str, ...] = ()  # what this system cannot enforce upon computing processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +326,7 @@ def status_json(view: NodeView) -> dict[str, Any]:
         "cpu_percent": round(view.cpu_percent, 2),
         "pss_bytes": view.pss_bytes,
         "limits": dict(view.limits),
+        "missing_protections": list(view.missing_protections),
         "uptime_s": round(view.uptime_s, 1),
         "addresses": list(view.addresses),
         "api": view.api,

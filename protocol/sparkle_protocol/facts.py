@@ -41,7 +41,7 @@ MAX_FACT_BYTES = 256 << 10
 MAX_RESULT_BYTES = 64 << 10  # larger results will travel as blobs
 NONCE_BYTES = 16
 MAX_BATCH = 1024  # items of one fact
-SEAL_UNITS = 1024  # of one range: a record of about 45 kB, one signed root for it, and a proof of ten hashes
+SEAL_UNITS = 1024  # of one range: a record of about 45 kB, one signed root for it
 MAX_RANGES = MAX_UNITS // SEAL_UNITS
 NO_RANGE = -1  # the lot of facts that speak of no unit, and of those that are kept for good
 SEVERAL_RANGES = -2
@@ -217,6 +217,7 @@ class FailureItem(Wire, frozen=True):
     epoch: Epoch
     code: Annotated[str, Meta(pattern="^(kernel|crash|memory|time|refused)$")]
     text: ShortText
+    device: Annotated[str, Meta(max_length=64)] = ""  # class of device, as in a LeaseRequest
 
 
 class Failures(Wire, tag=9, frozen=True):

@@ -39,6 +39,7 @@ MAX_HEARTBEATS = 256  # of one report
 MAX_RESULTS_PER_REPORT = 256
 REPORT_RESULT_BYTES = 640 << 10  # of one report, so that it stays under MAX_MESSAGE_BYTES with room for the rest
 MAX_REPORT_FACTS = 64
+MAX_VIEW_FACTS = 512  # who keeps a job: 73 sets of eight keepers, each with six endorsements of the next
 SHARDS = 4
 MAX_PUSHED_FACTS = 256
 MAX_RECORDS = 16  # of sealed ranges; as many as fit into PUSH_BYTES, but one
@@ -79,7 +80,7 @@ class JobFacts(Wire, frozen=True):
     """A job's spec, and the facts that show who keeps it now: keeper sets and what endorses them."""
 
     spec: RawFact
-    views: Annotated[list[RawFact], Meta(max_length=64)]
+    views: Annotated[list[RawFact], Meta(max_length=MAX_VIEW_FACTS)]
 
 
 class LeaseReply(Wire, tag=11, frozen=True):
@@ -120,7 +121,7 @@ class ReportReply(Wire, tag=13, frozen=True):
     settled: Annotated[list[Settled], Meta(max_length=MAX_BATCH)]
     ended: bool
     # When the keepers changed: who they are now, and Leases that carry units over into their new epoch.
-    views: Annotated[list[RawFact], Meta(max_length=64)] = []
+    views: Annotated[list[RawFact], Meta(max_length=MAX_VIEW_FACTS)] = []
     leases: Annotated[list[RawFact], Meta(max_length=64)] = []
 
 
@@ -133,7 +134,7 @@ class Notice(Wire, tag=14, frozen=True):
     settled: Annotated[list[Settled], Meta(max_length=MAX_BATCH)]
     ended: bool
     # When the keepers changed: who they are now, and Leases that carry units over into their new epoch.
-    views: Annotated[list[RawFact], Meta(max_length=64)] = []
+    views: Annotated[list[RawFact], Meta(max_length=MAX_VIEW_FACTS)] = []
     leases: Annotated[list[RawFact], Meta(max_length=64)] = []
 
 

@@ -123,7 +123,10 @@ class LocalClient:
         node = find_node(self.home)
         connection = _connect(node)
         try:
-            _send(connection, node, "GET", "/api/v1/events", b"")
+            try:
+                _send(connection, node, "GET", "/api/v1/events", b"")
+            except OSError as error:
+                raise NodeNotRunning(f"the node in {self.home} has stopped") from error
             buffer, head_seen = b"", False
             deadline = time.monotonic() + _STREAM_SILENCE_S
             while not stopped():

@@ -39,6 +39,7 @@ def _print_status(document: dict[str, Any]) -> None:
         ("units", f"{document['units_running']} running, {done} computed, {accepted} accepted"),
         ("credit", f"{document['credit_micro'] / 1e6:.6f}"),
         ("load", f"{document['cpu_percent']:.1f} % CPU, {output.size(document['pss_bytes'])} memory"),
+        *(("warning", text) for text in document.get("missing_protections", ())),
         ("up", output.duration(document["uptime_s"])),
         *(("address", address) for address in document["addresses"]),
         ("api", document["api"] or "–"),
@@ -77,7 +78,7 @@ def peers(arguments: argparse.Namespace) -> int:
 
 
 def kernels(arguments: argparse.Namespace) -> int:
-    """Kernels with parameters, inputs, cost, verification class and error bound."""
+    """Kernels with parameters, cost and verification class."""
     rows = client_of(arguments).kernels()
     if arguments.json:
         output.print_json(rows)
@@ -91,11 +92,7 @@ def kernels(arguments: argparse.Namespace) -> int:
         width = max((len(parameter) for parameter in row["params"]), default=0)
         for parameter, meaning in row["params"].items():
             print(f"  {parameter:{width}}  {output.clean(meaning)}")
-        for array, meaning in row["inputs"].items():
-            print(f"  --input {array}=FILE  {output.clean(meaning)}")
         print(f"  verification: {row['verification']}; cost: {output.clean(row['cost'])}")
-        if row["error"]:
-            print(f"  error: {output.clean(row['error'])}")
         print(f"  {output.paint(output.clean(row['example']), 'dim', enabled=colour)}")
     return 0
 

@@ -22,7 +22,7 @@ from sparkle_worker.kernels.base import Combined
 log = logging.getLogger("sparkle.node")
 
 VALUES_KEPT = 16
-PUBLISH_S = 30.0
+PUBLISH_S = 20.0  # less than the local API gives a call, so that the client hears why
 DEAD_SHOWN = 1000  # of one answer; each comes with its evidence
 NEWEST_SHOWN = 64
 
@@ -65,7 +65,9 @@ class JobCommands:
         """A job as it is now."""
         value = self._values.get(job.state.id)
         pace = self._journals.pace(job.state.id)
-        return picture.job_view(job, value.value if value is not None else None, pace, boot_ns(), wall_ms())
+        return picture.job_view(
+            job, value.value if value is not None else None, pace, boot_ns(), wall_ms(), self._store.failure
+        )
 
     def newest(self) -> tuple[JobView, ...]:
         """The newest jobs, as many as a screen has use for."""

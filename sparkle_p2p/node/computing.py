@@ -52,6 +52,11 @@ class UnitExecutor(Protocol):
         """End the process."""
         ...
 
+    @property
+    def missing_protections(self) -> tuple[str, ...]:
+        """What this system cannot enforce upon the process, one sentence each; known once it has been started."""
+        ...
+
 
 def unit_parameters(spec: JobSpec, unit: int) -> dict[str, Any]:
     """Parameters of one unit. Raises ConfigError when kernel or parameters are not acceptable here."""
@@ -82,6 +87,11 @@ class Computing:
         self._group = group
         self._tasks: dict[UnitKey, asyncio.Task[None]] = {}
         self._crashes: dict[UnitKey, int] = {}  # units that crashed here once
+
+    @property
+    def missing_protections(self) -> tuple[str, ...]:
+        """What this system cannot enforce upon the executors, as far as they have been started."""
+        return tuple(dict.fromkeys(text for one in self._executors for text in one.missing_protections))
 
     def start(self, effect: Compute) -> None:
         """Run a unit; what becomes of it is told as an event."""

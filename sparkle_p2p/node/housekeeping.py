@@ -61,7 +61,9 @@ class Housekeeping:
     async def _save_totals(self) -> None:
         node = self._node
         totals = {"units_done": node.units_done, "units_verified": node.units_verified, "alive_ms": wall_ms()}
+        kept, now_ns = node.submitter.kept.values(), boot_ns()
+        ages = {job.state.id: (now_ns - job.started_ns) // 1_000_000_000 for job in kept}
         try:
-            await node.store.save_totals(totals)
+            await node.store.save_totals(totals, ages)
         except StoreError as error:
             log.warning("could not save totals: %s", error)

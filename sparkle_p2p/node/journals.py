@@ -4,6 +4,7 @@ Only jobs that go on have their journal in memory; those of others are read when
 a job that is over (or is begun anew) starts a journal without the earlier entries, and the store puts them together.
 """
 
+import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping
@@ -37,6 +38,7 @@ class Journals:
         self._reached: dict[JobId, int] = {}  # the latest milestone of jobs that go on
         self._accepted: dict[JobId, int] = {}  # their units accepted so far
         self._paces: dict[JobId, Pace] = {}
+        self._saving = asyncio.Lock()
 
     # --- what happens -------------------------------------------------------------------------------------
 
@@ -151,6 +153,10 @@ class Journals:
 
     async def save(self, totals: Mapping[str, int]) -> None:
         """Write what is new, if anything is, and totals with it. Raises StoreError; then it is tried again later."""
+        async with self._saving:  # or what was written meanwhile would be taken for what is
+            await self._save(totals)
+
+    async def _save(self, totals: Mapping[str, int]) -> None:
         dirty = [(job, journal, *journal.changes()) for job, journal in self._journals.items() if not journal.clean]
         if not dirty:
             return
@@ -168,10 +174,8 @@ class Journals:
     def _let_go_if_over(self, job_id: JobId, journal: Journal) -> None:
         job = self._find(job_id)
         if journal.clean and (job is None or job.outcome):
-            del self._journals[job_id]
-            for known in (self._reached, self._accepted):
+            for known in (self._journals, self._reached, self._accepted, self._paces):
                 known.pop(job_id, None)
-            self._paces.pop(job_id, None)
 
     # --- one job ------------------------------------------------------------------------------------------
 

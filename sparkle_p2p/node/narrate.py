@@ -153,6 +153,11 @@ def node_state(
     return "idle", _idle_reason(worker, config, network, peers)
 
 
+def storage_failed(failure: Exception) -> Reason:
+    """Nothing can be kept, so nothing is promised either."""
+    return Reason("storage_failed", f"Nothing can be stored: {failure}.")
+
+
 def _idle_reason(worker: WorkerAgent, config: NodeConfig, network: NetworkState, peers: int) -> Reason:
     if not worker.kernels:
         flag = "--bootstrap-only" if config.bootstrap_only else "--no-work"

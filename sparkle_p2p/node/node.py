@@ -180,7 +180,7 @@ class Node:
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
         self._group = group
-        self._shell = Shell(self.identity.peer_id, self.store, group, self._route, self._extra)
+        self._shell = Shell(self.identity.peer_id, self.store, group, self._route, self._extra, self._refuses)
         executors = [self._executor_factory() for _ in range(self.config.slots)] if self.worker.kernels else []
         self._computing = Computing(executors, lambda event: self.shell.tell(self.worker, event), group)
         await restore_jobs(self)
@@ -262,6 +262,14 @@ class Node:
             return self.worker
         return self.membership if isinstance(message, messages.PeersRequest) else self.submitter
 
+    def _refuses(self, message: messages.Request) -> messages.Refusal | None:
+        """With ``--bootstrap-only`` a node keeps no jobs but those that it already has."""
+        if not (self.config.bootstrap_only and isinstance(message, messages.Push)):
+            return None
+        if self.submitter.job(JobId(message.job)) is not None:
+            return None
+        return messages.Refusal("quota", "this node only helps others to meet and keeps no jobs")
+
     def _tell_all(self, event: object) -> None:
         for core in (self.membership, self.submitter, self.worker):
             self.shell.tell(core, event)
@@ -308,6 +316,11 @@ class Node:
                     job = self.submitter.jobs[job_id]
                     self._group.create_task(self._commands.combine_quietly(job), name="combine")
 
+    @property
+    def missing_protections(self) -> tuple[str, ...]:
+        """What this system cannot enforce upon computing processes, one sentence each."""
+        return self._computing.missing_protections if self._computing is not None else ()
+
     # --- totals -------------------------------------------------------------------------------------------
 
     @property
@@ -348,6 +361,8 @@ class Node:
         """Publish a job; returns its id once it is on disk, here and with most of its keepers."""
         if self.stopping:
             raise ConfigError("this node is stopping; submit to another one")
+        if self.config.bootstrap_only:
+            raise ConfigError("this node runs with --bootstrap-only and takes no jobs; submit to another one")
         return await self._commands.submit(request)
 
     async def job(self, job: str) -> JobView:

@@ -30,7 +30,7 @@ from sparkle_protocol.version import __version__
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.rejection import Rejection as ProvenWrong
 from sparkle_protocol.work.worker import WorkerAgent
-from sparkle_worker.kernels.registry import ARRAY_KERNELS, KERNELS
+from sparkle_worker.kernels.registry import KERNELS
 
 if TYPE_CHECKING:
     from sparkle_p2p.node.node import Node
@@ -45,6 +45,8 @@ def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
     links = node.overlay.links() if node.overlay is not None else ()
     network = narrate.network_state(node.overlay, links, node.ready)
     state, reason = narrate.node_state(node.worker, node.config, network, len(links), stopping=node.stopping)
+    if node.store.failure is not None:  # nothing else matters as much, whatever the node does meanwhile
+        reason = narrate.storage_failed(node.store.failure)
     return NodeView(
         peer_id=node.identity.peer_id,
         net=node.config.net,
@@ -67,6 +69,7 @@ def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
         limits={"slots": node.config.slots if node.worker.kernels else 0},
         log=tuple(node.diary.lines)[-100:],
         safety=narrate.safety(1 + len(links)),
+        missing_protections=node.missing_protections,
     )
 
 
@@ -107,28 +110,30 @@ def peer_views(
 
 
 def kernel_views() -> tuple[KernelView, ...]:
-    """Every kernel that is here, as it describes itself."""
-    plain = [
+    """Every kernel that a job can be submitted of, as it describes itself."""
+    return tuple(
         KernelView(k.name, k.version, k.summary, dict(k.parameters), k.verification, k.cost_law, k.example)
         for k in KERNELS.values()
-    ]
-    arrays = [
-        KernelView(
-            *(k.name, k.version, k.summary, dict(k.parameters), k.verification, k.cost_law, k.example),
-            inputs=dict(k.inputs),
-            error=k.error_law,
-        )
-        for k in ARRAY_KERNELS.values()
-    ]
-    return (*plain, *arrays)
+    )
 
 
-def job_view(job: KeptJob, value: Any, pace: Pace, now_ns: int, now_ms: int) -> JobView:
-    """One of our jobs. ``value`` is its combined result, once there is one; ``now_ms`` is the wall clock."""
+def job_view(
+    job: KeptJob, value: Any, pace: Pace, now_ns: int, now_ms: int, storage: Exception | None = None
+) -> JobView:
+    """One of our jobs.
+
+    Args:
+        job: its record.
+        value: its combined result, once there is one.
+        pace: how fast it goes.
+        now_ns: the same clock as the pace's.
+        now_ms: the wall clock.
+        storage: why nothing can be written now; None when all is well.
+    """
     spec = job.state.spec
     counts = reading.unit_counts(job)
     state: Any = job.outcome or ("running" if reading.was_taken(job) else "queued")
-    expected = forecast(job, counts, pace, now_ns) if state == "running" else None
+    expected = forecast(job, counts, pace, now_ns, storage) if state == "running" else None
     eta = expected if isinstance(expected, Eta) else None
     return JobView(
         job=job.state.id.hex(),
@@ -150,8 +155,12 @@ def job_view(job: KeptJob, value: Any, pace: Pace, now_ns: int, now_ms: int) -> 
     )
 
 
-def forecast(job: KeptJob, counts: UnitCounts, pace: Pace, now_ns: int) -> Eta | Reason:
-    """When a job that goes on will probably end, or why nobody can tell."""
+def forecast(
+    job: KeptJob, counts: UnitCounts, pace: Pace, now_ns: int, storage: Exception | None = None
+) -> Eta | Reason:
+    """When a job that goes on will probably end, or why nobody can tell. ``storage``: as of ``job_view``."""
+    if storage is not None:
+        return narrate.storage_failed(storage)
     return job_forecast(
         pace,
         now_ns,

@@ -86,10 +86,12 @@ async def restore_jobs(node: "Node") -> None:
     stored = sort_stored(
         node.config.net, await node.store.facts(), await node.store.commits(), await node.store.sealed()
     )
+    without_facts = await node.store.jobs_without_facts()
+    ages = await node.store.ages()
     gone = []
     for job, left in stored.items():
         if left.spec is None:
-            if left.facts:
+            if left.facts or job in without_facts:  # else it is of another network
                 gone.append(job)
             continue
         ours = left.spec.author == node.identity.peer_id
@@ -97,12 +99,13 @@ async def restore_jobs(node: "Node") -> None:
         if ours or left.names(node.identity.public_key):
             names = await node.store.result_names(job)
             size = 0 if ours else await node.store.result_bytes(job)
-            effects = node.submitter.restore(left.spec, others, boot_ns(), names, size, left.sealed)
+            age_ns = ages.get(job, 0) * 1_000_000_000
+            effects = node.submitter.restore(left.spec, others, boot_ns(), names, size, left.sealed, age_ns)
             # What ended before is no news.
             node.shell.perform(node.submitter, tuple(e for e in effects if not isinstance(e, Notify)))
         if ours:
             await node.journals.restored(node.submitter.jobs[job], node.totals.get("alive_ms", 0), wall_ms())
-        if left.commits and node.worker.kernels:
+        if left.commits:  # showing what was computed needs no kernel
             open_ = [(commit.unit, commit.epoch, commit.nonce, commit.result) for commit in left.commits]
             node.shell.perform(node.worker, node.worker.restore(left.spec, others, open_, boot_ns()))
         elif job not in node.submitter.jobs and job not in node.submitter.kept:

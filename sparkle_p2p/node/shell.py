@@ -1,21 +1,18 @@
 """Performs the effects of the cores over an overlay, a store and executors.
 
-A core's batches are performed in order. What stands after a ``Persist`` waits until that is on disk, and so does
-every later batch of this core: it may already rest on those records. Records are handed to the store at once, so
-that one flush still serves many batches. When a ``Persist`` fails nothing is acknowledged and nothing is sent: who
-waits for an answer is refused, and the core hears that its sends failed, so that it repeats them. Every core gets
-only the answers to its own requests.
+``Lanes`` puts the effects in order. When a ``Persist`` fails nothing is acknowledged and nothing is sent: who waits
+for an answer is refused, and the core hears that its sends failed, so that it repeats them. Every core gets only
+the answers to its own requests.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from sparkle_p2p.net.overlay import Overlay
+from sparkle_p2p.node.lanes import Lanes
 from sparkle_p2p.node.store import Store, StoreError
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_protocol import effects as fx
@@ -34,7 +31,6 @@ FAILED_ALARM_S = 1.0  # pause after a core failed to handle an event
 TRANSIENT = frozenset({"busy", "internal", "storage", "stopping"})
 FOUND_PEERS = 16
 MAX_SENDS = 512  # requests under way; more fail at once and are repeated later by their core
-MAX_UNTOLD = 10_000  # events of a failing disk; the oldest beyond are dropped, as are records
 
 Message = TypeVar("Message", messages.Request, messages.Reply)
 
@@ -51,18 +47,11 @@ class Core(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """Effects to be performed once ``written`` is done."""
-
-    effects: fx.Effects
-    written: asyncio.Future[None] | None = None
-    keep: bool = True
-    done: asyncio.Future[None] | None = None  # whoever waits for the end of the batch
-
-
 class Shell:
-    """Runs cores. ``route`` says which core serves a request; ``extra`` performs what is not communication."""
+    """Runs cores. ``route`` says which core serves a request; ``extra`` performs what is not communication.
+
+    ``refuses`` may refuse a request before a core hears of it.
+    """
 
     def __init__(
         self,
@@ -71,6 +60,7 @@ class Shell:
         group: asyncio.TaskGroup,
         route: Callable[[messages.Request], Core],
         extra: Callable[[fx.Effect], None],
+        refuses: Callable[[messages.Request], messages.Refusal | None] = lambda message: None,
     ) -> None:
         self.overlay: Overlay | None = None
         self._me = me
@@ -78,17 +68,14 @@ class Shell:
         self._group = group
         self._route = route
         self._extra = extra
+        self._refuses = refuses
         self._waiting: dict[int, asyncio.Future[messages.Reply]] = {}
         self._token = 0
         self._sends = 0
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._unarmed: dict[int, Core] = {}  # heard something in this turn of the loop
         self._rang: dict[int, int] = {}  # the deadline of each core's latest alarm
-        # Steps that wait for the disk, in order. Each belongs to a request under way or to a unit held, both of
-        # which are bounded; an unanswered request is refused after SERVE_TIMEOUT_S whatever its step does.
-        self._lanes: dict[int, deque[_Step]] = {}
-        self._storage_failed = False
-        self._untold: deque[fx.Notify] = deque(maxlen=MAX_UNTOLD)  # what rests on records that are not on disk yet
+        self._lanes: Lanes[Core] = Lanes(store, self, extra, self._spawn)
         self._stopped = False
 
     # --- driving the cores --------------------------------------------------------------------------------
@@ -110,8 +97,7 @@ class Shell:
         """Perform a batch; what has to wait for the disk follows in the background."""
         if self._stopped:
             return
-        for step in self._steps(effects, keep=True):
-            self._advance(core, step)
+        self._lanes.perform(core, effects)
         self._arm_soon(core)
 
     async def perform_durably(self, core: Core, effects: fx.Effects, *, keep: bool = True) -> None:
@@ -125,83 +111,11 @@ class Shell:
         Raises:
             StoreError: they could not be written now.
         """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for step in self._steps(effects, keep=keep):
-            self._advance(core, step)
-        self._advance(core, _Step((), self._store.write_soon((), keep=keep), keep, done))
+        if self._stopped:
+            raise StoreError("this node is stopping; try again when it is back")
+        done = self._lanes.perform_durably(core, effects, keep=keep)
         self.arm(core)
         await done
-
-    def _steps(self, effects: fx.Effects, *, keep: bool) -> Iterator[_Step]:
-        """Cut a batch at its Persists; each is handed to the store when its step is taken."""
-        # What could not be written before must be on disk before anything is said that may rest on it.
-        written = self._store.write_soon(()) if self._store.behind and effects else None
-        start = 0
-        for position, effect in enumerate(effects):
-            if isinstance(effect, fx.Persist):
-                if effects[start:position]:
-                    yield _Step(effects[start:position], written, keep)
-                start = position + 1
-                idle = not effect.records and self._store.idle  # a mere barrier, with nothing to wait for
-                written = None if idle else self._store.write_soon(effect.records, keep=keep)
-        if effects[start:] or written is not None:
-            yield _Step(effects[start:], written, keep)
-
-    def _advance(self, core: Core, step: _Step) -> None:
-        """Take a step now if nothing stands before it, else when its turn has come."""
-        lane = self._lanes.get(id(core))
-        if lane is not None:
-            lane.append(step)
-        elif step.written is not None:
-            self._lanes[id(core)] = deque((step,))
-            self._spawn(self._walk(core), "wait for the disk")
-        else:
-            self._take(core, step)
-
-    async def _walk(self, core: Core) -> None:
-        """Take a core's waiting steps in order."""
-        lane = self._lanes[id(core)]
-        try:
-            while lane:
-                step = lane[0]
-                failure, written = None, step.written
-                if written is None and self._store.behind:  # what stood before it in the lane was not written
-                    written = self._store.write_soon(())
-                if written is not None:
-                    try:
-                        await written
-                    except StoreError as error:
-                        failure = error
-                    self._note_storage(failure)
-                self._take(core, step, failure)
-                lane.popleft()
-        finally:
-            del self._lanes[id(core)]
-
-    def _take(self, core: Core, step: _Step, failure: StoreError | None = None) -> None:
-        for effect in step.effects if failure is None or step.keep else ():
-            try:
-                if failure is None:
-                    self._perform_one(core, effect)
-                else:
-                    self._fail_one(core, effect, str(failure))
-            except Exception:
-                log.exception("performing a %s failed", type(effect).__name__)
-        if step.done is not None and not step.done.done():
-            if failure is None:
-                step.done.set_result(None)
-            else:
-                step.done.set_exception(failure)
-
-    def _note_storage(self, failure: StoreError | None) -> None:
-        """Tell once that the disk fails, and once that it works again."""
-        if failure is not None and not self._storage_failed:
-            self._extra(fx.Notify("storage_failed", {"reason": str(failure)}))
-        elif failure is None and self._storage_failed:
-            self._extra(fx.Notify("storage_restored", {}))
-        self._storage_failed = failure is not None
-        while self._untold and failure is None:  # a batch that was written brought all from before with it
-            self._extra(self._untold.popleft())
 
     def _arm_soon(self, core: Core) -> None:
         """Set the core's alarm once it has heard all that this turn of the loop brings."""
@@ -235,6 +149,7 @@ class Shell:
     def stop(self) -> None:
         """Perform nothing any more; whoever still waits for an answer gets a refusal."""
         self._stopped = True
+        self._lanes.stop()
         for handle in self._timers.values():
             handle.cancel()
         self._timers.clear()
@@ -243,7 +158,8 @@ class Shell:
 
     # --- effects ------------------------------------------------------------------------------------------
 
-    def _perform_one(self, core: Core, effect: fx.Effect) -> None:
+    def perform_one(self, core: Core, effect: fx.Effect) -> None:
+        """Perform an effect whose turn has come."""
         if isinstance(effect, fx.Reply):
             if effect.attach:
                 self._spawn(self._answer_with_results(effect), "answer with results")
@@ -268,8 +184,8 @@ class Shell:
         else:
             self._extra(effect)
 
-    def _fail_one(self, core: Core, effect: fx.Effect, reason: str) -> None:
-        """An effect that may not be performed, because what it rests on is not on disk."""
+    def fail_one(self, core: Core, effect: fx.Effect, reason: str) -> None:
+        """What an effect rests on is not on disk: whoever waits for it hears so."""
         if isinstance(effect, fx.Reply):
             self._answer(effect.token, messages.Refusal("storage", "this node cannot write to its disk"))
         elif isinstance(effect, fx.Send):
@@ -277,10 +193,8 @@ class Shell:
         elif isinstance(effect, fx.Compute):
             failed = fx.ComputeFailed(effect.job, effect.unit, effect.epoch, "refused", reason, blame=False)
             self._tell_soon(core, failed)
-        elif isinstance(effect, fx.Notify):
-            self._untold.append(effect)
         else:
-            self._perform_one(core, effect)
+            self.perform_one(core, effect)
 
     def _tell_soon(self, core: Core, event: object) -> None:
         asyncio.get_running_loop().call_soon(self.tell, core, event)
@@ -400,6 +314,11 @@ class Shell:
     async def _serve_message(self, peer: PeerId, message: messages.Request) -> messages.Reply:
         if self._stopped:
             return messages.Refusal("stopping", "this node is leaving")
+        if self._store.crowded:  # what a core has heard of it must keep: better it hears no more
+            return messages.Refusal("storage", "the disk of this node does not keep up")
+        refusal = self._refuses(message)
+        if refusal is not None:
+            return refusal
         self._token += 1
         token = self._token
         answer: asyncio.Future[messages.Reply] = asyncio.get_running_loop().create_future()

@@ -35,7 +35,7 @@ async def explain(node: "Node", view: NodeView, subject: str | None) -> Explanat
         if not unit.isdecimal():
             raise NotFound(f"'{subject}' names no unit; write JOB/NUMBER")
         job = node.kept_job(name)
-        return explain_unit(job, int(unit), node.journals.pace(job.state.id), boot_ns())
+        return explain_unit(job, int(unit), node.journals.pace(job.state.id), boot_ns(), node.store.failure)
     ending = subject.lstrip("…")
     peers = [peer for peer in _known_peers(node, view) if ending and peer.endswith(ending)]
     if len(peers) == 1:
@@ -82,7 +82,8 @@ def _explain_node(node: "Node", view: NodeView) -> Explanation:
 
 async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
     now_ns, pace = boot_ns(), node.journals.pace(job.state.id)
-    view = job_view(job, None, pace, now_ns, wall_ms())
+    storage = node.store.failure
+    view = job_view(job, None, pace, now_ns, wall_ms(), storage)
     counts = view.units
     done = counts.final + counts.provisional
     headline = {
@@ -96,7 +97,7 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
     numbers = {"accepted": done, "total": counts.total, "replicas": job.replicas, "rejected": job.rejected_count}
     details: list[Reason] = []
     if not job.outcome:
-        expected = forecast(job, counts, pace, now_ns)
+        expected = forecast(job, counts, pace, now_ns, storage)
         details.append(_expected(expected) if isinstance(expected, Eta) else expected)
         details.append(_kept_by(job, node.identity.peer_id))
         details += _waiting_for_others(job)

@@ -3,7 +3,7 @@
 from sparkle_p2p.node import reading
 from sparkle_p2p.node.forecast import Held, Pace, lease_forecast, start_forecast
 from sparkle_p2p.node.journal_words import seconds
-from sparkle_p2p.node.narrate import many
+from sparkle_p2p.node.narrate import many, storage_failed
 from sparkle_p2p.node.picture import rejection_view
 from sparkle_p2p.node.reading import Commitment, Holding
 from sparkle_p2p.view import Explanation, Reason, Scalar
@@ -14,8 +14,10 @@ from sparkle_protocol.work.kept_job import KeptJob
 NAMED = 3
 
 
-def explain_unit(job: KeptJob, unit: int, pace: Pace, now_ns: int) -> Explanation:
+def explain_unit(job: KeptJob, unit: int, pace: Pace, now_ns: int, storage: Exception | None = None) -> Explanation:
     """The headline says how it stands; the first detail what it waits for, the others what was done about it.
+
+    While nothing can be stored (``storage``) nobody can tell when that will be.
 
     Raises:
         NotFound: the job has no such unit.
@@ -25,7 +27,7 @@ def explain_unit(job: KeptJob, unit: int, pace: Pace, now_ns: int) -> Explanatio
     held = reading.holdings(job, unit, now_ns)
     committed = reading.commitments(job, unit, now_ns)
     details = _waits_for(job, unit, held, committed, now_ns)
-    details += _expected(job, unit, held, pace, now_ns)
+    details += _expected(job, unit, held, pace, now_ns) if storage is None else [storage_failed(storage)]
     details += _attempts(job, unit, committed)
     details += [_holding(one) for one in held]
     details += [rejection_view(r).reason for r in job.rejections if r.unit == unit]

@@ -61,10 +61,11 @@ class Routes:
         return json_response({"ok": True})
 
     async def readyz(self, _request: web.Request) -> web.Response:
-        """200 once the network is up; 503 before, after, and while it is down."""
+        """200 once the network is up; 503 before, after, while it is down, and while nothing can be stored."""
         view = self._control.view()
         ready = view.network in ("alone", "connected") and view.state != "stopping"
-        document = {"ready": ready, "network": view.network, "state": view.state}
+        ready = ready and view.reason.code != "storage_failed"
+        document = {"ready": ready, "network": view.network, "state": view.state, "reason": view.reason.code}
         return json_response(document, 200 if ready else 503)
 
     async def status(self, _request: web.Request) -> web.Response:

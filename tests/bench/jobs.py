@@ -79,9 +79,12 @@ def run_job(client: LocalClient, kernel: str, params: dict[str, int], units: int
     """
     began = time.perf_counter()
     document = client.job(client.submit(kernel, params, units=units))
+    unknown_s = POLL_S
     while document["state"] not in ENDED and time.perf_counter() - began < LIMIT_S:
-        # Asking costs the node something too, so we ask seldom while the end is far.
-        pause(min(max((document["eta_s"] or 0.0) / 2, POLL_S), POLL_AT_MOST_S))
+        # Asking costs the node something too, so we ask seldom while the end is far, or cannot be foreseen.
+        eta_s = document["eta_s"]
+        unknown_s = 2 * unknown_s if eta_s is None else POLL_S
+        pause(min(max(unknown_s if eta_s is None else eta_s / 2, POLL_S), POLL_AT_MOST_S))
         document = client.job(document["job"])
     took = time.perf_counter() - began
     if document["state"] != "done":

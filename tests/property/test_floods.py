@@ -197,7 +197,11 @@ def test_a_keeper_cannot_bury_a_job_under_keeper_sets() -> None:
     assert len(kept.state.views) <= 1 + MAX_PROPOSALS
     for keeper in KEEPERS:  # away, all of them
         host.perform(host.core.handle(fx.PeerDown(keeper.peer_id), host.now))
-    host.pass_time(20 * BEAT_NS)
+    host.pass_time(10 * BEAT_NS)
+    host.perform(host.core.handle(fx.PeerUp(KEEPERS[1].peer_id, ()), host.now))
+    for _ in range(10):  # one is back, so it is not we who are cut off
+        host.ask(KEEPERS[1], m.Beat([]))
+        host.pass_time(BEAT_NS)
     assert kept.state.view is not None
     assert kept.state.view.number == f.VIEWS_PER_GENERATION
 

@@ -217,10 +217,12 @@ def check_done(submitter: WorldNode, job: JobId) -> None:
 
 
 def is_done(submitter: WorldNode, job: JobId) -> bool:
-    """The submitter's user was told."""
-    return submitter.up and any(
-        one.event == "job_done" and one.fields["job"] == job.hex() for one in submitter.events
-    )
+    """The submitter is there, and its user was told."""
+    return submitter.up and was_told(submitter, job)
+
+
+def was_told(submitter: WorldNode, job: JobId) -> bool:
+    return any(one.event == "job_done" and one.fields["job"] == job.hex() for one in submitter.events)
 
 
 def nobody_is_left(world: World, job: JobId) -> bool:
@@ -279,7 +281,7 @@ def check_season_without_submitter(season: Season) -> None:
     world.run(lambda: world.now >= calm, seconds=HOUR_S, events=MANY)
     check_never_two(world, job)
     check_shown_stays(world, job)
-    if not is_done(submitter, job):
+    if not was_told(submitter, job):  # before it left
         check_kept(world, job)
         assert world.run(lambda: keepers_are_done(world, job), seconds=2 * HOUR_S, events=MANY), "units never ended"
         assert world.run(lambda: nothing_is_held(world, submitter), seconds=HOUR_S, events=MANY)
@@ -316,5 +318,47 @@ def nothing_is_held(world: World, submitter: WorldNode) -> bool:
         ),
     )
 )  # fmt: skip
+@example(  # the job ends while a newcomer is invited in place of a keeper that is back
+    Season(
+        164, nodes=11, units=11, unit_s=0.3, loss=0.3, disk_s=0, leaves_s=23.623538769129457,
+        outages=(Outage(0.16, 7, 140),), splits=(Split(23.623538769129457, 40.0, 69, False),),
+    )
+)  # fmt: skip
+@example(  # a report is repeated after a unit in it was let go
+    Season(
+        10541, nodes=9, units=16, unit_s=0.3, loss=0.05, twice=0.3, disk_s=0.0, lost=(58.11796356881076, 1.1),
+        splits=(Split(57.675805268298774, 40.0, 54, True), Split(59.643028234793775, 40.0, 64, True)),
+        leaves_s=0.99999,
+    )
+)  # fmt: skip
 def test_keepers_finish_a_job_whose_submitter_left(season: Season) -> None:
     check_season_without_submitter(season)
+
+
+def test_a_submitter_that_was_cut_off_until_its_job_was_late_hears_that_it_is_done() -> None:
+    world = World(5)
+    owner = world.add(works=False)
+    others = [world.add() for _ in range(8)]
+    world.run(lambda: False, seconds=3)
+    world.unit_s = 2
+    job = owner.submit(spec(40, world.rng, total_s=180))
+    assert world.run(lambda: owner.submitter.is_published(job), seconds=30)
+    world.part({owner.id}, both_ways=True)
+    kept = [node.submitter.kept[job] for node in others if job in node.submitter.kept]
+    assert world.run(lambda: all(one.state.finished for one in kept), seconds=120)
+    world.run(lambda: False, seconds=181 - world.now / SECOND)
+    assert not owner.submitter.jobs[job].outcome  # it is late, but others may know more
+    world.heal()
+    assert world.run(lambda: owner.submitter.jobs[job].outcome == "done", seconds=60)
+
+
+def test_a_job_that_nobody_finished_in_time_fails_a_minute_later() -> None:
+    world = World(5)
+    owner = world.add(works=False)
+    for _ in range(4):
+        world.add(works=False)
+    world.run(lambda: False, seconds=3)
+    job = owner.submit(spec(4, world.rng, total_s=180))
+    world.run(lambda: False, seconds=182)
+    assert not owner.submitter.jobs[job].outcome
+    assert world.run(lambda: owner.submitter.jobs[job].outcome == "failed", seconds=62)

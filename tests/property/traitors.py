@@ -39,7 +39,7 @@ from tests.property.world import Core, WorldNode, true_result
 
 WRONG = b"\xff" * 8  # what all of them say of every unit
 EVERY_S = 1.5
-TRICKS = ("endorse", "two_verdicts", "withhold", "sums", "garbage", "sets", "leases", "release", "decree")
+TRICKS = ("endorse", "two_verdicts", "withhold", "sums", "garbage", "sets", "leases", "release", "decree", "condemn")
 
 
 class Traitor(WorldNode):
@@ -109,6 +109,7 @@ class Traitor(WorldNode):
             ("sets", self.crown_friends),
             ("leases", self.lease_to_friends),
             ("decree", self.decree),
+            ("condemn", self.condemn),
         ):
             if trick in self.tricks:
                 play(state, others)
@@ -174,6 +175,15 @@ class Traitor(WorldNode):
         ]
         for peer in others if items else ():
             self.push(peer, [self.sign(Leases(self.job, items))])
+
+    def condemn(self, state: JobState, others: list[PeerId]) -> None:
+        """The right result, with everybody called wrong that gave it, and somebody credited that did not."""
+        unit, friends = self.world.rng.randrange(state.spec.units), {friend.id for friend in self.friends}
+        honest = [key_from_peer_id(node.id) for node in self.world.nodes if node.id not in friends]
+        nobody = self.world.rng.randbytes(32)
+        item = VerdictItem(unit, state.epoch(unit), hash_result(true_result(unit)), [nobody], honest)
+        for peer in others:
+            self.push(peer, self.signed_by_all(Verdicts(self.job, [item])), [true_result(unit)])
 
     def decree(self, state: JobState, others: list[PeerId]) -> None:
         """What only the submitter may say."""

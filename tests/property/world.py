@@ -181,6 +181,7 @@ class WorldNode:
         self.writing: list[tuple[Core, fx.Persist, list[fx.Effect]]] = []
         now = self.world.now
         facts = list(self.disk.facts.values())
+        Random(self.seed * 1000 - self.life).shuffle(facts)  # a store reads in an order of its own
         for one in (fact for fact in facts if isinstance(fact.payload, JobSpec)):
             own = [f for f in facts if f.job == one.job and f.id != one.id]
             names = [name for job, name in self.disk.results if job == one.job]

@@ -37,6 +37,9 @@ def main(arguments: Sequence[str]) -> int:
         interrupted = True
     summary = _summary(outcomes, time.monotonic() - began, interrupted=interrupted)
     print(json.dumps(summary) if parsed.json else _in_words(summary))
+    if not outcomes and not interrupted:
+        _say("no seed was run, which shows nothing")
+        return 1
     return 1 if summary["violating_seeds"] else 130 * interrupted
 
 

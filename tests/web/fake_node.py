@@ -46,6 +46,7 @@ class FakeControl:
     def __init__(self) -> None:
         self.paused = False
         self.network: Any = "connected"
+        self.reason: Reason | None = None  # instead of the usual one
         self.records: dict[str, JobView] = {}
         self.perished: dict[str, tuple[DeadUnit, ...]] = {}
         self.submitted: list[SubmitRequest] = []
@@ -59,8 +60,8 @@ class FakeControl:
         state: Any = "paused" if self.paused else "working"
         reason = Reason("paused-by-user", "You paused it.") if self.paused else Reason("ok", "Computing.", {"n": 1})
         return NodeView(
-            peer_id=ME, net="test", version="0.1.0", pid=1, state=state, reason=reason, network=self.network,
-            uptime_s=12.5, addresses=(f"/ip4/127.0.0.1/tcp/4001/p2p/{ME}",), api="http://127.0.0.1:1",
+            peer_id=ME, net="test", version="0.1.0", pid=1, state=state, reason=self.reason or reason,
+            network=self.network, uptime_s=12.5, addresses=(f"/ip4/127.0.0.1/tcp/4001/p2p/{ME}",), api="http://127.0.0.1:1",
             peers=(
                 PeerView(OTHER, ("/ip4/10.0.0.2/tcp/4001",), "out", 1.25, "sparkle/0.1.0", 60.0, 31, 0),
                 PeerView(LIAR, ("/ip4/10.0.0.3/tcp/4001",), "in", None, "x/1", 5.0, 0, 2, 1, "rejected"),
@@ -70,6 +71,7 @@ class FakeControl:
             cpu_percent=42.126, pss_bytes=100 << 20, limits={"slots": 1},
             log=(LogLine(1_700_000_000.0, "good", "hello"),),
             safety=Safety("submitter_only", "With 3 peers only the submitter accepts.", 3),
+            missing_protections=("the memory of worker processes cannot be limited: not Linux",),
         )  # fmt: skip
 
     async def pause(self) -> None:

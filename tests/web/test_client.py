@@ -11,6 +11,7 @@ import pytest
 
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.api.documents import view_from_json
+from sparkle_p2p.view import Reason
 from sparkle_p2p.web.routes import MAX_EVENT_CLIENTS
 from sparkle_protocol.errors import ConfigError, NodeNotRunning, NotFound
 
@@ -177,6 +178,17 @@ async def test_a_follower_can_stop_by_itself(node: Any) -> None:
     assert await follower == []
 
 
+async def test_a_node_that_ends_as_a_follower_comes_is_gone_not_broken(
+    node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reset(*_: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr("sparkle_p2p.api.client._send", reset)
+    with pytest.raises(NodeNotRunning, match="has stopped"):
+        await call(lambda: list(node.client.events()))
+
+
 async def test_more_followers_than_allowed_are_turned_away(node: Any) -> None:
     head = (
         f"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1:{node.port}\r\n"
@@ -208,6 +220,10 @@ async def test_health_needs_no_token_and_follows_the_network(node: Any) -> None:
     assert await call(probe, "/healthz") == 200
     assert await call(probe, "/readyz") == 200
     node.control.network = "down"
+    assert await call(probe, "/readyz") == 503
+    assert await call(probe, "/healthz") == 200
+    node.control.network = "connected"
+    node.control.reason = Reason("storage_failed", "Nothing can be stored: the disk is full.")
     assert await call(probe, "/readyz") == 503
     assert await call(probe, "/healthz") == 200
 

@@ -119,7 +119,7 @@ def peers(shown: Shown, width: int) -> list[Line]:
         text = "Starting the network… Peers appear here within seconds. Everything else works already."
         return [((row, ""),) for row in fmt.wrap(text, width)]
     if view.network == "down":
-        text = "The network service stopped and is being restarted; 'sparkle doctor' tells what blocks it."
+        text = "The network service stopped and is being restarted; node.log in the node's home directory says why."
         return [((row, BAD),) for row in fmt.wrap(text, width)]
     return alone(shown, view, width)
 

@@ -32,6 +32,7 @@ from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash, key_from_pee
 from sparkle_protocol.messages import MAX_PUSHED_RESULTS
 from sparkle_protocol.work.endorsing import consider
 from sparkle_protocol.work.granting import Granted
+from sparkle_protocol.work.intake import LEARNING_ORDER
 from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
@@ -95,7 +96,7 @@ class Board(ABC):
         sealed: Iterable[SealedRange] = (),
     ) -> KeptJob:
         state = JobState(spec, self._codec.network)
-        state.merge(facts)
+        state.restore(sorted(facts, key=lambda one: LEARNING_ORDER.get(type(one.payload), 0)))
         state.take_two_faced()  # was told in an earlier life
         limit_ns = state.spec.deadlines.execution_s * SECOND_NS
         counter = state.next_counter(self.me)

@@ -1,9 +1,7 @@
-"""What keepers of the same job say to each other: pushes, beats, comparisons, fetches, releases.
+"""What keepers of the same job say to each other: pushes, comparisons, fetches, releases (and ``beats.py``).
 
 - Whoever pushes must be the job's submitter or be named by one of its keeper sets; a job that is new here comes
   with its spec, and is kept if there is room for it.
-- Every ``BEAT_NS`` keepers that share jobs exchange a sum over what they know of each. Two that differ twice in a row
-  compare, and each gets what it lacks.
 - Everything a keeper hears may be said again, late, or in another order.
 """
 
@@ -13,15 +11,15 @@ from collections.abc import Iterable
 from sparkle_protocol import messages
 from sparkle_protocol.effects import DropJob, Persist, Record, Reply, Requested, StoreFact, StoreResult
 from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import Cancel, Endorsements, Fact, JobSpec, KeeperSet, Reset
+from sparkle_protocol.facts import Endorsements, Fact, JobSpec, KeeperSet
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, key_from_peer_id
-from sparkle_protocol.messages import JobBeat
-from sparkle_protocol.work.duty import Duty
+from sparkle_protocol.work.allowance import Allowance
+from sparkle_protocol.work.beats import Beats
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.placement import LOCAL, UNKNOWN
-from sparkle_protocol.work.presence import BEAT_NS
 from sparkle_protocol.work.replication import Channel
+from sparkle_protocol.work.state import JobState
 from sparkle_protocol.work.tally import SHORT_ID, short_id
 
 OFFERED_NS = 60 * SECOND_NS  # for the keeper set that names us to follow a spec
@@ -30,19 +28,16 @@ DISMISSED_NS = 600 * SECOND_NS  # a job whose newest view does not name us is ke
 MAX_RELEASED = 4096
 FULL = "full"  # refuses more of a job for the moment
 FULL_PAUSE_NS = 60 * SECOND_NS
-ALWAYS_KEPT = (KeeperSet, Endorsements, Reset, Cancel)  # however full it is: who keeps the job, and its end
 
 
-class CoKeeping(Duty):
+class CoKeeping(Beats):
     """The part of a keeper that other keepers talk to."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
+        self._allowance = Allowance()
         self._released: dict[JobId, None] = {}  # jobs we were told to forget, lest somebody brings them back
         self._dismissed_ns: dict[JobId, int] = {}
-        self._beats: dict[int, PeerId] = {}  # requests under way
-        self._beat_heard: dict[PeerId, int] = {}
-        self._beat_ns: int | None = None
 
     # --- requests of other keepers ------------------------------------------------------------------------
 
@@ -63,6 +58,7 @@ class CoKeeping(Duty):
             elif isinstance(message, messages.Compare):
                 self._reply(event.token, _compared(job, message))
             else:
+                self._invitations.moved(job.state.id, peer, now_ns)
                 self._fetched(event.token, job, message)
 
     def _meet(self, peer: PeerId, now_ns: int) -> None:
@@ -79,10 +75,6 @@ class CoKeeping(Duty):
     def _refuse(self, token: int, code: str, text: str) -> None:
         self._out.append(Reply(token, messages.Refusal(code, text[:400])))
 
-    @staticmethod
-    def _shares(job: KeptJob, peer: PeerId) -> bool:
-        return peer == job.state.submitter or job.state.views.ever_kept(peer)
-
     def _pushed(self, token: int, peer: PeerId, message: messages.Push, now_ns: int) -> None:
         job_id = JobId(message.job)
         job = self.job(job_id)
@@ -94,15 +86,17 @@ class CoKeeping(Duty):
             if spec is None or reason:
                 self._refuse(token, *(reason or ("unknown_job", "this peer keeps no such job")))
                 return
-            job = self._adopt(spec, now_ns)
+            job = self._adopt(spec, peer, now_ns)
         if not (self._shares(job, peer) or any(_names(fact, peer) for fact in facts)):
             self._refuse(token, "stranger", "this peer knows of no keeper set of the job that names you")
             return
+        facts = [fact for fact in facts if fact.id != job.state.spec_fact.id]
         over = self.quota.over(job_id)
-        if over and (message.results or not all(isinstance(fact.payload, ALWAYS_KEPT) for fact in facts)):
+        if over and (message.results or not self._allowance.fits(job.state, facts)):
             self._refuse(token, FULL, over)
             return
-        new = job.learn((fact for fact in facts if fact.id != job.state.spec_fact.id), message.results, now_ns)
+        self._still_wanted(job, peer, now_ns)
+        new = job.learn(self._allowance.select(job.state, facts), message.results, now_ns)
         if job.mine:
             self._pass_on(job, new, peer)
         self._conclude(job, now_ns)
@@ -127,20 +121,34 @@ class CoKeeping(Duty):
             return "unknown_job", "this peer keeps no such job"
         if spec.author == self.me:
             return "unknown_job", "this peer no longer knows that job of its own"
-        named = any(_names(fact, peer) and fact.author == spec.author for fact in facts)
-        if peer != spec.author and not named:
-            return "not_yours", "a job comes from its submitter or from a keeper that its submitter named"
-        refused = self.quota.admit(spec.author, self._network_of(spec.author), spec.payload, len(spec.raw))
+        if peer != spec.author and not self._is_brought_by_a_keeper(spec, facts, peer):
+            return "not_yours", "a job comes from its submitter or from one of its keepers"
+        network = self._charged_network(spec, peer)
+        refused = self.quota.admit(spec.author, network, spec.payload, len(spec.raw))
         return ("quota", refused) if refused else None
+
+    def _is_brought_by_a_keeper(self, spec: Fact, facts: Iterable[Fact], peer: PeerId) -> bool:
+        """Keeper sets of a job that is new here show that a peer keeps it, or once did."""
+        shown = [fact for fact in facts if isinstance(fact.payload, KeeperSet | Endorsements)]
+        if any(_names(fact, peer) and fact.author == spec.author for fact in shown):
+            return True
+        state = JobState(spec, self._codec.network)
+        state.merge(fact for fact in shown if fact.job == spec.job)
+        return state.view is not None and state.view.holds(peer)
 
     @abstractmethod
     def _network_of(self, peer: PeerId) -> str:
         """The network that a peer is in."""
 
-    def _adopt(self, spec: Fact, now_ns: int) -> KeptJob:
+    def _charged_network(self, spec: Fact, pusher: PeerId) -> str:
+        """The network that a job counts for: its submitter's, or of whoever brings it while that is not connected."""
+        network = self._network_of(spec.author)
+        return self._network_of(pusher) if network == UNKNOWN else network
+
+    def _adopt(self, spec: Fact, pusher: PeerId, now_ns: int) -> KeptJob:
         """Begin to keep somebody else's job."""
         job = self._take_up(spec, (), now_ns)
-        self._count(job)
+        self._count(job, self._charged_network(spec, pusher))
         job.records.append(StoreFact(spec))
         job.set_duty((), leads=False, now_ns=now_ns)
         self.presence.expect(spec.author, now_ns)
@@ -148,10 +156,9 @@ class CoKeeping(Duty):
         self._beat_soon(now_ns)
         return job
 
-    def _count(self, job: KeptJob, result_bytes: int = 0) -> None:
+    def _count(self, job: KeptJob, network: str, result_bytes: int = 0) -> None:
         """Count a job with all that is stored of it already."""
         submitter, spec = job.state.submitter, job.state.spec_fact
-        network = self._network_of(submitter)
         if network == UNKNOWN:  # as after a restart: such jobs have nothing in common
             network = LOCAL
         self.quota.add(job.state.id, submitter, network, job.state.spec, len(spec.raw))
@@ -195,10 +202,15 @@ class CoKeeping(Duty):
         """Keep somebody else's job no longer."""
         self._persist()
         self._forget(job_id)
+        self._out.append(Persist((DropJob(job_id),)))
+
+    def _forget(self, job_id: JobId) -> None:
+        super()._forget(job_id)
         for left in (self._held_until, self._dismissed_ns, self._fetching, self._spans):
             left.pop(job_id, None)
         self.quota.remove(job_id)
-        self._out.append(Persist((DropJob(job_id),)))
+        self._allowance.forget(job_id)
+        self._invitations.forget(job_id)
 
     def _fetched(self, token: int, job: KeptJob, message: messages.Fetch) -> None:
         wanted = {message.facts[at : at + SHORT_ID] for at in range(0, len(message.facts), SHORT_ID)}
@@ -226,9 +238,13 @@ class CoKeeping(Duty):
         channel.under_way = None
         if job is None:
             return
-        channel.introduced = channel.introduced and isinstance(message, messages.Refusal)
+        if not isinstance(message, messages.Refusal):
+            channel.introduced, channel.refused = False, ""
+            self._invitations.moved(job.state.id, channel.peer, now_ns)
         if isinstance(message, messages.PushReply):
             facts = [self._codec.open(raw) for raw in message.facts if self._codec.id_of(raw) not in job.state]
+            channel.owed.difference_update(channel.sent)
+            channel.refusals = 0
             self._learn(job, facts, (), channel.peer, now_ns, pass_on=True)
             self._kept_by(job, channel.peer, asked, now_ns)
         elif isinstance(message, messages.CompareReply):
@@ -238,6 +254,7 @@ class CoKeeping(Duty):
             self._take_fetched(channel, job, asked, message, now_ns)
         elif isinstance(message, messages.Refusal):
             self._channel_refused(channel, job, message, now_ns)
+        self._ask_guest(channel, job, now_ns)
 
     def _take_fetched(
         self, channel: Channel, job: KeptJob, asked: messages.Fetch, message: messages.FetchReply, now_ns: int
@@ -270,14 +287,14 @@ class CoKeeping(Duty):
         *,
         pass_on: bool = False,
     ) -> None:
-        new = job.learn(facts, results, now_ns)
+        new = job.learn(self._allowance.select(job.state, facts), results, now_ns)
         if job.mine or pass_on:
             self._pass_on(job, new, source)
         self._conclude(job, now_ns)
         self._after_news(job, now_ns)
 
     def _channel_refused(self, channel: Channel, job: KeptJob, refusal: messages.Refusal, now_ns: int) -> None:
-        if refusal.code == "unknown_job" and channel.peer != job.state.submitter:
+        if refusal.code == "unknown_job" and channel.peer != job.state.submitter and _may_give(job):
             self._channels.start_from_nothing(channel, job, now_ns)
         elif refusal.code == "stranger" and not channel.introduced:
             channel.introduced = True
@@ -285,82 +302,21 @@ class CoKeeping(Duty):
         elif refusal.code == FULL:
             channel.synced, channel.retry_at_ns = False, now_ns + FULL_PAUSE_NS
         else:
-            channel.refused = refusal.text or refusal.code
-            self._notify("keeper_refused", job=job.state.id.hex(), peer=channel.peer, reason=channel.refused)
+            over = refusal.code == "released" or (job.mine and not _may_give(job))
+            self._channels.refused(channel, refusal.text or refusal.code, now_ns, for_good=over)
+            if channel.refusals == 1:
+                self._notify("keeper_refused", job=job.state.id.hex(), peer=channel.peer, reason=channel.refused)
 
     @abstractmethod
     def _kept_by(self, job: KeptJob, peer: PeerId, asked: messages.Request | None, now_ns: int) -> None:
         """A peer has stored what we sent it."""
 
-    # --- beats --------------------------------------------------------------------------------------------
-
-    def _shared_jobs(self) -> dict[PeerId, list[KeptJob]]:
-        """The jobs that we share with each peer and that are not over."""
-        found: dict[PeerId, list[KeptJob]] = {}
-        for job in self.all_jobs():
-            if not job.outcome or not job.mine:
-                for peer in self.partners(job):
-                    found.setdefault(peer, []).append(job)
-        return found
-
-    def _beat_soon(self, now_ns: int) -> None:
-        if self._beat_ns is None and self._shared_jobs():
-            self._beat_ns = now_ns + int(BEAT_NS * self._rng.uniform(0.8, 1.2))
-
-    def _beat(self, now_ns: int) -> None:
-        """Say that we are here to everybody who has not just said so, and see who is away."""
-        shared = self._shared_jobs()
-        self._beat_ns = None
-        if not shared:
-            return
-        self._beat_soon(now_ns)
-        self.presence.forget(set(shared))
-        for peer, jobs in shared.items():
-            self.presence.expect(peer, now_ns)
-            if now_ns - self._beat_heard.get(peer, -BEAT_NS) >= BEAT_NS * 3 // 4:
-                self._beats[self._send(peer, messages.Beat([_job_beat(j) for j in jobs[: messages.MAX_BEATS]]))] = (
-                    peer
-                )
-        self._beat_heard = {peer: at for peer, at in self._beat_heard.items() if peer in shared}
-        self._look_around(now_ns)
-
-    def _beats_for(self, peer: PeerId, beats: list[JobBeat], now_ns: int) -> list[JobBeat]:
-        """What we know of the jobs that a peer says it keeps."""
-        self._beat_heard[peer] = now_ns
-        own: list[JobBeat] = []
-        for beat in beats:
-            job = self.job(JobId(beat.job))
-            if job is None or not self._shares(job, peer):
-                continue
-            if job.mine and job.outcome in ("done", "cancelled"):
-                self._persist()
-                self._send(peer, messages.Release(job.state.id))
-                continue
-            own.append(_job_beat(job))
-            self._sums_of(job, peer, beat)
-        return own
-
-    def _beat_answered(self, peer: PeerId, reply: messages.BeatReply) -> None:
-        by_job = {JobId(beat.job): beat for beat in reply.jobs}
-        for job in self._shared_jobs().get(peer, ()):
-            beat = by_job.get(job.state.id)
-            channel = self._channels.to(job.state.id, peer)
-            if beat is not None:
-                self._sums_of(job, peer, beat)
-            elif peer != job.state.submitter and not channel.refused:
-                channel.synced = False  # it should keep the job and does not: it will be told all of it
-
-    def _sums_of(self, job: KeptJob, peer: PeerId, beat: JobBeat) -> None:
-        channel = self._channels.to(job.state.id, peer)
-        channel.complete = beat.complete
-        if beat.sum == job.state.tally.total():
-            channel.differed = False
-        elif channel.differed and channel.idle:
-            channel.synced, channel.differed = False, False
-        else:
-            channel.differed = True
-
     # --- what is looked after -----------------------------------------------------------------------------
+
+    def _still_wanted(self, job: KeptJob, peer: PeerId, now_ns: int) -> None:
+        until_ns, view = self._dismissed_ns.get(job.state.id), job.state.view
+        if until_ns is not None and (peer == job.state.submitter or (view is not None and view.holds(peer))):
+            self._dismissed_ns[job.state.id] = max(until_ns, now_ns + OFFERED_NS)
 
     def _drop_what_is_over(self, now_ns: int) -> None:
         """Forget jobs of others that nobody needs from us any more."""
@@ -375,12 +331,15 @@ class CoKeeping(Duty):
                 self._let_go(job_id)
 
 
+def _may_give(job: KeptJob) -> bool:
+    """Others take the job from us: it is ours and not over, or we keep it, not only may come to."""
+    if job.mine:
+        return job.outcome not in ("done", "cancelled")
+    return job.state.view is not None and job.state.view.holds(job.me)
+
+
 def _names(fact: Fact, peer: PeerId) -> bool:
     return isinstance(fact.payload, KeeperSet) and key_from_peer_id(peer) in fact.payload.keys
-
-
-def _job_beat(job: KeptJob) -> JobBeat:
-    return JobBeat(job.state.id, job.state.tally.total(), not (job.lacking or job.wanted))
 
 
 def _compared(job: KeptJob, message: messages.Compare) -> messages.CompareReply:

@@ -1,7 +1,7 @@
 """Device classes of the workers of one job: who said to be of which, and what follows from how they fail.
 
-The rules are in ``exclusion.py``; here they meet workers. A worker counts for the class that it named last. What
-other keepers tell of workers that never asked here counts as of no class.
+The rules are in ``exclusion.py``; here they meet workers. A worker counts for the class that it named last: when it
+asked for units, or when it failed, which is what others hear of it and what outlives a restart.
 """
 
 from collections.abc import Mapping
@@ -31,8 +31,10 @@ class Devices:
             self._class_of[worker] = class_
             self.exclusion.seen(class_, now_ns)
 
-    def failed(self, worker: PeerId, unit: int, code: str, now_ns: int) -> None:
-        """A worker could not compute a unit."""
+    def failed(self, worker: PeerId, unit: int, code: str, class_: str, now_ns: int) -> None:
+        """A worker of this class could not compute a unit."""
+        if class_ != NO_CLASS and worker not in self._class_of and len(self._class_of) < MAX_WORKERS_KNOWN:
+            self._class_of[worker] = class_
         self.exclusion.failed(worker, self.of(worker), unit, code, now_ns)
         self._tell()
 

@@ -112,11 +112,15 @@ class Duty(Board):
             or self.quota.over(job.state.id)
         ):
             return
-        there = [peer for peer in self.partners(job) if not self.presence.away(peer, now_ns)]
+        there = [
+            self._channels.to(job.state.id, peer)
+            for peer in self.partners(job)
+            if not self.presence.away(peer, now_ns)
+        ]
+        usable = [channel for channel in there if not channel.refused]
         self._fetching[job.state.id] = now_ns + FETCH_PAUSE_NS
-        if there:
+        if usable:
             self._source += 1
-            channel = self._channels.to(job.state.id, there[self._source % len(there)])
-            if not channel.refused:
-                channel.ranges.update(dict.fromkeys(job.wanted))
-                channel.results.update(job.lacking)
+            channel = usable[self._source % len(usable)]
+            channel.ranges.update(dict.fromkeys(job.wanted))
+            channel.results.update(job.lacking)

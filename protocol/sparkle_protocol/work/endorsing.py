@@ -5,14 +5,15 @@ It endorses a result of a unit when
 - the unit's epoch is of the view that it is a keeper of, and it has not agreed to a successor of that view;
 - it stands by no other result of that unit and epoch, and never will;
 - it keeps the result's bytes, so that whatever is final is kept by as many keepers as made it so;
-- the submitter accepted it; or, while that is away, a keeper of the view did and the votes known here say the same.
+- the submitter accepted it; or, while that is away, a keeper of the view did and the votes known here say the same;
+- whoever the verdict calls wrong is proven so by commits and reveals known here.
 
 It endorses a verdict fact as a whole if that holds for all its items; for a part of them it states a verdict of its
 own. What cannot be told yet (a result or a vote is not here) is looked at again.
 """
 
 from sparkle_protocol.facts import VerdictItem, Verdicts, view_of
-from sparkle_protocol.ids import FactId, PeerId, ResultHash
+from sparkle_protocol.ids import FactId, PeerId, ResultHash, peer_id_from_key
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.quorum import decide
 
@@ -31,6 +32,7 @@ def consider(job: KeptJob, *, bound: bool) -> tuple[list[FactId], list[VerdictIt
     view = job.state.view
     if view is None or not view.certifying or not view.holds(job.me):
         job.to_endorse.clear()
+        job.keep_seeking(())
         return whole, parts
     for fact_id, fact in list(job.to_endorse.items()):
         if bound or not isinstance(fact.payload, Verdicts):
@@ -50,6 +52,10 @@ def consider(job: KeptJob, *, bound: bool) -> tuple[list[FactId], list[VerdictIt
             parts += good
     while len(job.to_endorse) > MAX_PENDING:
         del job.to_endorse[next(iter(job.to_endorse))]
+    pending = (fact.payload for fact in job.to_endorse.values())
+    job.keep_seeking(
+        ResultHash(item.result_hash) for one in pending if isinstance(one, Verdicts) for item in one.items
+    )
     return whole, parts
 
 
@@ -63,12 +69,26 @@ def _judge(job: KeptJob, author: PeerId, item: VerdictItem) -> str:
     own = job.supports(item.unit, item.epoch)
     if own is not None and own != result:
         return "no"
-    if not job.has_result(result) and (state.final(item.unit) != result or result in job.lacking):
-        job.lacking[result] = None
+    if author != state.submitter and own != result and not _is_agreed(job, item.unit, result):
         return "wait"
-    if author == state.submitter or own == result:
-        return "yes"
+    if not job.has_result(result) and (state.final(item.unit) != result or result in job.lacking):
+        job.seek(result)
+        return "wait"
+    return _judge_rejections(job, item)
+
+
+def _is_agreed(job: KeptJob, unit: int, result: ResultHash) -> bool:
+    """It is for keepers to decide, and the votes known here say so."""
     if not job.leads:
-        return "wait"  # the submitter is there: it decides
-    votes = {worker: given for worker, given in state.votes(item.unit).items() if worker not in job.rejected}
-    return "yes" if decide(state.spec.policy, votes, frozenset()).accepted == result else "wait"
+        return False  # the submitter is there: it decides
+    votes = {worker: given for worker, given in job.state.votes(unit).items() if worker not in job.rejected}
+    return decide(job.state.spec.policy, votes, frozenset()).accepted == result
+
+
+def _judge_rejections(job: KeptJob, item: VerdictItem) -> str:
+    """Whether everybody whom a verdict calls wrong is proven so: "yes", "no", or "wait" for what would prove it."""
+    votes, proven = job.state.votes(item.unit), job.state.equivocators(item.unit)
+    given = [votes.get(worker) for worker in map(peer_id_from_key, item.rejected) if worker not in proven]
+    if item.result_hash in given:
+        return "no"
+    return "wait" if None in given else "yes"

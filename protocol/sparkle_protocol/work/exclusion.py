@@ -30,6 +30,7 @@ MAX_CLASSES = 16  # per job; further ones are treated as NO_CLASS
 MAX_SEEN = 64  # workers and units remembered of a class; more evidence changes nothing
 FIRST_PROBATION_NS = 600 * 1_000_000_000
 MAX_PROBATION_NS = 6 * 3600 * 1_000_000_000
+BLIND_NS = 60 * 1_000_000_000  # after a restart: by then the workers that are there have asked for units
 PRESENT_NS = 600 * 1_000_000_000  # a class of which nobody asked for work this long is not waited for
 
 Failure = tuple[str, str]  # device class, code
@@ -64,8 +65,17 @@ class Exclusion:
 
     def __init__(self) -> None:
         self._classes: dict[str, _Class] = {}
+        self._blind_until_ns = 0
 
     # --- what happened ------------------------------------------------------------------------------------
+
+    def restarted(self, now_ns: int) -> None:
+        """Which classes are there is not known for a while: who asked before is forgotten."""
+        self._blind_until_ns = now_ns + BLIND_NS
+
+    def look_again_ns(self, now_ns: int) -> int:
+        """When to look again at a unit that is in doubt now, if nothing is learnt before."""
+        return self._blind_until_ns if now_ns < self._blind_until_ns else now_ns + PRESENT_NS
 
     def seen(self, class_: str, now_ns: int) -> None:
         """A worker of this class asks for units of the job."""
@@ -197,6 +207,8 @@ class Exclusion:
         """These failures may be the fault of their classes, and a class without them is there to show it."""
         if any(class_ == NO_CLASS or self._classes[class_].succeeded for class_ in classes):
             return False
+        if now_ns < self._blind_until_ns:
+            return True
         return any(
             now_ns - other.seen_ns < PRESENT_NS and other.retry_ns is None
             for name, other in self._classes.items()

@@ -23,7 +23,6 @@ from sparkle_protocol.ids import PeerId, ResultHash, key_from_peer_id, peer_id_f
 from sparkle_protocol.work.conduct import Conducts
 from sparkle_protocol.work.dead import failure_verdict, has_failed
 from sparkle_protocol.work.devices import Devices
-from sparkle_protocol.work.exclusion import PRESENT_NS
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.news import Newsboard
 from sparkle_protocol.work.quorum import Decision, decide
@@ -65,9 +64,10 @@ class Judging:
         self.records: list[Record] = []
         self.verdicts: list[VerdictItem] = []  # decided in this step, to be signed
         self.lacking: dict[ResultHash, None] = {}  # results that should be here and are not
+        self._sought: set[ResultHash] = set()  # of these, those that no final unit needs (so far)
         self._results: dict[ResultHash, None] = {}  # those that are, of units not final yet
         self._deciding: dict[int, ResultHash] = {}  # their units
-        self._supports: dict[int, tuple[int, ResultHash]] = {}  # open unit -> epoch and the result we stand by
+        self._supports: dict[int, dict[int, ResultHash]] = {}  # unit -> epoch -> what we stand by, unless it is final
         self._dirty: set[int] = set()  # units whose decision may change
         self._to_seal: set[int] = set()  # ranges that may have become ready to be sealed
         self.freed = False  # some worker may hold more units than before
@@ -102,10 +102,7 @@ class Judging:
         final = self.state.final(unit)
         if final is not None:
             return final
-        own = self._supports.get(unit)
-        if own is not None and own[0] == self.state.epoch(unit):
-            return own[1]
-        return self._deciding.get(unit)
+        return self.supports(unit, self.state.epoch(unit)) or self._deciding.get(unit)
 
     def is_decided(self, unit: int) -> bool:
         """Nothing more need be computed for the unit, unless its verdict finds no support."""
@@ -113,17 +110,15 @@ class Judging:
 
     def supports(self, unit: int, epoch: int) -> ResultHash | None:
         """The result that this keeper stands by in an epoch."""
-        own = self._supports.get(unit)
-        if own is not None and own[0] == epoch:
-            return own[1]
-        if unit in self.state.final_units and self.state.epoch(unit) == epoch:
+        own = self._supports.get(unit, {}).get(epoch)
+        if own is None and unit in self.state.final_units and self.state.epoch(unit) == epoch:
             return self.state.final(unit)
-        return None
+        return own
 
     def support(self, unit: int, epoch: int, result: ResultHash) -> None:
-        """From now on this keeper stands by a result."""
-        if unit not in self.state.final_units:
-            self._supports[unit] = (epoch, result)
+        """From now on this keeper stands by a result, whatever comes to be final."""
+        if self.supports(unit, epoch) != result:
+            self._supports.setdefault(unit, {}).setdefault(epoch, result)
 
     def has_result(self, result: ResultHash) -> bool:
         """The result's bytes are kept here, as far as is remembered."""
@@ -132,9 +127,24 @@ class Judging:
     def got_result(self, result: ResultHash) -> None:
         """The result's bytes are kept here."""
         self.lacking.pop(result, None)
+        self._sought.discard(result)
         self._results[result] = None
         if len(self._results) > MAX_RESULTS_REMEMBERED:
             del self._results[next(iter(self._results))]
+
+    def seek(self, result: ResultHash) -> None:
+        """We would stand by this result if we had its bytes."""
+        if result not in self.lacking:
+            self.lacking[result] = None
+            self._sought.add(result)
+
+    def keep_seeking(self, results: Iterable[ResultHash]) -> None:
+        """Of what is sought we would still stand by these, or by what workers agreed on; forget the rest."""
+        if self._sought:
+            agreed = (given for unit in self._waiting for given in self.state.votes(unit).values())
+            for name in self._sought.difference(results, agreed):
+                self._sought.discard(name)
+                self.lacking.pop(name, None)
 
     def missing(self, unit: int) -> int:
         """How many more workers the unit wants now."""
@@ -208,8 +218,14 @@ class Judging:
                 self._ask_reveals(unit, now_ns)
         self._refresh(unit)
         if unit in self.state.final_units:
+            self._reject_losers(unit)
             self.leases.forget(unit)
             self._to_seal.add(unit // SEAL_UNITS)
+
+    def _reject_losers(self, unit: int) -> None:
+        """Whoever is known to have given another result than the final one takes no further part."""
+        for worker in sorted(self.state.rejected_workers(unit)):
+            self._reject(self.proven.by_votes(self.state, unit, worker, self.state.final(unit)))
 
     def _ask_reveals(self, unit: int, now_ns: int) -> None:
         """Have results shown. Who committed to another keeper is asked by that, and awaited here all the same."""
@@ -224,7 +240,7 @@ class Judging:
 
     def _accept(self, unit: int, accepted: ResultHash) -> ResultHash | None:
         if not self.has_result(accepted):
-            self.lacking[accepted] = None
+            self.seek(accepted)
             self._waiting.setdefault(unit, 0)
             return None
         self._verdict(unit, accepted, self.state.votes(unit))
@@ -260,6 +276,8 @@ class Judging:
         losers = sorted(worker for worker, given in judged.items() if given != accepted)
         if not agreeing:  # decided by keepers whose evidence is not here yet
             return
+        if self.supports(unit, epoch) not in (None, accepted) or not self.state.may_keep(self.me, epoch):
+            return  # it became final against our word, or in a view that we did not keep
         for start in range(0, max(len(winners), len(losers)), MAX_VERDICT_KEYS):
             part = slice(start, start + MAX_VERDICT_KEYS)
             good, bad = winners[part] or agreeing[:1], losers[part]
@@ -272,8 +290,8 @@ class Judging:
     def signed(self, now_ns: int) -> None:
         """The verdicts of this step have become facts of the state."""
         late = {verdict.unit for verdict in self.verdicts if verdict.unit in self.state.final_units}
-        for unit, result in self._deciding.items():
-            self.support(unit, self.state.epoch(unit), result)
+        for verdict in self.verdicts:
+            self.support(verdict.unit, verdict.epoch, ResultHash(verdict.result_hash))
         self.verdicts.clear()
         self._deciding.clear()
         self.take_finals(late, now_ns)
@@ -306,8 +324,7 @@ class Judging:
                 self._conduct.of(worker).accepted += 1
                 self._class_proven |= self.devices.succeeded(worker, unit, now_ns)
                 self.freed = True
-        for worker in sorted(refused):
-            self._reject(self.proven.by_votes(self.state, unit, worker, final))
+        self._reject_losers(unit)
         for worker in sorted(accepted | refused):
             if unit in self._unsettled.get(worker, ()):
                 self.news.of(worker).settled[unit] = (epoch, worker in accepted)
@@ -315,9 +332,12 @@ class Judging:
         for worker in tuple(self.leases.known(unit).leases):
             self.leases.release(unit, worker, unfinished=False)
             self.news.of(worker).drop[unit] = epoch
-        self._supports.pop(unit, None)
+        own = self._supports.pop(unit, {}).get(epoch, final)
+        if own != final:
+            self._supports[unit] = {epoch: own}  # or we would come to sign for both
         if fresh and final not in self._results:
             self.lacking[final] = None
+            self._sought.discard(final)
 
     def _forget_unsettled(self, unit: int, worker: PeerId) -> None:
         unsettled = self._unsettled.get(worker)
@@ -347,7 +367,7 @@ class Judging:
         if reason is None:
             if unit not in self._in_doubt:
                 self._in_doubt[unit] = None
-                self.leases.remind(unit, now_ns + PRESENT_NS)
+                self.leases.remind(unit, self.devices.exclusion.look_again_ns(now_ns))
         else:
             self._in_doubt.pop(unit, None)
         if reason:
@@ -372,6 +392,8 @@ class Judging:
                 self.news.of(worker).drop[unit] = self.state.epoch(unit)
         for worker in holders:
             self.news.of(worker).drop[unit] = self.state.epoch(unit)
+        for worker in self.leases.acquit(unit):
+            self._conduct.of(worker).withheld -= 1
 
     @property
     def has_failed(self) -> bool:

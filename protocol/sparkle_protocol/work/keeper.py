@@ -77,11 +77,16 @@ class Keeper(CoKeeping):
         results: Iterable[ResultHash] = (),
         result_bytes: int = 0,
         sealed: Iterable[SealedRange] = (),
+        age_ns: int = 0,
     ) -> Effects:
-        """Continue a job from its stored facts; ``results`` (in so many bytes) and ``sealed`` are stored with it."""
+        """Continue a job from its stored facts; ``results`` (in so many bytes) and ``sealed`` are stored with it.
+
+        ``age_ns``: how long somebody else's job was kept in earlier lives, so that restarts do not prolong it.
+        """
         job = self._take_up(spec, facts, now_ns, results, sealed)
         if not job.mine:
-            self._count(job, result_bytes)
+            job.started_ns = now_ns - age_ns
+            self._count(job, self._network_of(job.state.submitter), result_bytes)
         self._end_if_over(job, now_ns)
         if not job.outcome:
             self._hold(job, now_ns)
@@ -126,8 +131,6 @@ class Keeper(CoKeeping):
             times.append(self._announce_ns)
         for job in open_:
             times.append(job.leases.next_deadline())
-            if job.mine:
-                times.append(self._deadline(job)[0])
         times += list(self._held_until.values())
         return min((time for time in times if time is not None), default=None)
 
@@ -159,9 +162,10 @@ class Keeper(CoKeeping):
     def _replied(self, event: Replied, now_ns: int) -> None:
         self._meet(event.peer, now_ns)
         try:
-            if self._beats.pop(event.tag, None) == event.peer:
+            peer, asked = self._beats.pop(event.tag, ("", frozenset()))
+            if peer == event.peer:
                 if isinstance(event.message, messages.BeatReply):
-                    self._beat_answered(event.peer, event.message)
+                    self._beat_answered(event.peer, event.message, asked)
                 return
             channel = self._channels.answered(event.tag, event.peer)
             if channel is not None:
@@ -264,16 +268,6 @@ class Keeper(CoKeeping):
             job.end("failed" if cancel.failed else "cancelled", cancel.reason, now_ns)
         if job.outcome:
             self._touched[job.state.id] = job
-
-    @staticmethod
-    def _deadline(job: KeptJob) -> tuple[int, str]:
-        """When the job fails unless it got on, and in what words."""
-        limits = job.state.spec.deadlines
-        if limits.queue_s < limits.total_s and not job.leases.books and not job.state.final_units:
-            text = f"nobody took a unit of the job within its {limits.queue_s} seconds"
-            return job.started_ns + limits.queue_s * SECOND_NS, text
-        text = f"the job did not finish within its {limits.total_s} seconds"
-        return job.started_ns + limits.total_s * SECOND_NS, text
 
     def _offer(self, peers: Iterable[PeerId]) -> None:
         kernels = self._open_kernels()

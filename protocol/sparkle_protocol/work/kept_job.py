@@ -48,6 +48,7 @@ from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.state import JobState
 
 MAX_PROPOSALS = 8  # keeper sets by one keeper to follow the same one; it means one of them at a time
+MAX_OWN_SETS = 1024  # keeper sets of one job by its submitter
 TAKE_OVER_GRACE_NS = 30 * SECOND_NS  # for workers whose keeper went away to report to another
 
 
@@ -102,19 +103,27 @@ class KeptJob(Granting):
             self.leases.book(unit).failures = len(self.state.failures(unit))
             self._dirty.add(unit)
         self.state.take_fresh_finals()
+        self._restore_devices(now_ns)
         for unit in sorted(self._dirty):
             if self.state.failures(unit):
                 self._judge_failures(unit, now_ns)
         self.settle_dirty(now_ns)
 
+    def _restore_devices(self, now_ns: int) -> None:
+        for fact in self.state.facts():
+            for item in fact.payload.items if isinstance(fact.payload, Failures) else ():
+                self.devices.failed(fact.author, item.unit, item.code, item.device, now_ns)
+                self.devices.exclusion.restarted(now_ns)
+
     def _restore_support(self) -> None:
-        """What we signed binds us; what others proposed is looked at again."""
+        """What we signed binds us, in every epoch; what others proposed is looked at again."""
         for fact in self.state.facts():
             if not isinstance(fact.payload, Verdicts):
                 continue
             ours = self.me in self.state.supporters(fact.id)
             for item in fact.payload.items if ours else ():
-                self.support(item.unit, item.epoch, ResultHash(item.result_hash))
+                if item.unit not in self.state.final_units or item.epoch == self.state.epoch(item.unit):
+                    self.support(item.unit, item.epoch, ResultHash(item.result_hash))
             if not ours and any(item.unit not in self.state.final_units for item in fact.payload.items):
                 self.to_endorse[fact.id] = fact
 
@@ -124,6 +133,8 @@ class KeptJob(Granting):
         """Hand out the units of these spans from now on; ``leads``: decide as well."""
         before = self.leads
         self.leads = leads
+        if self._view is None:
+            self._view = self.state.view  # the first one: nobody was given anything before
         if self.leases.serve(spans) and not self.mine:
             for unit in list(self.state.touched_units()):  # others may be at work on them
                 if self.leases.serves(unit) and not self.is_decided(unit) and self.state.leased(unit):
@@ -200,7 +211,7 @@ class KeptJob(Granting):
             if isinstance(item, CommitItem):
                 self._committed(item.unit, worker, now_ns)
             elif isinstance(item, FailureItem):
-                self._failed(item.unit, worker, item.code, now_ns)
+                self._failed(item, worker, now_ns)
 
     def _first_malformed(self, worker: PeerId, shown: Iterable[tuple[RevealItem, bytes]]) -> Rejection | None:
         for item, result in shown:
@@ -251,12 +262,13 @@ class KeptJob(Granting):
             self.look_for_seals()
         self.got_result(name)
 
-    def _failed(self, unit: int, worker: PeerId, code: str, now_ns: int) -> None:
+    def _failed(self, item: FailureItem, worker: PeerId, now_ns: int) -> None:
+        unit = item.unit
         self._unfinished(unit, worker)
         if self.is_decided(unit) or unit in self.dead or worker in self.rejected:
             return
         self.leases.delay(unit, now_ns)
-        self.devices.failed(worker, unit, code, now_ns)
+        self.devices.failed(worker, unit, item.code, item.device, now_ns)
         self._judge_failures(unit, now_ns)
 
     def _heartbeat(self, unit: int, epoch: int, worker: PeerId, progress: float, now_ns: int) -> None:
@@ -308,28 +320,43 @@ class KeptJob(Granting):
     # --- what other keepers tell --------------------------------------------------------------------------
 
     def learn(self, facts: Iterable[Fact], results: Iterable[bytes], now_ns: int) -> list[Fact]:
-        """Take in facts and results that another keeper holds; returns those facts that are new and count."""
+        """Take in facts and results that another keeper holds; returns those facts that are new and count.
+
+        What counts only by others of these facts is taken in whatever their order.
+        """
         new: list[Fact] = []
         by_name = {hash_result(result): result for result in results}
-        for fact in sorted(facts, key=lambda one: LEARNING_ORDER.get(type(one.payload), 0)):
-            if fact.id in self.state or not self._is_plausible(fact) or self._is_malformed(fact, by_name):
-                continue
-            reset = fact.payload if isinstance(fact.payload, Reset) else None
-            if reset is not None and self._starts_over(reset):
-                self.start_over(reset.unit)
-            if not self.state.add(fact):
-                continue
-            self.records.append(StoreFact(fact))
-            new.append(fact)
-            self._note(fact, now_ns)
+        left = sorted(facts, key=lambda one: LEARNING_ORDER.get(type(one.payload), 0))
+        before = -1
+        while before != len(new):  # a keeper set counts by those before it, and other facts by the sets
+            before = len(new)
+            left = [fact for fact in left if not self._take_in(fact, by_name, new, now_ns)]
         wanted = {name for fact in new for name in named_results(fact)} | self.lacking.keys()
         for name, result in by_name.items():
             if name in wanted and name not in self._results:
                 self._keep_result(result)
-        if self.state.view is not self._view:
-            self.moved(now_ns)
+        self.moved(now_ns)
         self.take_finals((), now_ns)
         return new
+
+    def _take_in(self, fact: Fact, results: dict[ResultHash, bytes], new: list[Fact], now_ns: int) -> bool:
+        """Learn of one fact, and add it to ``new`` if it is; False when it may not be stated, as far as is known."""
+        if fact.id in self.state:
+            return True
+        if not self._is_plausible(fact):
+            return False
+        if self.mine and self.state.replaces_final(fact):
+            return True  # what our user was told stands, also after a restart: the fact is not stored
+        if self._is_malformed(fact, results):
+            return True
+        reset = fact.payload if isinstance(fact.payload, Reset) else None
+        if reset is not None and self._starts_over(reset):
+            self.start_over(reset.unit)
+        if self.state.add(fact):
+            self.records.append(StoreFact(fact))
+            new.append(fact)
+            self._note(fact, now_ns)
+        return True
 
     def _starts_over(self, reset: Reset) -> bool:
         return reset.unit not in self.state.sealed and reset.resets > self.state.reset_count(reset.unit)
@@ -348,11 +375,24 @@ class KeptJob(Granting):
                 item.unit in state.sealed or state.was_leased(item.unit, item.epoch, fact.author)
                 for item in payload.items
             )
-        if isinstance(payload, KeeperSet) and fact.author != state.submitter:
+        if isinstance(payload, KeeperSet):
+            if fact.author == state.submitter:
+                return state.views.stated_by(fact.author) < MAX_OWN_SETS
             return self._may_propose(fact.author, payload)
+        if isinstance(payload, Verdicts) and not all(
+            self._has_begun(item.unit, item.epoch) for item in payload.items
+        ):
+            return False
         if isinstance(payload, KeeperSet | Endorsements | Verdicts | Seals):
             return fact.author == state.submitter or state.views.ever_kept(fact.author)
         return True
+
+    def _has_begun(self, unit: int, epoch: int) -> bool:
+        """An epoch of a unit is there, as far as is known; verdicts in others come again by comparison.
+
+        So nobody can have more epochs of a unit looked after than there were views and resets of it.
+        """
+        return self.state.views.get(view_of(epoch)) is not None and resets_of(epoch) <= self.state.reset_count(unit)
 
     def _may_propose(self, keeper: PeerId, proposed: KeeperSet) -> bool:
         """A keeper proposes a few sets to follow one that counts and holds it; no flood of them is kept."""
@@ -388,7 +428,7 @@ class KeptJob(Granting):
                     if self.leases.shown(item.unit, fact.author):
                         self._conduct.of(fact.author).withheld -= 1
                 elif isinstance(item, FailureItem):
-                    self.devices.failed(fact.author, item.unit, item.code, now_ns)
+                    self.devices.failed(fact.author, item.unit, item.code, item.device, now_ns)
                     self._judge_failures(item.unit, now_ns)
 
     def _forget_verdicts(self, dropped: list[Fact]) -> None:
@@ -396,8 +436,11 @@ class KeptJob(Granting):
             self.to_endorse.pop(fact.id, None)
 
     def moved(self, now_ns: int) -> None:
-        """The view changed: every open unit is in a new epoch, and whoever holds one here is carried over."""
-        self._view, heard = self.state.view, self.leases.silences()
+        """If the view changed, every open unit is in a new epoch: whoever holds one here is carried over."""
+        before, self._view = self._view, self.state.view
+        if before is None or self._view is None or before.number == self._view.number:
+            return
+        heard = self.leases.silences()
         holders = [
             (unit, worker)
             for worker in (*self.leases.holders(), *self._unsettled)
@@ -407,7 +450,7 @@ class KeptJob(Granting):
         for unit in [unit for unit in self.leases.books if unit not in self.state.final_units]:
             for worker in tuple(self.leases.known(unit).leases):
                 self.leases.release(unit, worker, unfinished=False)
-            for worker in self.leases.known(unit).withheld:
+            for worker in self.leases.acquit(unit):
                 self._conduct.of(worker).withheld -= 1
             self.leases.start_over(unit)
             self._dirty.add(unit)
@@ -415,7 +458,6 @@ class KeptJob(Granting):
             for unit in list(self._unsettled[worker]):
                 if unit not in self.state.final_units:
                     self._forget_unsettled(unit, worker)
-        self._supports.clear()
         for unit, worker in dict.fromkeys(holders):
             self._grant_carried(unit, worker, now_ns)
         self.leases.keep_silences(heard)  # or who is frozen would be missed that much later
@@ -475,10 +517,7 @@ class KeptJob(Granting):
     def start_over(self, unit: int) -> None:
         """Forget what was done for a unit, in the moment before its Reset becomes a fact."""
         self._let_go(unit)
-        for worker in self.leases.known(unit).withheld:
-            self._conduct.of(worker).withheld -= 1
         self.leases.start_over(unit)
-        self._supports.pop(unit, None)
         self.dead.pop(unit, None)
 
     def go_on(self, now_ns: int) -> None:

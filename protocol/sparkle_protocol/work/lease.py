@@ -178,10 +178,10 @@ class LeaseBook:
         return place >= 0 and unit < self._spans[place][1]
 
     def forget(self, unit: int) -> None:
-        """Nothing about a unit, which is final, need be remembered any more, unless somebody holds it."""
+        """Nothing about a unit, which is final, need be remembered any more, unless somebody holds it or owes it."""
         self._given.add(unit)
         book = self.books.get(unit)
-        if book is not None and not book.leases and not book.asked:
+        if book is not None and not book.leases and not book.asked and not book.withheld:
             self.want_more(unit, more=False)
             del self.books[unit]
 
@@ -220,6 +220,8 @@ class LeaseBook:
     def _is_live(self, alarm: Alarm) -> bool:
         when, unit, worker, kind = alarm
         book = self.known(unit)
+        if kind == "look":
+            return True
         if kind == "lease":
             lease = book.leases.get(worker)
             return lease is not None and lease.alarm_ns == when
@@ -268,6 +270,7 @@ class LeaseBook:
 
     def want_more(self, unit: int, *, more: bool) -> None:
         """State whether a unit wants another worker. A unit in back-off joins the queue when that ends."""
+        self._given.add(unit)  # it stands in the queue or nowhere: as a fresh unit it would be in the way
         if not more or self.known(unit).not_before_ns:
             place = self._place.pop(unit, None)
             if place is not None:
@@ -422,12 +425,21 @@ class LeaseBook:
         book.withheld.discard(worker)
         return overdue
 
+    def acquit(self, unit: int) -> set[PeerId]:
+        """Nobody need show a result of the unit any more; returns the workers that were overdue with it."""
+        book = self.books.get(unit)
+        if book is None:
+            return set()
+        for worker in tuple(book.asked):
+            self._asked.pop((unit, worker), None)
+        book.asked.clear()
+        owing, book.withheld = book.withheld, set()
+        return owing
+
     def start_over(self, unit: int) -> None:
         """Forget everything about a unit: it begins a new epoch. Nobody holds it."""
-        for worker in self.known(unit).asked:
-            self._asked.pop((unit, worker), None)
+        self.acquit(unit)
         self.books[unit] = UnitBook()
-        self._given.add(unit)
         self.want_more(unit, more=False)  # a place that workers have seen already counts for the epoch before
 
     def committed_after(self, elapsed_ns: int) -> None:

@@ -8,6 +8,8 @@ the next. So the busier a job is, the more facts share a message.
   first: each side then gets what it lacks.
 - Results travel with the verdicts that accept them, and with the reveals that are forwarded to a submitter.
   A keeper that lacks one fetches it.
+- Whoever refuses is left alone for a while, longer each time, and then compared with. Whoever says that it does not
+  know the job is told everything, at once only the first time.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,6 +29,10 @@ LAZY_NS = SECOND_NS // 2
 MAX_QUEUED = 8192  # facts of one channel; beyond that it compares when its peer is back
 PUSHED_FACT_BYTES = 384 << 10  # of one push; the rest of the message is for results
 FETCHED_RESULTS = 64
+REFUSED_NS = 60 * SECOND_NS  # a peer that refused is left alone that long, twice as long each time it does it again
+MAX_REFUSED_NS = 3600 * SECOND_NS
+ANEW_NS = 10 * SECOND_NS  # the same for one that lost the job again
+MAX_ANEW_NS = 3600 * SECOND_NS
 
 SendWith = Callable[[PeerId, messages.Request, tuple[ResultHash, ...]], int]
 
@@ -48,8 +54,13 @@ class Channel:
     sent: tuple[FactId, ...] = ()
     attempts: int = 0
     retry_at_ns: int = 0
-    refused: str = ""  # why it does not keep the job
-    complete: bool = False  # it says that it has all results it should
+    refused: str = ""  # why it takes nothing of the job at the moment
+    refusals: int = 0  # in a row
+    anew: int = 0  # how often it was told everything, and the last time
+    anew_ns: int | None = None
+    checked: bool = False  # compared since it was told everything
+    owed: set[FactId] = field(default_factory=set)  # what it turned out to lack, and did not take yet
+    caught_up: bool = False  # since it was told everything it has held all facts, results and records that we do
     introduced: bool = False  # it did not know that we keep the job and was shown
     differed: bool = False  # its sum was another than ours at the last beat
 
@@ -60,6 +71,8 @@ class Channel:
 
     def queue(self, facts: Iterable[FactId], due_ns: int) -> None:
         """Have facts pushed by a time."""
+        if self.refused:
+            return  # it is compared with when it is asked again
         before = len(self.facts)
         self.facts.update(dict.fromkeys(facts))
         if len(self.facts) > MAX_QUEUED and self.attempts:
@@ -70,7 +83,7 @@ class Channel:
 
     def next_ns(self) -> int | None:
         """When there is something to send."""
-        if self.tag is not None or self.refused:
+        if self.tag is not None:
             return None
         if not self.synced or self.fetch or self.results or self.ranges:
             return self.retry_at_ns
@@ -102,14 +115,18 @@ class Channels:
         kept = set(keep)
         for channel in self.of_job(job):
             if channel.peer not in kept:
-                del self._all[job, channel.peer]
-                if channel.tag is not None:
-                    self._by_tag.pop(channel.tag, None)
+                self.drop_one(job, channel.peer)
+
+    def drop_one(self, job: JobId, peer: PeerId) -> None:
+        """Close the channel for a job and peer."""
+        channel = self._all.pop((job, peer), None)
+        if channel is not None and channel.tag is not None:
+            self._by_tag.pop(channel.tag, None)
 
     def connected(self, peer: PeerId, now_ns: int) -> None:
-        """A peer is back: do not wait out the back-off."""
+        """A peer is back: do not wait any longer before what got lost is said again."""
         for channel in self._all.values():
-            if channel.peer == peer:
+            if channel.peer == peer and channel.attempts:
                 channel.retry_at_ns = now_ns
 
     def next_deadline(self) -> int | None:
@@ -161,6 +178,8 @@ class Channels:
                 taken.append(fact)
                 attach.update(dict.fromkeys(names))
                 size += len(fact.raw)
+            else:
+                channel.owed.discard(fact_id)  # it is sealed by now
             del channel.facts[fact_id]
         channel.sent = tuple(fact.id for fact in taken)
         if not channel.facts:
@@ -208,7 +227,9 @@ class Channels:
         channel.fetch.update(dict.fromkeys(sorted(theirs - ours.keys())))
         channel.synced = True
         lacked = (fact_id for short, fact_id in ours.items() if short not in theirs)
-        channel.queue([fact_id for fact_id in lacked if not self._is_over(job, fact_id)], now_ns)
+        owed = [fact_id for fact_id in lacked if not self._is_over(job, fact_id)]
+        channel.queue(owed, now_ns)
+        channel.checked, channel.owed = True, set(owed)
 
     @staticmethod
     def _is_over(job: KeptJob, fact_id: FactId) -> bool:
@@ -223,8 +244,24 @@ class Channels:
         channel.due_ns = now_ns
 
     def start_from_nothing(self, channel: Channel, job: KeptJob, now_ns: int) -> None:
-        """The peer does not know the job: it needs everything, the spec first."""
-        channel.synced = True
+        """The peer does not know the job: it needs everything, first the spec and who keeps it."""
+        again = channel.anew_ns is not None and now_ns - channel.anew_ns < 2 * MAX_ANEW_NS
+        channel.anew = channel.anew + 1 if again else 0
+        pause_ns = min(MAX_ANEW_NS, ANEW_NS << min(channel.anew, 16) >> 1) if channel.anew else 0
+        channel.retry_at_ns = max(channel.retry_at_ns, now_ns + pause_ns)
+        channel.anew_ns = channel.retry_at_ns
+        channel.synced, channel.checked, channel.caught_up, channel.refused = True, False, False, ""
         channel.fetch.clear()
-        channel.facts = dict.fromkeys(fact.id for fact in job.state.facts())
+        channel.owed.clear()
+        first = (job.state.spec_fact, *job.state.view_facts())
+        channel.facts = dict.fromkeys(fact.id for fact in (*first, *job.state.facts()))
         channel.due_ns = now_ns
+
+    def refused(self, channel: Channel, reason: str, now_ns: int, *, for_good: bool = False) -> None:
+        """A peer takes nothing of the job at the moment: leave it alone for a while, longer each time."""
+        channel.refused, channel.synced, channel.due_ns = reason, for_good, None
+        for left in (channel.facts, channel.fetch, channel.results, channel.ranges):
+            left.clear()
+        pause_ns = min(MAX_REFUSED_NS, REFUSED_NS << min(channel.refusals, 16))
+        channel.refusals += 1
+        channel.retry_at_ns = now_ns + int(pause_ns * self._rng.uniform(1.0, 1.25))

@@ -60,6 +60,7 @@ class Reporter:
         hands: Hands,
         out: list[Effect],
         send: Callable[[PeerId, messages.Request], int],
+        device: str,
     ) -> None:
         self.jobs: dict[JobId, JobState] = {}
         self.verified = 0
@@ -67,6 +68,7 @@ class Reporter:
         self.reach = Reach(signer.peer_id)
         self.shelf = Shelf(signer.peer_id)
         self._mine = key_from_peer_id(signer.peer_id)
+        self._device = device
         self._codec = codec
         self._rng = rng
         self._hands = hands
@@ -100,7 +102,7 @@ class Reporter:
 
     def fail(self, key: UnitKey, code: str, text: str) -> None:
         """A unit cannot be computed."""
-        item = FailureItem(key[1], key[2], code, text[:MAX_FAILURE_CHARS])
+        item = FailureItem(key[1], key[2], code, text[:MAX_FAILURE_CHARS], self._device)
         self._box_of(key).failures.append(Failed(item, self._hands.all[key].lease))
         self._hands.pop(key)
 
@@ -163,12 +165,13 @@ class Reporter:
                 self._send_one(box, now_ns)
 
     def _send_one(self, box: Outbox, now_ns: int) -> None:
-        flight = box.flight or self._composer.compose(self.jobs[box.job], box, now_ns)
+        again = box.flight.repeated(self._hands) if box.flight is not None else None
+        flight = again or self._composer.compose(self.jobs[box.job], box, now_ns)
         if flight.is_empty:
             return
         if flight.records:
             self._persist(flight.records)
-        box.flight = flight.repeated(self._hands)
+        box.flight = flight
         self.reach.sent(box.keeper, now_ns)
         box.tag, box.sent_ns = self._send(box.keeper, flight.report), now_ns
         self._by_tag[box.tag] = box
@@ -186,7 +189,7 @@ class Reporter:
         for box in self._desks.pop(job).boxes.values():
             self._forget_tag(box)
         records = self.shelf.drop_job(job)
-        if records:
+        if records or self.shelf.gone:
             self._persist(records)
         self.jobs[job] = self.jobs.pop(job)  # its keeper may send leases without the spec: kept, the latest last
         idle = [known for known in self.jobs if known not in self._desks]

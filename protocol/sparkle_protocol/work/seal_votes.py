@@ -20,7 +20,8 @@ class SealVotes:
     """Which keepers state which root of a job's ranges. What it says depends on what was added, not on the order.
 
     Bounds: ``ROOTS_PER_KEEPER`` roots (the lowest ones, so that the order does not matter) of a keeper for a range;
-    ``MAX_VOTERS`` keepers, beyond which others are not heard until ``retain`` has made room.
+    ``MAX_VOTERS`` keepers, beyond which others are not heard. When other keepers come to count, all is counted anew
+    (``Sealable``).
     """
 
     __slots__ = ("_ranges", "_voters", "_votes")
@@ -85,17 +86,6 @@ class SealVotes:
         counted = [((voters & listening).bit_count(), root) for root, voters in self._votes.get(index, {}).items()]
         enough = [(-count, root) for count, root in counted if count >= max(1, threshold)]
         return min(enough)[1] if enough else None
-
-    def retain(self, keys: Collection[bytes]) -> None:
-        """Forget what everybody else stated: these are the keepers of the views that matter."""
-        gone = 0
-        for key in self._voters.keys() - set(keys):
-            gone |= self._voters.pop(key)
-        for index, stated in list(self._votes.items()):
-            for root in list(stated):
-                self._take_back(stated, root, gone)
-            if not stated:
-                del self._votes[index]
 
     def forget(self, index: int) -> None:
         """A range is sealed: its votes are needed no longer."""

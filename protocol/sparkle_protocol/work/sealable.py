@@ -7,7 +7,7 @@ from sparkle_protocol.facts import NO_RANGE, Endorsements, Fact, JobSpec, Seals,
 from sparkle_protocol.ids import FactId, PeerId, ResultHash, key_from_peer_id, peer_id_from_key
 from sparkle_protocol.work.fact_set import FactSet
 from sparkle_protocol.work.seal_votes import MAX_VOTERS, SealVotes
-from sparkle_protocol.work.sealed import SealedJob, SealedRange, SealedUnit, range_units
+from sparkle_protocol.work.sealed import MAX_ACCEPTED, SealedJob, SealedRange, SealedUnit, range_units
 from sparkle_protocol.work.unit_facts import NOTHING, UnitFacts, unit_epochs
 from sparkle_protocol.work.unit_set import UnitSet
 from sparkle_protocol.work.views import View, Views
@@ -38,6 +38,10 @@ class Sealable(ABC):
     @abstractmethod
     def final(self, unit: int) -> ResultHash | None:
         """The final result of a unit."""
+
+    @abstractmethod
+    def votes_in(self, unit: int, epoch: int) -> dict[PeerId, ResultHash]:
+        """The votes of an epoch."""
 
     @abstractmethod
     def accepted_workers(self, unit: int) -> frozenset[PeerId]:
@@ -84,16 +88,22 @@ class Sealable(ABC):
                 self._fresh_seals.update(item.index for item in fact.payload.items)
 
     def pack(self, index: int) -> SealedRange:
-        """The record of a range, all of whose units are final here."""
-        units = range_units(index, self.spec.units)
-        ends = [SealedUnit(self.epoch(u), self._result(u), tuple(sorted(self.accepted_workers(u)))) for u in units]
-        return SealedRange.pack(units.start, ends)
+        """The record of a range, all of whose units are final here.
 
-    def _result(self, unit: int) -> ResultHash:
+        Of more workers than a unit can name, the first are named.
+
+        Raises:
+            LocalProtocolError: it has none: a unit is not final, nobody is known to have given its result, or more
+                workers had a part in the range than a record can name.
+        """
+        units = range_units(index, self.spec.units)
+        return SealedRange.pack(units.start, [self._end(unit) for unit in units])
+
+    def _end(self, unit: int) -> SealedUnit:
         final = self.final(unit)
         if final is None:
             raise LocalProtocolError(f"unit {unit} is not final")
-        return final
+        return SealedUnit(self.epoch(unit), final, tuple(sorted(self.accepted_workers(unit))[:MAX_ACCEPTED]))
 
     def may_seal(self, sealed: SealedRange, view: View) -> bool:
         """A certain record may be taken. The submitter's word alone counts only for what it alone accepted."""
@@ -114,15 +124,17 @@ class Sealable(ABC):
         if not self.sealed.add(sealed):
             return []
         units = range(sealed.first, sealed.first + sealed.count)
-        proofs = {unit for unit in units if self._proves_something(unit)}
+        proofs: set[int] = set()
         for unit, end in zip(units, sealed, strict=True):
-            if unit not in self.final_units:
-                self._fresh_finals.append(unit)
+            proves = self._proves_something(unit, end)
             known = self._units.pop(unit, None)
+            if known is None or known.final is None or known.final[1] != end.result_hash:
+                self._fresh_finals.append(unit)
             if known is None:
                 continue
             final = (end.epoch, end.result_hash)
-            if unit in proofs:
+            if proves:
+                proofs.add(unit)
                 self._units[unit] = known
                 known.final, known.votes, known.binding = final, None, None
             elif known.resets:
@@ -131,12 +143,12 @@ class Sealable(ABC):
         self._seal_votes.forget(sealed.index)
         return self._take_out(sealed.index, proofs)
 
-    def _proves_something(self, unit: int) -> bool:
+    def _proves_something(self, unit: int, end: SealedUnit) -> bool:
         """What was stated about a unit shows that somebody gave a wrong result or said two things."""
         known = self._units.get(unit, NOTHING)
         return (
             any(len(commits) > 1 for commits in known.commits.values())
-            or any(verdict.rejected for stated in known.verdicts.values() for verdict in stated.values())
+            or any(given != end.result_hash for given in self.votes_in(unit, end.epoch).values())
             or any((unit, epoch) in self._disputed for epoch in known.verdicts)
         )
 

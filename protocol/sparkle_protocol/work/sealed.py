@@ -79,16 +79,6 @@ def leaf(unit: int, epoch: int, result_hash: bytes, accepted: Sequence[bytes]) -
     return b"".join((unit.to_bytes(4, "big"), epoch.to_bytes(_EPOCH_BYTES, "big"), result_hash, *accepted))
 
 
-def verify_unit(root: bytes, units: int, unit: int, sealed: SealedUnit, proof: Sequence[bytes]) -> bool:
-    """``sealed`` is what the range with that root says of ``unit``, in a job of ``units`` units."""
-    if not 0 <= unit < units or not 0 <= sealed.epoch <= _MAX_EPOCH or len(sealed.result_hash) != HASH_BYTES:
-        return False
-    inside = range_units(range_of(unit), units)
-    keys = [key_from_peer_id(worker) for worker in sealed.accepted]
-    shown = leaf(unit, sealed.epoch, sealed.result_hash, keys)
-    return merkle.verify(root, shown, unit - inside.start, len(inside), proof)
-
-
 class SealedRange:
     """How each unit of one range ended, in about 40 bytes a unit. A value: equal when its root is."""
 
@@ -213,20 +203,10 @@ class SealedRange:
         """The accepted results of its units, in their order."""
         return [ResultHash(self._hashes[at : at + HASH_BYTES]) for at in range(0, len(self._hashes), HASH_BYTES)]
 
-    def proof(self, unit: int) -> tuple[bytes, ...]:
-        """What ``verify_unit`` needs beside ``unit(unit)`` and the root."""
-        return merkle.proof(self._leaves(), self._offset(unit))
-
     def accepted_by(self) -> Counter[PeerId]:
         """How many results of each worker were accepted."""
         counts = Counter(_unpack_places(self._accepted, len(self.workers)))
         return Counter({self.workers[place]: count for place, count in counts.items()})
-
-    @property
-    def size_bytes(self) -> int:
-        """Memory that it takes, without the names of its workers, which a ``SealedJob`` shares between ranges."""
-        columns = (self._epochs, self._hashes, self._counts, self._accepted, self.workers)
-        return sys.getsizeof(self) + sum(map(sys.getsizeof, columns)) + sys.getsizeof(self._root)
 
     def _offset(self, unit: int) -> int:
         if unit not in self:
@@ -288,11 +268,6 @@ class SealedJob:
         """How many units are sealed."""
         return self._sealed_units
 
-    @property
-    def complete(self) -> bool:
-        """The whole job is sealed."""
-        return self._sealed_units == self.units
-
     def range_at(self, index: int) -> SealedRange | None:
         """A range, if it is sealed."""
         return self._ranges[index] if 0 <= index < len(self._ranges) else None
@@ -315,17 +290,6 @@ class SealedJob:
         """Every sealed unit with its result, ascending."""
         for sealed in self.ranges():
             yield from enumerate(sealed.result_hashes(), sealed.first)
-
-    @property
-    def accepted_total(self) -> int:
-        """How many results were accepted in sealed ranges."""
-        return self.accepted_by.total()
-
-    @property
-    def size_bytes(self) -> int:
-        """Memory that all of it takes, so that a keeper can hold to its quota."""
-        names = sum(map(sys.getsizeof, self._names)) + sum(map(sys.getsizeof, (self._names, self.accepted_by)))
-        return sys.getsizeof(self._ranges) + names + sum(sealed.size_bytes for sealed in self.ranges())
 
 
 def _width(workers: int) -> int:

@@ -9,9 +9,10 @@
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from sparkle_protocol.effects import DropFact, SealRange
-from sparkle_protocol.errors import RemoteProtocolError
+from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
 from sparkle_protocol.facts import SEAL_UNITS, Commits, Fact, Failures, Reveals, SealItem, Seals, lot_of
 from sparkle_protocol.ids import PeerId, ResultHash
 from sparkle_protocol.work.judging import Judging
@@ -77,11 +78,20 @@ class Sealing(Judging):
         if self.lacking and any(self.state.final(unit) in self.lacking for unit in units):
             self._lacked.add(index)
             return None
-        record = self._packed[index] = self.state.pack(index)
+        record = self._pack(index)
+        if record is None:
+            return None
+        self._packed[index] = record
         stated = self._stated.get(index, set())
         if record.root in stated or len(stated) >= ROOTS_PER_KEEPER:
             return None
         return SealItem(index, record.root)
+
+    def _pack(self, index: int) -> SealedRange | None:
+        """The record of a range that is final here, unless it has none (yet): its facts are kept then."""
+        with suppress(LocalProtocolError):
+            return self.state.pack(index)
+        return None
 
     def look_for_seals(self) -> None:
         """A result that was lacking has come."""
@@ -110,10 +120,18 @@ class Sealing(Judging):
         certain = self.state.certified_root(record.index)
         if self.wanted.get(record.index) is None or certain is None or certain[0] != record.root:
             return False
+        if self.mine and self._contradicts(record):
+            del self.wanted[record.index]
+            return False
         if not self.state.may_seal(record, certain[1]):
             return False
         self.seal(record, now_ns)
         return True
+
+    def _contradicts(self, record: SealedRange) -> bool:
+        """Some unit of the range is final here with another result: what our user was told stands."""
+        units = range(record.first, record.first + record.count)
+        return any(self.state.final(unit) not in (None, record.result_hash(unit)) for unit in units)
 
     def record_of(self, index: int) -> SealedRange | None:
         """The record of a range that we sealed or vouched for."""
@@ -140,8 +158,9 @@ class Sealing(Judging):
     def seal_all(self, now_ns: int) -> None:
         """The job is done and over: keep the records of all its ranges and nothing finer."""
         for index in range(range_count(self.state.spec.units)):
-            if self.state.sealed.range_at(index) is None:
-                self.seal(self._packed.get(index) or self.state.pack(index), now_ns)
+            record = self._packed.get(index) or self._pack(index)
+            if record is not None and self.state.sealed.range_at(index) is None:
+                self.seal(record, now_ns)
 
     def _forget_verdicts(self, dropped: list[Fact]) -> None:
         """These facts are gone."""

@@ -12,7 +12,12 @@ Rules
 - That the job failed counts until a unit starts over that had not when it was stated; a cancellation counts for ever.
 - A keeper *supports* a result by a verdict of its own or by endorsing another's. A unit is final once the threshold
   of its epoch's view supports one result; with fewer than four keepers, once the submitter does. What was made final
-  in an older view stays final unless the unit was reset; of several such epochs the lowest counts.
+  in an older view stays final unless the unit was reset; of several such epochs the lowest counts, so that all copies
+  agree. Should that one become known late and hold another result, the unit is told anew (``take_fresh_finals``); the
+  job's submitter does not let it become known (``replaces_final``).
+- A worker is rejected by its own commits and reveals only: two commits, or a vote for another result than the final
+  one. It is credited with a final result when a verdict names it and its vote is known, or by the submitter's word,
+  or that of the threshold.
 - Once a range is sealed, its record says how its units ended; facts about them are no longer taken in. What proves
   that somebody broke a rule is kept aside (``fact_set.py``).
 - Were there two final results in one epoch, that of the lower hash counts, so that all copies agree. Whoever supports
@@ -22,6 +27,7 @@ What time decides (leases that ran out) is not here: it is the keeper's own busi
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
 from sparkle_protocol.facts import (
@@ -54,7 +60,7 @@ from sparkle_protocol.work.sealed import SealedJob, range_units
 from sparkle_protocol.work.tally import Tally
 from sparkle_protocol.work.unit_facts import NOTHING, Failed, ItemT, UnitFacts, range_of_verdicts, unit_epochs
 from sparkle_protocol.work.unit_set import UnitSet
-from sparkle_protocol.work.views import MAX_SETS, View, Views, check_keeper_set
+from sparkle_protocol.work.views import View, Views, check_keeper_set
 
 
 class JobState(Sealable):
@@ -119,6 +125,12 @@ class JobState(Sealable):
         """Add many; returns how many were new."""
         return sum(self.add(fact) for fact in facts)
 
+    def restore(self, facts: Iterable[Fact]) -> None:
+        """Add stored facts, but those that may not be stated (any more)."""
+        for fact in facts:
+            with suppress(RemoteProtocolError):
+                self.add(fact)
+
     def facts(self) -> Iterator[Fact]:
         """All facts, the spec first, but for those that are kept aside."""
         return iter(self._facts)
@@ -142,8 +154,6 @@ class JobState(Sealable):
             raise RemoteProtocolError(f"only the submitter may state {type(payload).__name__}")
         if isinstance(payload, KeeperSet):
             check_keeper_set(payload)
-            if len(self.views) >= MAX_SETS and fact.author != self.submitter:  # whoever else floods does not bind it
-                raise RemoteProtocolError("a job whose keepers change without end")
         if isinstance(payload, Verdicts) and len(ranges_of_units(payload)) > 1:
             raise RemoteProtocolError("verdicts on several ranges of units in one fact")
         if isinstance(payload, Seals) and any(not range_units(i.index, self.spec.units) for i in payload.items):
@@ -164,7 +174,7 @@ class JobState(Sealable):
                     self._disputed.add((verdict.unit, verdict.epoch))
                     self._fresh_disputes.add((verdict.unit, verdict.epoch))
                 stated[fact.id, place] = verdict
-                self._refresh_final(verdict.unit, unit)
+                self._refresh_final(verdict.unit, unit, verdict.epoch)
         elif isinstance(payload, Endorsements):
             for named in payload.facts:
                 self._endorse(fact.author, FactId(named), payload.range)
@@ -218,7 +228,7 @@ class JobState(Sealable):
         fact = self._facts.get(named)
         if fact is not None and isinstance(fact.payload, Verdicts) and range_of_verdicts(fact) == index:
             for verdict in fact.payload.items:
-                self._refresh_final(verdict.unit, self._units[verdict.unit])
+                self._refresh_final(verdict.unit, self._units[verdict.unit], verdict.epoch)
             self._fresh_disputes |= self._disputed & {(item.unit, item.epoch) for item in fact.payload.items}
 
     def _refresh_views(self) -> None:
@@ -257,25 +267,59 @@ class JobState(Sealable):
             found.setdefault(ResultHash(verdict.result_hash), set()).update(self.supporters(fact_id))
         return found
 
-    def _refresh_final(self, index: int, unit: UnitFacts) -> None:
-        if index in self.sealed:
+    def _refresh_final(self, index: int, unit: UnitFacts, said: int | None = None) -> None:
+        """See what is final now that more was said in one epoch, or (None) that other epochs count."""
+        before = unit.final
+        if index in self.sealed or (said is not None and before is not None and said > before[0]):
             return
         final = None
-        for epoch in sorted(epoch for epoch in unit.verdicts if resets_of(epoch) == unit.resets):
-            view, support = self.views.get(view_of(epoch)), self.support(index, epoch)
-            if view is None:
-                continue
-            certified = [result for result, peers in support.items() if view.suffices(peers, self.submitter)]
-            if certified and final is None:
-                final = (epoch, min(certified))
-        if final != unit.final:
-            if unit.final is None:
+        for epoch in sorted(unit.verdicts) if said is None else (said,):
+            certified = self._certified(index, unit, epoch)
+            if certified is not None:
+                final = (epoch, certified)
+                break
+        if final is None and said is not None:
+            return
+        if final != before:
+            if before is None or (final is not None and final[1] != before[1]):
                 self._fresh_finals.append(index)
             unit.final, unit.votes = final, None
         if final is not None:
             self.final_units.add(index)
         else:
             self.final_units.discard(index)
+
+    def _certified(self, index: int, unit: UnitFacts, epoch: int) -> ResultHash | None:
+        """The result of an epoch that enough keepers of its view stand by."""
+        view = self.views.get(view_of(epoch))
+        if view is None or resets_of(epoch) != unit.resets:
+            return None
+        support = self.support(index, epoch).items()
+        return min((result for result, peers in support if view.suffices(peers, self.submitter)), default=None)
+
+    def replaces_final(self, fact: Fact) -> bool:
+        """With this fact, some unit would be final with another result than it is."""
+        if isinstance(fact.payload, Verdicts):
+            words = self._endorsers.get(range_of_verdicts(fact), {}).get(fact.id, set())
+            return any(self._would_replace(item, words | {fact.author}) for item in fact.payload.items)
+        if not isinstance(fact.payload, Endorsements):
+            return False
+        named = (self._facts.get(FactId(name)) for name in fact.payload.facts)
+        return any(
+            self._would_replace(item, {fact.author})
+            for one in named
+            if one is not None and isinstance(one.payload, Verdicts) and range_of_verdicts(one) == fact.payload.range
+            for item in one.payload.items
+        )
+
+    def _would_replace(self, item: VerdictItem, by: set[PeerId]) -> bool:
+        known, view = self._units.get(item.unit, NOTHING), self.views.get(view_of(item.epoch))
+        if known.final is None or item.result_hash == known.final[1] or item.unit in self.sealed or view is None:
+            return False
+        if (item.epoch, item.result_hash) > known.final or resets_of(item.epoch) != known.resets:
+            return False
+        support = self.support(item.unit, item.epoch).get(ResultHash(item.result_hash), set())
+        return view.suffices(support | by, self.submitter)
 
     @property
     def two_faced(self) -> dict[PeerId, tuple[int, int]]:
@@ -325,14 +369,7 @@ class JobState(Sealable):
 
     def view_facts(self) -> list[Fact]:
         """The facts that show who keeps the job now: what ``JobFacts.views`` carries."""
-        sets = self.views.chain()
-        wanted = {fact.id for fact in sets[1:]}
-        proof = [
-            fact
-            for fact in self._facts.about(NO_RANGE)
-            if isinstance(fact.payload, Endorsements) and not wanted.isdisjoint(fact.payload.facts)
-        ]
-        return [*sets, *proof] if wanted else sets
+        return self.views.shown(self._facts.about(NO_RANGE))
 
     def may_keep(self, peer: PeerId, epoch: int) -> bool:
         """``peer`` may hand out and judge units of this epoch: the submitter, or a keeper of its view."""
@@ -389,14 +426,7 @@ class JobState(Sealable):
         if known is None:
             return {}
         if known.binding is None or known.binding[0] != now:
-            known.binding = (
-                now,
-                {
-                    worker: next(iter(commits))
-                    for (epoch, worker), commits in known.commits.items()
-                    if epoch == now and len(commits) == 1
-                },
-            )
+            known.binding = (now, known.binding_in(now))
         return known.binding[1]
 
     def equivocators(self, unit: int) -> frozenset[PeerId]:
@@ -411,20 +441,31 @@ class JobState(Sealable):
         known, now = self._units.get(unit), self.epoch(unit)
         if known is None:
             return {}
-        if known.votes is not None and known.votes[0] == now:
+        if known.votes is None or known.votes[0] != now:
+            known.votes = (now, self.votes_in(unit, now))
+        return known.votes[1]
+
+    def votes_in(self, unit: int, epoch: int) -> dict[PeerId, ResultHash]:
+        """The votes of an epoch, whether or not it counts."""
+        known = self._units.get(unit, NOTHING)
+        if known.votes is not None and known.votes[0] == epoch:
             return known.votes[1]
         found: dict[PeerId, ResultHash] = {}
-        for worker, commit in self.committed(unit).items():
-            for result_hash, nonce in known.openings.get((now, worker), ()):
-                if self.opens(unit, worker, commit, ResultHash(result_hash), nonce):
+        for worker, commit in known.binding_in(epoch).items():
+            for result_hash, nonce in known.openings.get((epoch, worker), ()):
+                if self._opens(unit, epoch, worker, commit, ResultHash(result_hash), nonce):
                     found[worker] = ResultHash(result_hash)
-        known.votes = (now, found)
         return found
 
     def opens(self, unit: int, worker: PeerId, commit: bytes, result_hash: ResultHash, nonce: bytes) -> bool:
-        """A hash and nonce open a worker's commit."""
+        """A hash and nonce open a worker's commit in the epoch that counts."""
+        return self._opens(unit, self.epoch(unit), worker, commit, result_hash, nonce)
+
+    def _opens(
+        self, unit: int, epoch: int, worker: PeerId, commit: bytes, result_hash: ResultHash, nonce: bytes
+    ) -> bool:
         key = key_from_peer_id(worker)
-        return commit == commitment(self.network, self.id, unit, self.epoch(unit), key, result_hash, nonce)
+        return commit == commitment(self.network, self.id, unit, epoch, key, result_hash, nonce)
 
     def failures(self, unit: int) -> dict[PeerId, str]:
         """Failure codes of the unit since it was last reset, by worker."""
@@ -453,14 +494,16 @@ class JobState(Sealable):
             return self.sealed.result_hash(unit)
         return known.final[1] if known.final is not None else None
 
-    def proposals(self, unit: int) -> dict[FactId, VerdictItem]:
-        """Verdicts on a unit in the epoch that counts, of those who may judge it, by fact."""
+    def agreeing(self, unit: int, result: ResultHash | None) -> list[tuple[FactId, VerdictItem]]:
+        """Verdicts for a result in the epoch that counts, of those who may judge it, each with its fact."""
         known, now = self._units.get(unit, NOTHING), self.epoch(unit)
-        return {
-            fact_id: verdict
+        return [
+            (fact_id, verdict)
             for (fact_id, _), verdict in known.verdicts.get(now, {}).items()
-            if (fact := self._facts.get(fact_id)) is not None and self.may_keep(fact.author, now)
-        }
+            if verdict.result_hash == result
+            and (fact := self._facts.get(fact_id)) is not None
+            and self.may_keep(fact.author, now)
+        ]
 
     def verdict(self, unit: int) -> VerdictItem | None:
         """The verdict that makes the unit final, if there is one."""
@@ -469,34 +512,51 @@ class JobState(Sealable):
             keys = [key_from_peer_id(worker) for worker in sealed.accepted]
             return VerdictItem(unit, sealed.epoch, sealed.result_hash, keys, [])
         final = self.final(unit)
-        agreeing = {f: v for f, v in self.proposals(unit).items() if v.result_hash == final} if final else {}
-        return agreeing[min(agreeing)] if agreeing else None
+        agreeing = self.agreeing(unit, final) if final is not None else []
+        return min(agreeing, key=lambda one: one[0])[1] if agreeing else None
 
     def accepted_workers(self, unit: int) -> frozenset[PeerId]:
-        """Everybody whose result is the final one, over all verdicts that agree with it."""
-        sealed = self.sealed.get(unit)
-        return frozenset(sealed.accepted) if sealed is not None else self._judged(unit, rejected=False)
+        """Everybody who is credited with the final result."""
+        sealed, final = self.sealed.get(unit), self.final(unit)
+        if sealed is not None:
+            return frozenset(sealed.accepted)
+        return self._credited(unit, final) if final is not None else frozenset()
 
     def rejected_workers(self, unit: int) -> frozenset[PeerId]:
-        """Everybody whose result of the final unit was refused, also after it was sealed."""
-        return self._judged(unit, rejected=True)
+        """Everybody who showed another result than the final one, also after it was sealed.
+
+        Their own commits and reveals prove it. That a verdict names somebody proves nothing.
+        """
+        final = self.final(unit)
+        given = self.votes(unit).items() if final is not None else ()
+        return frozenset(worker for worker, result in given if result != final)
 
     def judged(self, unit: int, result: ResultHash) -> set[PeerId]:
-        """Everybody whom a verdict for ``result`` in the epoch that counts names, one way or the other."""
-        agreeing = (v for v in self.proposals(unit).values() if v.result_hash == result)
-        return {peer_id_from_key(key) for v in agreeing for key in (*v.accepted, *v.rejected)}
+        """Everybody whom verdicts for ``result`` in the epoch that counts rightly name, one way or the other."""
+        votes = self.votes(unit)
+        named = {peer_id_from_key(key) for _, verdict in self.agreeing(unit, result) for key in verdict.rejected}
+        return {worker for worker in named if votes.get(worker, result) != result} | self._credited(unit, result)
+
+    def _credited(self, unit: int, result: ResultHash) -> frozenset[PeerId]:
+        """Whom verdicts for a result name as having given it, and who shows so or is named by those who decide."""
+        view, votes = self.views.get(view_of(self.epoch(unit))), self.votes(unit)
+        found: set[PeerId] = set()
+        unseen: dict[PeerId, set[PeerId]] = {}  # whose votes are not known here -> who says that they gave it
+        for fact_id, verdict in self.agreeing(unit, result):
+            for worker in map(peer_id_from_key, verdict.accepted):
+                if worker not in votes:
+                    unseen.setdefault(worker, set()).update(self.supporters(fact_id))
+                elif votes[worker] == result:
+                    found.add(worker)
+        for worker, by in unseen.items():
+            if self.submitter in by or (view is not None and view.suffices(by, self.submitter)):
+                found.add(worker)
+        return frozenset(found)
 
     def take_fresh_finals(self) -> list[int]:
-        """Units that became final since the last call."""
-        fresh, self._fresh_finals = self._fresh_finals, []
+        """Units that became final, or final with another result, since the last call."""
+        fresh, self._fresh_finals = list(dict.fromkeys(self._fresh_finals)), []
         return fresh
-
-    def _judged(self, unit: int, *, rejected: bool) -> frozenset[PeerId]:
-        final = self.final(unit)
-        if final is None:
-            return frozenset()
-        agreeing = (v for v in self.proposals(unit).values() if v.result_hash == final)
-        return frozenset(peer_id_from_key(k) for v in agreeing for k in (v.rejected if rejected else v.accepted))
 
     @property
     def finished(self) -> bool:

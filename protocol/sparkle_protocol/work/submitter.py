@@ -25,6 +25,7 @@ from sparkle_protocol.work.fairness import Weigh, equal_weight
 from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.keeper import MAX_PEERS_OFFERED
 from sparkle_protocol.work.kept_job import KeptJob
+from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.placement import MAX_JOB_KEEPERS, Candidate, holders_needed, threshold
 from sparkle_protocol.work.publishing import HOLD_ACK_NS, LOOK_UP_NS, Publication, with_submitter
 from sparkle_protocol.work.succession import Succession
@@ -32,6 +33,8 @@ from sparkle_protocol.work.views import next_view
 
 MAX_JOBS = 1024  # unfinished ones
 FINE_FACTS = 20_000  # of all jobs of ours that are done: about 20 MB
+HEAR_NS = 60 * SECOND_NS  # for keepers to tell what became of a job whose time is over: we may have been away
+FETCH_NS = 3600 * SECOND_NS  # the same for results of which they have told
 
 
 class Submitter(Succession):
@@ -47,6 +50,7 @@ class Submitter(Succession):
     ) -> None:
         super().__init__(signer, codec, rng, check_result, weigh)
         self._publishing: dict[JobId, Publication] = {}
+        self._late: dict[JobId, int] = {}  # jobs whose time is over and since when we wait for their keepers
 
     # --- commands -----------------------------------------------------------------------------------------
 
@@ -153,6 +157,7 @@ class Submitter(Succession):
         times = [super().next_deadline()]
         for publication in self._publishing.values():
             times.append(publication.until_ns if publication.set_ns is None else publication.set_ns + HOLD_ACK_NS)
+        times += [self._deadline(job)[0] for job in self._open() if job.mine]
         return min((time for time in times if time is not None), default=None)
 
     # --- publishing ---------------------------------------------------------------------------------------
@@ -242,6 +247,8 @@ class Submitter(Succession):
             job.end("done", "", now_ns)
         elif cancel is not None:
             job.end("failed" if cancel.failed else "cancelled", cancel.reason if cancel.failed else "", now_ns)
+        elif not job.has_failed and now_ns >= deadline_ns and self._waits_for_keepers(job, now_ns):
+            pass
         elif job.has_failed or now_ns >= deadline_ns:
             error = (failure_text(job.dead) if job.has_failed else too_late)[:400]
             self._state(job, Cancel(job.state.id, error, failed=True, restarts=job.state.restarts))
@@ -249,7 +256,32 @@ class Submitter(Succession):
         if job.outcome:
             self._ended(job, now_ns)
 
+    def _deadline(self, job: KeptJob) -> tuple[int, str]:
+        """When the job fails unless it got on, and in what words."""
+        limits = job.state.spec.deadlines
+        if limits.queue_s < limits.total_s and not job.leases.books and not job.state.final_units:
+            text = f"nobody took a unit of the job within its {limits.queue_s} seconds"
+            return job.started_ns + limits.queue_s * SECOND_NS, text
+        text = f"the job did not finish within its {limits.total_s} seconds"
+        due_ns = job.started_ns + limits.total_s * SECOND_NS
+        if job.state.finished:
+            text = "all its units were accepted, but none of its keepers could give the last results"
+        late_ns = self._late.get(job.state.id)
+        return due_ns if late_ns is None else late_ns + (FETCH_NS if job.state.finished else HEAR_NS), text
+
+    def _waits_for_keepers(self, job: KeptJob, now_ns: int) -> bool:
+        """The job is late as far as is known here, but its keepers may have done it; True when that was not awaited.
+
+        We may have been cut off, or asleep.
+        """
+        sets = (fact.payload for fact in job.state.facts() if isinstance(fact.payload, KeeperSet))
+        if job.state.id in self._late or not any(len(one.keys) > 1 for one in sets):
+            return False
+        self._late[job.state.id] = now_ns
+        return True
+
     def _ended(self, job: KeptJob, now_ns: int) -> None:
+        self._late.pop(job.state.id, None)
         self._touched[job.state.id] = job
         self._publishing.pop(job.state.id, None)
         self._persist()

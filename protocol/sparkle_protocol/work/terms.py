@@ -9,7 +9,7 @@ from sparkle_protocol.ids import JobId, PeerId
 from sparkle_protocol.work.outbox import MAX_LEASE_BYTES
 from sparkle_protocol.work.state import JobState
 
-MAX_FACTS_OF_JOB = 256  # a worker needs the spec, and what shows who keeps the job now: 64 facts at most
+MAX_FACTS_OF_JOB = 2 * messages.MAX_VIEW_FACTS  # a worker needs the spec, and what shows who keeps the job now
 
 
 def learn_job(codec: FactCodec, jobs: dict[JobId, JobState], shown: messages.JobFacts) -> JobState:

@@ -42,6 +42,14 @@ class UnitFacts:
     binding: tuple[int, dict[PeerId, bytes]] | None = None
     votes: tuple[int, dict[PeerId, ResultHash]] | None = None
 
+    def binding_in(self, epoch: int) -> dict[PeerId, bytes]:
+        """The only commit of each worker that stated exactly one in an epoch."""
+        return {
+            worker: next(iter(commits))
+            for (stated, worker), commits in self.commits.items()
+            if stated == epoch and len(commits) == 1
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:

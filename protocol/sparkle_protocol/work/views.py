@@ -12,13 +12,15 @@ All of this is a function of the set of facts, in whatever order they came.
 """
 
 from collections.abc import Iterable
+from itertools import chain
 
 from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import VIEWS_PER_GENERATION, Fact, KeeperSet
+from sparkle_protocol.facts import VIEWS_PER_GENERATION, Endorsements, Fact, KeeperSet
 from sparkle_protocol.ids import FactId, PeerId, key_from_peer_id, peer_id_from_key
+from sparkle_protocol.messages import MAX_VIEW_FACTS
 from sparkle_protocol.work.placement import FEWEST_DECIDING, threshold
 
-MAX_SETS = 1024  # of one job
+MAX_VIEW_BYTES = 256 << 10  # of the facts that show who keeps a job: a quarter of a message
 
 
 def next_view(view: int, *, by_submitter: bool) -> int:
@@ -88,10 +90,9 @@ class Views:
         """The sets that count, the newest first."""
         return [self._counts[view] for view in sorted(self._counts, reverse=True)]
 
-    def of_set(self, fact_id: FactId) -> KeeperSet | None:
-        """A set that is known, whether or not it counts."""
-        fact = self._sets.get(fact_id)
-        return fact.payload if fact is not None and isinstance(fact.payload, KeeperSet) else None
+    def stated_by(self, author: PeerId) -> int:
+        """How many sets are known that ``author`` signed."""
+        return sum(1 for fact in self._sets.values() if fact.author == author)
 
     def successors(self, view: View) -> list[Fact]:
         """Sets that were proposed to follow ``view``, by id."""
@@ -140,13 +141,49 @@ class Views:
             return False
         return before.suffices(endorsers.get(fact.id, ()), self._submitter)
 
-    def chain(self) -> list[Fact]:
-        """The sets by which the newest one is known to count, that of the submitter's own word first."""
-        found: list[Fact] = []
+    def shown(self, known: Iterable[Fact]) -> list[Fact]:
+        """The facts that show that the newest set counts, that of the submitter's own word first.
+
+        Of the endorsements in ``known`` as many are shown as the threshold wants, the shortest. Of a chain too long
+        for a message the latest sets are shown: they tell the rest to whoever knows the ones before.
+        """
+        words: dict[bytes, dict[PeerId, Fact]] = {}  # set -> who endorsed it -> the shortest fact that says so
+        steps = self._steps()
+        follow = {view.fact.id for view, before in steps if before is not None}
+        for fact in known if follow else ():
+            for named in follow.intersection(fact.payload.facts) if isinstance(fact.payload, Endorsements) else ():
+                by = words.setdefault(named, {})
+                by[fact.author] = min(by.get(fact.author, fact), fact, key=_length)
+        found: list[list[Fact]] = []
+        facts = size = 0
+        for view, before in steps:
+            said = words.get(view.fact.id, {}).values() if before is not None else ()
+            counting = sorted(
+                (fact for fact in said if before is not None and before.holds(fact.author)), key=_length
+            )
+            step = [view.fact, *counting[: before.threshold if before is not None else 0]]
+            facts, size = facts + len(step), size + sum(len(fact.raw) for fact in step)
+            if found and (facts > MAX_VIEW_FACTS or size > MAX_VIEW_BYTES):
+                break
+            found.append(step)
+        return list(chain.from_iterable(reversed(found)))
+
+    @property
+    def agreed(self) -> int:
+        """How many sets in a row the newest one rests on since the submitter's own word."""
+        return max(0, len(self._steps()) - 1)
+
+    def _steps(self) -> list[tuple[View, View | None]]:
+        """The newest set, each that it rests on, and which that one follows; the newest first."""
+        found: list[tuple[View, View | None]] = []
         view = self.newest
         while view is not None:
-            found.append(view.fact)
-            if view.number % VIEWS_PER_GENERATION == 0:
-                break
-            view = self._counts.get(view.number - 1)
-        return found[::-1]
+            own_word = view.number % VIEWS_PER_GENERATION == 0
+            before = None if own_word else self._counts.get(view.number - 1)
+            found.append((view, before))
+            view = before
+        return found
+
+
+def _length(fact: Fact) -> tuple[int, FactId]:
+    return len(fact.raw), fact.id

@@ -92,7 +92,7 @@ class WorkerAgent:
         self._out: list[Effect] = []
         self._hands = Hands()
         self._keepers = Keepers(self.me, rng)
-        self._reporter = Reporter(signer, codec, rng, self._hands, self._out, self._send)
+        self._reporter = Reporter(signer, codec, rng, self._hands, self._out, self._send, device)
         self._lookup = Lookup(codec.network, self.kernels, rng)
         self._prefetch = Prefetch(slots)
         self._unshown: set[JobId] = set()  # jobs that have a view which we have not seen

@@ -3,15 +3,17 @@
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import sys
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparkle_p2p.home import HomeDir
-from sparkle_protocol.errors import SparkleError
+from sparkle_protocol.errors import PeerUnreachable, SparkleError
 from tests.e2e.chaos.checkers import Event, JobEvidence, NodeEvidence, keep_deleted, violations
 from tests.e2e.chaos.faults import Faults, check_running
 from tests.e2e.chaos.relay import Relays, until
@@ -88,6 +90,8 @@ class ChaosRun:
         self.nodes: dict[str, NodeProcess] = {name: swarm.node(name) for name in schedule.nodes}
         self.peer_ids: dict[str, str] = {}
         self.acknowledged: dict[str, tuple[str, int]] = {}  # job -> its node and its right answer
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # of each node and link
+        self._struck: dict[str, float] = {}  # node -> when its last fault so far was over
         self._lives: dict[str, list[list[Event]]] = {name: [] for name in schedule.nodes}
         self._relays: Relays
         self._faults: Faults
@@ -109,10 +113,11 @@ class ChaosRun:
             jobs = await self._settle()
             await self._stop()
             self.outcome.connections = sum(link.connections for link in self._relays.links.values())
-        evidence = [self._evidence(name) for name in self.nodes]
-        self.outcome.violations += violations(self.swarm.net, evidence, jobs)
+        self.outcome.violations += await asyncio.to_thread(self._judge, jobs)  # other runs may be under way
         self.outcome.jobs = len(jobs)
         self.outcome.units = sum(job.document["units"]["total"] for job in jobs)
+        if not jobs:
+            self.outcome.violations.append("no job came about, so the run shows nothing")
 
     # --- nodes --------------------------------------------------------------------------------------------
 
@@ -164,22 +169,29 @@ class ChaosRun:
         await self._at(submission.at_s)
         self._note(str(submission))
         node = self.nodes[submission.node]
+        asked, starting = asyncio.get_running_loop().time(), not node.events
         try:
             job = await node.submit("prime_count", submission.units, submission.verify, stop=submission.stop)
         except SparkleError as error:
             self._note(f"{submission.node} did not take it: {error}")
+            struck = starting or self._struck.get(submission.node, -math.inf) >= asked
+            if not struck and not isinstance(error, PeerUnreachable):  # which links that are cut explain
+                self.outcome.violations.append(f"{submission.node} refused a job for no reason: {error}")
             return
         self.acknowledged[job] = (submission.node, PRIMES[submission.stop])
         self._note(f"{submission.node} published it as job {job[:8]}")
 
     async def _strike(self, fault: Fault) -> None:
         await self._at(fault.at_s)
-        try:
-            async with self._faults.of(fault):
-                self._note(str(fault))
-                await self._at(fault.at_s + fault.for_s)
-        except ProcessLookupError:
-            raise Waited(f"{fault.target} ended by itself before or during {fault}") from None
+        async with self._turns[fault.target]:  # a late end of the one before must not meet the next
+            self._struck[fault.target] = math.inf
+            try:
+                async with self._faults.of(fault):
+                    self._note(str(fault))
+                    await self._at(fault.at_s + fault.for_s)
+            except ProcessLookupError:
+                raise Waited(f"{fault.target} ended by itself before or during {fault}") from None
+        self._struck[fault.target] = asyncio.get_running_loop().time()
         if fault.for_s:
             self._note(f"end of {fault}")
 
@@ -224,6 +236,9 @@ class ChaosRun:
             if any(row["state"] in ("queued", "running") for row in jobs):
                 return False
         return True
+
+    def _judge(self, jobs: list[JobEvidence]) -> list[str]:
+        return violations(self.swarm.net, [self._evidence(name) for name in self.nodes], jobs)
 
     def _evidence(self, name: str) -> NodeEvidence:
         node = self.nodes[name]

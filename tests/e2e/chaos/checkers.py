@@ -41,16 +41,15 @@ class NodeEvidence:
     name: str
     peer_id: str
     facts: list[tuple[bytes, bytes]] = field(default_factory=list)  # id, raw
+    deleted: list[tuple[bytes, bytes]] = field(default_factory=list)  # what it has deleted of that in its lives
     results: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)  # by job and hash
     events: list[Event] = field(default_factory=list)
 
     def read(self, database: Path) -> None:
         """Take facts and results out of the node's database."""
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
-            query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%facts'"
-            tables = [name for (name,) in db.execute(query)]
-            selects = (f"SELECT id, raw FROM {table}" for table in tables)
-            self.facts = db.execute(" UNION ".join(selects)).fetchall()
+            self.facts = db.execute("SELECT id, raw FROM facts").fetchall()
+            self.deleted = db.execute("SELECT id, raw FROM deleted_facts EXCEPT SELECT id, raw FROM facts").fetchall()
             self.results = {(job, name): result for job, name, result in db.execute("SELECT * FROM results")}
 
 
@@ -66,26 +65,32 @@ class JobEvidence:
 def violations(net: str, nodes: Iterable[NodeEvidence], jobs: Iterable[JobEvidence]) -> list[str]:
     """Everything that is wrong. All nodes are taken to be honest."""
     nodes, jobs = list(nodes), list(jobs)
-    opened = {node.name: list(_opened(net, node)) for node in nodes}
+    opened = {node.name: list(_opened(net, node, [*node.facts, *node.deleted])) for node in nodes}
     facts = {name: [fact for fact in found if isinstance(fact, Fact)] for name, found in opened.items()}
+    there = {node.name: {fact_id for fact_id, _ in node.facts} for node in nodes}
     by_name = {node.name: node for node in nodes}
     wrong: list[str] = [fault for found in opened.values() for fault in found if isinstance(fault, str)]
     union = _states(net, "the union", [fact for found in facts.values() for fact in found], wrong)
     states = {node.peer_id: _states(net, node.name, facts[node.name], wrong) for node in nodes}
+    # Of its own jobs a node has to have on disk now what it once had: only keepers forget, when a job is over.
+    own = {
+        node.peer_id: _states(net, node.name, [fact for fact in facts[node.name] if fact.id in there[node.name]], [])
+        for node in nodes
+    }
     return [
         *wrong,
         *_conflicts(union),
         *_two_commitments(facts),
         *_accusations(nodes, facts),
-        *(fault for job in jobs for fault in _job_faults(job, by_name[job.node], states)),
-        *(fault for node in nodes for fault in _taken_back(node, states[node.peer_id])),
+        *(fault for job in jobs for fault in _job_faults(job, by_name[job.node], own, states)),
+        *(fault for node in nodes for fault in _taken_back(node, own[node.peer_id], states[node.peer_id])),
     ]
 
 
-def _opened(net: str, node: NodeEvidence) -> Iterator[Fact | str]:
+def _opened(net: str, node: NodeEvidence, stored: list[tuple[bytes, bytes]]) -> Iterator[Fact | str]:
     """Every stored fact is signed by its author and is what it is stored as."""
     codec = FactCodec(net)
-    for fact_id, raw in node.facts:
+    for fact_id, raw in stored:
         try:
             fact = codec.open(raw)
         except SparkleError as error:
@@ -156,7 +161,9 @@ def _accusations(nodes: list[NodeEvidence], facts: dict[str, list[Fact]]) -> Ite
                     yield f"{node.name} signed that {keys.get(key, '?')} was wrong in {_words(slot)}"
 
 
-def _job_faults(job: JobEvidence, node: NodeEvidence, states: dict[str, States]) -> Iterator[str]:
+def _job_faults(
+    job: JobEvidence, node: NodeEvidence, own: dict[str, States], states: dict[str, States]
+) -> Iterator[str]:
     """A job is done, its answer is right, its submitter's database proves every unit of it, and who held it."""
     document = job.document
     name = f"job {document['job'][:8]} of {node.name}"
@@ -166,7 +173,7 @@ def _job_faults(job: JobEvidence, node: NodeEvidence, states: dict[str, States])
     if document["result"] != job.answer:
         yield f"{name} has the answer {document['result']}, which should be {job.answer}"
     job_id = JobId(bytes.fromhex(document["job"]))
-    state = states[node.peer_id].get(job_id)
+    state = own[node.peer_id].get(job_id)
     if state is None or state.submitter != node.peer_id:
         yield f"{name} has no spec of its own on disk"
         return
@@ -203,11 +210,17 @@ def _too_few_keepers(state: JobState, states: dict[str, States]) -> Iterator[str
     yield f"its keeper sets were held by too few: {', '.join(held) or 'none was signed'}"
 
 
-def _taken_back(node: NodeEvidence, states: States) -> Iterator[str]:
-    """What a node has shown as final, in any of its lives, is final by the facts on its own disk."""
+def _taken_back(node: NodeEvidence, own: States, ever: States) -> Iterator[str]:
+    """What a node has shown as final, in any of its lives, is final by the facts on its own disk.
+
+    A keeper may have deleted those facts since, when the job was over.
+    """
     shown = {(event["job"], event["unit"]) for event in node.events if event["event"] == "unit_final"}
     for job, unit in sorted(shown):
-        state = states.get(JobId(bytes.fromhex(job)))
+        job_id = JobId(bytes.fromhex(job))
+        state = ever.get(job_id)
+        if state is not None and state.submitter == node.peer_id:
+            state = own.get(job_id)
         if state is None or state.final(unit) is None:
             yield f"{node.name} showed unit {unit} of job {job[:8]} as final, and its disk knows nothing of it"
 

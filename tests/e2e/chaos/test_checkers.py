@@ -100,6 +100,15 @@ def test_a_clean_run_passes() -> None:
     assert Run().check() == []
 
 
+def test_a_keeper_may_forget_a_job_that_is_over() -> None:
+    run = Run()
+    for unit in range(UNITS):
+        run.certify(run.keepers[0], verdict(unit))
+        run.keepers[0].events.append({"event": "unit_final", "job": JOB.hex(), "unit": unit})
+    run.keepers[0].deleted, run.keepers[0].facts = run.keepers[0].facts, []
+    assert run.check() == []
+
+
 def test_votes_that_came_late_have_a_verdict_of_their_own() -> None:
     run = Run()
     run.drop(verdict(0))
@@ -197,6 +206,10 @@ def taken_back(run: Run) -> None:
     run.drop(verdict(1))
 
 
+def deleted_by_its_owner(run: Run) -> None:
+    run.owner.deleted, run.owner.facts = run.owner.facts, [fact for fact in run.owner.facts if fact[0] == SPEC.id]
+
+
 @pytest.mark.parametrize(
     ("plant", "words"),
     [
@@ -219,6 +232,7 @@ def taken_back(run: Run) -> None:
         (never_ended, "is running"),
         (no_spec, "has no spec of its own on disk"),
         (taken_back, "showed unit 1"),
+        (deleted_by_its_owner, "unit 0: not final on disk"),
     ],
 )
 def test_each_violation_is_found(plant: Callable[[Run], None], words: str) -> None:

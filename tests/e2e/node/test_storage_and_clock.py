@@ -21,11 +21,14 @@ async def test_a_job_that_cannot_be_stored_is_refused_and_the_node_lives(swarm: 
         assert "could not be written" in refused.err
         assert "free some space or check the disk" in refused.err
         assert (await node.sparkle("jobs", "--json")).document == []
-        assert (await node.status())["state"] == "idle"
         await node.event("storage_failed")
+        status = await node.status()
+        assert (status["state"], status["reason"]["code"]) == ("idle", "storage_failed")
+        assert "Nothing can be stored" in await node.why()
+    await node.event("storage_restored")  # found out by itself
+    assert (await node.status())["reason"]["code"] != "storage_failed"
     job = await node.submit("prime_count", 20, stop=10**9)
     assert (await node.done(job))["result"] == PRIMES_TO_1E9
-    await node.event("storage_restored")
     assert node.count("storage_restored") == 1
     await node.kill()
     await node.spawn("--no-mdns")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,6 +71,7 @@ def test_status_says_what_the_node_does_and_why(sparkle: Sparkle) -> None:
     assert said.out.splitlines()[0] == "working: Computing."
     assert "connected, 2 peers" in said.out
     assert "105 MB" in said.out
+    assert "  warning  the memory of worker processes cannot be limited: not Linux" in said.out.splitlines()
 
 
 def test_status_json_is_the_documented_document(sparkle: Sparkle, home: Path) -> None:
@@ -77,7 +79,7 @@ def test_status_json_is_the_documented_document(sparkle: Sparkle, home: Path) ->
     assert {"peer_id", "net", "state", "reason", "peers", "units_done", "units_verified", "credit_micro"} <= set(
         document
     )
-    assert {"cpu_percent", "pss_bytes", "limits", "version"} <= set(document)
+    assert {"cpu_percent", "pss_bytes", "limits", "missing_protections", "version"} <= set(document)
     for form in (("--home", str(home)), (f"--home={home}",)):
         assert sparkle("status", *form, "--json").document["peer_id"] == document["peer_id"]
         assert sparkle("status", "--json", *form).code == 0
@@ -288,3 +290,17 @@ def test_dead_refuses_what_it_cannot_mean(sparkle: Sparkle, wrong: tuple[str, ..
     said = sparkle("dead", *wrong)
     assert said.code == 2
     assert said.err.count("\n") == 1
+
+
+def test_advice_names_commands_that_exist(sparkle: Sparkle) -> None:
+    """Every ``'sparkle …'`` in a sentence of ours can be typed."""
+    root = Path(__file__).parents[3]
+    advised = {
+        command
+        for folder in ("protocol", "sparkle_p2p", "tui", "worker")
+        for source in (root / folder).rglob("*.py")
+        for command in re.findall(r"'sparkle ([a-z]+)", source.read_text())
+    }
+    assert {"status", "why", "wait"} <= advised
+    for command in advised:
+        assert sparkle(command, "--help").code == 0, command

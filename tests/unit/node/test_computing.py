@@ -28,6 +28,7 @@ class ScriptedExecutor:
         self.outcomes = list(outcomes)
         self.begins = begins
         self.cancelled = 0
+        self.missing_protections: tuple[str, ...] = ()
 
     async def run(
         self,
@@ -57,6 +58,15 @@ class ScriptedExecutor:
 
 def spec(**params: Any) -> JobSpec:
     return make_spec(SubmitRequest("prime_count", params or {"stop": 1000}, 4), Identity.generate())
+
+
+async def test_what_the_system_does_not_enforce_is_said_once() -> None:
+    async with asyncio.TaskGroup() as group:
+        executors = [ScriptedExecutor(), ScriptedExecutor()]
+        for one in executors:
+            one.missing_protections = ("the memory of worker processes cannot be limited: no",)
+        computing = Computing([*executors], lambda event: None, group)
+        assert computing.missing_protections == ("the memory of worker processes cannot be limited: no",)
 
 
 async def outcome(computing: Computing, told: "asyncio.Queue[object]", job: JobSpec) -> Any:

@@ -1,5 +1,6 @@
 """Journals of real jobs: fed by the core's own events, kept in a real database, going on after a restart."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -254,3 +255,13 @@ async def test_a_worker_that_takes_and_does_not_deliver_is_named(store: Store) -
     told.pass_time(31 * SECOND_NS)
     assert f"{short_peer(A.peer_id)} was given it and did not deliver." in explained(told, 0)
     assert reading.keepers(told.job) == (ME.peer_id,)
+
+
+async def test_saving_twice_at_once_is_saving_once(store: Store) -> None:
+    """As when a node stops while it saves: a job that is over leaves memory once."""
+    told = Told(store, 1)
+    told.lease(A)
+    told.lease(B)
+    told.accept(0)
+    await asyncio.gather(told.journals.save({}), told.journals.save({}))
+    assert (await told.story())[-1] == "0 Done."

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import pytest
 
 from sparkle_p2p.node import shell as shell_module
 from sparkle_p2p.node.shell import Shell
-from sparkle_p2p.node.store import Store, StoreError
+from sparkle_p2p.node.store import Store, StoreError, writing
 from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
@@ -53,12 +54,15 @@ class SlowDisk:
     def __init__(self, store: Store) -> None:
         self.real = store._connection()
         self.failing = False
+        self.held = threading.Event()  # unless set, it takes its time
+        self.held.set()
         store._db = self  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.real, name)
 
     def execute(self, sql: str, *arguments: object) -> object:
+        self.held.wait(10)
         if self.failing and sql.startswith("BEGIN"):
             raise sqlite3.OperationalError("database or disk is full")
         return self.real.execute(sql, *arguments)
@@ -71,6 +75,11 @@ class Bench:
     core: ScriptedCore
     disk: SlowDisk
     performed: list[fx.Effect]
+    heard: Callable[[fx.Effect], None] = lambda effect: None
+
+    def take(self, effect: fx.Effect) -> None:
+        self.performed.append(effect)
+        self.heard(effect)
 
     @property
     def names(self) -> list[str]:
@@ -81,10 +90,11 @@ class Bench:
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     store = Store(tmp_path / "node.db")
     await store.open()
-    core, performed = ScriptedCore(), []
+    core, parts = ScriptedCore(), []
     async with asyncio.TaskGroup() as group:
-        shell = Shell(ME, store, group, lambda message: core, performed.append)
-        yield Bench(shell, store, core, SlowDisk(store), performed)
+        shell = Shell(ME, store, group, lambda message: core, lambda effect: parts[0].take(effect))
+        parts.append(Bench(shell, store, core, SlowDisk(store), []))
+        yield parts[0]
         shell.stop()
     await store.close()
 
@@ -177,6 +187,147 @@ async def test_nothing_is_told_that_a_crash_now_would_make_untrue(tmp_path: Path
         assert b.names == ["storage_failed", "storage_restored", "final", "done", "next"]
 
 
+async def test_on_a_quiet_node_what_was_withheld_is_told_when_the_disk_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else happens on the node: no further batch, no request."""
+    monkeypatch.setattr(writing, "RETRY_S", 0.01)
+    async with bench(tmp_path) as b:
+        told = asyncio.Event()
+        b.heard = lambda effect: told.set() if effect == note("done") else None
+        b.disk.failing = True
+        b.shell.perform(b.core, (stored(1), note("final"), note("done")))
+        await settle(b)
+        assert b.names == ["storage_failed"]
+        b.disk.failing = False
+        async with asyncio.timeout(5):
+            await told.wait()
+        assert b.names == ["storage_failed", "storage_restored", "final", "done"]
+        assert len(await b.store.results(JOB, [ResultHash((1).to_bytes(32, "big"))])) == 1
+
+
+async def test_whoever_brings_the_backlog_to_disk_what_was_withheld_is_told(tmp_path: Path) -> None:
+    async with bench(tmp_path) as b:
+        b.disk.failing = True
+        b.shell.perform(b.core, (stored(1), note("final")))
+        await settle(b)
+        b.disk.failing = False
+        await b.store.write(())  # as for combining a result
+        assert b.names == ["storage_failed", "storage_restored", "final"]
+
+
+async def test_nothing_is_acknowledged_of_which_a_part_was_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is slower than the records come: the batch is refused, though the wait for the others succeeds."""
+    monkeypatch.setattr(writing, "CROWDED_RECORDS", 1)
+    async with bench(tmp_path) as b:
+        b.shell.perform(b.core, (stored(1),))
+        with pytest.raises(StoreError, match="fast enough"):
+            await b.shell.perform_durably(b.core, (stored(2), note("published")), keep=False)
+        await b.shell.perform_durably(b.core, (stored(3), note("cancelled")))
+        assert b.names == ["cancelled"]
+        for number, there in ((2, 0), (3, 1)):
+            found = await b.store.results_there(JOB, [ResultHash(number.to_bytes(32, "big"))])
+            assert len(found) == there
+
+
+async def test_requests_are_refused_before_more_waits_than_the_disk_can_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "CROWDED_RECORDS", 0)
+    async with bench(tmp_path) as b:
+        b.disk.failing = True
+        b.shell.perform(b.core, (stored(1),))
+        await settle(b)
+        refused = messages.decode_reply(await b.shell.serve(OTHER, messages.encode_message(messages.Offer([]))))
+        assert isinstance(refused, messages.Refusal)
+        assert refused.code == "storage"
+        assert b.core.events == []  # what it had heard it would have to keep
+
+
+async def test_after_something_was_given_up_a_repeated_request_is_not_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The core knows the fact and finds nothing new to store; the disk is back, but never got the fact."""
+    monkeypatch.setattr(writing, "MAX_RECORDS", 1)
+    async with bench(tmp_path) as b:
+        b.disk.failing = True
+        b.shell.perform(b.core, (stored(1),))
+        await settle(b)
+        offer = messages.encode_message(messages.Offer([]))
+        batches = [(stored(2), note("final"))]
+        b.core.answer = lambda event: (
+            (*(batches.pop() if batches else ()), fx.Reply(event.token, messages.Ok()))
+            if isinstance(event, fx.Requested)
+            else ()
+        )
+        for failing in (True, False, False):
+            b.disk.failing = failing
+            refused = messages.decode_reply(await b.shell.serve(OTHER, offer))
+            assert isinstance(refused, messages.Refusal)
+            assert refused.code == "storage"
+        with pytest.raises(StoreError, match="restart the node"):
+            await b.shell.perform_durably(b.core, (note("submitted"),))
+        assert b.names == ["storage_failed", "storage_failed"]  # the second says that it is for good
+
+
+async def test_a_refused_submit_answers_for_all_that_came_with_it(tmp_path: Path) -> None:
+    """The same batch may hold sends of other jobs and answers: their core must hear that nothing became of them."""
+    async with bench(tmp_path) as b:
+        b.disk.failing = True
+        send = fx.Send(7, OTHER, messages.Offer([]))
+        with pytest.raises(StoreError, match="full"):
+            await b.shell.perform_durably(b.core, (stored(1), note("job_submitted"), send), keep=False)
+        await asyncio.sleep(0)
+        (failed,) = b.core.events
+        assert isinstance(failed, fx.SendFailed)
+        assert (failed.tag, failed.peer) == (7, OTHER)
+        assert not b.store.behind
+        b.disk.failing = False
+        await b.shell.perform_durably(b.core, (stored(2),))
+        assert "job_submitted" not in b.names
+
+
+async def test_an_event_that_cannot_be_told_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with bench(tmp_path) as b:
+
+        def hear(effect: fx.Effect) -> None:
+            if effect == note("bad"):
+                raise KeyError("a bug")
+
+        b.heard = hear
+        b.disk.failing = True
+        b.shell.perform(b.core, (stored(1), note("bad"), note("good")))
+        await settle(b)
+        b.disk.failing = False
+        async with asyncio.timeout(5):
+            await b.shell.perform_durably(b.core, (stored(2), note("next")))
+        assert b.names == ["storage_failed", "storage_restored", "bad", "good", "next"]
+    assert "telling bad failed" in caplog.text
+
+
+async def test_who_waits_for_a_batch_is_answered_when_the_node_ends_at_once(tmp_path: Path) -> None:
+    """The tasks are cancelled while the disk takes its time."""
+    store = Store(tmp_path / "node.db")
+    await store.open()
+    disk, core = SlowDisk(store), ScriptedCore()
+    waiting: list[asyncio.Task[None]] = []
+    with contextlib.suppress(ExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            shell = Shell(ME, store, group, lambda message: core, lambda effect: None)
+            disk.held.clear()
+            waiting.append(asyncio.create_task(shell.perform_durably(core, (stored(1),))))
+            for _ in range(3):  # until the lane has begun to wait
+                await asyncio.sleep(0)
+            raise RuntimeError
+    with pytest.raises(StoreError, match="stopping"):
+        async with asyncio.timeout(5):
+            await waiting[0]
+    disk.held.set()
+    await store.close()
+
+
 async def test_a_core_that_leaves_its_deadline_in_the_past_does_not_eat_a_processor(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         b.core.due = boot_ns() - 10**9
@@ -232,6 +383,8 @@ async def test_a_stopped_shell_refuses_at_once(tmp_path: Path) -> None:
                 refused = messages.decode_reply(reply)
                 assert isinstance(refused, messages.Refusal)
                 assert refused.code == "stopping"
+        with pytest.raises(StoreError, match="stopping"):
+            await b.shell.perform_durably(b.core, (stored(1),))
         b.shell.tell(b.core, fx.Tick())
         assert not any(isinstance(event, fx.Tick) for event in b.core.events)
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from sparkle_p2p.node import store as store_module
 from sparkle_p2p.node.journal import Entry
-from sparkle_p2p.node.store import Store, StoreError
+from sparkle_p2p.node.store import Store, StoreError, schema
 from sparkle_protocol.effects import DropCommits, DropFact, DropJob, SealRange, StoreCommit, StoreFact, StoreResult
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import SEAL_UNITS, CommitItem, Commits, Fact, FactCodec, lot_of
@@ -111,42 +110,6 @@ async def test_a_failed_write_is_told_and_made_up_for_later(tmp_path: Path) -> N
         assert numbers(store.path) == [1, 3]
 
 
-async def test_closing_tries_once_more(tmp_path: Path) -> None:
-    async with opened(tmp_path / "node.db") as store:
-        disk = break_disk(store)
-        with pytest.raises(StoreError):
-            await store.write([result(1)])
-        disk.works = True
-    assert numbers(tmp_path / "node.db") == [1]
-
-
-async def test_what_waits_for_a_failing_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparkle_p2p.node.store.MAX_OVERDUE_RECORDS", 3)
-    monkeypatch.setattr("sparkle_p2p.node.store.MAX_PENDING_RECORDS", 4)
-    async with opened(tmp_path / "node.db") as store:
-        disk = break_disk(store)
-        for number in range(5):
-            with pytest.raises(StoreError):
-                await store.write([result(number)])
-        disk.works = True
-        await store.write(())
-        assert numbers(store.path) == [0, 1, 2]
-        first = store.write_soon([result(10), result(11), result(12)])
-        with pytest.raises(StoreError, match="fast enough"):
-            await store.write([result(13), result(14)])
-        await first
-        assert numbers(store.path) == [0, 1, 2, 10, 11, 12]
-
-
-async def test_a_record_that_no_database_takes_fails_alone(tmp_path: Path) -> None:
-    async with opened(tmp_path / "node.db") as store:
-        with pytest.raises(StoreError):
-            await store.write([StoreCommit(JOB, 2**70, 0, b"n", b"r")])
-        await store.write([result(1)])
-        assert not store.behind
-        assert numbers(store.path) == [1]
-
-
 async def test_a_missing_result_is_named(tmp_path: Path) -> None:
     async with opened(tmp_path / "node.db") as store:
         with pytest.raises(StoreError, match="is not in"):
@@ -191,7 +154,36 @@ async def test_a_database_of_the_first_format_is_brought_up_to_date(tmp_path: Pa
             await store.save_journals([(JOB, ENTRY)], [], {"alive_ms": 5})
             assert await store.journal(JOB) == [ENTRY]
     with closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (store_module.SCHEMA_VERSION,)
+        assert db.execute("PRAGMA user_version").fetchone() == (schema.SCHEMA_VERSION,)
+
+
+async def test_jobs_are_forgotten_as_a_whole(tmp_path: Path) -> None:
+    """A process killed in between leaves no job half forgotten: its commits without its facts, say."""
+    jobs = [JobId(bytes([number]) * 32) for number in range(20)]
+    async with opened(tmp_path / "node.db") as store:
+        records = [StoreCommit(job, 0, 0, b"n", b"mine") for job in jobs]
+        await store.write([*records, *(StoreResult(job, ResultHash(job), b"r") for job in jobs)])
+        assert await store.jobs_without_facts() == set(jobs)
+        seen: list[int] = []
+
+        def look(sql: str) -> None:
+            if sql.startswith("DELETE FROM commits"):
+                with closing(sqlite3.connect(store.path)) as other:
+                    seen.append(other.execute("SELECT COUNT(*) FROM results").fetchone()[0])
+
+        store._connection().set_trace_callback(look)
+        await store.forget_jobs(jobs)
+        assert seen == [len(jobs)] * len(jobs)
+        assert await store.commits() == []
+
+
+async def test_for_how_long_jobs_were_kept_is_known_of_those_that_are_kept(tmp_path: Path) -> None:
+    other = JobId(b"o" * 32)
+    async with opened(tmp_path / "node.db") as store:
+        await store.save_totals({"units_done": 1}, {JOB: 5, other: 9})
+        await store.save_totals({"units_done": 2}, {JOB: 6})
+    async with opened(tmp_path / "node.db") as store:
+        assert await store.ages() == {JOB: 6}
 
 
 async def test_journals_are_written_with_one_flush_and_go_with_their_job(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from sparkle_protocol import effects as fx
 from sparkle_protocol import facts as f
 from sparkle_protocol import messages as m
-from sparkle_protocol.work.exclusion import ALIKE, FIRST_PROBATION_NS, PRESENT_NS
+from sparkle_protocol.work.exclusion import ALIKE, BLIND_NS, FIRST_PROBATION_NS, PRESENT_NS
 from sparkle_protocol.work.lease import SECOND_NS
 from tests.unit.protocol.kept_jobs import peer
 from tests.unit.protocol.test_keeping import CODEC, RIGHT, A, B, C, D, Identity, Keeper, spec
@@ -30,6 +30,9 @@ class MixedKeeper(Keeper):
         assert isinstance(reply, m.LeaseReply)
         payloads = [CODEC.open(raw).payload for raw in reply.leases]
         return [item.unit for payload in payloads if isinstance(payload, f.Leases) for item in payload.items]
+
+    def fail_as(self, worker: Identity, device: str, unit: int = 0) -> None:
+        self.report(worker, f.Failures(self.id, [f.FailureItem(unit, 0, "kernel", "it broke", device)]))
 
     def until_given(self, worker: Identity, device: str, unit: int) -> None:
         """Ask, as often as it takes, until the worker has the unit."""
@@ -97,6 +100,29 @@ def test_a_unit_on_which_one_class_fails_alike_waits_for_another_one() -> None:
     keeper.pass_time(60 * SECOND_NS)
     assert keeper.lease_as(GPUS[5], GPU) == []
     assert keeper.lease_as(CPUS[1], CPU) == [0]
+
+
+def test_a_restart_does_not_blame_the_unit_before_it_knows_which_classes_are_there() -> None:
+    keeper = MixedKeeper(spec(1))
+    keeper.lease_as(CPUS[0], CPU)
+    for worker in GPUS[:ALIKE]:
+        keeper.until_given(worker, GPU, 0)
+        keeper.fail_as(worker, GPU)
+    keeper.restart()
+    assert keeper.job.dead == {}
+    keeper.cpus_agree(0)
+    assert keeper.job.outcome == "done"
+
+
+def test_without_another_class_a_unit_is_dead_soon_after_a_restart() -> None:
+    keeper = MixedKeeper(spec(1))
+    keeper.lease_as(CPUS[0], CPU)
+    for worker in GPUS[:ALIKE]:
+        keeper.until_given(worker, GPU, 0)
+        keeper.fail_as(worker, GPU)
+    keeper.restart()
+    keeper.pass_time(BLIND_NS)
+    assert 0 in keeper.job.dead
 
 
 def test_a_unit_is_dead_once_no_other_class_comes_any_more() -> None:

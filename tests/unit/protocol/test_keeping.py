@@ -219,6 +219,36 @@ def test_who_withholds_again_and_again_gets_nothing_more() -> None:
     assert keeper.lease(A) == []
 
 
+def test_who_showed_everything_late_gets_units_again() -> None:
+    """Others had finished its units meanwhile, so that nobody waited for it any more."""
+    keeper = Keeper(spec(20))
+    for worker in (A, C):
+        assert keeper.lease(worker, 3) == [0, 1, 2]
+        keeper.commit(worker, RIGHT, 0, 1, 2)
+    for unit in range(3):
+        keeper.reveal(A, RIGHT, unit)
+    keeper.pass_time(REVEAL_DEADLINE_NS)
+    assert keeper.lease(C) == []
+    assert keeper.lease(B, 3) == [0, 1, 2]
+    keeper.commit(B, RIGHT, 0, 1, 2)
+    for worker in (B, C):
+        for unit in range(3):
+            keeper.reveal(worker, RIGHT, unit)
+    assert keeper.lease(C, 2) == [3, 4]
+
+
+def test_a_unit_that_others_found_impossible_is_not_in_the_way() -> None:
+    """Three failures of a unit that was never handed out here arrive in one message of another keeper."""
+    keeper = Keeper(spec(8))
+    leases = [f.LeaseItem(number, 0, 0, worker.public_key, 60_000) for number, worker in enumerate((A, B, C))]
+    failures = f.Failures(keeper.id, [f.FailureItem(0, 0, "kernel", "it broke")])
+    facts = [CODEC.seal(ME, f.Leases(keeper.id, leases))]
+    facts += [CODEC.seal(worker, failures) for worker in (A, B, C)]
+    keeper.job.learn(facts, (), keeper.now)
+    assert keeper.job.dead.keys() == {0}
+    assert keeper.lease(D, 2) == [1, 2]
+
+
 def test_latecomers_are_judged_by_comparison() -> None:
     keeper = Keeper(spec())
     keeper.lease(C)

@@ -8,10 +8,12 @@ from sparkle_protocol import effects as fx
 from sparkle_protocol import facts as f
 from sparkle_protocol import messages as m
 from sparkle_protocol.ids import PeerId, hash_result
+from sparkle_protocol.work import allowance
+from sparkle_protocol.work.allowance import MAX_UNKNOWN, SPARE_BYTES
 from sparkle_protocol.work.co_keeping import FULL
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.presence import BEAT_NS
-from sparkle_protocol.work.quota import Bounds, Quota
+from sparkle_protocol.work.quota import PER_NETWORK, Bounds, Quota
 from sparkle_protocol.work.submitter import Submitter
 from tests.unit.protocol.kept_jobs import ME, OTHERS, LoneKeeper, peer
 from tests.unit.protocol.test_keeping import CODEC, RIGHT, WRONG, check_form, spec
@@ -110,6 +112,71 @@ def test_a_full_keeper_still_hears_that_the_job_is_over(ends: bool) -> None:
     else:
         assert isinstance(reply, m.Refusal)
         assert reply.code == FULL
+
+
+def test_a_full_keeper_takes_few_facts_about_who_keeps_the_job() -> None:
+    keeper = LoneKeeper()
+    job, _ = keeper.offer(ALICE, 4)
+    keeper.core.quota.grow(job, fact_bytes=100_000_000)
+    before = keeper.core.quota._jobs[job].fact_bytes
+    names = [[Random(place * 8 + n).randbytes(32) for n in range(8)] for place in range(2000)]
+    for place in range(0, 2000, 100):
+        sets = [CODEC.seal(ALICE, f.Endorsements(job, few)) for few in names[place : place + 100]]
+        last = keeper.ask(ALICE, m.Push(job, [fact.raw for fact in sets]))
+    assert isinstance(last, m.Refusal)
+    assert last.code == FULL
+    assert keeper.core.quota._jobs[job].fact_bytes - before <= SPARE_BYTES
+    verdicts = CODEC.seal(ALICE, f.Endorsements(job, names[0], 0))
+    assert isinstance(keeper.ask(ALICE, m.Push(job, [verdicts.raw])), m.Refusal)
+
+
+def test_what_somebody_endorsed_and_nobody_knows_is_bounded() -> None:
+    keeper = LoneKeeper()
+    job, _ = keeper.offer(ALICE, 4)
+    for place in range(20):
+        named = [Random(place * 1024 + n).randbytes(32) for n in range(1024)]
+        keeper.ask(ALICE, m.Push(job, [CODEC.seal(ALICE, f.Endorsements(job, named, 0)).raw]))
+    kept = [fact for fact in keeper.job(job).state.facts() if isinstance(fact.payload, f.Endorsements)]
+    assert len(kept) == MAX_UNKNOWN // 1024
+
+
+def test_sets_and_cancels_of_a_submitter_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allowance, "MAX_ALL_SETS", 20)
+    monkeypatch.setattr(allowance, "MAX_CANCELS", 20)
+    keeper = LoneKeeper()
+    job, _ = keeper.offer(ALICE, 4)
+    keys = [ME.public_key, *(other.public_key for other in OTHERS[:3])]
+    for number in range(1, 100):
+        named = CODEC.seal(ALICE, f.KeeperSet(job, f.VIEWS_PER_GENERATION * number, keys, 3))
+        ended = CODEC.seal(ALICE, f.Cancel(job, str(number)))
+        keeper.ask(ALICE, m.Push(job, [named.raw, ended.raw]))
+    facts = list(keeper.job(job).state.facts())
+    assert sum(isinstance(fact.payload, f.KeeperSet) for fact in facts) == 20
+    assert sum(isinstance(fact.payload, f.Cancel) for fact in facts) == 20
+
+
+def test_forwarded_jobs_count_for_the_network_of_whoever_brings_them() -> None:
+    keeper, spy = LoneKeeper(), peer(5)
+    keeper.perform(keeper.core.handle(fx.PeerUp(spy.peer_id, ("/ip4/8.8.8.8/tcp/1",)), 0))
+    taken = 0
+    for number in range(2 * PER_NETWORK.jobs):
+        unseen = peer(2000 + number)
+        fact = CODEC.seal(unseen, spec(1000))
+        named = CODEC.seal(unseen, f.KeeperSet(fact.job, 0, [spy.public_key, ME.public_key], 1))
+        taken += isinstance(keeper.ask(spy, m.Push(fact.job, [fact.raw, named.raw])), m.PushReply)
+    assert taken == PER_NETWORK.jobs
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_a_job_is_taken_from_a_keeper_that_the_keepers_agreed_on(agreed: bool) -> None:
+    keeper, later = LoneKeeper(), peer(5)
+    fact = CODEC.seal(ALICE, spec(10))
+    first = CODEC.seal(ALICE, f.KeeperSet(fact.job, 0, [one.public_key for one in OTHERS[:4]], 3))
+    keys = [later.public_key, *(one.public_key for one in OTHERS[:3])]
+    second = CODEC.seal(OTHERS[0], f.KeeperSet(fact.job, 1, keys, 3, bytes(first.id)))
+    words = [CODEC.seal(one, f.Endorsements(fact.job, [bytes(second.id)])) for one in OTHERS[: 3 if agreed else 2]]
+    reply = keeper.ask(later, m.Push(fact.job, [one.raw for one in (fact, first, second, *words)]))
+    assert isinstance(reply, m.PushReply) is agreed
 
 
 def test_a_submitter_that_is_refused_asks_the_next_peer() -> None:

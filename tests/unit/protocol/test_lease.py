@@ -7,6 +7,7 @@ import pytest
 
 from sparkle_protocol.ids import PeerId
 from sparkle_protocol.work.lease import (
+    FEW_ALARMS,
     LOST_PEER_GRACE_NS,
     MAX_TTL_NS,
     MIN_TTL_NS,
@@ -220,3 +221,13 @@ def test_the_book_of_stragglers_is_empty_when_nobody_holds_anything() -> None:
     assert not leases._asked
     assert not leases._heard
     assert leases.stragglers(now_ns + MAX_TTL_NS) == []
+
+
+def test_a_reminder_outlives_the_alarms_around_it() -> None:
+    leases = book(2 * FEW_ALARMS)
+    leases.book(7)
+    leases.remind(7, 600 * SECOND_NS)
+    for unit in range(100, 100 + FEW_ALARMS):
+        leases.grant(unit, A, 0)
+        leases.release(unit, A)
+    assert [what for what in leases.expire(600 * SECOND_NS) if what[2] == "look"] == [(7, PeerId(""), "look")]
