@@ -1,0 +1,338 @@
+"""The blobs of a node: found by their id, within a quota, the least recently needed ones given up first.
+
+All methods block and may be called from any thread; call those that touch content off the event loop.
+"""
+
+import contextlib
+import os
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparkle_p2p.blobs.files import disk_errors, read_into
+from sparkle_p2p.blobs.layout import NEW, PART, boot_id, read_size, read_tail, tail_bytes
+from sparkle_p2p.blobs.partial import Partial
+from sparkle_p2p.blobs.reader import BlobReader
+from sparkle_p2p.blobs.writing import NewBlob
+from sparkle_protocol.blobs.tree import CHUNK_BYTES, BlobId, Buffer, Outline
+from sparkle_protocol.errors import ConfigError, LocalProtocolError, NotFound, StorageError
+from sparkle_protocol.ids import HASH_BYTES
+
+if TYPE_CHECKING:
+    import numpy
+
+DEFAULT_QUOTA_BYTES = 20 << 30
+SPARE_BYTES = 64 << 20  # of the disk that blobs never take: the node's database needs to write
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One file of the store."""
+
+    size: int  # of the blob; a partial one counts in full
+    needed_s: float  # when somebody last asked for it
+    complete: bool
+
+
+class BlobStore:
+    """The folder ``blobs`` of a home directory.
+
+    A blob that nobody pinned may be evicted at any time by one that needs its space: pin what you rely on.
+    Pins last as long as the process: the node pins anew what its records name before it begins to store.
+    """
+
+    def __init__(self, folder: Path, quota_bytes: int = DEFAULT_QUOTA_BYTES, *, boot: bytes | None = None) -> None:
+        self._folder = folder
+        self._quota = quota_bytes
+        self._boot = boot_id() if boot is None else boot
+        self._lock = threading.RLock()
+        self._entries: dict[BlobId, _Entry] = {}
+        self._pins: Counter[BlobId] = Counter()
+        self._writing: dict[str, int] = {}  # names of files that are being written, and what they may take
+        with disk_errors("use", folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._scan()
+
+    def _scan(self) -> None:
+        for path in sorted(self._folder.iterdir()):
+            if path.name.startswith(NEW):
+                path.unlink()  # nobody can know its name
+                continue
+            blob = _blob_of(path.name)
+            if blob is None or not path.is_file():
+                continue
+            with path.open("rb") as file:
+                size = read_size(file.fileno())
+            if size is None or (blob in self._entries and path.suffix == PART):
+                path.unlink()
+            else:
+                self._entries[blob] = _Entry(size, path.stat().st_mtime, path.suffix != PART)
+
+    # --- what is there ----------------------------------------------------------------------------------------
+
+    @property
+    def used_bytes(self) -> int:
+        """What blobs take, those that are arriving in full."""
+        with self._lock:
+            return sum(_disk_bytes(entry.size) for entry in self._entries.values()) + sum(self._writing.values())
+
+    @property
+    def quota_bytes(self) -> int:
+        """What they may take."""
+        return self._quota
+
+    def ids(self) -> list[BlobId]:
+        """All complete blobs."""
+        with self._lock:
+            return sorted(blob for blob, entry in self._entries.items() if entry.complete)
+
+    def __contains__(self, blob: BlobId) -> bool:
+        with self._lock:
+            entry = self._entries.get(blob)
+            return entry is not None and entry.complete
+
+    def size(self, blob: BlobId) -> int:
+        """Bytes of a complete blob. Raises NotFound."""
+        with self._lock:
+            return self._complete(blob).size
+
+    def _complete(self, blob: BlobId) -> _Entry:
+        entry = self._entries.get(blob)
+        if entry is None or not entry.complete:
+            raise NotFound(f"blob {blob.hex()[:12]} is not on this node")
+        return entry
+
+    def path(self, blob: BlobId) -> Path:
+        """The file that begins with the blob's bytes (``size`` of them), while it is not evicted."""
+        return self._folder / blob.hex()
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def open(self, blob: BlobId) -> BlobReader:
+        """Read a complete blob. Raises NotFound, StorageError."""
+        with self._lock:
+            entry = self._complete(blob)
+            self._need(blob, entry)
+            try:
+                return BlobReader(self.path(blob))
+            except StorageError:
+                if not self.path(blob).exists():  # somebody tidied up
+                    del self._entries[blob]
+                raise
+
+    def open_array(self, blob: BlobId, dtype: str, shape: tuple[int, ...]) -> "numpy.ndarray":
+        """The blob as a read-only array that is the file itself, in C order.
+
+        Args:
+            blob: the id of a complete blob.
+            dtype: as NumPy writes it, such as ``<f4``.
+            shape: whose product times the item's size must be the blob's size.
+
+        Raises:
+            NotFound, StorageError: it is not here, or cannot be read.
+            ConfigError: it is no such array.
+        """
+        from sparkle_p2p.blobs.arrays import array_of
+
+        with self.open(blob) as reader:
+            return array_of(reader, dtype, shape)
+
+    # --- new content ------------------------------------------------------------------------------------------
+
+    def put_file(self, path: Path) -> BlobId:
+        """Take a copy of a file. Memory stays flat. Raises StorageError, ConfigError."""
+        try:
+            with path.open("rb") as file:
+                return self.put_pieces(_pieces_of(file.fileno()), size_hint=os.fstat(file.fileno()).st_size)
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+
+    def put_bytes(self, data: Buffer) -> BlobId:
+        """Take these bytes. Raises StorageError."""
+        view = memoryview(data).cast("B") if len(data) else memoryview(b"")
+        return self.put_pieces((view,), size_hint=len(view))
+
+    def put_array(self, array: "numpy.ndarray") -> BlobId:
+        """Take an array's items in C order, little-endian. Raises StorageError, ConfigError (object dtype)."""
+        from sparkle_p2p.blobs.arrays import pieces_of
+
+        return self.put_pieces(pieces_of(array), size_hint=array.nbytes)
+
+    def put_pieces(self, pieces: Iterable[Buffer], *, size_hint: int = 0) -> BlobId:
+        """Take content as it comes, in pieces of any size. Memory stays flat. Raises StorageError."""
+        name = NEW + secrets.token_hex(8)
+        try:
+            self._grow(name, size_hint)
+            with NewBlob(self._folder / name, self._boot) as new:
+                for piece in pieces:
+                    view = memoryview(piece).cast("B") if len(piece) else memoryview(b"")
+                    for start in range(0, len(view), CHUNK_BYTES):
+                        part = view[start : start + CHUNK_BYTES]
+                        self._grow(name, new.size + len(part))
+                        new.write(part)
+                outline = new.complete()
+                with self._lock:
+                    blob = outline.id
+                    if blob not in self:
+                        new.publish(self.path(blob))
+                        self._entries[blob] = _Entry(outline.size, time.time(), True)
+                        self._part(blob).unlink(missing_ok=True)  # it was on its way here as well
+                    self._need(blob, self._entries[blob])
+                    return blob
+        finally:
+            with self._lock:
+                self._writing.pop(name, None)
+
+    def _grow(self, name: str, size: int) -> None:
+        """Reserve space for a file of unknown size, 64 chunks at a time."""
+        with self._lock:
+            reserved = self._writing.get(name, 0)
+            if name not in self._writing or _disk_bytes(size) > reserved:
+                wanted = _disk_bytes(size if name not in self._writing else size + 64 * CHUNK_BYTES)
+                self._make_room(wanted - reserved)
+                self._writing[name] = wanted
+
+    # --- arriving content -------------------------------------------------------------------------------------
+
+    def outline(self, blob: BlobId) -> Outline | None:
+        """What the blob consists of, if it is here or on its way; None if nobody knows here."""
+        with self._lock:
+            entry = self._entries.get(blob)
+        if entry is None:
+            return None
+        path = self.path(blob) if entry.complete else self._part(blob)
+        try:
+            with path.open("rb") as file:
+                found = read_tail(file.fileno())
+        except OSError:
+            return None
+        return found[0] if found is not None and found[0].id == blob else None
+
+    def begin(self, outline: Outline) -> Partial:
+        """Receive a blob, or go on receiving it. Raises StorageError (it does not fit), LocalProtocolError."""
+        blob = outline.id
+        name = blob.hex() + PART
+        with self._lock:
+            if blob in self:
+                raise LocalProtocolError("the blob is already there")
+            if name in self._writing:
+                raise LocalProtocolError("the blob is already being received")
+            known = self._entries.pop(blob, None)
+            try:
+                self._make_room(_disk_bytes(outline.size))
+            except StorageError:
+                if known is not None:
+                    self._entries[blob] = known
+                raise
+            self._writing[name] = _disk_bytes(outline.size)
+
+        def left(complete: bool) -> None:
+            with self._lock:
+                self._writing.pop(name, None)
+                if blob not in self:
+                    self._entries[blob] = _Entry(outline.size, time.time(), complete)
+
+        try:
+            return Partial(self._part(blob), self.path(blob), outline, self._boot, left)
+        except BaseException:
+            with self._lock:
+                self._writing.pop(name, None)
+            raise
+
+    def _part(self, blob: BlobId) -> Path:
+        return self._folder / (blob.hex() + PART)
+
+    # --- space ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def pinned(self, blob: BlobId) -> Iterator[None]:
+        """Keep a blob while this lasts."""
+        self.pin(blob)
+        try:
+            yield
+        finally:
+            self.unpin(blob)
+
+    def pin(self, blob: BlobId) -> None:
+        """Never evict this blob, which need not be there yet; as often as ``unpin`` is called later."""
+        with self._lock:
+            self._pins[blob] += 1
+
+    def unpin(self, blob: BlobId) -> None:
+        """The caller needs it no longer."""
+        with self._lock:
+            self._pins[blob] -= 1
+            if self._pins[blob] <= 0:
+                del self._pins[blob]
+
+    def remove(self, blob: BlobId) -> None:
+        """Forget a blob, complete or not; open readers keep what they have."""
+        with self._lock:
+            if self._entries.pop(blob, None) is not None:
+                with disk_errors("remove", self.path(blob)):
+                    self.path(blob).unlink(missing_ok=True)
+                    self._part(blob).unlink(missing_ok=True)
+
+    def _need(self, blob: BlobId, entry: _Entry) -> None:
+        """Somebody asked for it: its turn to be evicted comes later. Kept on disk as the file's time."""
+        entry.needed_s = time.time()
+        with contextlib.suppress(OSError):
+            os.utime(self.path(blob))
+
+    def _make_room(self, count: int) -> None:
+        """Evict until so many more bytes fit the quota and the disk. Raises StorageError, and then evicts nothing."""
+        if count <= 0:
+            return
+        over = self.used_bytes + count - self._quota
+        with disk_errors("use", self._folder):
+            disk = os.statvfs(self._folder)
+        short = count + SPARE_BYTES - disk.f_bavail * disk.f_frsize
+        chosen: list[BlobId] = []
+        for blob, entry in sorted(self._entries.items(), key=lambda item: item[1].needed_s):
+            if max(over, short) <= 0:
+                break
+            if blob not in self._pins:
+                chosen.append(blob)
+                over -= _disk_bytes(entry.size)
+                short -= _disk_bytes(entry.size)
+        if over > 0:
+            raise StorageError(
+                f"a blob of {_shown(count)} does not fit: blobs that are needed take {_shown(self.used_bytes)} "
+                f"of {_shown(self._quota)}; raise the quota or end jobs that use them"
+            )
+        if short > 0:
+            raise StorageError(f"a blob of {_shown(count)} does not fit: the disk is full; free some space")
+        for blob in chosen:
+            self.remove(blob)
+
+
+def _blob_of(name: str) -> BlobId | None:
+    name = name.removesuffix(PART)
+    if len(name) != 2 * HASH_BYTES or name != name.lower():
+        return None
+    try:
+        return BlobId(bytes.fromhex(name))
+    except ValueError:
+        return None
+
+
+def _pieces_of(descriptor: int) -> Iterator[memoryview]:
+    """A file's content; each piece is good until the next one is taken."""
+    buffer = memoryview(bytearray(CHUNK_BYTES))
+    offset = 0
+    while count := read_into(descriptor, buffer, offset):
+        yield buffer[:count]
+        offset += count
+
+
+def _disk_bytes(size: int) -> int:
+    return size + tail_bytes(size)
+
+
+def _shown(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,249 @@
+"""Performs a transfer: asks sources as the core says, checks and writes what comes in threads, reports how it goes.
+
+Bounds: ``MAX_SOURCES`` sources with ``MAX_ASKS`` answers each; of each answer one chunk is being written while the
+next one comes, and no more is read until it is on disk.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+
+from sparkle_p2p.blobs.partial import Partial
+from sparkle_p2p.net.bulk.source import ChunkSource, Declined
+from sparkle_protocol.blobs import transfer as tr
+from sparkle_protocol.blobs.link import LinkEstimate
+from sparkle_protocol.blobs.tree import Buffer
+from sparkle_protocol.errors import RemoteProtocolError, SparkleError, StorageError, TransportError
+from sparkle_protocol.ids import PeerId, short_peer
+
+log = logging.getLogger("sparkle.bulk")
+
+SYNC_BYTES = 64 << 20  # written to the medium in passing, so that the end does not wait for all of it
+NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class FetchProgress:
+    """How far a blob is."""
+
+    stored_bytes: int
+    size: int
+    bytes_per_s: Mapping[PeerId, float]  # of the sources in use
+
+
+@dataclass(slots=True)
+class FetchReport:
+    """What a fetch was like; complete when it has ended."""
+
+    received_bytes: dict[PeerId, int]  # over the wire
+    resumed_bytes: int = 0  # were there when it began
+    links: dict[PeerId, LinkEstimate] | None = None
+
+
+class Fetch:
+    """One blob on its way here. ``run`` returns when it is stored."""
+
+    def __init__(
+        self,
+        target: Partial,
+        make_source: Callable[[PeerId], ChunkSource],
+        *,
+        clock: Callable[[], int],
+        threads: Executor,
+        on_progress: Callable[[FetchProgress], None],
+        on_violation: Callable[[PeerId, str], None],
+    ) -> None:
+        self._partial = target
+        self._outline = target.outline
+        have = target.have
+        self._core = tr.Transfer(target.outline, have)
+        self._make_source = make_source
+        self._clock = clock
+        self._threads = threads
+        self._on_progress = on_progress
+        self._on_violation = on_violation
+        self._sources: dict[PeerId, ChunkSource] = {}
+        self._asks: dict[int, asyncio.Task[None]] = {}
+        self._syncing: asyncio.Future[None] | None = None
+        self._unsynced = 0
+        self._stored = sum(target.outline.chunk_size(chunk) for chunk in have)
+        self._timer: asyncio.TimerHandle | None = None
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.report = FetchReport({}, self._stored)
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    async def run(self, peers: Mapping[PeerId, LinkEstimate | None]) -> None:
+        """Fetch what is missing from these peers and finish the blob.
+
+        Raises:
+            TransportError: no source is left, or none sends anything; what came can be gone on from.
+            StorageError: the disk does not take it; the same.
+        """
+        try:
+            for peer, link in peers.items():
+                self.add(peer, link)
+            if not self._partial.have.full:
+                if not peers:
+                    raise TransportError("nobody to fetch the blob from is known")
+                await self._done
+            if self._syncing is not None:
+                await self._syncing
+            await asyncio.get_running_loop().run_in_executor(self._threads, self._partial.finish)
+        finally:
+            await self._clean_up()
+
+    def add(self, peer: PeerId, link: LinkEstimate | None = None) -> None:
+        """One more source, or one that is back."""
+        if self._core.over or (peer not in self._sources and len(self._sources) >= tr.MAX_SOURCES):
+            return
+        if peer not in self._sources:
+            self._sources[peer] = self._make_source(peer)
+        self._tell(tr.SourceJoined(peer, link))
+
+    async def _clean_up(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        asks = list(self._asks.values())
+        for task in asks:
+            task.cancel()
+        await asyncio.gather(*asks, return_exceptions=True)
+        if self._syncing is not None:
+            await asyncio.gather(self._syncing, return_exceptions=True)
+        await asyncio.gather(*(source.close() for source in self._sources.values()), return_exceptions=True)
+        sources = self._core.sources.values()
+        self.report.received_bytes = {source.peer: source.meter.received for source in sources}
+        self.report.links = {source.peer: source.meter.estimate for source in sources}
+
+    # --- the core ---------------------------------------------------------------------------------------------
+
+    def _tell(self, event: tr.Event) -> None:
+        for effect in self._core.handle(event, self._clock()):
+            self._perform(effect)
+        self._arm()
+
+    def _perform(self, effect: tr.Effect) -> None:
+        match effect:
+            case tr.AskChunks():
+                task = asyncio.get_running_loop().create_task(self._run_ask(effect), name="sparkle-blob-ask")
+                self._asks[effect.ask] = task
+                task.add_done_callback(partial(self._forget, effect.ask))
+            case tr.CancelAsk():
+                if effect.ask in self._asks:
+                    self._asks[effect.ask].cancel()
+            case tr.DropSource():
+                log.info("blob source %s dropped: %s", short_peer(effect.source), effect.reason)
+                if effect.violation:
+                    blob = self._outline.id.hex()[:12]
+                    self._on_violation(effect.source, f"blob {blob}: {effect.reason}")
+            case tr.Finished():
+                if not self._done.done():
+                    self._done.set_result(None)
+            case tr.GaveUp():
+                self._fail(TransportError(f"the blob {self._outline.id.hex()[:12]} cannot be had: {effect.reason}"))
+
+    def _forget(self, ask: int, _task: "asyncio.Task[None]") -> None:
+        self._asks.pop(ask, None)
+
+    def _fail(self, error: SparkleError) -> None:
+        if not self._done.done():
+            self._done.set_exception(error)
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._core.next_deadline()
+        if deadline is None:
+            return
+        wait_ns = max(0, deadline - self._clock())
+        if (soon := self._core.reconsider_after_ns()) is not None:
+            wait_ns = min(wait_ns, soon)
+        self._timer = asyncio.get_running_loop().call_later(wait_ns / NS, self._tell, tr.Tick())
+
+    # --- one ask ----------------------------------------------------------------------------------------------
+
+    async def _run_ask(self, ask: tr.AskChunks) -> None:
+        source = self._sources[ask.source]
+        writing: asyncio.Future[None] | None = None
+        try:
+            chunks = source.chunks(
+                ask.first,
+                ask.last,
+                compress=ask.compress,
+                came=lambda count: self._tell(tr.BytesCame(ask.ask, count)),
+            )
+            async with contextlib.aclosing(chunks):
+                async for chunk, pieces in chunks:
+                    if writing is not None:
+                        await asyncio.shield(writing)
+                    writing = self._store(ask.ask, chunk, pieces)
+            if writing is not None:
+                await asyncio.shield(writing)
+        except Declined as error:
+            self._tell(tr.AskFailed(ask.ask, "refused", str(error)))
+        except TransportError as error:
+            log.info("blob source %s: %s", short_peer(ask.source), error)
+            self._tell(tr.AskFailed(ask.ask, "lost", str(error)))
+        except RemoteProtocolError as error:
+            self._tell(tr.AskFailed(ask.ask, "broke", str(error)))
+        except StorageError as error:
+            self._fail(error)
+        except Exception as error:
+            log.exception("fetching from %s failed", short_peer(ask.source))
+            self._tell(tr.AskFailed(ask.ask, "lost", f"this node failed to read it ({type(error).__name__})"))
+        else:
+            self._tell(tr.AskEnded(ask.ask))
+
+    def _store(self, ask: int, chunk: int, pieces: list[Buffer]) -> "asyncio.Future[None]":
+        """Check and write in a thread. What comes of it is told even if the ask was cancelled meanwhile."""
+        self._tell(tr.ChunkCame(ask, chunk))
+        loop = asyncio.get_running_loop()
+        if chunk in self._core.have:
+            done: asyncio.Future[None] = loop.create_future()
+            done.set_result(None)
+            self._tell(tr.ChunkStored(ask, chunk))
+            return done
+        writing = loop.run_in_executor(self._threads, self._partial.write, chunk, pieces)
+        writing.add_done_callback(lambda done: self._stored_one(ask, chunk, done))
+        return writing
+
+    def _stored_one(self, ask: int, chunk: int, done: "asyncio.Future[None]") -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is None:
+            self._count(chunk)
+            self._tell(tr.ChunkStored(ask, chunk))
+        elif isinstance(error, RemoteProtocolError):
+            self._tell(tr.ChunkWrong(ask, chunk))
+        elif isinstance(error, SparkleError):
+            self._fail(error)
+        else:
+            log.error("writing a chunk failed", exc_info=error)
+            self._fail(StorageError("a blob could not be written; this node's log says why"))
+
+    def _count(self, chunk: int) -> None:
+        if chunk in self._core.have:
+            return
+        size = self._outline.chunk_size(chunk)
+        self._stored += size
+        self._unsynced += size
+        if self._unsynced >= SYNC_BYTES and self._syncing is None:
+            self._unsynced = 0
+            self._syncing = asyncio.get_running_loop().run_in_executor(self._threads, self._partial.sync)
+            self._syncing.add_done_callback(self._synced)
+        now_ns = self._clock()
+        rates = {
+            source.peer: source.meter.rate(now_ns) or 0.0 for source in self._core.sources.values() if source.asks
+        }
+        self._on_progress(FetchProgress(self._stored, self._outline.size, rates))
+
+    def _synced(self, done: "asyncio.Future[None]") -> None:
+        self._syncing = None
+        if not done.cancelled() and (error := done.exception()) is not None:
+            self._fail(error if isinstance(error, SparkleError) else StorageError(str(error)))

@@ -1,0 +1,201 @@
+"""The data plane of a node: serves its blobs, fetches others'."""
+
+import asyncio
+import contextlib
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from sparkle_p2p.blobs.store import BlobStore
+from sparkle_p2p.net.bulk.certificate import client_context, make_certificate
+from sparkle_p2p.net.bulk.fetch import Fetch, FetchProgress, FetchReport
+from sparkle_p2p.net.bulk.holder import Holder
+from sparkle_p2p.net.bulk.outlines import fetch_outline
+from sparkle_p2p.net.bulk.peer_source import Hosts, PeerSource
+from sparkle_p2p.net.bulk.server import BulkServer
+from sparkle_p2p.net.bulk.source import Asker
+from sparkle_protocol import messages
+from sparkle_protocol.blobs.link import LinkEstimate
+from sparkle_protocol.blobs.tickets import TicketOffice
+from sparkle_protocol.blobs.transfer import MAX_SOURCES
+from sparkle_protocol.blobs.tree import BlobId, Outline
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import PeerId
+
+THREADS = 4  # hashing and disk; two keep up with any link of today
+MAX_FETCHES = 8  # at a time; further ones wait for a place
+MAX_LINKS = 1024  # remembered; the one not used for longest is forgotten
+
+T = TypeVar("T")
+
+OnProgress = Callable[[FetchProgress], None]
+
+
+@dataclass(eq=False)
+class _Running:
+    """A fetch that several callers may wait for."""
+
+    task: "asyncio.Task[FetchReport]"
+    listeners: list[OnProgress]
+    fetch: Fetch | None = None
+    joined: dict[PeerId, None] = field(default_factory=dict)  # sources named since it was started
+
+
+class Bulk:
+    """Blobs in and out. All methods are called on one asyncio loop.
+
+    Args:
+        identity: the node's.
+        net: name of the network.
+        store: where blobs are.
+        ask: sends a request to a peer over libp2p.
+        hosts: IP addresses at which a peer is reached directly, best first; none: only libp2p is used.
+        may_read: whether a peer may have a blob of ours.
+        clock: monotonic nanoseconds.
+        on_violation: told of a source that sent wrong bytes.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        net: str,
+        store: BlobStore,
+        *,
+        ask: Asker,
+        hosts: Hosts,
+        may_read: Callable[[PeerId, BlobId], bool],
+        clock: Callable[[], int],
+        on_violation: Callable[[PeerId, str], None] = lambda _peer, _reason: None,
+    ) -> None:
+        self.store = store
+        self._net = net
+        self._me = identity.peer_id
+        self._ask = ask
+        self._hosts = hosts
+        self._clock = clock
+        self._on_violation = on_violation
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sparkle-blob")
+        certificate = make_certificate(identity, net)
+        office = TicketOffice(secrets.token_bytes(32))
+        self._server = BulkServer(store, office, certificate, clock, self._threads)
+        self._holder = Holder(store, office, certificate, may_read, clock, self._threads)
+        self._context = client_context()
+        self._running: dict[BlobId, _Running] = {}
+        self._places = asyncio.Semaphore(MAX_FETCHES)
+        self._links: OrderedDict[PeerId, LinkEstimate] = OrderedDict()
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """Where the HTTPS server listens; 0 while it does not."""
+        return self._holder.port
+
+    async def start(self, host: str, port: int = 0) -> None:
+        """Serve blobs over HTTPS at this address. Raises ConfigError (the port is taken)."""
+        await self._server.start(host, port)
+        self._holder.port = self._server.port
+
+    async def stop(self) -> None:
+        """End all fetches, which can be gone on from, and all answers. Idempotent."""
+        self._holder.port = 0
+        tasks = [running.task for running in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._server.stop()
+        await asyncio.to_thread(self._threads.shutdown)
+
+    # --- serving ----------------------------------------------------------------------------------------------
+
+    async def serve(self, peer: PeerId, request: messages.BlobRequest) -> messages.Reply:
+        """The reply to a peer's request over libp2p."""
+        return await self._holder.answer(peer, request)
+
+    # --- fetching ---------------------------------------------------------------------------------------------
+
+    async def fetch(
+        self, blob: BlobId, peers: Sequence[PeerId], *, on_progress: OnProgress = lambda _progress: None
+    ) -> FetchReport:
+        """Have the blob in the store, from all of these peers at once; go on where an earlier fetch stopped.
+
+        A blob that is being fetched already is not fetched twice: the peers join in. Cancelling one caller does not
+        disturb the others; with the last one the fetch ends. Pin the blob first if it must stay.
+
+        Raises:
+            TransportError: none of the peers gives it; what came is kept.
+            StorageError: it does not fit, or the disk does not take it; what came is kept.
+        """
+        if blob in self.store:
+            return FetchReport({})
+        running = self._running.get(blob)
+        if running is None:
+            task = asyncio.get_running_loop().create_task(self._fetch(blob, tuple(peers)), name="sparkle-blob-fetch")
+            running = self._running[blob] = _Running(task, [])
+            task.add_done_callback(lambda _: self._running.pop(blob, None))
+        else:
+            self._join(running, peers)
+        running.listeners.append(on_progress)
+        try:
+            return await asyncio.shield(running.task)
+        finally:
+            running.listeners.remove(on_progress)
+            if not running.listeners:
+                running.task.cancel()
+                await asyncio.gather(running.task, return_exceptions=True)
+
+    def _join(self, running: _Running, peers: Sequence[PeerId]) -> None:
+        for peer in peers:
+            if running.fetch is None:
+                running.joined[peer] = None
+            elif peer != self._me:
+                running.fetch.add(peer, self._links.get(peer))
+
+    async def _fetch(self, blob: BlobId, peers: tuple[PeerId, ...]) -> FetchReport:
+        async with self._places:
+            outline = await self._in_thread(lambda: self.store.outline(blob))
+            if outline is None:
+                outline = await fetch_outline(blob, peers, self._ask, self._on_violation)
+            known: Outline = outline
+            with contextlib.closing(await self._in_thread(lambda: self.store.begin(known))) as partial:
+                running = self._running[blob]
+                fetch = Fetch(
+                    partial,
+                    lambda peer: PeerSource(
+                        peer, known, self._ask,
+                        net=self._net, hosts=self._hosts, context=self._context, clock=self._clock,
+                    ),
+                    clock=self._clock,
+                    threads=self._threads,
+                    on_progress=lambda progress: _tell_all(running.listeners, progress),
+                    on_violation=self._on_violation,
+                )  # fmt: skip
+                running.fetch = fetch
+                sources = [peer for peer in {**dict.fromkeys(peers), **running.joined} if peer != self._me]
+                try:
+                    await fetch.run({peer: self._links.get(peer) for peer in sources[:MAX_SOURCES]})
+                finally:
+                    self._learn(fetch.report)
+                return fetch.report
+
+    def _learn(self, report: FetchReport) -> None:
+        for peer, link in (report.links or {}).items():
+            self._links[peer] = link
+            self._links.move_to_end(peer)
+        while len(self._links) > MAX_LINKS:
+            self._links.popitem(last=False)
+
+    def links(self) -> dict[PeerId, LinkEstimate]:
+        """What transfers told about the links to peers."""
+        return dict(self._links)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _tell_all(listeners: list[OnProgress], progress: FetchProgress) -> None:
+    for listener in tuple(listeners):
+        listener(progress)
