@@ -24,6 +24,8 @@ class Partial:
         self._boot = boot
         self._left = left  # told once: whether the blob is complete
         self._lock = threading.Lock()
+        # Writes to one file exclude each other in the kernel, which spins: waiting here costs nothing.
+        self._turn = threading.Lock()
         self._closed = False
         self._users = 0  # threads that use the descriptor: the last one closes it
         with disk_errors("write", path):
@@ -68,7 +70,8 @@ class Partial:
         if sum(map(len, pieces)) != self.outline.chunk_size(chunk) or not self.outline.fits(chunk, pieces):
             raise RemoteProtocolError(f"chunk {chunk} is not what its hash says")
         with self._descriptor_in_use() as descriptor:
-            write_all(descriptor, pieces, chunk * CHUNK_BYTES)
+            with self._turn:
+                write_all(descriptor, pieces, chunk * CHUNK_BYTES)
             with self._lock:
                 self._have.add(chunk)
                 place, byte = self._have.byte_of(chunk)

@@ -7,7 +7,8 @@ next one comes, and no more is read until it is on disk.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from sparkle_protocol.ids import PeerId, short_peer
 log = logging.getLogger("sparkle.bulk")
 
 SYNC_BYTES = 64 << 20  # written to the medium in passing, so that the end does not wait for all of it
+TELL_S = 0.1
 NS = 1_000_000_000
 
 
@@ -72,7 +74,8 @@ class Fetch:
         self._unsynced = 0
         self._stored = sum(target.outline.chunk_size(chunk) for chunk in have)
         self._timer: asyncio.TimerHandle | None = None
-        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] = self._loop.create_future()
         self.report = FetchReport({}, self._stored)
 
     # --- life -------------------------------------------------------------------------------------------------
@@ -93,7 +96,7 @@ class Fetch:
                 await self._done
             if self._syncing is not None:
                 await self._syncing
-            await asyncio.get_running_loop().run_in_executor(self._threads, self._partial.finish)
+            await self._loop.run_in_executor(self._threads, self._partial.finish)
         finally:
             await self._clean_up()
 
@@ -129,7 +132,7 @@ class Fetch:
     def _perform(self, effect: tr.Effect) -> None:
         match effect:
             case tr.AskChunks():
-                task = asyncio.get_running_loop().create_task(self._run_ask(effect), name="sparkle-blob-ask")
+                task = self._loop.create_task(self._run_ask(effect), name="sparkle-blob-ask")
                 self._asks[effect.ask] = task
                 task.add_done_callback(partial(self._forget, effect.ask))
             case tr.CancelAsk():
@@ -154,36 +157,29 @@ class Fetch:
             self._done.set_exception(error)
 
     def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Have the clock looked at in time. Ringing too early costs less than setting it anew each time."""
         deadline = self._core.next_deadline()
         if deadline is None:
             return
         wait_ns = max(0, deadline - self._clock())
         if (soon := self._core.reconsider_after_ns()) is not None:
             wait_ns = min(wait_ns, soon)
-        self._timer = asyncio.get_running_loop().call_later(wait_ns / NS, self._tell, tr.Tick())
+        due_s = self._loop.time() + wait_ns / NS
+        if self._timer is None or due_s < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(due_s, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._tell(tr.Tick())
 
     # --- one ask ----------------------------------------------------------------------------------------------
 
     async def _run_ask(self, ask: tr.AskChunks) -> None:
         source = self._sources[ask.source]
-        writing: asyncio.Future[None] | None = None
         try:
-            chunks = source.chunks(
-                ask.first,
-                ask.last,
-                compress=ask.compress,
-                came=lambda count: self._tell(tr.BytesCame(ask.ask, count)),
-            )
-            async with contextlib.aclosing(chunks):
-                async for chunk, pieces in chunks:
-                    if writing is not None:
-                        await asyncio.shield(writing)
-                    writing = self._store(ask.ask, chunk, pieces)
-            if writing is not None:
-                await asyncio.shield(writing)
+            await source.read(ask.first, ask.last, _AskSink(self, ask.ask), compress=ask.compress)
         except Declined as error:
             self._tell(tr.AskFailed(ask.ask, "refused", str(error)))
         except TransportError as error:
@@ -199,43 +195,28 @@ class Fetch:
         else:
             self._tell(tr.AskEnded(ask.ask))
 
-    def _store(self, ask: int, chunk: int, pieces: list[Buffer]) -> "asyncio.Future[None]":
-        """Check and write in a thread. What comes of it is told even if the ask was cancelled meanwhile."""
-        self._tell(tr.ChunkCame(ask, chunk))
-        loop = asyncio.get_running_loop()
-        if chunk in self._core.have:
-            done: asyncio.Future[None] = loop.create_future()
-            done.set_result(None)
-            self._tell(tr.ChunkStored(ask, chunk))
-            return done
-        writing = loop.run_in_executor(self._threads, self._partial.write, chunk, pieces)
-        writing.add_done_callback(lambda done: self._stored_one(ask, chunk, done))
-        return writing
+    def store(self, chunk: int, pieces: Sequence[Buffer]) -> None:
+        """Check a chunk and write it; called in threads. Raises RemoteProtocolError, StorageError."""
+        self._partial.write(chunk, pieces)
 
-    def _stored_one(self, ask: int, chunk: int, done: "asyncio.Future[None]") -> None:
-        if done.cancelled():
-            return
-        error = done.exception()
-        if error is None:
-            self._count(chunk)
-            self._tell(tr.ChunkStored(ask, chunk))
-        elif isinstance(error, RemoteProtocolError):
-            self._tell(tr.ChunkWrong(ask, chunk))
-        elif isinstance(error, SparkleError):
-            self._fail(error)
-        else:
-            log.error("writing a chunk failed", exc_info=error)
-            self._fail(StorageError("a blob could not be written; this node's log says why"))
+    def happened(self, *events: tr.Event) -> None:
+        """Tell the core what a thread has seen."""
+        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it the transfer
+            self._loop.call_soon_threadsafe(self._told, events)
+
+    def _told(self, events: tuple[tr.Event, ...]) -> None:
+        for event in events:
+            if isinstance(event, tr.ChunkStored) and event.chunk not in self._core.have:
+                self._count(event.chunk)
+            self._tell(event)
 
     def _count(self, chunk: int) -> None:
-        if chunk in self._core.have:
-            return
         size = self._outline.chunk_size(chunk)
         self._stored += size
         self._unsynced += size
         if self._unsynced >= SYNC_BYTES and self._syncing is None:
             self._unsynced = 0
-            self._syncing = asyncio.get_running_loop().run_in_executor(self._threads, self._partial.sync)
+            self._syncing = self._loop.run_in_executor(self._threads, self._partial.sync)
             self._syncing.add_done_callback(self._synced)
         now_ns = self._clock()
         rates = {
@@ -247,3 +228,34 @@ class Fetch:
         self._syncing = None
         if not done.cancelled() and (error := done.exception()) is not None:
             self._fail(error if isinstance(error, SparkleError) else StorageError(str(error)))
+
+
+class _AskSink:
+    """Takes the chunks of one ask, in the thread that they come in."""
+
+    def __init__(self, fetch: Fetch, ask: int) -> None:
+        self._fetch = fetch
+        self._ask = ask
+        self._untold = 0
+        self._told_s = time.monotonic()
+
+    def came(self, count: int) -> None:
+        """Told once per chunk, or ten times a second: what is told wakes the loop."""
+        self._untold += count
+        now_s = time.monotonic()
+        if now_s - self._told_s >= TELL_S:
+            self._fetch.happened(self._bytes(now_s))
+
+    def _bytes(self, now_s: float) -> tr.BytesCame:
+        count, self._untold, self._told_s = self._untold, 0, now_s
+        return tr.BytesCame(self._ask, count)
+
+    def take(self, chunk: int, pieces: Sequence[Buffer]) -> None:
+        """See ``Sink``."""
+        self._fetch.happened(self._bytes(time.monotonic()), tr.ChunkCame(self._ask, chunk))
+        try:
+            self._fetch.store(chunk, pieces)
+        except RemoteProtocolError:
+            self._fetch.happened(tr.ChunkWrong(self._ask, chunk))
+            raise
+        self._fetch.happened(tr.ChunkStored(self._ask, chunk))

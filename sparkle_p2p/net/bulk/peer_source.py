@@ -1,13 +1,13 @@
 """A blob at one peer: over HTTPS where that works, over libp2p where it does not."""
 
 import ssl
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 
 from sparkle_p2p.net.bulk.certificate import check_certificate
 from sparkle_p2p.net.bulk.https_source import Access, HttpsSource
 from sparkle_p2p.net.bulk.rpc_source import RpcSource
-from sparkle_p2p.net.bulk.source import Asker, Chunk, NoDirectPath, TicketStale, accepted
+from sparkle_p2p.net.bulk.source import Asker, NoDirectPath, Sink, TicketStale, accepted
 from sparkle_protocol import messages
 from sparkle_protocol.blobs.tickets import NS, Grant, Ticket
 from sparkle_protocol.blobs.tree import Outline
@@ -34,6 +34,7 @@ class PeerSource:
         hosts: Hosts,
         context: ssl.SSLContext,
         clock: Callable[[], int],
+        threads: Executor,
     ) -> None:
         self._peer = peer
         self._outline = outline
@@ -43,35 +44,28 @@ class PeerSource:
         self._clock = clock
         self._access: Access | None = None
         self._detour_until_ns = 0
-        self._https = HttpsSource(peer, outline, self._give_access, context)
-        self._rpc = RpcSource(peer, outline, ask)
-        self.direct: bool | None = None  # which way the last chunk came
+        self._https = HttpsSource(peer, outline, self._give_access, context, threads)
+        self._rpc = RpcSource(peer, outline, ask, threads)
+        self.direct: bool | None = None  # which way the last chunks came
 
-    async def chunks(
-        self, first: int, last: int, *, compress: bool, came: Callable[[int], None]
-    ) -> AsyncGenerator[Chunk, None]:
+    async def read(self, first: int, last: int, sink: Sink, *, compress: bool) -> None:
         """See ``ChunkSource``."""
         if self._outline.size > SMALL_BYTES and self._clock() >= self._detour_until_ns:
-            for attempt in ("with the ticket in hand", "with a new one"):
-                known = self._access
-                try:
-                    async with aclosing(self._https.chunks(first, last, compress=compress, came=came)) as chunks:
-                        async for chunk in chunks:
-                            self.direct = True
-                            yield chunk
-                    return
-                except (TicketStale, NoDirectPath) as error:  # raised before the first chunk
-                    self._access = None
-                    if known is not None and attempt == "with the ticket in hand":
-                        continue  # it may have been restarted: another port, another certificate
-                    if isinstance(error, TicketStale):
-                        raise
+            known = self._access
+            try:
+                return await self._read_directly(first, last, sink, compress=compress)
+            except (NoDirectPath, TicketStale):
+                if known is None:
                     self._detour_until_ns = self._clock() + DETOUR_NS
-                    break
-        async with aclosing(self._rpc.chunks(first, last, compress=compress, came=came)) as chunks:
-            async for chunk in chunks:
-                self.direct = False
-                yield chunk
+                else:  # it may have been restarted: another port, another certificate
+                    self._access = None
+                    return await self.read(first, last, sink, compress=compress)
+        self.direct = False
+        return await self._rpc.read(first, last, sink, compress=compress)
+
+    async def _read_directly(self, first: int, last: int, sink: Sink, *, compress: bool) -> None:
+        await self._https.read(first, last, sink, compress=compress)
+        self.direct = True
 
     async def _give_access(self) -> Access:
         if self._access is None or not self._access.ticket.fresh(self._clock()):

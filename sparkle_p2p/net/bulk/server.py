@@ -67,7 +67,6 @@ class BulkServer:
         self._accepting: list[asyncio.Task[None]] = []
         self._web: web.Server | None = None
         self.port = 0
-        self.sent_bytes = 0
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -200,11 +199,12 @@ class BulkServer:
         if not reader.resident(chunk):
             await self._in_thread(lambda: reader.load(chunk))
         data = reader.chunk(chunk)
-        packed = await self._in_thread(lambda: compressed(data)) if compress else None
-        body: bytes | memoryview = data if packed is None else packed
-        await response.write(head(RAW if packed is None else ZSTD, len(body)))
-        await response.write(body)
-        self.sent_bytes += len(body)
+        if compress:
+            packed = await self._in_thread(lambda: compressed(data))
+            await response.write(head(RAW, len(data)) if packed is None else head(ZSTD, len(packed)) + packed)
+            if packed is not None:
+                return
+        await response.write(data)
 
     def _in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, call)

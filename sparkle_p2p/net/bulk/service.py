@@ -19,14 +19,15 @@ from sparkle_p2p.net.bulk.server import BulkServer
 from sparkle_p2p.net.bulk.source import Asker
 from sparkle_protocol import messages
 from sparkle_protocol.blobs.link import LinkEstimate
+from sparkle_protocol.blobs.source import MAX_ASKS
 from sparkle_protocol.blobs.tickets import TicketOffice
 from sparkle_protocol.blobs.transfer import MAX_SOURCES
 from sparkle_protocol.blobs.tree import BlobId, Outline
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import PeerId
 
-THREADS = 4  # hashing and disk; two keep up with any link of today
-MAX_FETCHES = 8  # at a time; further ones wait for a place
+MAX_FETCHES = 4  # at a time; further ones wait for a place
+THREADS = 2 * MAX_ASKS * MAX_SOURCES  # each answer that comes has one; more than so many wait
 MAX_LINKS = 1024  # remembered; the one not used for longest is forgotten
 
 T = TypeVar("T")
@@ -166,7 +167,8 @@ class Bulk:
                     partial,
                     lambda peer: PeerSource(
                         peer, known, self._ask,
-                        net=self._net, hosts=self._hosts, context=self._context, clock=self._clock,
+                        net=self._net, hosts=self._hosts, context=self._context,
+                        clock=self._clock, threads=self._threads,
                     ),
                     clock=self._clock,
                     threads=self._threads,

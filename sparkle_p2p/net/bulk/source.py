@@ -1,6 +1,6 @@
 """Where chunks of a blob come from: one small interface, over HTTPS or over libp2p."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from sparkle_protocol import messages
@@ -10,8 +10,6 @@ from sparkle_protocol.ids import PeerId
 
 Asker = Callable[[PeerId, messages.BlobRequest], Awaitable[messages.Reply]]
 """Sends a request over libp2p; raises TransportError or RemoteProtocolError."""
-
-Chunk = tuple[int, list[Buffer]]  # its number, and its bytes as pieces in a row, not checked yet
 
 
 class Declined(TransportError):
@@ -26,24 +24,34 @@ class TicketStale(TransportError):
     """The peer does not know the ticket any more, as after a restart: a new one will do."""
 
 
+class Sink(Protocol):
+    """Takes what comes. Both methods are called in threads."""
+
+    def came(self, count: int) -> None:
+        """So many bytes came over the wire."""
+        ...
+
+    def take(self, chunk: int, pieces: Sequence[Buffer]) -> None:
+        """Check a chunk, given as pieces in a row, and write it; they may be overwritten afterwards.
+
+        Raises:
+            RemoteProtocolError: its bytes are not the blob's.
+            StorageError: the disk does not take it.
+        """
+        ...
+
+
 class ChunkSource(Protocol):
     """One blob at one peer."""
 
-    def chunks(
-        self, first: int, last: int, *, compress: bool, came: Callable[[int], None]
-    ) -> AsyncGenerator[Chunk, None]:
-        """Chunks ``first`` to ``last`` in order.
-
-        Args:
-            first: number of a chunk.
-            last: number of a chunk, not before ``first``.
-            compress: whether they may travel compressed.
-            came: told how many bytes came over the wire, whenever some did.
+    async def read(self, first: int, last: int, sink: Sink, *, compress: bool) -> None:
+        """Bring chunks ``first`` to ``last`` into the sink, in order; compressed on the way if allowed and of use.
 
         Raises:
             Declined: the peer does not serve this to us.
             TransportError: the connection could not be made, broke, or fell silent.
             RemoteProtocolError: what came breaks a rule.
+            StorageError: from the sink.
         """
         ...
 

@@ -1,10 +1,10 @@
-"""What is said over HTTPS: one GET per span of chunks; the answer is each chunk behind four bytes.
+"""What is said over HTTPS: one GET per span of chunks, whose sizes the asker knows.
 
 ::
 
-    GET /blob/<id in hex>/<first>-<last>      raw chunks; the answer has a Content-Length
-    GET /blob/<id in hex>/<first>-<last>/z    chunks may be zstd frames
-    chunk = encoding:u8 (0 raw, 1 zstd)  length:u24  bytes[length]
+    GET /blob/<id in hex>/<first>-<last>      the chunks one after the other
+    GET /blob/<id in hex>/<first>-<last>/z    each chunk behind four bytes, perhaps as a zstd frame
+                                              encoding:u8 (0 raw, 1 zstd)  length:u24  bytes[length]
 """
 
 import re
@@ -36,7 +36,7 @@ def parse_target(path: str) -> Wanted | None:
 def span_bytes(outline: Outline, wanted: Wanted) -> int:
     """Length of an answer of raw chunks."""
     chunks = range(wanted.first, wanted.last + 1)
-    return sum(HEAD_BYTES + outline.chunk_size(chunk) for chunk in chunks)
+    return sum(outline.chunk_size(chunk) for chunk in chunks)
 
 
 def head(encoding: int, length: int) -> bytes:
