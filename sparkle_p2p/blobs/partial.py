@@ -75,7 +75,11 @@ class Partial:
             with self._lock:
                 self._have.add(chunk)
                 place, byte = self._have.byte_of(chunk)
-                os.pwrite(descriptor, byte, bitmap_offset(self.outline) + place)
+                try:
+                    os.pwrite(descriptor, byte, bitmap_offset(self.outline) + place)
+                except OSError:
+                    self._have.discard(chunk)
+                    raise
 
     def sync(self) -> None:
         """Have what was written so far on the medium; the end then takes less time. Raises StorageError."""

@@ -189,13 +189,12 @@ class BlobStore:
                 self._writing.pop(name, None)
 
     def _grow(self, name: str, size: int) -> None:
-        """Reserve space for a file of unknown size, 64 chunks at a time."""
+        """Reserve space for a file whose size may not be known yet."""
         with self._lock:
-            reserved = self._writing.get(name, 0)
-            if name not in self._writing or _disk_bytes(size) > reserved:
-                wanted = _disk_bytes(size if name not in self._writing else size + 64 * CHUNK_BYTES)
-                self._make_room(wanted - reserved)
-                self._writing[name] = wanted
+            more = _disk_bytes(size) - self._writing.get(name, 0)
+            if more > 0:
+                self._make_room(more)
+                self._writing[name] = _disk_bytes(size)
 
     # --- arriving content -------------------------------------------------------------------------------------
 
@@ -286,12 +285,12 @@ class BlobStore:
 
     def _make_room(self, count: int) -> None:
         """Evict until so many more bytes fit the quota and the disk. Raises StorageError, and then evicts nothing."""
-        if count <= 0:
-            return
         over = self.used_bytes + count - self._quota
         with disk_errors("use", self._folder):
             disk = os.statvfs(self._folder)
         short = count + SPARE_BYTES - disk.f_bavail * disk.f_frsize
+        if max(over, short) <= 0:
+            return
         chosen: list[BlobId] = []
         for blob, entry in sorted(self._entries.items(), key=lambda item: item[1].needed_s):
             if max(over, short) <= 0:

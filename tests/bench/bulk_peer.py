@@ -65,9 +65,7 @@ class Peer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         (length,) = FRAME.unpack(await reader.readexactly(FRAME.size))
         sender, _, body = (await reader.readexactly(length)).partition(b" ")
-        reply = messages.encode_message(
-            await self.bulk.serve(PeerId(sender.decode()), messages.decode_request(body))
-        )
+        reply = messages.encode_message(await self.bulk.serve(PeerId(sender.decode()), messages.decode_request(body)))
         writer.write(FRAME.pack(len(reply)) + reply)
         writer.close()
 
