@@ -69,6 +69,7 @@ class Fetch:
         self._on_progress = on_progress
         self._on_violation = on_violation
         self._sources: dict[PeerId, ChunkSource] = {}
+        self._before: dict[PeerId, int] = {}  # bytes that earlier fetches received from them
         self._asks: dict[int, asyncio.Task[None]] = {}
         self._syncing: asyncio.Future[None] | None = None
         self._unsynced = 0
@@ -106,6 +107,7 @@ class Fetch:
             return
         if peer not in self._sources:
             self._sources[peer] = self._make_source(peer)
+            self._before[peer] = link.received if link is not None else 0
         self._tell(tr.SourceJoined(peer, link))
 
     async def _clean_up(self) -> None:
@@ -119,7 +121,7 @@ class Fetch:
             await asyncio.gather(self._syncing, return_exceptions=True)
         await asyncio.gather(*(source.close() for source in self._sources.values()), return_exceptions=True)
         sources = self._core.sources.values()
-        self.report.received_bytes = {source.peer: source.meter.received for source in sources}
+        self.report.received_bytes = {s.peer: s.meter.received - self._before[s.peer] for s in sources}
         self.report.links = {source.peer: source.meter.estimate for source in sources}
 
     # --- the core ---------------------------------------------------------------------------------------------

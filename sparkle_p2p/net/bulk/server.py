@@ -68,6 +68,11 @@ class BulkServer:
         self._web: web.Server | None = None
         self.port = 0
 
+    @property
+    def answering(self) -> int:
+        """How many answers are being sent now."""
+        return self._answers.total()
+
     # --- life -------------------------------------------------------------------------------------------------
 
     async def start(self, host: str, port: int = 0) -> None:
@@ -188,6 +193,7 @@ class BulkServer:
                     reader.read_ahead(chunk, min(chunk + 2 * READ_AHEAD, wanted.last))
                 async with asyncio.timeout(CHUNK_S):
                     await self._send(response, reader, chunk, wanted.compress)
+                await asyncio.sleep(0)  # a write to a reader that has left returns at once: see that he has left
             async with asyncio.timeout(CHUNK_S):
                 await response.write_eof()
         except (ConnectionError, TimeoutError):  # the reader has left, or takes nothing

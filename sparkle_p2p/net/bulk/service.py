@@ -95,6 +95,11 @@ class Bulk:
         """Where the HTTPS server listens; 0 while it does not."""
         return self._holder.port
 
+    @property
+    def answering(self) -> int:
+        """How many answers are being sent over HTTPS now."""
+        return self._server.answering
+
     async def start(self, host: str, port: int = 0) -> None:
         """Serve blobs over HTTPS at this address. Raises ConfigError (the port is taken)."""
         await self._server.start(host, port)
