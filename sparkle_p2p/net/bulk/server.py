@@ -41,6 +41,7 @@ KEEP_ALIVE_S = 30.0
 CHUNK_S = 75.0  # for one chunk to be taken: 16 KiB/s take 64 s
 READ_AHEAD = 8  # chunks
 SEND_BUFFER = 1 << 20
+STOP_S = 1.0
 FULL_S = 0.5  # before accepting again when this process has no file descriptor left
 
 
@@ -105,7 +106,10 @@ class BulkServer:
         self._listening.clear()
         server, self._web = self._web, None
         if server is not None:
-            await server.shutdown(timeout=0.0)
+            for connection in server.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await server.shutdown(timeout=STOP_S)
 
     # --- connections ------------------------------------------------------------------------------------------
 

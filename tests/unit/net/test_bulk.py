@@ -80,8 +80,8 @@ async def test_numbers_that_repeat_travel_compressed(peers: Peers) -> None:
 async def test_without_a_direct_path_libp2p_carries_it(peers: Peers) -> None:
     holder, asker = await peers.make(serving=False), await peers.make()
     blob, other = holder.holds(DATA), holder.holds(bytes(3 * MB))
+    report = await asker.bulk.fetch(other, [holder.id])  # while it is not known how fast the link is
     await asker.bulk.fetch(blob, [holder.id])
-    report = await asker.bulk.fetch(other, [holder.id])
     assert asker.content_of(blob) == DATA
     assert asker.content_of(other) == bytes(3 * MB)
     assert report.received_bytes[holder.id] < MB  # compressed as well
@@ -287,7 +287,7 @@ async def test_a_fetch_that_was_cancelled_goes_on_where_it_was(peers: Peers) -> 
     report = await asker.bulk.fetch(blob, [holder.id])
     assert asker.content_of(blob) == data
     assert report.resumed_bytes >= 8 * MB
-    assert report.received_bytes[holder.id] <= len(data) - report.resumed_bytes
+    assert report.received_bytes[holder.id] <= len(data) - report.resumed_bytes + 1000
 
 
 async def test_two_callers_share_a_fetch_and_either_may_leave(peers: Peers) -> None:
