@@ -12,10 +12,10 @@ from sparkle_protocol.blobs.tree import CHUNK_BYTES
 from sparkle_protocol.ids import PeerId
 
 MAX_ASKS = 2  # of one source: the next one waits there when the one before ends
-MAX_SPAN = 32  # chunks of one ask
+MAX_SPAN = 64  # chunks of one ask
 FIRST_SPAN = 2  # while nothing is known of the link
 SPAN_NS = NS // 2  # an ask should take so long
-AHEAD_NS = NS // 20  # ask again so long before a source has nothing left to send, and a round trip
+AHEAD_NS = NS // 50  # ask again so long before a source has nothing left to send, and a round trip
 FLOOR_BYTES_PER_S = 16 << 10  # below it a source trickles: one chunk would take more than a minute
 WATCH_NS = 10 * NS
 REST_NS = NS // 4
@@ -32,7 +32,9 @@ class Ask:
     last: int
     asked_ns: int
     next: int = field(init=False)
+    compress: bool = False
     answered: bool = False
+    came: int = 0  # bytes over the wire
     storing: int = 0  # chunks that came and are being checked and written here
 
     def __post_init__(self) -> None:
@@ -115,6 +117,7 @@ class Source:
             ask.answered = True
             if len(self.asks) == 1:  # otherwise it waited for the ask before
                 self.meter.answered(now_ns - ask.asked_ns)
+        ask.came += count
         self._watch_bytes += count
         self.meter.took(count, now_ns)
         if now_ns - self._watch_ns >= WATCH_NS and not self.trickles(now_ns):

@@ -133,7 +133,9 @@ class GaveUp:
 
 Effect = AskChunks | CancelAsk | DropSource | Finished | GaveUp
 
-COMPRESS_BELOW = 100e6  # bytes per second; above it compressing takes longer than sending
+COMPRESS_BELOW = 60e6  # bytes per second; above it the processor time is worth more than what the line saves
+TRY_AGAIN = 16  # asks after one that did not shrink: parts of a blob may differ
+SHRUNK = 0.9
 
 
 class Transfer:
@@ -149,6 +151,7 @@ class Transfer:
         self._free = outline.chunks - have.count
         self._asks: dict[int, Ask] = {}
         self._numbers = 0
+        self._plain_asks = 0  # so many are made without compression, since it did not help
         self._over = False
         self._began = False
         self._stored_ns = 0  # when a chunk came last, or when we began
@@ -258,6 +261,9 @@ class Transfer:
         if ask is None:
             return
         if all(chunk in self.have for chunk in ask.left):
+            content = sum(self._outline.chunk_size(chunk) for chunk in range(ask.first, ask.last + 1))
+            if ask.compress and ask.came > SHRUNK * content:
+                self._plain_asks = TRY_AGAIN
             self._forget(ask, now_ns)
         else:
             self._failed(AskFailed(event.ask, "lost", "the answer ended early"), now_ns)
@@ -366,15 +372,16 @@ class Transfer:
 
     def _ask(self, source: Source, span: range, now_ns: int) -> None:
         self._numbers += 1
-        ask = Ask(self._numbers, source, span[0], span[-1], now_ns)
+        rate = source.meter.rate(now_ns)
+        compress = self._plain_asks == 0 and (rate is None or rate < COMPRESS_BELOW)
+        self._plain_asks = max(0, self._plain_asks - 1)
+        ask = Ask(self._numbers, source, span[0], span[-1], now_ns, compress)
         self._asks[ask.number] = ask
         source.began(ask, now_ns)
         for chunk in span:
             if self._is_free(chunk):
                 self._free -= 1
             self._asked[chunk] += 1
-        rate = source.meter.rate(now_ns)
-        compress = rate is None or rate < COMPRESS_BELOW
         self._effects.append(AskChunks(ask.number, source.peer, ask.first, ask.last, compress))
 
     def _cancel(self, ask: Ask, now_ns: int) -> None:

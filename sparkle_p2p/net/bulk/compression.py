@@ -17,13 +17,15 @@ _SAMPLE_BYTES = 4 << 10
 _MAX_WINDOW_LOG = 21  # 2 MiB of memory to unpack; level 1 needs less
 
 
+def looks_compressible(data: Buffer) -> bool:
+    """Whether a sample of 16 KiB shrinks: so little that it may be asked on the event loop."""
+    step = max(len(data) // _SAMPLES, 1)
+    sample = b"".join(data[start : start + _SAMPLE_BYTES] for start in range(0, step * _SAMPLES, step))
+    return len(zstd.compress(sample, LEVEL)) <= HELPS_BELOW * len(sample)
+
+
 def compressed(data: Buffer) -> bytes | None:
-    """The data as one zstd frame, or None if that is hardly smaller. Random numbers cost a sample of 16 KiB."""
-    if len(data) > 2 * _SAMPLES * _SAMPLE_BYTES:
-        step = len(data) // _SAMPLES
-        sample = b"".join(bytes(data[start : start + _SAMPLE_BYTES]) for start in range(0, step * _SAMPLES, step))
-        if len(zstd.compress(sample, LEVEL)) > HELPS_BELOW * len(sample):
-            return None
+    """The data as one zstd frame, or None if that is hardly smaller."""
     packed = zstd.compress(data, LEVEL)
     return packed if len(packed) <= HELPS_BELOW * len(data) else None
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from sparkle_p2p.blobs.store import BlobStore
 from sparkle_p2p.net.bulk.certificate import Certificate
-from sparkle_p2p.net.bulk.compression import compressed
+from sparkle_p2p.net.bulk.compression import compressed, looks_compressible
 from sparkle_protocol import messages
 from sparkle_protocol.blobs.tickets import NS, TicketOffice
 from sparkle_protocol.blobs.tree import BlobId, Outline
@@ -81,7 +81,7 @@ class Holder:
             if request.offset + request.count > reader.outline.size:
                 return messages.Refusal("protocol", "the blob is shorter")
             data = reader.read(request.offset, request.count)
-        packed = compressed(data) if request.compress else None
+        packed = compressed(data) if request.compress and looks_compressible(data) else None
         return messages.PieceReply(data) if packed is None else messages.PieceReply(packed, True)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:

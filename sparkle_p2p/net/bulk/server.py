@@ -21,7 +21,7 @@ from aiohttp import web
 from sparkle_p2p.blobs.reader import BlobReader
 from sparkle_p2p.blobs.store import BlobStore
 from sparkle_p2p.net.bulk.certificate import Certificate
-from sparkle_p2p.net.bulk.compression import compressed
+from sparkle_p2p.net.bulk.compression import compressed, looks_compressible
 from sparkle_p2p.net.bulk.wire import RAW, ZSTD, head, parse_target, span_bytes
 from sparkle_protocol.blobs.tickets import TicketOffice, TicketRefused, Wanted
 from sparkle_protocol.errors import ConfigError, NotFound, StorageError
@@ -40,6 +40,7 @@ FIRST_REQUEST_S = 10.0
 KEEP_ALIVE_S = 30.0
 CHUNK_S = 75.0  # for one chunk to be taken: 16 KiB/s take 64 s
 READ_AHEAD = 8  # chunks
+WRITE_BYTES = 256 << 10  # at a time: what is encrypted fits into the processor's cache
 SEND_BUFFER = 1 << 20
 STOP_S = 1.0
 FULL_S = 0.5  # before accepting again when this process has no file descriptor left
@@ -210,11 +211,12 @@ class BulkServer:
             await self._in_thread(lambda: reader.load(chunk))
         data = reader.chunk(chunk)
         if compress:
-            packed = await self._in_thread(lambda: compressed(data))
+            packed = await self._in_thread(lambda: compressed(data)) if looks_compressible(data) else None
             await response.write(head(RAW, len(data)) if packed is None else head(ZSTD, len(packed)) + packed)
             if packed is not None:
                 return
-        await response.write(data)
+        for start in range(0, len(data), WRITE_BYTES):
+            await response.write(data[start : start + WRITE_BYTES])
 
     def _in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, call)

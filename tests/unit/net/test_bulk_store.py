@@ -256,7 +256,7 @@ def test_a_full_disk_is_named(store: BlobStore, monkeypatch: pytest.MonkeyPatch)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         with monkeypatch.context() as patch:
-            patch.setattr(os, "pwritev", full)
+            patch.setattr(os, "pwrite", full)
             with pytest.raises(StorageError, match="the disk is full; free some space"):
                 partial.write(0, [chunk_of(data, 0)])
         assert partial.have.count == 0
