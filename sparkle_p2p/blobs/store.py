@@ -181,7 +181,8 @@ class BlobStore:
                     if blob not in self:
                         new.publish(self.path(blob))
                         self._entries[blob] = _Entry(outline.size, time.time(), True)
-                        self._part(blob).unlink(missing_ok=True)  # it was on its way here as well
+                        if blob.hex() + PART not in self._writing:
+                            self._part(blob).unlink(missing_ok=True)  # it was on its way here as well
                     self._need(blob, self._entries[blob])
                     return blob
         finally:
@@ -223,7 +224,7 @@ class BlobStore:
                 raise LocalProtocolError("the blob is already being received")
             known = self._entries.pop(blob, None)
             try:
-                self._make_room(_disk_bytes(outline.size))
+                self._make_room(_disk_bytes(outline.size), _allocated(self._part(blob)))
             except StorageError:
                 if known is not None:
                     self._entries[blob] = known
@@ -283,12 +284,16 @@ class BlobStore:
         with contextlib.suppress(OSError):
             os.utime(self.path(blob))
 
-    def _make_room(self, count: int) -> None:
-        """Evict until so many more bytes fit the quota and the disk. Raises StorageError, and then evicts nothing."""
+    def _make_room(self, count: int, present: int = 0) -> None:
+        """Evict until so many more bytes fit the quota and, but for those present, the disk.
+
+        Raises:
+            StorageError: they do not fit; nothing was evicted.
+        """
         over = self.used_bytes + count - self._quota
         with disk_errors("use", self._folder):
             disk = os.statvfs(self._folder)
-        short = count + SPARE_BYTES - disk.f_bavail * disk.f_frsize
+        short = count - present + SPARE_BYTES - disk.f_bavail * disk.f_frsize
         if max(over, short) <= 0:
             return
         chosen: list[BlobId] = []
@@ -327,6 +332,14 @@ def _pieces_of(descriptor: int) -> Iterator[memoryview]:
     while count := read_into(descriptor, buffer, offset):
         yield buffer[:count]
         offset += count
+
+
+def _allocated(path: Path) -> int:
+    """Bytes that a file takes of the disk."""
+    try:
+        return path.stat().st_blocks * 512
+    except OSError:
+        return 0
 
 
 def _disk_bytes(size: int) -> int:

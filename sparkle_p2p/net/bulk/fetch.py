@@ -97,9 +97,17 @@ class Fetch:
                 await self._done
             if self._syncing is not None:
                 await self._syncing
-            await self._loop.run_in_executor(self._threads, self._partial.finish)
+            await self._finish()
         finally:
             await self._clean_up()
+
+    async def _finish(self) -> None:
+        finishing = self._loop.run_in_executor(self._threads, self._partial.finish)
+        try:
+            await asyncio.shield(finishing)
+        except asyncio.CancelledError:
+            await asyncio.gather(finishing, return_exceptions=True)  # nobody closes the file under it
+            raise
 
     def add(self, peer: PeerId, link: LinkEstimate | None = None) -> None:
         """One more source, or one that is back."""
@@ -120,6 +128,8 @@ class Fetch:
         if self._syncing is not None:
             await asyncio.gather(self._syncing, return_exceptions=True)
         await asyncio.gather(*(source.close() for source in self._sources.values()), return_exceptions=True)
+        if self._done.done() and not self._done.cancelled():
+            self._done.exception()  # it was raised, or something else was
         sources = self._core.sources.values()
         self.report.received_bytes = {s.peer: s.meter.received - self._before[s.peer] for s in sources}
         self.report.links = {source.peer: source.meter.estimate for source in sources}

@@ -33,7 +33,10 @@ class Connection:
         self.endpoint = endpoint
         self.certificate = certificate
         self._context = context
+        self.answered = False  # to the request that was made last
         self._http = http.client.HTTPConnection(*endpoint)
+        self._http.auto_open = 0  # it would connect again without TLS
+        self._socket: socket.socket | None = None
         self._stream: TlsStream | None = None
         self._lock = threading.Lock()
         self._cut = False
@@ -45,23 +48,22 @@ class Connection:
             return
         host, port = self.endpoint
         try:
-            connected = socket.create_connection(self.endpoint, timeout=CONNECT_S)
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            try:
-                stream = TlsStream(connected, self._context)
-            except BaseException:
-                connected.close()
-                raise
+            stream = TlsStream(self._connect(), self._context)
         except OSError as error:
             raise NoDirectPath(f"nobody can be reached at {host} port {port}: {_words(error)}") from error
         if not hmac.compare_digest(hashlib.sha256(stream.certificate()).digest(), self.certificate):
-            stream.close()
             raise NoDirectPath(f"somebody else answers at {host} port {port}: another certificate")
         stream.settimeout(SILENCE_S)
+        self._stream = self._http.sock = stream
+
+    def _connect(self) -> socket.socket:
+        connected = socket.create_connection(self.endpoint, timeout=CONNECT_S)
         with self._lock:
-            self._stream = self._http.sock = stream
+            self._socket = connected
             if self._cut:
                 raise PeerUnreachable("the transfer has ended")
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connected
 
     def read(self, wanted: Wanted, authorization: str, outline: Outline, sink: Sink) -> None:
         """Ask for chunks and bring them into the sink. After an error the connection is of no more use.
@@ -69,11 +71,13 @@ class Connection:
         Raises:
             TransportError, Declined, TicketStale, RemoteProtocolError, and what the sink raises.
         """
+        self.answered = False
         try:
             self._http.putrequest("GET", target(wanted), skip_accept_encoding=True)
             self._http.putheader("Authorization", authorization)
             self._http.endheaders()
             with self._http.getresponse() as response:
+                self.answered = True
                 _check(response)
                 read_one = self._read_packed if wanted.compress else self._read_chunk
                 for chunk in range(wanted.first, wanted.last + 1):
@@ -105,18 +109,19 @@ class Connection:
             into = into[count:]
 
     def cut(self) -> None:
-        """Make a thread that waits in ``read`` stop waiting, and this connection useless."""
+        """Make a thread that waits in here stop waiting, and this connection useless."""
         with self._lock:
             self._cut = True
-            if self._stream is not None and not self._stream.closed:
+            if self._socket is not None:
                 with contextlib.suppress(OSError):  # it is broken already
-                    self._stream.shutdown()
+                    self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close it; nobody may be reading."""
         self._http.close()
-        if self._stream is not None:
-            self._stream.close()
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
 
 
 def _check(response: http.client.HTTPResponse) -> None:

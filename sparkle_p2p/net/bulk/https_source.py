@@ -11,6 +11,7 @@ from sparkle_p2p.net.bulk.source import NoDirectPath, Sink
 from sparkle_protocol.blobs.source import MAX_ASKS
 from sparkle_protocol.blobs.tickets import Ticket, Wanted
 from sparkle_protocol.blobs.tree import Outline
+from sparkle_protocol.errors import PeerUnreachable
 from sparkle_protocol.ids import PeerId, short_peer
 
 
@@ -31,13 +32,13 @@ class HttpsSource:
     """A ``ChunkSource``. Its connections are kept for the next ask; one is used by one ask at a time."""
 
     def __init__(
-        self, peer: PeerId, outline: Outline, access: AccessGiver, context: ssl.SSLContext, threads: Executor
+        self, peer: PeerId, outline: Outline, access: AccessGiver, context: ssl.SSLContext, lines: Executor
     ) -> None:
         self._peer = peer
         self._outline = outline
         self._access = access
         self._context = context
-        self._threads = threads
+        self._lines = lines
         self._idle: list[Connection] = []  # at most MAX_ASKS
         self._endpoint: tuple[str, int] | None = None  # the one that answered last
 
@@ -47,7 +48,12 @@ class HttpsSource:
         wanted = Wanted(self._outline.id, first, last, compress)
         self._idle = [known for known in self._idle if known.certificate == access.certificate]
         if self._idle:
-            return await self._read(self._idle.pop(), access, wanted, sink)
+            connection = self._idle.pop()
+            try:
+                return await self._read(connection, access, wanted, sink)
+            except PeerUnreachable:
+                if connection.answered:
+                    raise  # otherwise the server had closed it meanwhile
         endpoints = sorted(access.endpoints, key=lambda endpoint: endpoint != self._endpoint)
         failure = NoDirectPath(f"{short_peer(self._peer)} gives no address for blobs")
         for endpoint in endpoints:
@@ -62,14 +68,14 @@ class HttpsSource:
         authorization = access.ticket.header(wanted, access.certificate)
 
         def work() -> None:
-            connection.open()
             try:
+                connection.open()
                 connection.read(wanted, authorization, self._outline, sink)
             except BaseException:
                 connection.close()
                 raise
 
-        working = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        working = asyncio.get_running_loop().run_in_executor(self._lines, work)
         try:
             await asyncio.shield(working)
         except asyncio.CancelledError:

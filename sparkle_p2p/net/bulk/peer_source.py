@@ -35,6 +35,7 @@ class PeerSource:
         context: ssl.SSLContext,
         clock: Callable[[], int],
         threads: Executor,
+        lines: Executor,
     ) -> None:
         self._peer = peer
         self._outline = outline
@@ -44,7 +45,7 @@ class PeerSource:
         self._clock = clock
         self._access: Access | None = None
         self._detour_until_ns = 0
-        self._https = HttpsSource(peer, outline, self._give_access, context, threads)
+        self._https = HttpsSource(peer, outline, self._give_access, context, lines)
         self._rpc = RpcSource(peer, outline, ask, threads)
         self.direct: bool | None = None  # which way the last chunks came
 

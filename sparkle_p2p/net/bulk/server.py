@@ -22,6 +22,7 @@ from sparkle_p2p.blobs.reader import BlobReader
 from sparkle_p2p.blobs.store import BlobStore
 from sparkle_p2p.net.bulk.certificate import Certificate
 from sparkle_p2p.net.bulk.compression import compressed, looks_compressible
+from sparkle_p2p.net.bulk.rate import RateLimit
 from sparkle_p2p.net.bulk.wire import RAW, ZSTD, head, parse_target, span_bytes
 from sparkle_protocol.blobs.tickets import TicketOffice, TicketRefused, Wanted
 from sparkle_protocol.errors import ConfigError, NotFound, StorageError
@@ -32,9 +33,11 @@ log = logging.getLogger("sparkle.bulk")
 T = TypeVar("T")
 
 MAX_CONNECTIONS = 256
+MAX_CONNECTIONS_PER_HOST = 64
 MAX_HANDSHAKES = 32
 MAX_ANSWERS = 64
 MAX_ANSWERS_PER_PEER = 8
+REQUESTS_PER_S = 50  # of a peer, in the long run; it may save up two seconds' worth
 HANDSHAKE_S = 5.0
 FIRST_REQUEST_S = 10.0
 KEEP_ALIVE_S = 30.0
@@ -63,6 +66,7 @@ class BulkServer:
         self._clock = clock
         self._threads = threads
         self._answers: Counter[PeerId] = Counter()
+        self._rate = RateLimit(REQUESTS_PER_S, burst_s=2.0)
         self._welcoming: set[asyncio.Task[None]] = set()
         self._proven: WeakSet[asyncio.BaseTransport] = WeakSet()  # connections that made a request with a ticket
         self._listening: list[socket.socket] = []
@@ -118,17 +122,24 @@ class BulkServer:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                accepted, _ = await loop.sock_accept(listening)
+                accepted, address = await loop.sock_accept(listening)
             except OSError as error:  # out of descriptors, or the caller has gone
                 log.warning("cannot accept a connection: %s", error)
                 await asyncio.sleep(FULL_S)
                 continue
-            if len(self._welcoming) >= MAX_HANDSHAKES or len(server.connections) >= MAX_CONNECTIONS:
+            if not self._has_place(address[0], server):
                 accepted.close()
                 continue
             task = loop.create_task(self._welcome(accepted, server), name="sparkle-bulk-handshake")
             self._welcoming.add(task)
             task.add_done_callback(self._welcoming.discard)
+
+    def _has_place(self, host: str, server: web.Server) -> bool:
+        connections = [known.transport for known in server.connections if known.transport is not None]
+        if len(self._welcoming) >= MAX_HANDSHAKES or len(connections) >= MAX_CONNECTIONS:
+            return False
+        names = [known.get_extra_info("peername") for known in connections]  # None of one that has just ended
+        return sum(name is not None and name[0] == host for name in names) < MAX_CONNECTIONS_PER_HOST
 
     async def _welcome(self, accepted: socket.socket, server: web.Server) -> None:
         loop = asyncio.get_running_loop()
@@ -161,7 +172,8 @@ class BulkServer:
             return _refusal(403, str(error))
         if request.transport is not None:
             self._proven.add(request.transport)
-        if self._answers.total() >= MAX_ANSWERS or self._answers[peer] >= MAX_ANSWERS_PER_PEER:
+        busy = self._answers.total() >= MAX_ANSWERS or self._answers[peer] >= MAX_ANSWERS_PER_PEER
+        if busy or not self._rate.take(peer, self._clock()):
             return _refusal(503, "too many requests at a time")
         with self._answering(peer):
             try:

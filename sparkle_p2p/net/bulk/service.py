@@ -27,7 +27,8 @@ from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import PeerId
 
 MAX_FETCHES = 4  # at a time; further ones wait for a place
-THREADS = 2 * MAX_ASKS * MAX_SOURCES  # each answer that comes has one; more than so many wait
+THREADS = 8  # hashing and disk; what is more waits
+LINES = 2 * MAX_ASKS * MAX_SOURCES  # threads for answers that come over HTTPS, one each; more than so many wait
 MAX_LINKS = 1024  # remembered; the one not used for longest is forgotten
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class _Running:
     listeners: list[OnProgress]
     fetch: Fetch | None = None
     joined: dict[PeerId, None] = field(default_factory=dict)  # sources named since it was started
+    ending: bool = False  # nobody waits for it any more
 
 
 class Bulk:
@@ -79,6 +81,7 @@ class Bulk:
         self._clock = clock
         self._on_violation = on_violation
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sparkle-blob")
+        self._lines = ThreadPoolExecutor(LINES, thread_name_prefix="sparkle-blob-line")
         certificate = make_certificate(identity, net)
         office = TicketOffice(secrets.token_bytes(32))
         self._server = BulkServer(store, office, certificate, clock, self._threads)
@@ -113,7 +116,8 @@ class Bulk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._server.stop()
-        await asyncio.to_thread(self._threads.shutdown)
+        for pool in (self._lines, self._threads):
+            await asyncio.to_thread(pool.shutdown, cancel_futures=True)
 
     # --- serving ----------------------------------------------------------------------------------------------
 
@@ -137,11 +141,11 @@ class Bulk:
         """
         if blob in self.store:
             return FetchReport({})
-        running = self._running.get(blob)
+        while (running := self._running.get(blob)) is not None and running.ending:
+            await asyncio.wait([running.task])
+            await asyncio.sleep(0)  # its end is noted
         if running is None:
-            task = asyncio.get_running_loop().create_task(self._fetch(blob, tuple(peers)), name="sparkle-blob-fetch")
-            running = self._running[blob] = _Running(task, [])
-            task.add_done_callback(lambda _: self._running.pop(blob, None))
+            running = self._begin(blob, tuple(peers))
         else:
             self._join(running, peers)
         running.listeners.append(on_progress)
@@ -150,8 +154,20 @@ class Bulk:
         finally:
             running.listeners.remove(on_progress)
             if not running.listeners:
+                running.ending = True
                 running.task.cancel()
                 await asyncio.gather(running.task, return_exceptions=True)
+
+    def _begin(self, blob: BlobId, peers: tuple[PeerId, ...]) -> _Running:
+        task = asyncio.get_running_loop().create_task(self._fetch(blob, peers), name="sparkle-blob-fetch")
+        running = self._running[blob] = _Running(task, [])
+
+        def ended(_: object) -> None:
+            running.ending = True
+            del self._running[blob]
+
+        task.add_done_callback(ended)
+        return running
 
     def _join(self, running: _Running, peers: Sequence[PeerId]) -> None:
         for peer in peers:
@@ -173,7 +189,7 @@ class Bulk:
                     lambda peer: PeerSource(
                         peer, known, self._ask,
                         net=self._net, hosts=self._hosts, context=self._context,
-                        clock=self._clock, threads=self._threads,
+                        clock=self._clock, threads=self._threads, lines=self._lines,
                     ),
                     clock=self._clock,
                     threads=self._threads,

@@ -16,7 +16,7 @@ READ_BYTES = 512 << 10
 class TlsStream(io.RawIOBase):
     """A client's side of a TLS connection: what ``http.client`` needs of a socket.
 
-    One thread at a time uses it, except for ``shutdown``. Errors are those of ``socket`` and ``ssl`` (OSError).
+    One thread at a time uses it. Errors are those of ``socket`` and ``ssl`` (OSError).
     """
 
     def __init__(self, connected: socket.socket, context: ssl.SSLContext) -> None:
@@ -55,10 +55,6 @@ class TlsStream(io.RawIOBase):
     def makefile(self, *_: Any, **__: Any) -> io.BufferedReader:
         """A buffered stream over this one; large reads pass it by."""
         return io.BufferedReader(_Borrowed(self), 16 << 10)
-
-    def shutdown(self) -> None:
-        """Break the connection; a thread that waits for it gets an error or the end."""
-        self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the socket. Idempotent."""

@@ -499,6 +499,13 @@ async def test_requests_at_a_time_and_connections_are_bounded(
 ) -> None:
     monkeypatch.setattr(server_module, "MAX_ANSWERS_PER_PEER", 0)
     assert (await client.get(client.header()))[0] == 503
-    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 0)
+    monkeypatch.setattr(server_module, "MAX_ANSWERS_PER_PEER", 8)
+    now_ns = client.holder.clock_ns()
+    client.holder.clock_ns = lambda: now_ns
+    statuses = [(await client.get(client.header()))[0] for _ in range(2 * server_module.REQUESTS_PER_S + 5)]
+    assert statuses.count(503) in (5, 6)
+    client.holder.clock_ns = lambda: now_ns + 10**9
+    assert (await client.get(client.header()))[0] == 200
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS_PER_HOST", 0)
     with pytest.raises(OSError):  # noqa: PT011  (reset or closed, as the system likes)
         await client.connect()
