@@ -1,6 +1,7 @@
 """The blobs of a node: found by their id, within a quota, the least recently needed ones given up first.
 
-All methods block and may be called from any thread; call those that touch content off the event loop.
+All methods may be called from any thread. Those that read, write or remove content block; the others take no longer
+than renaming a file.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparkle_p2p.blobs.files import disk_errors, read_into
+from sparkle_p2p.blobs.files import disk_errors, read_into, sync_folder
 from sparkle_p2p.blobs.layout import NEW, PART, boot_id, read_size, read_tail, tail_bytes
 from sparkle_p2p.blobs.partial import Partial
 from sparkle_p2p.blobs.reader import BlobReader
@@ -52,6 +53,7 @@ class BlobStore:
         self._boot = boot_id() if boot is None else boot
         self._lock = threading.RLock()
         self._entries: dict[BlobId, _Entry] = {}
+        self._trash: list[Path] = []  # files of evicted blobs, emptied by who evicted them
         self._pins: Counter[BlobId] = Counter()
         self._writing: dict[str, int] = {}  # names of files that are being written, and what they may take
         with disk_errors("use", folder):
@@ -116,14 +118,15 @@ class BlobStore:
     def open(self, blob: BlobId) -> BlobReader:
         """Read a complete blob. Raises NotFound, StorageError."""
         with self._lock:
-            entry = self._complete(blob)
-            self._need(blob, entry)
-            try:
-                return BlobReader(self.path(blob))
-            except StorageError:
-                if not self.path(blob).exists():  # somebody tidied up
-                    del self._entries[blob]
+            self._need(blob, self._complete(blob))
+        try:
+            return BlobReader(self.path(blob))
+        except StorageError as error:
+            if self.path(blob).exists():
                 raise
+            with self._lock:  # it was evicted just now, or somebody tidied up
+                self._entries.pop(blob, None)
+            raise NotFound(f"blob {blob.hex()[:12]} is not on this node any more") from error
 
     def open_array(self, blob: BlobId, dtype: str, shape: tuple[int, ...]) -> "numpy.ndarray":
         """The blob as a read-only array that is the file itself, in C order.
@@ -179,15 +182,18 @@ class BlobStore:
                 with self._lock:
                     blob = outline.id
                     if blob not in self:
+                        if blob.hex() + PART not in self._writing:
+                            self._evict(blob)  # what came of it from others
                         new.publish(self.path(blob))
                         self._entries[blob] = _Entry(outline.size, time.time(), True)
-                        if blob.hex() + PART not in self._writing:
-                            self._part(blob).unlink(missing_ok=True)  # it was on its way here as well
                     self._need(blob, self._entries[blob])
-                    return blob
         finally:
             with self._lock:
                 self._writing.pop(name, None)
+            self._sweep()
+        with disk_errors("write", self._folder):
+            sync_folder(self._folder)
+        return blob
 
     def _grow(self, name: str, size: int) -> None:
         """Reserve space for a file whose size may not be known yet."""
@@ -196,6 +202,7 @@ class BlobStore:
             if more > 0:
                 self._make_room(more)
                 self._writing[name] = _disk_bytes(size)
+        self._sweep()
 
     # --- arriving content -------------------------------------------------------------------------------------
 
@@ -230,6 +237,7 @@ class BlobStore:
                     self._entries[blob] = known
                 raise
             self._writing[name] = _disk_bytes(outline.size)
+        self._sweep()
 
         def left(complete: bool) -> None:
             with self._lock:
@@ -273,10 +281,29 @@ class BlobStore:
     def remove(self, blob: BlobId) -> None:
         """Forget a blob, complete or not; open readers keep what they have."""
         with self._lock:
-            if self._entries.pop(blob, None) is not None:
-                with disk_errors("remove", self.path(blob)):
-                    self.path(blob).unlink(missing_ok=True)
-                    self._part(blob).unlink(missing_ok=True)
+            self._evict(blob)
+        self._sweep()
+
+    def _evict(self, blob: BlobId) -> None:
+        """Take a blob's name away; giving its space back may take the disk a while, and is done without the lock."""
+        if self._entries.pop(blob, None) is None:
+            return
+        for path in (self.path(blob), self._part(blob)):
+            nameless = self._folder / (NEW + secrets.token_hex(8))
+            with disk_errors("remove", path):
+                if path.exists():
+                    path.rename(nameless)
+                    self._trash.append(nameless)
+
+    def _sweep(self) -> None:
+        """Give the space of evicted blobs back, before what needs it is written."""
+        while True:
+            with self._lock:
+                if not self._trash:
+                    return
+                path = self._trash.pop()
+            with disk_errors("remove", path):
+                path.unlink(missing_ok=True)
 
     def _need(self, blob: BlobId, entry: _Entry) -> None:
         """Somebody asked for it: its turn to be evicted comes later. Kept on disk as the file's time."""
@@ -312,7 +339,7 @@ class BlobStore:
         if short > 0:
             raise StorageError(f"a blob of {_shown(count)} does not fit: the disk is full; free some space")
         for blob in chosen:
-            self.remove(blob)
+            self._evict(blob)
 
 
 def _blob_of(name: str) -> BlobId | None:

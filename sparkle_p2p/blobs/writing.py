@@ -6,7 +6,7 @@ from typing import Self
 
 from blake3 import blake3
 
-from sparkle_p2p.blobs.files import disk_errors, sync_folder, write_all
+from sparkle_p2p.blobs.files import disk_errors, write_all
 from sparkle_p2p.blobs.layout import tail
 from sparkle_protocol.blobs.bitmap import Bitmap
 from sparkle_protocol.blobs.tree import CHUNK_BYTES, MAX_BLOB_BYTES, Outline
@@ -58,10 +58,9 @@ class NewBlob:
         return outline
 
     def publish(self, path: Path) -> None:
-        """Give it its name, for good."""
+        """Give it its name."""
         with disk_errors("write", path):
             self._path.rename(path)
-            sync_folder(path.parent)
         self._published = True
 
     def __enter__(self) -> Self:

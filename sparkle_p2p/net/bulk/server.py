@@ -119,27 +119,33 @@ class BulkServer:
     # --- connections ------------------------------------------------------------------------------------------
 
     async def _accept(self, listening: socket.socket, server: web.Server) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             try:
-                accepted, address = await loop.sock_accept(listening)
+                await self._accept_one(listening, server)
             except OSError as error:  # out of descriptors, or the caller has gone
                 log.warning("cannot accept a connection: %s", error)
                 await asyncio.sleep(FULL_S)
-                continue
-            if not self._has_place(address[0], server):
-                accepted.close()
-                continue
-            task = loop.create_task(self._welcome(accepted, server), name="sparkle-bulk-handshake")
-            self._welcoming.add(task)
-            task.add_done_callback(self._welcoming.discard)
+            except Exception:
+                log.exception("accepting a connection failed")
+                await asyncio.sleep(FULL_S)
+
+    async def _accept_one(self, listening: socket.socket, server: web.Server) -> None:
+        loop = asyncio.get_running_loop()
+        accepted, address = await loop.sock_accept(listening)
+        if not self._has_place(address[0], server):
+            accepted.close()
+            return
+        task = loop.create_task(self._welcome(accepted, server), name="sparkle-bulk-handshake")
+        self._welcoming.add(task)
+        task.add_done_callback(self._welcoming.discard)
 
     def _has_place(self, host: str, server: web.Server) -> bool:
         connections = [known.transport for known in server.connections if known.transport is not None]
         if len(self._welcoming) >= MAX_HANDSHAKES or len(connections) >= MAX_CONNECTIONS:
             return False
         names = [known.get_extra_info("peername") for known in connections]  # None of one that has just ended
-        return sum(name is not None and name[0] == host for name in names) < MAX_CONNECTIONS_PER_HOST
+        alike = [name for name in names if name is not None and name[0] == host]
+        return len(alike) < MAX_CONNECTIONS_PER_HOST
 
     async def _welcome(self, accepted: socket.socket, server: web.Server) -> None:
         loop = asyncio.get_running_loop()
