@@ -9,7 +9,7 @@ The content comes first, so that a mapped file is the array that it holds. A par
 
 A chunk's bit is written after its bytes, and a process that is killed leaves what it wrote with the kernel. Only when
 the machine goes down can a bit be on disk without its bytes: so the file carries the boot it was written in, and what
-it claims is hashed anew if that was another one. A file is renamed only after its bytes were synced.
+it claims is hashed anew if that was another one. Once the bytes of a complete blob were synced, all ones stand there.
 """
 
 import os
@@ -22,6 +22,7 @@ from sparkle_protocol.ids import HASH_BYTES
 
 PART = ".part"
 NEW = ".new-"  # of content whose name is not known yet
+SETTLED = b"\xff" * 16  # instead of a boot id: all bytes are on the medium
 _TRAILER = struct.Struct(">8sQ16s")
 _MAGIC = b"SPRKBLB1"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -51,15 +52,16 @@ def bitmap_offset(outline: Outline) -> int:
     return outline.size + len(outline.hashes)
 
 
-def read_size(descriptor: int) -> int | None:
-    """Size of the blob in a file; None if it holds none."""
-    found = _read_trailer(descriptor)
-    return found[0] if found else None
+def mark_settled(descriptor: int, size: int) -> None:
+    """Sync a complete blob of that size, and note in the file that this was done."""
+    os.fdatasync(descriptor)
+    os.pwrite(descriptor, SETTLED, size + tail_bytes(size) - len(SETTLED))
+    os.fdatasync(descriptor)
 
 
 def read_tail(descriptor: int) -> tuple[Outline, Bitmap, bytes] | None:
     """Outline, chunks and boot that a file tells of; None if it holds no blob."""
-    found = _read_trailer(descriptor)
+    found = read_trailer(descriptor)
     if found is None:
         return None
     size, boot = found
@@ -69,7 +71,8 @@ def read_tail(descriptor: int) -> tuple[Outline, Bitmap, bytes] | None:
     return Outline(size, hashes), Bitmap(chunks, raw[len(hashes) : len(hashes) + bitmap_bytes(chunks)]), boot
 
 
-def _read_trailer(descriptor: int) -> tuple[int, bytes] | None:
+def read_trailer(descriptor: int) -> tuple[int, bytes] | None:
+    """Size and boot that a file tells of; None if it holds no blob."""
     length = os.fstat(descriptor).st_size
     raw = os.pread(descriptor, _TRAILER.size, max(0, length - _TRAILER.size))
     if len(raw) != _TRAILER.size:

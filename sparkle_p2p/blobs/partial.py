@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from sparkle_p2p.blobs.files import disk_errors, read_into, sync_folder, write_all
-from sparkle_p2p.blobs.layout import bitmap_offset, read_tail, tail
+from sparkle_p2p.blobs.layout import bitmap_offset, mark_settled, read_tail, tail
 from sparkle_protocol.blobs.bitmap import Bitmap
 from sparkle_protocol.blobs.tree import CHUNK_BYTES, Buffer, Outline
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError, StorageError
@@ -17,12 +17,15 @@ from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError, Sto
 class Partial:
     """The file of a blob that is not complete. Methods block; they may be called from several threads."""
 
-    def __init__(self, path: Path, final: Path, outline: Outline, boot: bytes, left: Callable[[bool], None]) -> None:
+    def __init__(
+        self, path: Path, final: Path, outline: Outline, boot: bytes, left: Callable[[bool, bool], None]
+    ) -> None:
         self.outline = outline
         self._path = path
         self._final = final
         self._boot = boot
-        self._left = left  # told once: whether the blob is complete
+        self._left = left  # told once: whether the blob is complete, and whether it was synced
+        self._settled = False
         self._lock = threading.Lock()
         # Writes to one file exclude each other in the kernel, which spins: waiting here costs nothing.
         self._turn = threading.Lock()
@@ -81,19 +84,21 @@ class Partial:
                     self._have.discard(chunk)
                     raise
 
-    def sync(self) -> None:
-        """Have what was written so far on the medium; the end then takes less time. Raises StorageError."""
-        with self._descriptor_in_use() as descriptor:
-            os.fdatasync(descriptor)
+    def finish(self, *, durable: bool = True) -> None:
+        """All chunks are there: give the blob its name, after syncing it if it is to survive a power cut now.
 
-    def finish(self) -> None:
-        """All chunks are there: make them last, under their name. Raises StorageError."""
+        Raises:
+            StorageError: the disk does not take it.
+        """
         if not self.have.full:
             raise LocalProtocolError("a blob is finished before all its chunks are there")
         with self._descriptor_in_use() as descriptor:
-            os.fdatasync(descriptor)
+            if durable:
+                mark_settled(descriptor, self.outline.size)
             self._path.rename(self._final)
-            sync_folder(self._final.parent)
+            if durable:
+                sync_folder(self._final.parent)
+        self._settled = durable
         self._close(complete=True)
 
     def close(self) -> None:
@@ -107,7 +112,7 @@ class Partial:
             self._closed = True
             if not self._users:
                 os.close(self._descriptor)
-        self._left(complete)
+        self._left(complete, self._settled)
 
     @contextmanager
     def _descriptor_in_use(self) -> Iterator[int]:

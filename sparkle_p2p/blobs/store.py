@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparkle_p2p.blobs.files import disk_errors, read_into, sync_folder
-from sparkle_p2p.blobs.layout import NEW, PART, boot_id, read_size, read_tail, tail_bytes
+from sparkle_p2p.blobs.layout import (
+    NEW,
+    PART,
+    SETTLED,
+    boot_id,
+    mark_settled,
+    read_tail,
+    read_trailer,
+    tail_bytes,
+)
 from sparkle_p2p.blobs.partial import Partial
 from sparkle_p2p.blobs.reader import BlobReader
 from sparkle_p2p.blobs.writing import NewBlob
@@ -38,6 +47,7 @@ class _Entry:
     size: int  # of the blob; a partial one counts in full
     needed_s: float  # when somebody last asked for it
     complete: bool
+    settled: bool = False  # a power cut does not harm it
 
 
 class BlobStore:
@@ -68,12 +78,21 @@ class BlobStore:
             blob = _blob_of(path.name)
             if blob is None or not path.is_file():
                 continue
+            if blob in self._entries:  # this is its .part
+                if self._entries[blob].complete:
+                    path.unlink()
+                continue
             with path.open("rb") as file:
-                size = read_size(file.fileno())
-            if size is None or (blob in self._entries and path.suffix == PART):
+                found = read_trailer(file.fileno())
+            if found is None:
                 path.unlink()
-            else:
-                self._entries[blob] = _Entry(size, path.stat().st_mtime, path.suffix != PART)
+                continue
+            size, boot = found
+            complete = path.suffix != PART and boot in (SETTLED, self._boot) and boot != bytes(16)
+            needed_s = path.stat().st_mtime
+            if not complete:  # perhaps written before the machine went down: its chunks are hashed when it is begun
+                path = path.rename(self._part(blob))
+            self._entries[blob] = _Entry(size, needed_s, complete, settled=boot == SETTLED)
 
     # --- what is there ----------------------------------------------------------------------------------------
 
@@ -171,7 +190,7 @@ class BlobStore:
         name = NEW + secrets.token_hex(8)
         try:
             self._grow(name, size_hint)
-            with NewBlob(self._folder / name, self._boot) as new:
+            with NewBlob(self._folder / name) as new:
                 for piece in pieces:
                     view = memoryview(piece).cast("B") if len(piece) else memoryview(b"")
                     for start in range(0, len(view), CHUNK_BYTES):
@@ -185,7 +204,7 @@ class BlobStore:
                         if blob.hex() + PART not in self._writing:
                             self._evict(blob)  # what came of it from others
                         new.publish(self.path(blob))
-                        self._entries[blob] = _Entry(outline.size, time.time(), True)
+                        self._entries[blob] = _Entry(outline.size, time.time(), True, True)
                     self._need(blob, self._entries[blob])
         finally:
             with self._lock:
@@ -239,11 +258,11 @@ class BlobStore:
             self._writing[name] = _disk_bytes(outline.size)
         self._sweep()
 
-        def left(complete: bool) -> None:
+        def left(complete: bool, settled: bool) -> None:
             with self._lock:
                 self._writing.pop(name, None)
                 if blob not in self:
-                    self._entries[blob] = _Entry(outline.size, time.time(), complete)
+                    self._entries[blob] = _Entry(outline.size, time.time(), complete, settled)
 
         try:
             return Partial(self._part(blob), self.path(blob), outline, self._boot, left)
@@ -251,6 +270,22 @@ class BlobStore:
             with self._lock:
                 self._writing.pop(name, None)
             raise
+
+    def settle(self, blob: BlobId) -> None:
+        """Return when a power cut cannot harm this complete blob any more. Raises NotFound, StorageError."""
+        with self._lock:
+            entry = self._complete(blob)
+        if entry.settled:
+            return
+        with disk_errors("write", self.path(blob)), self.path(blob).open("r+b") as file:
+            mark_settled(file.fileno(), entry.size)
+            sync_folder(self._folder)
+        entry.settled = True
+
+    def unsettled(self) -> list[BlobId]:
+        """Complete blobs that ``settle`` has not made sure of yet."""
+        with self._lock:
+            return sorted(b for b, entry in self._entries.items() if entry.complete and not entry.settled)
 
     def _part(self, blob: BlobId) -> Path:
         return self._folder / (blob.hex() + PART)

@@ -7,7 +7,7 @@ from typing import Self
 from blake3 import blake3
 
 from sparkle_p2p.blobs.files import disk_errors, write_all
-from sparkle_p2p.blobs.layout import tail
+from sparkle_p2p.blobs.layout import SETTLED, tail
 from sparkle_protocol.blobs.bitmap import Bitmap
 from sparkle_protocol.blobs.tree import CHUNK_BYTES, MAX_BLOB_BYTES, Outline
 from sparkle_protocol.errors import ConfigError
@@ -16,10 +16,9 @@ from sparkle_protocol.errors import ConfigError
 class NewBlob:
     """Content of which only its beginning is known. The file is gone on leaving unless it was published."""
 
-    def __init__(self, path: Path, boot: bytes) -> None:
+    def __init__(self, path: Path) -> None:
         self.size = 0
         self._path = path
-        self._boot = boot
         self._hashes = bytearray()
         self._hasher = blake3()
         self._published = False
@@ -53,7 +52,7 @@ class NewBlob:
         for chunk in range(outline.chunks):
             have.add(chunk)
         with disk_errors("write", self._path):
-            write_all(self._descriptor, [tail(outline, have, self._boot)], self.size)
+            write_all(self._descriptor, [tail(outline, have, SETTLED)], self.size)
             os.fdatasync(self._descriptor)
         return outline
 

@@ -23,7 +23,6 @@ from sparkle_protocol.ids import PeerId, short_peer
 
 log = logging.getLogger("sparkle.bulk")
 
-SYNC_BYTES = 64 << 20  # written to the medium in passing, so that the end does not wait for all of it
 TELL_S = 0.1
 NS = 1_000_000_000
 
@@ -71,8 +70,6 @@ class Fetch:
         self._sources: dict[PeerId, ChunkSource] = {}
         self._before: dict[PeerId, int] = {}  # bytes that earlier fetches received from them
         self._asks: dict[int, asyncio.Task[None]] = {}
-        self._syncing: asyncio.Future[None] | None = None
-        self._unsynced = 0
         self._stored = sum(target.outline.chunk_size(chunk) for chunk in have)
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -95,14 +92,12 @@ class Fetch:
                 if not peers:
                     raise TransportError("nobody to fetch the blob from is known")
                 await self._done
-            if self._syncing is not None:
-                await self._syncing
             await self._finish()
         finally:
             await self._clean_up()
 
     async def _finish(self) -> None:
-        finishing = self._loop.run_in_executor(self._threads, self._partial.finish)
+        finishing = self._loop.run_in_executor(self._threads, lambda: self._partial.finish(durable=False))
         try:
             await asyncio.shield(finishing)
         except asyncio.CancelledError:
@@ -125,8 +120,6 @@ class Fetch:
         for task in asks:
             task.cancel()
         await asyncio.gather(*asks, return_exceptions=True)
-        if self._syncing is not None:
-            await asyncio.gather(self._syncing, return_exceptions=True)
         await asyncio.gather(*(source.close() for source in self._sources.values()), return_exceptions=True)
         if self._done.done() and not self._done.cancelled():
             self._done.exception()  # it was raised, or something else was
@@ -225,21 +218,11 @@ class Fetch:
     def _count(self, chunk: int) -> None:
         size = self._outline.chunk_size(chunk)
         self._stored += size
-        self._unsynced += size
-        if self._unsynced >= SYNC_BYTES and self._syncing is None:
-            self._unsynced = 0
-            self._syncing = self._loop.run_in_executor(self._threads, self._partial.sync)
-            self._syncing.add_done_callback(self._synced)
         now_ns = self._clock()
         rates = {
             source.peer: source.meter.rate(now_ns) or 0.0 for source in self._core.sources.values() if source.asks
         }
         self._on_progress(FetchProgress(self._stored, self._outline.size, rates))
-
-    def _synced(self, done: "asyncio.Future[None]") -> None:
-        self._syncing = None
-        if not done.cancelled() and (error := done.exception()) is not None:
-            self._fail(error if isinstance(error, SparkleError) else StorageError(str(error)))
 
 
 class _AskSink:

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from sparkle_p2p.blobs.store import BlobStore
 from sparkle_p2p.net.bulk.certificate import client_context, make_certificate
@@ -23,13 +25,17 @@ from sparkle_protocol.blobs.source import MAX_ASKS
 from sparkle_protocol.blobs.tickets import TicketOffice
 from sparkle_protocol.blobs.transfer import MAX_SOURCES
 from sparkle_protocol.blobs.tree import BlobId, Outline
+from sparkle_protocol.errors import SparkleError
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import PeerId
 
 MAX_FETCHES = 4  # at a time; further ones wait for a place
 THREADS = 8  # hashing and disk; what is more waits
 LINES = 2 * MAX_ASKS * MAX_SOURCES  # threads for answers that come over HTTPS, one each; more than so many wait
+SETTLE_EVERY_S = 40.0
 MAX_LINKS = 1024  # remembered; the one not used for longest is forgotten
+
+log = logging.getLogger("sparkle.bulk")
 
 T = TypeVar("T")
 
@@ -87,6 +93,7 @@ class Bulk:
         self._server = BulkServer(store, office, certificate, clock, self._threads)
         self._holder = Holder(store, office, certificate, may_read, clock, self._threads)
         self._context = client_context()
+        self._settling: asyncio.Task[None] | None = None
         self._running: dict[BlobId, _Running] = {}
         self._places = asyncio.Semaphore(MAX_FETCHES)
         self._links: OrderedDict[PeerId, LinkEstimate] = OrderedDict()
@@ -107,17 +114,35 @@ class Bulk:
         """Serve blobs over HTTPS at this address. Raises ConfigError (the port is taken)."""
         await self._server.start(host, port)
         self._holder.port = self._server.port
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().create_task(self._settle(), name="sparkle-blob-settle")
 
     async def stop(self) -> None:
         """End all fetches, which can be gone on from, and all answers. Idempotent."""
         self._holder.port = 0
-        tasks = [running.task for running in self._running.values()]
+        tasks: list[asyncio.Task[Any]] = [running.task for running in self._running.values()]
+        if self._settling is not None:
+            tasks.append(self._settling)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._server.stop()
+        await self._settle_all()
         for pool in (self._lines, self._threads):
             await asyncio.to_thread(pool.shutdown, cancel_futures=True)
+
+    async def _settle(self) -> None:
+        """Sync what has arrived, some time after the system has begun to by itself: then it costs next to nothing."""
+        while True:
+            await asyncio.sleep(SETTLE_EVERY_S)
+            await self._settle_all()
+
+    async def _settle_all(self) -> None:
+        for blob in self.store.unsettled():
+            try:
+                await self._in_thread(partial(self.store.settle, blob))
+            except SparkleError as error:  # evicted meanwhile, or the disk fails: then it is hashed after a restart
+                log.warning("a blob could not be synced: %s", error)
 
     # --- serving ----------------------------------------------------------------------------------------------
 
@@ -128,19 +153,31 @@ class Bulk:
     # --- fetching ---------------------------------------------------------------------------------------------
 
     async def fetch(
-        self, blob: BlobId, peers: Sequence[PeerId], *, on_progress: OnProgress = lambda _progress: None
+        self,
+        blob: BlobId,
+        peers: Sequence[PeerId],
+        *,
+        durable: bool = False,
+        on_progress: OnProgress = lambda _progress: None,
     ) -> FetchReport:
         """Have the blob in the store, from all of these peers at once; go on where an earlier fetch stopped.
 
         A blob that is being fetched already is not fetched twice: the peers join in. Cancelling one caller does not
         disturb the others; with the last one the fetch ends. Pin the blob first if it must stay.
 
+        With ``durable`` it returns when not even a power cut can harm the blob: for those who vouch for it to others.
+        Without, that is seen to within a minute; a blob that was harmed before then is noticed and fetched again.
+
         Raises:
             TransportError: none of the peers gives it; what came is kept.
             StorageError: it does not fit, or the disk does not take it; what came is kept.
         """
-        if blob in self.store:
-            return FetchReport({})
+        report = FetchReport({}) if blob in self.store else await self._fetch_shared(blob, peers, on_progress)
+        if durable:
+            await self._in_thread(lambda: self.store.settle(blob))
+        return report
+
+    async def _fetch_shared(self, blob: BlobId, peers: Sequence[PeerId], on_progress: OnProgress) -> FetchReport:
         while (running := self._running.get(blob)) is not None and running.ending:
             await asyncio.wait([running.task])
             await asyncio.sleep(0)  # its end is noted
@@ -182,10 +219,10 @@ class Bulk:
             if outline is None:
                 outline = await fetch_outline(blob, peers, self._ask, self._on_violation)
             known: Outline = outline
-            with contextlib.closing(await self._in_thread(lambda: self.store.begin(known))) as partial:
+            with contextlib.closing(await self._in_thread(lambda: self.store.begin(known))) as target:
                 running = self._running[blob]
                 fetch = Fetch(
-                    partial,
+                    target,
                     lambda peer: PeerSource(
                         peer, known, self._ask,
                         net=self._net, hosts=self._hosts, context=self._context,

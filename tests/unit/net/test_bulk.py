@@ -54,6 +54,17 @@ async def test_blobs_of_any_size(peers: Peers, size: int) -> None:
     assert asker.content_of(blob) == content(2, size)
 
 
+async def test_who_vouches_for_a_blob_waits_for_the_medium(peers: Peers) -> None:
+    holder, asker = await peers.make(), await peers.make()
+    one, two = holder.holds(DATA), holder.holds(content(2, MB))
+    await asker.bulk.fetch(one, [holder.id])
+    assert asker.store.unsettled() == [one]
+    await asker.bulk.fetch(two, [holder.id], durable=True)
+    assert asker.store.unsettled() == [one]
+    await asker.bulk.fetch(one, [], durable=True)
+    assert asker.store.unsettled() == []
+
+
 async def test_what_is_here_is_not_fetched(peers: Peers) -> None:
     asker = await peers.make()
     await asker.bulk.fetch(asker.holds(DATA), [])

@@ -116,6 +116,43 @@ def test_after_the_machine_went_down_only_what_is_right_is_believed(tmp_path: Pa
         assert list(partial.have) == [0]  # where boots cannot be told apart, every time is the first
 
 
+def test_a_blob_that_a_power_cut_harmed_before_it_was_synced_is_noticed(tmp_path: Path) -> None:
+    data, folder = content(4), tmp_path / "blobs"
+    blob = outline_of(data).id
+    first = BlobStore(folder, 64 * MB, boot=b"1" * 16)
+    with first.begin(outline_of(data)) as partial:
+        for chunk in range(3):
+            partial.write(chunk, [chunk_of(data, chunk)])
+        partial.finish(durable=False)
+    assert first.unsettled() == [blob]
+    assert blob in BlobStore(folder, 64 * MB, boot=b"1" * 16)  # the process was killed, the machine was not
+    with first.path(blob).open("r+b") as file:
+        file.write(bytes(4096))
+    again = BlobStore(folder, 64 * MB, boot=b"2" * 16)
+    assert blob not in again
+    with again.begin(outline_of(data)) as partial:
+        assert list(partial.have) == [1, 2]
+        partial.write(0, [chunk_of(data, 0)])
+        partial.finish(durable=False)
+    again.settle(blob)
+    assert again.unsettled() == []
+    assert blob in BlobStore(folder, 64 * MB, boot=b"3" * 16)
+    with again.open(blob) as reader:
+        assert reader.view() == data
+
+
+def test_a_complete_blob_wins_over_what_is_left_of_its_transfer(store: BlobStore, tmp_path: Path) -> None:
+    data = content(5)
+    receive(store, data, [1])
+    blob = store.put_bytes(data)
+    assert not list((tmp_path / "blobs").glob(f"*{PART}"))
+    (tmp_path / "blobs" / (blob.hex() + PART)).write_bytes(store.path(blob).read_bytes())
+    again = BlobStore(tmp_path / "blobs", 64 * MB)
+    assert again.ids() == [blob]
+    assert again.unsettled() == []
+    assert not list((tmp_path / "blobs").glob(f"*{PART}"))
+
+
 @pytest.mark.parametrize("damage", ["cut", "longer", "magic", "empty"])
 def test_a_damaged_file_is_no_blob(store: BlobStore, tmp_path: Path, damage: str) -> None:
     data = content(5)
