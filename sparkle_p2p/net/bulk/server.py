@@ -43,8 +43,6 @@ FIRST_REQUEST_S = 10.0
 KEEP_ALIVE_S = 30.0
 CHUNK_S = 75.0  # for one chunk to be taken: 16 KiB/s take 64 s
 READ_AHEAD = 8  # chunks
-WRITE_BYTES = 256 << 10  # at a time: what is encrypted fits into the processor's cache
-SEND_BUFFER = 1 << 20
 STOP_S = 1.0
 FULL_S = 0.5  # before accepting again when this process has no file descriptor left
 
@@ -149,8 +147,6 @@ class BulkServer:
 
     async def _welcome(self, accepted: socket.socket, server: web.Server) -> None:
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(OSError):
-            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         try:
             transport, _ = await loop.connect_accepted_socket(
                 server, accepted, ssl=self._certificate.context, ssl_handshake_timeout=HANDSHAKE_S
@@ -233,8 +229,7 @@ class BulkServer:
             await response.write(head(RAW, len(data)) if packed is None else head(ZSTD, len(packed)) + packed)
             if packed is not None:
                 return
-        for start in range(0, len(data), WRITE_BYTES):
-            await response.write(data[start : start + WRITE_BYTES])
+        await response.write(data)
 
     def _in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
         return asyncio.get_running_loop().run_in_executor(self._threads, call)

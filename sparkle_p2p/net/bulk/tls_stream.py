@@ -45,11 +45,20 @@ class TlsStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Some bytes into the buffer; 0 at the end of the stream."""
-        try:
-            count: int = self._do(self._tls.read, len(buffer), buffer)
-        except ssl.SSLZeroReturnError:
-            return 0
+        """At least one byte into the buffer, and as much as has come; 0 at the end of the stream."""
+        left, count = memoryview(buffer), 0
+        take: Any = self._tls.read  # with a buffer it returns how much it wrote there
+        while left:
+            try:
+                read: int = take(len(left), left)
+            except ssl.SSLWantReadError:
+                if count:
+                    break
+                self._receive()
+            except ssl.SSLZeroReturnError:
+                break
+            else:
+                left, count = left[read:], count + read
         return count
 
     def makefile(self, *_: Any, **__: Any) -> io.BufferedReader:
@@ -68,14 +77,17 @@ class TlsStream(io.RawIOBase):
             try:
                 value = call(*arguments)
             except ssl.SSLWantReadError:
-                self._flush()
-                count = self._socket.recv_into(self._buffer)
-                if not count:
-                    raise ConnectionResetError("the peer closed the connection") from None
-                self._incoming.write(self._buffer[:count])
+                self._receive()
             else:
                 self._flush()
                 return value
+
+    def _receive(self) -> None:
+        self._flush()
+        count = self._socket.recv_into(self._buffer)
+        if not count:
+            raise ConnectionResetError("the peer closed the connection")
+        self._incoming.write(self._buffer[:count])
 
     def _flush(self) -> None:
         if self._outgoing.pending:
