@@ -30,7 +30,7 @@ MEASUREMENTS: dict[str, tuple[Measurement, int]] = {
     "tui_first_frame": (starting.tui_first_frame, 9),
     "first_contact": (network.first_contact, 15),
     "rpc": (network.rpc, 5),
-    "bulk": (bulk.bulk, 7),
+    "bulk": (bulk.bulk, 9),
     "executor": (work.executor, 300),
     "units": (work.units, 3),
     "noop_units": (noop.noop_units, 3),

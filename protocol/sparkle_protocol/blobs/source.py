@@ -15,7 +15,7 @@ MAX_ASKS = 2  # of one source: the next one waits there when the one before ends
 MAX_SPAN = 64  # chunks of one ask
 FIRST_SPAN = 2  # while nothing is known of the link
 SPAN_NS = NS // 2  # an ask should take so long
-AHEAD_NS = NS // 50  # ask again so long before a source has nothing left to send, and a round trip
+AHEAD_NS = NS // 4  # ask again so long before a source has nothing left to send: a fast link is read by two threads
 FLOOR_BYTES_PER_S = 16 << 10  # below it a source trickles: one chunk would take more than a minute
 WATCH_NS = 10 * NS
 REST_NS = NS // 4
@@ -33,6 +33,7 @@ class Ask:
     asked_ns: int
     next: int = field(init=False)
     compress: bool = False
+    alone: bool = True  # when it was made: otherwise the answer may have waited for the one before
     answered: bool = False
     came: int = 0  # bytes over the wire
     storing: int = 0  # chunks that came and are being checked and written here
@@ -102,6 +103,7 @@ class Source:
         """It was asked."""
         if not self.asks:
             self._watch(now_ns)
+        ask.alone = not self.asks
         self.asks[ask.number] = ask
         self.meter.busy(now_ns)
 
@@ -115,7 +117,7 @@ class Source:
         """Bytes came."""
         if not ask.answered:
             ask.answered = True
-            if len(self.asks) == 1:  # otherwise it waited for the ask before
+            if ask.alone:
                 self.meter.answered(now_ns - ask.asked_ns)
         ask.came += count
         self._watch_bytes += count
