@@ -80,7 +80,7 @@ class BulkServer:
     # --- life -------------------------------------------------------------------------------------------------
 
     async def start(self, host: str, port: int = 0) -> None:
-        """Listen. Raises ConfigError (the port is taken)."""
+        """Listen, also at several addresses with one port. Raises ConfigError (the port is taken)."""
         loop = asyncio.get_running_loop()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -90,7 +90,7 @@ class BulkServer:
             raise ConfigError(f"cannot serve blobs at {host} port {port}: {reason}; choose another port") from error
         listening.setblocking(False)
         self.port = listening.getsockname()[1]
-        self._web = web.Server(
+        self._web = self._web or web.Server(
             self._handle, access_log=None, keepalive_timeout=KEEP_ALIVE_S, lingering_time=0, max_line_size=1024,
             max_field_size=1024, max_headers=16,
         )  # fmt: skip

@@ -25,7 +25,7 @@ from sparkle_protocol.blobs.source import MAX_ASKS
 from sparkle_protocol.blobs.tickets import TicketOffice
 from sparkle_protocol.blobs.transfer import MAX_SOURCES
 from sparkle_protocol.blobs.tree import BlobId, Outline
-from sparkle_protocol.errors import SparkleError
+from sparkle_protocol.errors import SparkleError, TransportError
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import PeerId
 
@@ -94,6 +94,7 @@ class Bulk:
         self._holder = Holder(store, office, certificate, may_read, clock, self._threads)
         self._context = client_context()
         self._settling: asyncio.Task[None] | None = None
+        self._stopped = False
         self._running: dict[BlobId, _Running] = {}
         self._places = asyncio.Semaphore(MAX_FETCHES)
         self._links: OrderedDict[PeerId, LinkEstimate] = OrderedDict()
@@ -119,6 +120,9 @@ class Bulk:
 
     async def stop(self) -> None:
         """End all fetches, which can be gone on from, and all answers. Idempotent."""
+        if self._stopped:
+            return
+        self._stopped = True
         self._holder.port = 0
         tasks: list[asyncio.Task[Any]] = [running.task for running in self._running.values()]
         if self._settling is not None:
@@ -148,6 +152,8 @@ class Bulk:
 
     async def serve(self, peer: PeerId, request: messages.BlobRequest) -> messages.Reply:
         """The reply to a peer's request over libp2p."""
+        if self._stopped:
+            return messages.Refusal("stopping", "this node is leaving")
         return await self._holder.answer(peer, request)
 
     # --- fetching ---------------------------------------------------------------------------------------------
@@ -172,6 +178,8 @@ class Bulk:
             TransportError: none of the peers gives it; what came is kept.
             StorageError: it does not fit, or the disk does not take it; what came is kept.
         """
+        if self._stopped:
+            raise TransportError("this node is leaving")
         report = FetchReport({}) if blob in self.store else await self._fetch_shared(blob, peers, on_progress)
         if durable:
             await self._in_thread(lambda: self.store.settle(blob))
