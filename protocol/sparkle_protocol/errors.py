@@ -10,6 +10,7 @@
     │   ├── PeerUnreachable         no connection, or it broke
     │   ├── PeerFailed              the peer answered that it could not serve us, which is not our fault
     │   └── OverlayDown             our own network service is not running
+    ├── StorageError            the disk or its quota refuses to take or give data
     ├── VerificationError       a result does not pass its check
     ├── LedgerError             the book does not add up
     ├── ComputeError            a work unit could not be computed
@@ -56,6 +57,10 @@ class PeerFailed(TransportError):
 
 class OverlayDown(TransportError):
     """The local network service is not running (it failed or has been stopped)."""
+
+
+class StorageError(SparkleError):
+    """This machine's disk, or the quota on it, refuses to take or give data."""
 
 
 class VerificationError(SparkleError):

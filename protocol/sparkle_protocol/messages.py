@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar, cast
 import msgspec
 from msgspec import Meta
 
+from sparkle_protocol.blobs.tree import MAX_BLOB_BYTES, MAX_CHUNKS
 from sparkle_protocol.codec import Wire, decode, encode
 from sparkle_protocol.facts import (
     MAX_BATCH,
@@ -50,6 +51,9 @@ MAX_PUSHED_RESULTS = 256  # and no more bytes than PUSH_BYTES together with the 
 PUSH_BYTES = 640 << 10
 MAX_BEATS = 1024
 MAX_COMPARED = 8192  # facts named in one answer
+MAX_PIECE_BYTES = 256 << 10  # of a blob in one reply: other replies pass between two of them
+MAX_OUTLINE_HASHES = 16384  # in one reply
+BlobSize = Annotated[int, Meta(ge=0, le=MAX_BLOB_BYTES)]
 
 
 class UnitEpoch(Wire, frozen=True):
@@ -256,11 +260,62 @@ class Release(Wire, tag=38, frozen=True):
     job: Hash32
 
 
+class OutlineRequest(Wire, tag=40, frozen=True):
+    """What does this blob consist of? Hashes of its chunks from ``first`` on."""
+
+    blob: Hash32
+    first: Annotated[int, Meta(ge=0, le=MAX_CHUNKS)] = 0
+
+
+class OutlineReply(Wire, tag=41, frozen=True):
+    """Its size and as many of the hashes as fit."""
+
+    size: BlobSize
+    hashes: Annotated[bytes, Meta(max_length=32 * MAX_OUTLINE_HASHES)]
+
+
+class TicketRequest(Wire, tag=42, frozen=True):
+    """Let me read this blob over HTTPS."""
+
+    blob: Hash32
+
+
+class TicketReply(Wire, tag=43, frozen=True):
+    """A ticket, its key, and where: ``port`` of the hosts that the peer is reached at; 0: nowhere, ask for pieces."""
+
+    port: Annotated[int, Meta(ge=0, le=65535)]
+    certificate: Hash32  # SHA-256 of the server's certificate
+    signature: Annotated[bytes, Meta(min_length=64, max_length=64)]  # that it is this peer's
+    ticket: Annotated[bytes, Meta(max_length=256)]
+    key: Hash32
+    ttl_ms: Millis
+
+
+class PieceRequest(Wire, tag=44, frozen=True):
+    """Bytes of a blob, where no HTTPS connection can be made."""
+
+    blob: Hash32
+    offset: BlobSize
+    count: Annotated[int, Meta(ge=1, le=MAX_PIECE_BYTES)]
+    compress: bool = False  # zstd is understood
+
+
+class PieceReply(Wire, tag=45, frozen=True):
+    """All of them, as zstd frame if ``compressed``."""
+
+    data: Annotated[bytes, Meta(max_length=MAX_PIECE_BYTES)]
+    compressed: bool = False
+
+
+BlobRequest = OutlineRequest | TicketRequest | PieceRequest
+BlobReply = OutlineReply | TicketReply | PieceReply
 Request = (
     LeaseRequest | Report | Notice | Offer | PeersRequest | Push | Beat | Compare | Fetch | Release
+    | OutlineRequest | TicketRequest | PieceRequest
 )  # fmt: skip
 Reply = (
     LeaseReply | ReportReply | PeersReply | Ok | Refusal | PushReply | BeatReply | CompareReply | FetchReply
+    | OutlineReply | TicketReply | PieceReply
 )  # fmt: skip
 Carrier = TypeVar("Carrier", Push, FetchReply)  # messages that carry results
 _REQUEST: Any = Request  # a union is no ``type`` to mypy

@@ -25,10 +25,14 @@ REQUESTS: dict[type[Wire], str] = {
     messages.Compare: "CompareReply",
     messages.Fetch: "FetchReply",
     messages.Release: "Ok",
+    messages.OutlineRequest: "OutlineReply",
+    messages.TicketRequest: "TicketReply",
+    messages.PieceRequest: "PieceReply",
 }
 REPLIES: list[type[Wire]] = [
     messages.LeaseReply, messages.ReportReply, messages.PeersReply, messages.Ok, messages.Refusal,
     messages.PushReply, messages.BeatReply, messages.CompareReply, messages.FetchReply,
+    messages.OutlineReply, messages.TicketReply, messages.PieceReply,
 ]  # fmt: skip
 PARTS: list[type[Wire]] = [
     messages.UnitEpoch, messages.Settled, messages.JobFacts, messages.Heartbeat, messages.PeerRecord,

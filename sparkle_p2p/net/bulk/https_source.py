@@ -1,0 +1,95 @@
+"""Chunks over HTTPS, from the one certificate that the peer signed for."""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from sparkle_p2p.net.bulk.https_client import Connection
+from sparkle_p2p.net.bulk.source import NoDirectPath, Sink
+from sparkle_protocol.blobs.source import MAX_ASKS
+from sparkle_protocol.blobs.tickets import Ticket, Wanted
+from sparkle_protocol.blobs.tree import Outline
+from sparkle_protocol.errors import PeerUnreachable
+from sparkle_protocol.ids import PeerId, short_peer
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Leave to read a blob at a server."""
+
+    ticket: Ticket
+    certificate: bytes  # SHA-256
+    endpoints: tuple[tuple[str, int], ...]  # hosts and ports, best first
+
+
+AccessGiver = Callable[[], Awaitable[Access]]
+"""A fresh ticket and where to use it; raises as a ChunkSource does."""
+
+
+class HttpsSource:
+    """A ``ChunkSource``. Its connections are kept for the next ask; one is used by one ask at a time."""
+
+    def __init__(
+        self, peer: PeerId, outline: Outline, access: AccessGiver, context: ssl.SSLContext, lines: Executor
+    ) -> None:
+        self._peer = peer
+        self._outline = outline
+        self._access = access
+        self._context = context
+        self._lines = lines
+        self._idle: list[Connection] = []  # at most MAX_ASKS
+        self._endpoint: tuple[str, int] | None = None  # the one that answered last
+
+    async def read(self, first: int, last: int, sink: Sink, *, compress: bool) -> None:
+        """See ``ChunkSource``; also raises NoDirectPath and TicketStale, before the first chunk."""
+        access = await self._access()
+        wanted = Wanted(self._outline.id, first, last, compress)
+        self._idle = [known for known in self._idle if known.certificate == access.certificate]
+        if self._idle:
+            connection = self._idle.pop()
+            try:
+                return await self._read(connection, access, wanted, sink)
+            except PeerUnreachable:
+                if connection.answered:
+                    raise  # otherwise the server had closed it meanwhile
+        endpoints = sorted(access.endpoints, key=lambda endpoint: endpoint != self._endpoint)
+        failure = NoDirectPath(f"{short_peer(self._peer)} gives no address for blobs")
+        for endpoint in endpoints:
+            try:
+                connection = Connection(endpoint, access.certificate, self._context)
+                return await self._read(connection, access, wanted, sink)
+            except NoDirectPath as error:
+                failure = error
+        raise failure
+
+    async def _read(self, connection: Connection, access: Access, wanted: Wanted, sink: Sink) -> None:
+        authorization = access.ticket.header(wanted, access.certificate)
+
+        def work() -> None:
+            try:
+                connection.open()
+                connection.read(wanted, authorization, self._outline, sink)
+            except BaseException:
+                connection.close()
+                raise
+
+        working = asyncio.get_running_loop().run_in_executor(self._lines, work)
+        try:
+            await asyncio.shield(working)
+        except asyncio.CancelledError:
+            connection.cut()
+            await asyncio.gather(working, return_exceptions=True)
+            raise
+        self._endpoint = connection.endpoint
+        if len(self._idle) < MAX_ASKS:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    async def close(self) -> None:
+        """Close the connections. Idempotent."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
