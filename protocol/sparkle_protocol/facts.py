@@ -55,7 +55,6 @@ Key32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Nonce = Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 UnitIndex = Annotated[int, Meta(ge=0, lt=MAX_UNITS)]
 View = Annotated[int, Meta(ge=0, lt=MAX_VIEWS)]
-Resets = Annotated[int, Meta(ge=0, lt=MAX_RESETS)]
 # The view in which a unit is worked on and how often it was reset by then, as one number: see ``epoch_of``.
 Epoch = Annotated[int, Meta(ge=0, lt=MAX_VIEWS << RESET_BITS)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 53)]

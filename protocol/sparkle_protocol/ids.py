@@ -6,7 +6,7 @@ base58btc ("12D3Koo…"; libp2p peer-ids spec). So id and key turn into each oth
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple, NewType
+from typing import NewType
 
 import base58
 from blake3 import blake3
@@ -23,16 +23,6 @@ PUBLIC_KEY_BYTES = 32
 
 # multihash "identity" (0x00), length 36, then protobuf {Type: Ed25519 (08 01), Data: 32 bytes (12 20)}
 _PEER_ID_PREFIX = bytes.fromhex("002408011220")
-
-
-class UnitId(NamedTuple):
-    """One work unit of a job."""
-
-    job: JobId
-    unit: int
-
-    def __str__(self) -> str:
-        return f"{self.job.hex()[:12]}/{self.unit}"
 
 
 def digest(*parts: bytes) -> bytes:

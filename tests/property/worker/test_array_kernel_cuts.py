@@ -172,8 +172,10 @@ def test_a_forged_unit_is_refused_or_computed_but_never_fails_otherwise(name, da
     names = sorted({*unit, "x"} - {"steps"})  # any number of steps is as good as another, but not as short
     forged = {**unit, **data.draw(st.dictionaries(st.sampled_from(names), JSON, min_size=1, max_size=3))}
     tiles, out = tuple(kernel.tiles(full, 1, examples(name))), kernel.result_type(unit).empty()
+    inputs = [piece.copy() for piece in tiles]
     with contextlib.suppress(SparkleError):
         kernel.compute_into(forged, tiles, out, quiet)
+    assert all(np.array_equal(piece, before) for piece, before in zip(tiles, inputs, strict=True))
 
 
 def examples(name):

@@ -62,7 +62,8 @@ async def test_who_vouches_for_a_blob_waits_for_the_medium(peers: Peers) -> None
 
 async def test_what_is_here_is_not_fetched(peers: Peers) -> None:
     asker = await peers.make()
-    await asker.bulk.fetch(asker.holds(DATA), [])
+    report = await asker.bulk.fetch(asker.holds(DATA), [])
+    assert not report.received_bytes
 
 
 async def test_several_sources_are_used_at_once(peers: Peers) -> None:
