@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("sparkle.node")
 
 EVERY_S = 2.0
+USAGE_EVERY_S = 30.0  # so that the first picture in a while does not tell of hours; each picture measures anew
 TOTALS_EVERY_S = 30.0  # where there are no journals to write, so that an idle node lets the disk sleep
 STOOD_STILL_S = 10.0  # later than planned by so much: suspended, or the machine slept
 
@@ -23,6 +24,7 @@ class Housekeeping:
 
     def __init__(self, node: "Node") -> None:
         self._node = node
+        self._sampled_s = -USAGE_EVERY_S
 
     async def run(self) -> None:
         """Go on until cancelled."""
@@ -47,7 +49,9 @@ class Housekeeping:
 
     def _look(self, now_s: float, now_ns: int, *, late_s: float) -> None:
         node = self._node
-        node.usage.sample(now_s)
+        if now_s - self._sampled_s >= USAGE_EVERY_S:
+            self._sampled_s = now_s
+            node.usage.sample(now_s)
         if late_s > STOOD_STILL_S:
             node.journals.stood_still(late_s, wall_ms())
         node.journals.look(now_ns, wall_ms())

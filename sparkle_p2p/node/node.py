@@ -9,6 +9,7 @@ import contextlib
 import logging
 import platform
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 
 from sparkle_p2p.config import NodeConfig
@@ -337,6 +338,7 @@ class Node:
 
     def view(self) -> NodeView:
         """The current picture."""
+        self.usage.sample(time.monotonic())
         return picture.node_view(self, self._commands.newest())
 
     async def pause(self) -> None:

@@ -9,10 +9,11 @@ import psutil
 
 # The kernel takes a millisecond to add up a node's memory, longer than all else that an idle node does in 2 s.
 MEMORY_EVERY_S = 10.0
+SHORTEST_S = 1.0  # over less, the share of a processor says little
 
 
 class Usage:
-    """Sampled by ``sample``; the figures are of the time between the last two samples."""
+    """Measured by ``sample``: whoever wants figures calls it first. Processor time is that since the call before."""
 
     def __init__(self) -> None:
         self.cpu_percent = 0.0
@@ -25,7 +26,12 @@ class Usage:
         self._weighed_s: float | None = None
 
     def sample(self, now_s: float) -> None:
-        """Measure; memory only every ``MEMORY_EVERY_S``. ``now_s`` is any monotonic clock."""
+        """Measure, no sooner than ``SHORTEST_S`` after the last time; memory only every ``MEMORY_EVERY_S``.
+
+        ``now_s`` is any monotonic clock.
+        """
+        if self._last is not None and now_s - self._last[0] < SHORTEST_S:
+            return
         family = [self._process, *self._children()]
         spent: dict[int, float] = {}
         for process in family:

@@ -24,7 +24,7 @@ from sparkle_worker import confine, frames
 from sparkle_worker.kernels.base import Kernel
 from sparkle_worker.kernels.registry import KERNELS, get_kernel
 
-PROGRESS_SECONDS = 0.5  # what people watch; each message wakes the node, which costs as much as 0.1 % of a core does
+PROGRESS_SECONDS = 2.0  # what people watch; each message wakes the node, which costs as much as 0.1 % of a core does
 _BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 

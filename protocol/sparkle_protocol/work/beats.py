@@ -1,8 +1,9 @@
 """How keepers of the same job see that they know the same, and that the others are there.
 
 Every ``BEAT_NS`` keepers that share jobs exchange a sum over what they know of each. Two that differ twice in a row
-compare. Peers that are invited to keep a job are beaten to as well: whoever says that it lacks no result and no
-record, with our sum or after it took what it was found to lack, has caught up.
+compare; while more facts keep coming, sums say little, and it takes ``BUSY_BEATS``. Peers that are invited to keep a
+job are beaten to as well: whoever says that it lacks no result and no record, with our sum or after it took what it
+was found to lack, has caught up.
 """
 
 from sparkle_protocol import messages
@@ -15,6 +16,7 @@ from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.presence import BEAT_NS
 from sparkle_protocol.work.replication import Channel
 
+BUSY_BEATS = 6  # a minute
 GUEST_BEAT_NS = 2 * SECOND_NS  # a guest that took all there was is asked how it stands, that often at most
 
 
@@ -113,15 +115,19 @@ class Beats(Duty):
 
     def _sums_of(self, job: KeptJob, peer: PeerId, beat: JobBeat) -> None:
         channel = self._channels.to(job.state.id, peer)
-        equal = beat.sum == job.state.tally.total()
+        ours = job.state.tally.total()
+        equal, quiet, channel.our_sum = beat.sum == ours, channel.our_sum == ours, ours
         if beat.complete and (equal or (channel.checked and not channel.owed)):
             channel.caught_up = True
         if equal:
-            channel.differed = False
-        elif channel.differed and (channel.idle or _is_nearly_through(channel)):
-            channel.synced, channel.differed = False, False
-        else:
-            channel.differed = True
+            channel.differed = 0
+            return
+        channel.differed += 1
+        guest = peer in self._invitations.of(job.state.id)
+        if channel.differed >= (2 if quiet or guest else BUSY_BEATS) and (
+            channel.idle or _is_nearly_through(channel)
+        ):
+            channel.synced, channel.differed = False, 0
 
 
 def _is_nearly_through(channel: Channel) -> bool:

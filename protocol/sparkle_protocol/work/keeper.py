@@ -40,8 +40,9 @@ ANNOUNCE_EVERY_S = 30.0  # gossip budget: one delivery a second and node, so job
 IDLE_WAIT_MS = 2_000  # a worker for whom there is nothing now asks again after this; offers come sooner
 MAX_IDLE_KNOWN = 1_024
 MAX_WAITING = 1 << 20  # units named in a message
-# Between two notices to a worker that has more units to compute: what comes up meanwhile shares one, or a reply.
-NOTICE_PACE_NS = SECOND_NS // 20
+# Between two notices to a worker that has more units to compute. It is longer than such a worker lets us wait for its
+# next report, if its units are short: then news go with the answer to that.
+NOTICE_PACE_NS = 4 * SECOND_NS
 
 
 class Keeper(CoKeeping):

@@ -1,7 +1,9 @@
 """When and under which keys a worker without keepers looks for work in the routing layer.
 
 - Keepers with open work of a kernel are found under ``SHARDS`` keys; a job is under that of ``shard_of(job)``.
-- At once when there is nobody to ask, and again when the first peer comes up; then after 1, 2, 4 … 30 s.
+- At once when there is nobody to ask, and again when the first peer comes up; then after 1, 2, 4 … 120 s:
+  open work is gossiped as well, and a lookup costs every peer that it asks a stream.
+- Not in the first two seconds after the last unit was done: in those, whoever has more usually says so.
 - Each time two keys, at random but none again before all others: with one kernel every job is looked for after two
   attempts.
 """
@@ -15,7 +17,8 @@ from sparkle_protocol.work.lease import SECOND_NS
 
 KEYS_AT_ONCE = 2
 FIRST_PAUSE_NS = SECOND_NS
-MAX_PAUSE_NS = 30 * SECOND_NS
+LULL_NS = 2 * SECOND_NS
+MAX_PAUSE_NS = 120 * SECOND_NS
 
 
 class Lookup:
@@ -35,6 +38,10 @@ class Lookup:
         earliest_ns = now_ns if self._last_ns is None else max(now_ns, self._last_ns + FIRST_PAUSE_NS)
         self.due_ns = min(self.due_ns, earliest_ns)
         self._pause_ns = FIRST_PAUSE_NS
+
+    def busy(self, now_ns: int) -> None:
+        """There is work at hand."""
+        self.due_ns = max(self.due_ns, now_ns + LULL_NS)
 
     def look(self, now_ns: int) -> list[FindProviders]:
         """The lookups that are due; the next ones are due later than ``now_ns``."""

@@ -3,8 +3,7 @@
 - One report is under way at a time; what comes up meanwhile goes into the next.
 - A unit that was leased by somebody else is named only beside the signed lease, the first time that this keeper
   hears of it.
-- While more units wait to be computed, reports leave no faster than one in 10 ms, so that many short units share
-  a signature, a message and a write to disk.
+- While there is more to compute, reports leave no faster than ``prefetch.py`` says, so that many units share one.
 - All units in hand are named about every ten seconds, so that leases live on and news that got lost is told again.
 """
 
@@ -38,7 +37,6 @@ MAX_PROOFS = messages.MAX_REPORT_FACTS - 3  # beside Commits, Reveals and Failur
 PROOF_BYTES = 128 << 10  # of one report
 MAX_LEASE_BYTES = 64 << 10  # of one Leases fact: 1024 items fit
 MAX_SHOWN = 256  # before those of units that are gone are forgotten
-PACE_NS = SECOND_NS // 20  # between two reports while more units wait to be computed: fewer and larger ones
 HEARTBEAT_NS = 10 * SECOND_NS  # a third of the shortest lease
 T = TypeVar("T")
 
@@ -96,7 +94,7 @@ class Outbox:
     shown: set[FactId] = field(default_factory=set)  # leases of others that this keeper has seen
     flight: Flight | None = None  # unanswered
     tag: int | None = None
-    sent_ns: int = 0
+    sent_ns: int | None = None
     attempts: int = 0
     retry_at_ns: int = 0
     named: int = 0  # where the next heartbeat goes on when there are too many units for one

@@ -1,9 +1,12 @@
-"""How many units a worker wants in its queue, by how long units take.
+"""How many units a worker wants in its queue, and how long a report waits for more, by how long units take.
 
-The queue holds about two seconds of work: enough to outlast a round trip and a busy keeper, so little that other
+The queue holds about three seconds of work: enough to outlast a round trip and a busy keeper, so little that other
 workers are not kept from it. A slot has at least one unit running and one waiting, so that it never idles during a
 round trip; a kernel that was not seen yet gets no more. It is filled up again when half of it is left, so that
-leases, commits and reveals travel in batches.
+leases travel in batches.
+
+While there is more to compute, reports leave no faster than every three units: commits and reveals then share a
+signature, a message and a write to disk, which costs more than short units do, and shows beside those of a second.
 
 An executor is handed a tenth of a second of work: it need not wait for us between short units, and what it was
 handed is hardly ever in its hands for nothing. Of units that take longer it gets one at a time.
@@ -12,14 +15,18 @@ handed is hardly ever in its hands for nothing. Of units that take longer it get
 from collections.abc import Iterable
 from math import ceil
 
+from sparkle_protocol.work.lease import SECOND_NS
+
 MIN_DEPTH = 2
 MAX_DEPTH = 64  # per slot; as many as one request may ask for
-QUEUE_S = 2.0
+QUEUE_S = 3.0
 HANDED_S = 0.1
 MAX_HANDED = 32  # per slot; as many as an executor takes
 MAX_QUEUED = 256  # in all; half of what we hold of one keeper, the rest being results that wait for their verdict
 RECENT = 16  # run times that count for the mean
 MAX_KERNELS = 256
+MIN_PACE_NS = SECOND_NS // 20
+MAX_PACE_NS = 3 * SECOND_NS  # a result shall not wait longer for company
 
 
 class Prefetch:
@@ -38,11 +45,16 @@ class Prefetch:
             del self._means[next(iter(self._means))]
 
     def depth(self, kernel: str) -> int:
-        """Units per slot that last for two seconds."""
+        """Units per slot that last for ``QUEUE_S``."""
         mean, count = self._means.get(kernel, (0.0, 0))
         if not count:
             return MIN_DEPTH
         return MAX_DEPTH if mean * MAX_DEPTH <= QUEUE_S else max(MIN_DEPTH, ceil(QUEUE_S / mean))
+
+    def pace_ns(self, kernel: str) -> int:
+        """Between two reports about units of the kernel while there are more to compute."""
+        mean, count = self._means.get(kernel, (0.0, 0))
+        return min(max(MIN_PACE_NS, int(3 * mean / self._slots * SECOND_NS)), MAX_PACE_NS) if count else MIN_PACE_NS
 
     def handed(self, kernels: Iterable[str]) -> int:
         """Units that all slots together are handed at a time; the slowest of the kernels decides."""

@@ -4,7 +4,7 @@ There is one channel for each job and peer, with one request under way at a time
 the next. So the busier a job is, the more facts share a message.
 
 - New facts are pushed, at once if somebody waits for them, else within ``LAZY_NS``.
-- A channel that is not *synced* (after a restart, after a peer was away, when sums differed twice in a row) compares
+- A channel that is not *synced* (after a restart, after a peer was away, when sums kept differing) compares
   first: each side then gets what it lacks.
 - Results travel with the verdicts that accept them, and with the reveals that are forwarded to a submitter.
   A keeper that lacks one fetches it.
@@ -25,7 +25,7 @@ from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.tally import SHORT_ID, short_id
 
-LAZY_NS = SECOND_NS // 2
+LAZY_NS = 5 * SECOND_NS
 MAX_QUEUED = 8192  # facts of one channel; beyond that it compares when its peer is back
 PUSHED_FACT_BYTES = 384 << 10  # of one push; the rest of the message is for results
 FETCHED_RESULTS = 64
@@ -62,7 +62,8 @@ class Channel:
     owed: set[FactId] = field(default_factory=set)  # what it turned out to lack, and did not take yet
     caught_up: bool = False  # since it was told everything it has held all facts, results and records that we do
     introduced: bool = False  # it did not know that we keep the job and was shown
-    differed: bool = False  # its sum was another than ours at the last beat
+    differed: int = 0  # so many beats in a row its sum was another than ours, which was
+    our_sum: bytes = b""  # this the last time
 
     @property
     def idle(self) -> bool:

@@ -28,7 +28,7 @@ from sparkle_protocol.work.failover import Reach, keepers_of, order_of
 from sparkle_protocol.work.held import COMMITTED, Hands, Held, UnitKey
 from sparkle_protocol.work.keepers import backoff_ns
 from sparkle_protocol.work.lease import SECOND_NS
-from sparkle_protocol.work.outbox import HEARTBEAT_NS, PACE_NS, Composer, Failed, Outbox, prune_shown
+from sparkle_protocol.work.outbox import HEARTBEAT_NS, Composer, Failed, Outbox, prune_shown
 from sparkle_protocol.work.shelf import Shelf
 from sparkle_protocol.work.state import JobState
 from sparkle_protocol.work.terms import check_giver, check_lease, follow
@@ -61,6 +61,7 @@ class Reporter:
         out: list[Effect],
         send: Callable[[PeerId, messages.Request], int],
         device: str,
+        pace_ns: Callable[[JobState], int],
     ) -> None:
         self.jobs: dict[JobId, JobState] = {}
         self.verified = 0
@@ -69,6 +70,7 @@ class Reporter:
         self.shelf = Shelf(signer.peer_id)
         self._mine = key_from_peer_id(signer.peer_id)
         self._device = device
+        self._pace_ns = pace_ns
         self._codec = codec
         self._rng = rng
         self._hands = hands
@@ -140,7 +142,7 @@ class Reporter:
         for box in self._boxes:
             open_ = box.urgent or self._hands.of_box(box.job, box.keeper)
             if box.tag is None and open_:
-                times.append(box.retry_at_ns if box.urgent else max(box.beat_at_ns, box.retry_at_ns))
+                times.append(self._due_ns(box) if box.urgent else max(box.beat_at_ns, box.retry_at_ns))
             fails_ns = self.reach.fails_at(box.keeper) if open_ else None
             if fails_ns is not None and fails_ns > now_ns:
                 times.append(fails_ns)
@@ -157,12 +159,21 @@ class Reporter:
     def send_due(self, now_ns: int) -> None:
         """Send what is due; forget jobs of which there is nothing to say."""
         for box in self._boxes:
-            if box.tag is not None or now_ns < box.retry_at_ns:
+            if box.tag is not None or now_ns < self._due_ns(box):
                 continue
             if not box.urgent and not self._hands.of_box(box.job, box.keeper):
                 self._rest(box)
             elif box.urgent or now_ns >= box.beat_at_ns:
                 self._send_one(box, now_ns)
+
+    def _due_ns(self, box: Outbox) -> int:
+        """When the next report may leave: while more results are to come it waits for them, but not for long.
+
+        Units that go back do not wait, as others could compute them now.
+        """
+        if box.flight is not None or box.returned or box.sent_ns is None or not self._hands.busy:
+            return box.retry_at_ns
+        return max(box.retry_at_ns, box.sent_ns + self._pace_ns(self.jobs[box.job]))
 
     def _send_one(self, box: Outbox, now_ns: int) -> None:
         again = box.flight.repeated(self._hands) if box.flight is not None else None
@@ -234,9 +245,7 @@ class Reporter:
         desk, flight = self._desks[box.job], box.flight
         desk.heard_ns = now_ns
         desk.refused.discard(box.keeper)
-        box.flight, box.attempts = None, 0
-        more_comes = self._hands.busy > 1
-        box.retry_at_ns = max(now_ns, box.sent_ns + PACE_NS) if more_comes else now_ns
+        box.flight, box.attempts, box.retry_at_ns = None, 0, now_ns
         if flight is None:
             return
         box.shown.update(flight.proofs)

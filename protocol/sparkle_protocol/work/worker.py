@@ -92,13 +92,14 @@ class WorkerAgent:
         self._out: list[Effect] = []
         self._hands = Hands()
         self._keepers = Keepers(self.me, rng)
-        self._reporter = Reporter(signer, codec, rng, self._hands, self._out, self._send, device)
+        self._reporter = Reporter(signer, codec, rng, self._hands, self._out, self._send, device, self._pace_ns)
         self._lookup = Lookup(codec.network, self.kernels, rng)
         self._prefetch = Prefetch(slots)
         self._unshown: set[JobId] = set()  # jobs that have a view which we have not seen
         self._connected: set[PeerId] = set()
         self._now_ns = 0
         self._dials: set[int] = set()
+        self._busy = False
         self._tag = 0
         self._paused_ns = 0
         self._local_failures = 0
@@ -251,6 +252,9 @@ class WorkerAgent:
         self._reporter.reroute(now_ns)  # may drop what waits too long, which makes room
         self._start(now_ns)
         self._ask(now_ns)
+        was_busy, self._busy = self._busy, bool(self._hands.busy)
+        if was_busy:
+            self._lookup.busy(now_ns)
         if self._seeks:
             self._out += self._lookup.look(now_ns)
         self._reporter.send_due(now_ns)
@@ -279,6 +283,9 @@ class WorkerAgent:
         if not self._works:
             return 0
         return self._prefetch.room(self._hands.busy, self._kernels_in_hand())
+
+    def _pace_ns(self, job: JobState) -> int:
+        return self._prefetch.pace_ns(kernel_key(job.spec))
 
     def _kernels_in_hand(self) -> Iterable[str]:
         return (kernel_key(self.jobs[job].spec) for job in self._hands.busy_jobs)

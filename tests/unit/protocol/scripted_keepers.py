@@ -154,8 +154,8 @@ class Scene:
     def refuse(self, keeper: Identity, tag: int, code: str) -> None:
         self.tell(fx.Replied(tag, keeper.peer_id, m.Refusal(code, "no")))
 
-    def compute(self, unit: int, epoch: int = 0, result: bytes = b"result") -> None:
-        self.tell(fx.Computed(self.job, unit, epoch, result))
+    def compute(self, unit: int, epoch: int = 0, result: bytes = b"result", seconds: float | None = None) -> None:
+        self.tell(fx.Computed(self.job, unit, epoch, result, seconds))
 
     def up(self, *keepers: Identity) -> None:
         for keeper in keepers:

@@ -98,6 +98,7 @@ def test_a_proof_is_shown_once_to_each_keeper() -> None:
     assert len(leases_in(facts)) == 1
     s.hear(keeper, tag)
     s.compute(0)
+    s.wait(3)
     _, facts, _ = s.report(keeper)
     assert commits_in(facts)
     assert not leases_in(facts)
