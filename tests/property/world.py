@@ -100,6 +100,7 @@ class Disk:
     facts: dict[bytes, Fact] = field(default_factory=dict)
     results: dict[tuple[JobId, bytes], bytes] = field(default_factory=dict)
     commits: dict[tuple[JobId, int, int], tuple[bytes, bytes]] = field(default_factory=dict)
+    ever_committed: set[tuple[JobId, int, int]] = field(default_factory=set)  # dropped ones too
     sealed: dict[tuple[JobId, int], bytes] = field(default_factory=dict)
     decided: set[tuple[JobId, int]] = field(default_factory=set)  # units with a verdict among the facts
 
@@ -114,6 +115,7 @@ class Disk:
             self.results[record.job, record.result_hash] = record.result
         elif isinstance(record, fx.StoreCommit):
             self.commits[record.job, record.unit, record.epoch] = (record.nonce, record.result)
+            self.ever_committed.add((record.job, record.unit, record.epoch))
         elif isinstance(record, fx.DropCommit):
             self.commits.pop((record.job, record.unit, record.epoch), None)
         elif isinstance(record, fx.DropCommits):
@@ -343,7 +345,7 @@ class WorldNode:
             for payload in (self.codec.open(raw).payload for raw in message.facts):
                 for item in payload.items if isinstance(payload, Commits) else ():
                     key = (JobId(message.job), item.unit, item.epoch)
-                    assert key in self.disk.commits or key in self.stated, "a commit left before it was kept"
+                    assert key in self.disk.ever_committed, "a commit left before it was kept"
                     assert self.stated.setdefault(key, item.commit) == item.commit, "two commits of one unit"
 
     def compute(self, effect: fx.Compute) -> None:

@@ -142,7 +142,8 @@ class Reporter:
         for box in self._boxes:
             open_ = box.urgent or self._hands.of_box(box.job, box.keeper)
             if box.tag is None and open_:
-                times.append(self._due_ns(box) if box.urgent else max(box.beat_at_ns, box.retry_at_ns))
+                due_ns = self._due_ns(box)
+                times.append(due_ns if box.urgent else max(box.beat_at_ns, due_ns))
             fails_ns = self.reach.fails_at(box.keeper) if open_ else None
             if fails_ns is not None and fails_ns > now_ns:
                 times.append(fails_ns)

@@ -55,6 +55,10 @@ class Worker:
         self.effects = [effect for effect in self.effects if not isinstance(effect, kind)]
         return found
 
+    def let_pass(self, seconds: float) -> None:
+        self.now += int(seconds * SECOND_NS)
+        self.tell(fx.Tick())
+
     def sent(self, kind: type) -> tuple[int, m.Request]:
         """The last request of that kind, not yet answered."""
         sends = [e for e in self.effects if isinstance(e, fx.Send) and isinstance(e.message, kind)]
@@ -105,6 +109,7 @@ def test_from_lease_to_settled() -> None:
     assert set(worker.commits) == {0}
     assert states(worker) == {0: "committing", 1: "running"}
     worker.hear(tag, reveal=[m.UnitEpoch(0, 0)])
+    worker.let_pass(1)
     tag, (reveals,), report = worker.reported()
     assert isinstance(reveals, f.Reveals)
     assert report.results == [b"result"]
@@ -139,6 +144,7 @@ def test_a_question_that_overtakes_the_answer_is_not_forgotten() -> None:
     tag, _, _ = worker.reported()
     worker.tell(fx.Requested(5, KEEPER.peer_id, m.Notice(worker.job, [m.UnitEpoch(0, 0)], [], [], False)))
     worker.hear(tag)
+    worker.let_pass(1)
     _, (reveals,), _ = worker.reported()
     assert isinstance(reveals, f.Reveals)
 
@@ -150,6 +156,7 @@ def test_a_result_is_shown_once_however_often_it_is_asked_for() -> None:
     worker.hear(tag, reveal=[m.UnitEpoch(0, 0)] * 3)
     for _ in range(3):
         worker.tell(fx.Requested(5, KEEPER.peer_id, m.Notice(worker.job, [m.UnitEpoch(0, 0)], [], [], False)))
+    worker.let_pass(1)
     tag, (reveals,), _ = worker.reported()
     assert isinstance(reveals, f.Reveals)
     assert len(reveals.items) == 1
