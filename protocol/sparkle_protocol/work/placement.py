@@ -42,11 +42,6 @@ class Candidate:
     addresses: tuple[str, ...]
 
 
-def keeper_count(peers: int) -> int:
-    """How many keepers a job gets when this many peers can be one."""
-    return min(MAX_JOB_KEEPERS, peers)
-
-
 def threshold(n: int) -> int:
     """How many of n keepers accept a result: three quarters, or only the submitter when there are under 4."""
     return -(-3 * n // 4) if n >= FEWEST_DECIDING else 1

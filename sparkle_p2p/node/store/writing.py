@@ -176,6 +176,7 @@ class RecordWriter(ABC):
     async def _attempt_each(self, batch: Sequence[_Write]) -> None:
         """A record that no database takes is a bug of ours: find whose it is, so that it fails alone."""
         backlog = _Write([*self._backlog], 0, asyncio.get_running_loop().create_future(), keep=True)
+        backlog.done.add_done_callback(mark_seen)
         writes = [backlog, *batch]
         for place, write in enumerate(writes):
             try:

@@ -15,7 +15,6 @@ from sparkle_protocol.work.placement import (
     choose_keepers,
     distance,
     holders_needed,
-    keeper_count,
     log_tail,
     network_prefix,
     primaries,
@@ -50,7 +49,6 @@ def on_lan(names: list[PeerId]) -> list[Candidate]:
 
 
 def test_sizes_are_those_of_the_architecture() -> None:
-    assert [keeper_count(n) for n in (1, 7, 8, 30)] == [1, 7, 8, 8]
     assert [threshold(n) for n in range(1, 9)] == [1, 1, 1, 3, 4, 5, 6, 6]
     assert [holders_needed(n) for n in range(1, 9)] == [1, 2, 2, 3, 4, 4, 5, 5]
 
