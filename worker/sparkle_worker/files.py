@@ -53,7 +53,7 @@ class WrongSize(ComputeError):
 class _Kept:
     """A mapped file."""
 
-    status: tuple[int, ...]  # when it was last looked at
+    marks: tuple[int, ...]
     type: ArrayType
     array: "NDArray[Any]"
 
@@ -110,19 +110,19 @@ class MappedFiles:
             status = os.stat(path)
             key = (status.st_dev, status.st_ino, written)
             known = self._kept.get(key)
-            if known is None or known.status != _marks(status) or known.type != type_:
-                if known is not None:
-                    self._drop(key)
-                key, known = _opened(path, type_, written)
-                self._bytes += type_.nbytes
-            else:
-                del self._kept[key]
-            self._kept[key] = known
+            if known is not None and known.marks == _marks(status) and known.type == type_:
+                self._kept[key] = self._kept.pop(key)
+                return known.array
+            key, found = _opened(path, type_, written)
         except OSError as error:
             if error.errno == errno.ENOMEM:
                 raise MemoryError from error
             raise ComputeError(f"cannot be opened: {_why(error)}") from error
-        return known.array
+        if key in self._kept:
+            self._drop(key)
+        self._kept[key] = found
+        self._bytes += type_.nbytes
+        return found.array
 
     def _drop(self, key: tuple[int, int, bool]) -> None:
         self._bytes -= self._kept.pop(key).type.nbytes
