@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkle_p2p.api.client import LocalClient
+from sparkle_p2p.api.words import ending
 from sparkle_p2p.cli import output
 from sparkle_p2p.cli.main import INTERRUPTED
 from sparkle_p2p.cli.progress import ProgressLine, follow
@@ -52,7 +53,7 @@ def _follow(client: LocalClient, job: str, arguments: argparse.Namespace) -> int
     if document["state"] != "done":
         if arguments.json:
             output.print_json(document)
-        _tell(f"sparkle: job {short} {_ending(document)}; 'sparkle why {short}' explains it")
+        _tell(f"sparkle: job {short} {ending(document)}; 'sparkle why {short}' explains it")
         return 1
     if arguments.output:
         _save(client.result(job), arguments.output)
@@ -61,12 +62,6 @@ def _follow(client: LocalClient, job: str, arguments: argparse.Namespace) -> int
     elif not arguments.output:
         print(output.clean(result_text(document["result"])))
     return 0
-
-
-def _ending(document: dict[str, Any]) -> str:
-    if document["state"] == "cancelled":
-        return "was cancelled"
-    return f"failed: {output.clean(document['error'] or 'no reason is known')}"
 
 
 def result(arguments: argparse.Namespace) -> int:
