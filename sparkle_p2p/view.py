@@ -153,6 +153,8 @@ class KernelView:
     verification: Literal["exact", "algebraic", "tolerance", "homogeneous"]
     cost: str  # how reference work grows with the parameters
     example: str
+    inputs: Mapping[str, str] = field(default_factory=dict)  # name -> what the array must be; empty: it takes none
+    error: str = ""  # how far a right result may be from the exact one, in words; empty: not at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +206,16 @@ class SubmitRequest:
     params: Mapping[str, Any]
     units: int | None = None  # None: the kernel chooses
     verify: Literal["fast", "final", "critical"] = "final"
+    inputs: Mapping[str, str] = field(default_factory=dict)  # name -> absolute path of a .npy or .png file here
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """A finished job's result: a JSON value, or bytes of a media type (an image as PNG)."""
+    """A finished job's result: a JSON value, or bytes of a media type (an image as PNG).
+
+    An array is a file on the node's machine: ``media_type`` is ``application/x-npy``, ``data`` empty, and ``value``
+    holds its ``dtype``, ``shape`` and absolute ``path``. The file stays when the job is forgotten.
+    """
 
     job: str
     kernel: str

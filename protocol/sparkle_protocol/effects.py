@@ -153,13 +153,28 @@ class FindPeers:
 
 
 @dataclass(frozen=True, slots=True)
-class Compute:
-    """Run a unit in the executor."""
+class Prepare:
+    """A unit with inputs is in hand: begin to fetch its tiles from ``keepers``, so that this overlaps computing.
+
+    Nothing answers it. ``Compute`` of the same unit follows, or ``StopCompute`` if it is given up before.
+    """
 
     job: JobId
     unit: int
     epoch: int
     spec: JobSpec
+    keepers: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Run a unit in the executor, once its inputs are here. ``keepers``: who has them, without ourselves."""
+
+    job: JobId
+    unit: int
+    epoch: int
+    spec: JobSpec
+    keepers: tuple[PeerId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +184,40 @@ class StopCompute:
     job: JobId
     unit: int
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckUnit:
+    """Find out whether a worker's revealed result is right; the answer is ``UnitChecked``.
+
+    ``result`` is what the worker revealed: of an array kernel the id of the blob. ``sources``: who may have the blobs,
+    without ourselves; the worker is the first.
+    """
+
+    job: JobId
+    unit: int
+    epoch: int
+    worker: PeerId
+    result: bytes
+    spec: JobSpec
+    sources: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HoldInputs:
+    """Fetch a job's inputs from ``sources`` and keep them; the answer is ``InputsHeld``. It may be said again."""
+
+    job: JobId
+    inputs: tuple[bytes, ...]
+    sources: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseInputs:
+    """A job's inputs are not needed here any more, as far as this job is concerned."""
+
+    job: JobId
+    inputs: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +261,8 @@ class Notify:
 
 
 Effect = (
-    Persist | Reply | Send | Publish | Provide | FindProviders | FindPeers | Compute | StopCompute | Dial | Hangup
-    | RememberPeer | Violation | Notify
+    Persist | Reply | Send | Publish | Provide | FindProviders | FindPeers | Prepare | Compute | StopCompute
+    | CheckUnit | HoldInputs | ReleaseInputs | Dial | Hangup | RememberPeer | Violation | Notify
 )  # fmt: skip
 Effects = tuple[Effect, ...]
 
@@ -333,3 +382,25 @@ class ComputeProgress:
     unit: int
     epoch: int
     progress: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnitChecked:
+    """The answer to ``CheckUnit``.
+
+    ``passed`` is None if the result could not be had, which accuses nobody; ``text`` says what was found wrong.
+    """
+
+    job: JobId
+    unit: int
+    epoch: int
+    worker: PeerId
+    passed: bool | None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InputsHeld:
+    """The answer to ``HoldInputs``: all inputs of the job are durable here."""
+
+    job: JobId
