@@ -8,7 +8,7 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from sparkle_p2p.api.attachment import Attachment
 from sparkle_p2p.api.display import Progress
@@ -77,6 +77,27 @@ class AsyncMesh:
         session = self._session
         job = await _or_undone(lambda: session.submit(kernel, inputs, units, verify, params), undo=session.cancel)
         return AsyncJob(job, session, self._progress)
+
+    async def gemm(self, a: "NDArray[Any]", b: "NDArray[Any]", verify: Verify = "final") -> "NDArray[Any]":
+        """As ``Mesh.gemm``; the cancellation of the task cancels the job."""
+        job = await self.submit("gemm", {"a": a, "b": b}, verify=verify)
+        return await job.result()  # type: ignore[no-any-return]
+
+    async def conv2d(
+        self,
+        image: "NDArray[Any]",
+        weights: "NDArray[Any]",
+        stride: int = 1,
+        padding: int | str = "same",
+        border: Literal["zeros", "edge"] = "zeros",
+        verify: Verify = "final",
+    ) -> "NDArray[Any]":
+        """As ``Mesh.conv2d``; the cancellation of the task cancels the job."""
+        job = await self.submit(
+            "conv2d", {"image": image, "weights": weights},
+            verify=verify, stride=stride, padding=padding, border=border,
+        )  # fmt: skip
+        return await job.result()  # type: ignore[no-any-return]
 
     async def jobs(self) -> "list[AsyncJob]":
         """All jobs of the node, newest first."""

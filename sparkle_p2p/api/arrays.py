@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ARRAY_MEDIA_TYPE = "application/x-npy"
-INPUT_ENDINGS = (".npy", ".png")
 _FOLDER = "inputs"
 
 
@@ -52,17 +51,15 @@ def input_files(home: str, inputs: Mapping[str, Any]) -> Iterator[dict[str, str]
 
 
 def input_path(name: str, value: "str | os.PathLike[str]") -> str:
-    """The absolute path of an input's file.
+    """The absolute path of an input's file; what is in it, the node finds out.
 
     Raises:
-        ConfigError: there is no such file, or it is of no known kind.
+        ConfigError: there is no such file.
     """
-    path = Path(os.path.abspath(os.path.expanduser(os.fspath(value))))
-    if path.suffix.lower() not in INPUT_ENDINGS:
-        raise ConfigError(f"the input '{name}' is {path.name}; pass a .npy or .png file")
-    if not path.is_file():
+    path = os.path.abspath(os.path.expanduser(os.fspath(value)))
+    if not os.path.isfile(path):
         raise ConfigError(f"the input '{name}' cannot be read: there is no file {path}")
-    return str(path)
+    return path
 
 
 def load_array(value: Mapping[str, Any], *, copy: bool = True) -> "NDArray[Any]":
@@ -80,12 +77,10 @@ def load_array(value: Mapping[str, Any], *, copy: bool = True) -> "NDArray[Any]"
     path = str(value.get("path"))
     try:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-        return np.array(mapped) if copy else mapped  # type: ignore[no-any-return]
+        return np.array(mapped) if copy else mapped
     except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise StorageError(
-            f"the result's file {path} cannot be read: {reason.lower()}; submit the job again"
-        ) from error
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise StorageError(f"cannot read the result {path}: {reason}; submit the job again") from error
 
 
 def _private_folder(parent: Path) -> Path:

@@ -95,6 +95,58 @@ class Mesh:
         )
         return Job(job, self._session, self._progress)
 
+    def gemm(self, a: "NDArray[Any]", b: "NDArray[Any]", verify: Verify = "final") -> "NDArray[Any]":
+        """The matrix product ``a @ b``, waited for; Ctrl-C cancels it.
+
+        Args:
+            a: m x k, float32 or float64.
+            b: k x n, of the same type.
+            verify: as for ``submit``; every block is checked by projection whatever it is.
+
+        Returns:
+            m x n of the same type, each element within k u / (1 - k u) · (|a| |b|) of the exact one
+            (u = 2^-24 for float32, 2^-53 for float64).
+
+        Raises:
+            ConfigError: shapes or types do not fit, or a block needs more memory than any worker has.
+            ComputeError: the job failed.
+            StorageError: there is no room for the arrays.
+        """
+        return self.submit("gemm", {"a": a, "b": b}, verify=verify).result()  # type: ignore[no-any-return]
+
+    def conv2d(
+        self,
+        image: "NDArray[Any]",
+        weights: "NDArray[Any]",
+        stride: int = 1,
+        padding: int | str = "same",
+        border: Literal["zeros", "edge"] = "zeros",
+        verify: Verify = "final",
+    ) -> "NDArray[Any]":
+        """The image filtered, waited for; Ctrl-C cancels it. Filters are applied as they are, not turned round.
+
+        Args:
+            image: H x W, H x W x C or N x H x W x C, of uint8, float32 or float64.
+            weights: h x w for every channel alike, or h x w x C x F; float32 or float64.
+            stride: pixels from one window to the next.
+            padding: pixels added around the image, or ``same``: the result is as large (odd filters only).
+            border: what is added: ``zeros``, or the pixels of the ``edge``, as for photographs.
+            verify: as for ``submit``.
+
+        Returns:
+            As many axes as the image, float32 (float64 for images of float64), and F channels with F filters.
+
+        Raises:
+            ConfigError: shapes or types do not fit.
+            ComputeError: the job failed.
+            StorageError: there is no room for the arrays.
+        """
+        job = self.submit(
+            "conv2d", {"image": image, "weights": weights},
+            verify=verify, stride=stride, padding=padding, border=border,
+        )  # fmt: skip
+        return job.result()  # type: ignore[no-any-return]
+
     def jobs(self) -> "list[Job]":
         """All jobs of the node, newest first."""
         return [self._job(document) for document in self._session.jobs()]

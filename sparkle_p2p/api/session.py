@@ -35,13 +35,10 @@ class Session:
     ) -> str:
         """Publish a job with arrays, numbers and words as they come from Python; its id."""
         if not isinstance(kernel, str):
-            raise ConfigError(
-                f"name the kernel, as in submit('prime_count'), not with a {type(kernel).__name__[:40]}"
-            )
+            raise ConfigError(f"a kernel has a name, as 'prime_count'; this is a {type(kernel).__name__[:40]}")
         plain = {name: _plain(name, value) for name, value in params.items()}
-        if inputs:
-            raise ConfigError("this node takes no arrays yet")
-        return self._client.submit(kernel, plain, _whole(units), verify)
+        with input_files(self._client.home, inputs or {}) as files:
+            return self._client.submit(kernel, plain, _whole(units), verify, files)
 
     def document(self, job: str) -> Document:
         """The job as it stands."""

@@ -1,0 +1,104 @@
+"""A served node without a network that takes arrays, in a thread of this process: tests look at what it was given."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparkle_p2p.home import HomeDir
+from sparkle_p2p.view import JobResult, JobView, NodeView, SubmitRequest
+from sparkle_p2p.web.server import ApiServer
+from sparkle_protocol.errors import ConfigError
+from tests.web.fake_node import FakeControl
+
+START_S = 20.0
+
+
+class ArrayNode(FakeControl):
+    """Computes ``a @ b`` for gemm and hands any other single array back; the rest is the fake node's."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__()
+        self.home = home
+        self.given: dict[str, NDArray[Any]] = {}
+        self.modes: set[int] = set()  # of the files and directories that the inputs came in
+        self.results: dict[str, NDArray[Any]] = {}
+        self.on_submit: Callable[[], object] = lambda: None
+        self.on_look: Callable[[], object] = lambda: None
+        self.refuses_arrays = False
+        self.starting = 0  # looks at it after which its network is there
+
+    def view(self) -> NodeView:
+        shown = super().view()
+        if self.starting == 0:
+            return shown
+        self.starting -= 1
+        return dataclasses.replace(shown, network="starting")
+
+    async def submit(self, request: SubmitRequest) -> str:
+        self.on_submit()
+        if not request.inputs:
+            return await super().submit(request)
+        if self.refuses_arrays:
+            raise ConfigError("'a' has 3 columns, but 'b' has 4 rows")
+        self.given = {name: np.load(path) for name, path in request.inputs.items()}
+        for path in map(Path, request.inputs.values()):
+            self.modes |= {stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(path.parent.stat().st_mode)}
+        job = await super().submit(dataclasses.replace(request, kernel="prime_count"))
+        self.records[job] = dataclasses.replace(self.records[job], kernel=request.kernel)
+        self.submitted[-1] = request
+        (first, *rest) = self.given.values()
+        self.results[job] = first @ rest[0] if rest and request.kernel == "gemm" else first
+        return job
+
+    async def job(self, job: str) -> JobView:
+        self.on_look()
+        return await super().job(job)
+
+    async def result(self, job: str) -> JobResult:
+        found = await super().result(job)
+        if found.job not in self.results:
+            return found
+        array = self.results[found.job]
+        path = self.home / "results" / f"{found.job[:16]}.npy"
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, array)
+        value = {"dtype": array.dtype.name, "shape": list(array.shape), "path": str(path)}
+        return JobResult(found.job, found.kernel, value, "application/x-npy")
+
+
+@contextlib.contextmanager
+def serving(home: Path) -> Iterator[ArrayNode]:
+    """The node with its API, answering until the block ends."""
+    node = ArrayNode(home)
+    ready, leave = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        with HomeDir.open(home) as directory:
+            server = ApiServer(node, token=directory.token, bind="127.0.0.1:0")
+            directory.announce(await server.start())
+            ready.set()
+            await asyncio.to_thread(leave.wait)
+            await server.stop()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    assert ready.wait(START_S)
+    try:
+        yield node
+    finally:
+        leave.set()
+        thread.join(START_S)
+
+
+def interrupt() -> None:
+    """Ctrl-C for this process."""
+    os.kill(os.getpid(), 2)
