@@ -19,6 +19,8 @@ CONFIG_FILE = "config.toml"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MAX_SLOTS = 256
 MAX_ADDRESSES = 32
+MIN_MEMORY_MB, MAX_MEMORY_MB = 64, 1 << 24  # less than the former is not enough for the smallest unit with arrays
+MIN_BLOBS_MB, MAX_BLOBS_MB = 64, 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,9 @@ class NodeConfig:
     bootstrap: tuple[str, ...] = ()
     api: str = "127.0.0.1:0"
     slots: int = 1
+    memory_mb: int = 4096
+    blobs_mb: int = 20480
+    bulk_port: int = 0
     work: bool = True
     bootstrap_only: bool = False
     mdns: bool = True
@@ -162,11 +167,30 @@ def _api(value: Any) -> str:
 
 
 def _slots(value: Any) -> int:
+    try:
+        return _count(value, 1, MAX_SLOTS, "a whole number")
+    except ValueError as error:
+        raise ValueError(f"{error} (to compute nothing, use work = false)") from error
+
+
+def _count(value: Any, least: int, most: int, what: str) -> int:
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
         value = int(value)
-    if type(value) is not int or not 1 <= value <= MAX_SLOTS:
-        raise ValueError(f"must be a whole number from 1 to {MAX_SLOTS} (to compute nothing, use work = false)")
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"must be {what} from {least} to {most}")
     return value
+
+
+def _memory_mb(value: Any) -> int:
+    return _count(value, MIN_MEMORY_MB, MAX_MEMORY_MB, "a whole number of MiB")
+
+
+def _blobs_mb(value: Any) -> int:
+    return _count(value, MIN_BLOBS_MB, MAX_BLOBS_MB, "a whole number of MiB")
+
+
+def _bulk_port(value: Any) -> int:
+    return _count(value, 0, 65535, "a port (0: any free one)")
 
 
 def _switch(value: Any) -> bool:
@@ -190,6 +214,9 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "bootstrap": _bootstrap,
     "api": _api,
     "slots": _slots,
+    "memory_mb": _memory_mb,
+    "blobs_mb": _blobs_mb,
+    "bulk_port": _bulk_port,
     "work": _switch,
     "bootstrap_only": _switch,
     "mdns": _switch,

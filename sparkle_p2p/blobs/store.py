@@ -10,11 +10,12 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparkle_p2p.blobs.draft import Draft
 from sparkle_p2p.blobs.files import disk_errors, read_into, sync_folder
 from sparkle_p2p.blobs.layout import (
     NEW,
@@ -198,21 +199,42 @@ class BlobStore:
                         self._grow(name, new.size + len(part))
                         new.write(part)
                 outline = new.complete()
-                with self._lock:
-                    blob = outline.id
-                    if blob not in self:
-                        if blob.hex() + PART not in self._writing:
-                            self._evict(blob)  # what came of it from others
-                        new.publish(self.path(blob))
-                        self._entries[blob] = _Entry(outline.size, time.time(), True, True)
-                    self._need(blob, self._entries[blob])
+                self._take_in(outline, new.publish)
         finally:
             with self._lock:
                 self._writing.pop(name, None)
             self._sweep()
         with disk_errors("write", self._folder):
             sync_folder(self._folder)
-        return blob
+        return outline.id
+
+    def draft(self, size: int) -> Draft:
+        """A file that another process fills with a blob of that size; use it as a context. Raises StorageError."""
+        name = NEW + secrets.token_hex(8)
+
+        def left() -> None:
+            with self._lock:
+                self._writing.pop(name, None)
+            self._sweep()
+
+        self._grow(name, size)
+        try:
+            return Draft(self._folder / name, size, lambda path, outline: self._take_in(outline, path.rename), left)
+        except BaseException:
+            left()
+            raise
+
+    def _take_in(self, outline: Outline, publish: Callable[[Path], object]) -> None:
+        """A blob was made here: give it its name, unless it is here already."""
+        blob = outline.id
+        with self._lock:
+            if blob not in self:
+                if blob.hex() + PART not in self._writing:
+                    self._evict(blob)  # what came of it from others
+                with disk_errors("write", self.path(blob)):
+                    publish(self.path(blob))
+                self._entries[blob] = _Entry(outline.size, time.time(), True, True)
+            self._need(blob, self._entries[blob])
 
     def _grow(self, name: str, size: int) -> None:
         """Reserve space for a file whose size may not be known yet."""

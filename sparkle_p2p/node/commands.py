@@ -5,19 +5,24 @@ import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 from sparkle_p2p.node import picture, results
+from sparkle_p2p.node.array_jobs import ArrayJobs
+from sparkle_p2p.node.array_units import has_arrays
 from sparkle_p2p.node.journals import Journals
 from sparkle_p2p.node.shell import Shell
 from sparkle_p2p.node.store import Store, StoreError
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_p2p.view import DeadUnit, JobResult, JobView, Requeued, SubmitRequest
 from sparkle_protocol.errors import ConfigError, NotFound, PeerUnreachable
+from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId, find_job
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_worker.kernels.base import Combined
+from sparkle_worker.kernels.registry import ARRAY_KERNELS
 
 log = logging.getLogger("sparkle.node")
 
@@ -36,6 +41,8 @@ class JobCommands:
         store: where their results are.
         journals: what happened to them.
         shell: performs what the core wants; raises ConfigError before the node has started.
+        arrays: jobs with arrays; None where the node has no place for them.
+        on_tile: told of a kernel and how many tiles and bytes of a job's inputs are stored.
     """
 
     def __init__(
@@ -45,7 +52,11 @@ class JobCommands:
         store: Store,
         journals: Journals,
         shell: Callable[[], Shell],
+        arrays: Callable[[], ArrayJobs | None] = lambda: None,
+        on_tile: Callable[[str, int, int], None] = lambda _kernel, _tiles, _size: None,
     ) -> None:
+        self._arrays = arrays
+        self._on_tile = on_tile
         self._identity = identity
         self._submitter = submitter
         self._store = store
@@ -63,10 +74,15 @@ class JobCommands:
 
     def show(self, job: KeptJob) -> JobView:
         """A job as it is now."""
-        value = self._values.get(job.state.id)
+        known = self._values.get(job.state.id)
+        value = known.value if known is not None else None
+        unfinished, failure = False, None
+        arrays = self._arrays() if has_arrays(job.state.spec) else None
+        if arrays is not None:
+            value, unfinished, failure = arrays.shown(job), arrays.pending(job), arrays.failure(job)
         pace = self._journals.pace(job.state.id)
         return picture.job_view(
-            job, value.value if value is not None else None, pace, boot_ns(), wall_ms(), self._store.failure
+            job, value, pace, boot_ns(), wall_ms(), self._store.failure, unfinished=unfinished, failure=failure
         )
 
     def newest(self) -> tuple[JobView, ...]:
@@ -75,8 +91,26 @@ class JobCommands:
 
     async def submit(self, request: SubmitRequest) -> str:
         """Publish a job; returns its id once it is on disk, here and with most of its keepers, or has ended."""
-        spec = results.make_spec(request, self._identity)
+        if request.kernel not in ARRAY_KERNELS:
+            return await self._publish(results.make_spec(request, self._identity))
+        arrays = self._place_for_arrays()
+        results.check_level(request.verify)
+        cut = await arrays.cut(request, partial(self._on_tile, request.kernel))
+        try:
+            spec = results.make_array_spec(request, cut, self._identity)
+            return await self._publish(spec, lambda job: arrays.submitted(job, cut))
+        finally:
+            arrays.dropped(cut)
+
+    def _place_for_arrays(self) -> ArrayJobs:
+        arrays = self._arrays()
+        if arrays is None:
+            raise ConfigError("this node has no place for arrays yet; try again in a moment")
+        return arrays
+
+    async def _publish(self, spec: JobSpec, begun: Callable[[JobId], None] = lambda _job: None) -> str:
         job, effects = self._submitter.submit(spec, boot_ns())
+        begun(job)
         published = self._publishing[job] = asyncio.get_running_loop().create_future()
         try:
             await self._shell().perform_durably(self._submitter, effects, keep=False)
@@ -85,6 +119,9 @@ class JobCommands:
                     await published
         except StoreError:
             self._submitter.withdraw(job)
+            arrays = self._arrays()
+            if arrays is not None:
+                arrays.withdrawn(job)
             raise
         except TimeoutError:
             raise PeerUnreachable(
@@ -114,7 +151,7 @@ class JobCommands:
     async def job(self, job: str) -> JobView:
         """One job by id or unique prefix."""
         found = self.find(job)
-        if found.outcome == "done":
+        if found.outcome == "done" and not has_arrays(found.state.spec):
             await self.value(found)
         return self.show(found)
 
@@ -147,12 +184,20 @@ class JobCommands:
     async def requeue(self, job: str, unit: int | None = None) -> Requeued:
         """Begin a dead unit, or all of a job, anew; returns once that is on disk."""
         found = self.find(job)
+        if (
+            found.outcome == "failed"
+            and has_arrays(found.state.spec)
+            and self._place_for_arrays().lacks_inputs(found)
+        ):
+            raise ConfigError(f"inputs of job {found.state.id.hex()[:12]} were removed meanwhile; submit it again")
         units, effects = self._submitter.requeue(found.state.id, unit, boot_ns())
         await self._shell().perform_durably(self._submitter, effects)
         return Requeued(found.state.id.hex(), units, self.show(found).state)
 
     async def value(self, job: KeptJob) -> Combined:
         """The combined result of a finished job; the latest ones are kept."""
+        if has_arrays(job.state.spec):
+            return await self._place_for_arrays().result(job)
         known = self._values.get(job.state.id)
         if known is None:
             known = self._values[job.state.id] = await results.combine(job, self._store)

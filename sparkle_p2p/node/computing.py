@@ -6,16 +6,24 @@ happens to the process before that is not held against it.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, Protocol
 
+from sparkle_p2p.node.array_units import has_arrays, unit_parameters
+from sparkle_p2p.node.tiles import Tiles
 from sparkle_protocol.effects import Compute, Computed, ComputeFailed, ComputeProgress, StopCompute
-from sparkle_protocol.errors import ComputeError, ConfigError, ExecutorCrashed
-from sparkle_protocol.facts import JobSpec
+from sparkle_protocol.errors import (
+    ComputeError,
+    ConfigError,
+    ExecutorCrashed,
+    RemoteProtocolError,
+    StorageError,
+    TransportError,
+)
 from sparkle_protocol.work.prefetch import MAX_HANDED
-from sparkle_worker.kernels.registry import get_kernel
 
 log = logging.getLogger("sparkle.compute")
 
@@ -40,6 +48,19 @@ class UnitExecutor(Protocol):
         """Result bytes of one unit, of which up to ``MAX_HANDED`` may be under way. Raises ComputeError."""
         ...
 
+    async def run_arrays(
+        self,
+        kernel: str,
+        version: int,
+        unit: Mapping[str, Any],
+        inputs: Sequence[Path],
+        result: Path,
+        on_progress: Callable[[float], None],
+        on_begin: Callable[[], None] | None = None,
+    ) -> None:
+        """Compute a unit from files into a file; the rest as ``run``."""
+        ...
+
     def pause(self) -> None:
         """Suspend at once."""
         ...
@@ -58,15 +79,6 @@ class UnitExecutor(Protocol):
         ...
 
 
-def unit_parameters(spec: JobSpec, unit: int) -> dict[str, Any]:
-    """Parameters of one unit. Raises ConfigError when kernel or parameters are not acceptable here."""
-    kernel = get_kernel(spec.kernel, spec.kernel_version)
-    params = kernel.validate(spec.params)
-    if spec.units > kernel.max_units(params):
-        raise ConfigError(f"{spec.kernel} cannot be cut into {spec.units} units")
-    return kernel.unit(params, spec.units, unit)
-
-
 @dataclass(slots=True, eq=False)
 class _Slot:
     """One executor, and how many units it was given that are not done."""
@@ -79,8 +91,13 @@ class Computing:
     """The slots of this node. Reports to ``tell`` with the events of ``effects``."""
 
     def __init__(
-        self, executors: list[UnitExecutor], tell: Callable[[object], None], group: asyncio.TaskGroup
+        self,
+        executors: list[UnitExecutor],
+        tell: Callable[[object], None],
+        group: asyncio.TaskGroup,
+        tiles: Tiles | None = None,
     ) -> None:
+        self._tiles = tiles  # None: units with arrays are refused
         self._slots = [_Slot(executor) for executor in executors]
         self._executors = tuple(executors)
         self._tell = tell
@@ -166,11 +183,19 @@ class Computing:
             limit.reschedule(began_s + spec.deadlines.execution_s)
 
         try:
-            params = unit_parameters(spec, unit)
             async with asyncio.timeout(None) as limit:
-                result = await executor.run(spec.kernel, spec.kernel_version, params, progress, begin)
-        except ConfigError as error:
+                if not has_arrays(spec):
+                    params = unit_parameters(spec, unit)
+                    result = await executor.run(spec.kernel, spec.kernel_version, params, progress, begin)
+                elif self._tiles is not None:
+                    result = await self._tiles.compute(executor, effect, progress, begin)
+                else:
+                    raise StorageError("this node has no place for arrays")
+        except (ConfigError, RemoteProtocolError) as error:
             return ComputeFailed(job, unit, epoch, "refused", str(error), blame=True)
+        except (TransportError, StorageError) as error:
+            log.warning("unit %d of %s cannot be computed here now: %s", unit, job.hex()[:8], error)
+            return ComputeFailed(job, unit, epoch, "refused", str(error), blame=False)
         except TimeoutError:
             text = f"the unit ran longer than its {spec.deadlines.execution_s} s"
             return ComputeFailed(job, unit, epoch, "time", text, blame=True)

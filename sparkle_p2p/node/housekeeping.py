@@ -55,6 +55,7 @@ class Housekeeping:
         if late_s > STOOD_STILL_S:
             node.journals.stood_still(late_s, wall_ms())
         node.journals.look(now_ns, wall_ms())
+        node.tidy()
 
     async def _save_journals(self) -> None:
         try:

@@ -11,11 +11,16 @@ import platform
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.net.overlay import Link, Overlay, OverlayEvents
-from sparkle_p2p.node import narrate, picture, results
+from sparkle_p2p.node import narrate, picture
+from sparkle_p2p.node.array_jobs import ArrayJobs
+from sparkle_p2p.node.array_units import check_result, has_arrays
+from sparkle_p2p.node.array_work import ArrayWork, listen_host, open_array_work
 from sparkle_p2p.node.commands import JobCommands
 from sparkle_p2p.node.computing import Computing, UnitExecutor
 from sparkle_p2p.node.diary import Diary
@@ -48,7 +53,10 @@ from sparkle_protocol.version import __version__
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
-from sparkle_worker.kernels.registry import KERNELS
+from sparkle_worker.kernels.registry import ARRAY_KERNELS, KERNELS
+
+if TYPE_CHECKING:
+    from sparkle_worker.executor import Executor
 
 log = logging.getLogger("sparkle.node")
 
@@ -71,11 +79,11 @@ def libp2p_overlay(config: NodeConfig, home: HomeDir) -> Overlay:
     return Libp2pOverlay(home.identity, net=config.net, listen=config.listen, agent=agent, mdns=config.mdns)
 
 
-def local_executor() -> UnitExecutor:
-    """One spawned worker process."""
+def local_executor(memory_mb: int) -> "Executor":
+    """One spawned worker process whose units may use so much memory."""
     from sparkle_worker.executor import Executor
 
-    return Executor()
+    return Executor(memory_mb=memory_mb)
 
 
 def device_class() -> str:
@@ -92,7 +100,7 @@ class Node:
         home: HomeDir,
         *,
         overlay_factory: OverlayFactory = libp2p_overlay,
-        executor_factory: ExecutorFactory = local_executor,
+        executor_factory: ExecutorFactory | None = None,
     ) -> None:
         self.config = config
         self.home = home
@@ -103,13 +111,14 @@ class Node:
         self.usage = Usage()
         self.offenders = Offenders()
         self._overlay_factory = overlay_factory
-        self._executor_factory = executor_factory
+        self._executor_factory = executor_factory or partial(local_executor, config.memory_mb)
         self._codec = FactCodec(config.net)
         rng = random.SystemRandom()  # nonces must not be guessable
         works = config.work and not config.bootstrap_only
-        kernels = [f"{kernel.name}@{kernel.version}" for kernel in KERNELS.values()] if works else []
+        known = (*KERNELS.values(), *ARRAY_KERNELS.values())
+        kernels = [f"{kernel.name}@{kernel.version}" for kernel in known] if works else []
         self.membership = Membership(self.identity.peer_id, rng, wall_ms)
-        self.submitter = Submitter(self.identity, self._codec, rng, results.check_result)
+        self.submitter = Submitter(self.identity, self._codec, rng, check_result)
         self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots, device_class())
         self.overlay: Overlay | None = None
         self.started_ns = boot_ns()
@@ -119,7 +128,16 @@ class Node:
         self._stopping = asyncio.Event()
         self._ready: asyncio.Future[None] | None = None
         self.journals = Journals(self.identity.peer_id, self.store, self.submitter.jobs.get)
-        self._commands = JobCommands(self.identity, self.submitter, self.store, self.journals, lambda: self.shell)
+        self._arrays: ArrayWork | None = None  # a node that only helps others to meet has none
+        self._commands = JobCommands(
+            self.identity,
+            self.submitter,
+            self.store,
+            self.journals,
+            lambda: self.shell,
+            self._array_jobs,
+            self._told_tile,
+        )
         self.totals: dict[str, int] = {}  # of earlier runs
         self._housekeeping = Housekeeping(self)
         self._group: asyncio.TaskGroup | None = None
@@ -182,9 +200,15 @@ class Node:
     async def _start(self, group: asyncio.TaskGroup) -> None:
         self._group = group
         self._shell = Shell(self.identity.peer_id, self.store, group, self._route, self._extra, self._refuses)
+        if not self.config.bootstrap_only:
+            checker = partial(local_executor, self.config.memory_mb)
+            self._arrays = await open_array_work(self, checker, group)
         executors = [self._executor_factory() for _ in range(self.config.slots)] if self.worker.kernels else []
-        self._computing = Computing(executors, lambda event: self.shell.tell(self.worker, event), group)
+        tiles = self._arrays.tiles if self._arrays is not None else None
+        self._computing = Computing(executors, lambda event: self.shell.tell(self.worker, event), group, tiles)
         await restore_jobs(self)
+        if self._arrays is not None:
+            await self._arrays.restore()
         group.create_task(self._housekeeping.run(), name="housekeeping")
         group.create_task(self._start_network(), name="network")
 
@@ -195,11 +219,13 @@ class Node:
             peer_down=self._peer_down,
             discovered=lambda address, source: self._tell_all(fx.Discovered(address, source)),
             gossip=lambda topic, author, payload: self._tell_all(fx.Gossiped(topic, author, payload)),
-            violation=self._violation,
+            violation=self.violated,
             restarted=lambda reason: self._network_restarted(overlay, reason),
         )
         await overlay.start(self._serve, events)
         self.overlay = self.shell.overlay = overlay
+        if self._arrays is not None:
+            await self._arrays.plane.listen(listen_host(self.config), self.config.bulk_port)
         self.startup_ms = {**getattr(overlay, "startup_ms", {}), "ready": (boot_ns() - self.started_ns) / 1e6}
         self.submitter.addresses = overlay.addresses()
         await overlay.subscribe(messages.jobs_topic(self.config.net))
@@ -230,6 +256,8 @@ class Node:
             self._shell.stop()
         if self._computing is not None:
             await self._computing.stop()
+        if self._arrays is not None:
+            await self._arrays.stop()
         if self.overlay is not None:
             try:
                 async with asyncio.timeout(OVERLAY_STOP_S):
@@ -247,7 +275,17 @@ class Node:
     async def _serve(self, peer: PeerId, payload: bytes) -> bytes:
         if self.membership.banned(peer, boot_ns()):  # until its connection is closed
             return messages.encode_message(messages.Refusal("banned", "too many rule violations"))
-        return await self.shell.serve(peer, payload)
+        message = messages.decode_request(payload)
+        if isinstance(message, messages.BlobRequest):
+            reply = await self._serve_blob(peer, message)
+        else:
+            reply = await self.shell.serve_message(peer, message)
+        return messages.encode_message(reply)
+
+    async def _serve_blob(self, peer: PeerId, request: messages.BlobRequest) -> messages.Reply:
+        if self._arrays is None:
+            return messages.Refusal("unknown_blob", "this node only helps others to meet and has no blobs")
+        return await self._arrays.plane.serve(peer, request)
 
     # --- events -------------------------------------------------------------------------------------------
 
@@ -288,7 +326,8 @@ class Node:
             self.journals.peer_lost(peer, self.submitter.jobs, wall_ms())
         self._tell_all(fx.PeerDown(peer))
 
-    def _violation(self, peer: PeerId | None, reason: str) -> None:
+    def violated(self, peer: PeerId | None, reason: str) -> None:
+        """A peer broke a rule."""
         who = short_peer(peer) if peer is not None else "an unknown peer"
         self.diary.note("warning", f"Rule broken by {who}: {reason}")
         self.diary.publish("violation", {"peer": peer, "reason": reason})
@@ -298,12 +337,14 @@ class Node:
 
     def _extra(self, effect: fx.Effect) -> None:
         """Effects that are not communication."""
+        if self._arrays is not None:
+            self._arrays.perform(effect)
         if isinstance(effect, fx.Compute) and self._computing is not None:
             self._computing.start(effect)
         elif isinstance(effect, fx.StopCompute) and self._computing is not None:
             self._computing.drop(effect)
         elif isinstance(effect, fx.Violation):
-            self._violation(effect.peer, effect.reason)
+            self.violated(effect.peer, effect.reason)
         elif isinstance(effect, fx.Notify):
             narrate.tell(self.diary, effect)
             try:
@@ -315,7 +356,19 @@ class Node:
                 self._commands.settled(job_id)
                 if effect.event == "job_done" and self._group is not None:
                     job = self.submitter.jobs[job_id]
-                    self._group.create_task(self._commands.combine_quietly(job), name="combine")
+                    if not has_arrays(job.state.spec):
+                        self._group.create_task(self._commands.combine_quietly(job), name="combine")
+
+    def _array_jobs(self) -> ArrayJobs | None:
+        return self._arrays.jobs if self._arrays is not None and self._arrays.ready else None
+
+    def _told_tile(self, kernel: str, tiles: int, size: int) -> None:
+        self.diary.publish("input_stored", {"kernel": kernel, "tiles": tiles, "bytes": size})
+
+    def tidy(self) -> None:
+        """Let go of what is not needed any more; called every few seconds."""
+        if self._arrays is not None:
+            self._arrays.tidy()
 
     @property
     def missing_protections(self) -> tuple[str, ...]:

@@ -30,7 +30,8 @@ from sparkle_protocol.version import __version__
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.rejection import Rejection as ProvenWrong
 from sparkle_protocol.work.worker import WorkerAgent
-from sparkle_worker.kernels.registry import KERNELS
+from sparkle_worker.kernels.arrays import ArrayKernel
+from sparkle_worker.kernels.registry import ARRAY_KERNELS, KERNELS
 
 if TYPE_CHECKING:
     from sparkle_p2p.node.node import Node
@@ -111,14 +112,34 @@ def peer_views(
 
 def kernel_views() -> tuple[KernelView, ...]:
     """Every kernel that a job can be submitted of, as it describes itself."""
-    return tuple(
+    plain = (
         KernelView(k.name, k.version, k.summary, dict(k.parameters), k.verification, k.cost_law, k.example)
         for k in KERNELS.values()
     )
+    with_arrays = (
+        KernelView(
+            k.name, k.version, k.summary, dict(k.parameters), k.verification, k.cost_law, k.example,
+            {name: _input_text(k, name) for name in k.inputs}, k.error_law,
+        )
+        for k in ARRAY_KERNELS.values()
+    )  # fmt: skip
+    return (*plain, *with_arrays)
+
+
+def _input_text(kernel: ArrayKernel, name: str) -> str:
+    return kernel.inputs[name] + (" (may be left out)" if name in kernel.optional_inputs else "")
 
 
 def job_view(
-    job: KeptJob, value: Any, pace: Pace, now_ns: int, now_ms: int, storage: Exception | None = None
+    job: KeptJob,
+    value: Any,
+    pace: Pace,
+    now_ns: int,
+    now_ms: int,
+    storage: Exception | None = None,
+    *,
+    unfinished: bool = False,
+    failure: str | None = None,
 ) -> JobView:
     """One of our jobs.
 
@@ -129,10 +150,14 @@ def job_view(
         now_ns: the same clock as the pace's.
         now_ms: the wall clock.
         storage: why nothing can be written now; None when all is well.
+        unfinished: all its units are accepted, but its result is still being put together.
+        failure: why the result of a job that is done is not there, if that is so.
     """
     spec = job.state.spec
     counts = reading.unit_counts(job)
     state: Any = job.outcome or ("running" if reading.was_taken(job) else "queued")
+    if unfinished:
+        state = "running"
     expected = forecast(job, counts, pace, now_ns, storage) if state == "running" else None
     eta = expected if isinstance(expected, Eta) else None
     return JobView(
@@ -147,7 +172,7 @@ def job_view(
         workers={str(peer): units for peer, units in job.accepted_by.items()},
         rejections=tuple(rejection_view(r) for r in job.rejections[:REJECTIONS_SHOWN]),
         result=value,
-        error=job.error or None,
+        error=job.error or failure,
         age_s=max(0.0, (now_ms - spec.created_ms) / 1000),
         eta_s=eta.finish_s if eta is not None else None,
         eta=eta,

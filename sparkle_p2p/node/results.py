@@ -2,8 +2,10 @@
 
 import asyncio
 import secrets
+from collections.abc import Sequence
+from typing import Any, cast
 
-from sparkle_p2p.node.computing import unit_parameters
+from sparkle_p2p.node.array_inputs import CutJob
 from sparkle_p2p.node.store import Store
 from sparkle_p2p.runtime.clock import wall_ms
 from sparkle_p2p.view import SubmitRequest
@@ -12,22 +14,49 @@ from sparkle_protocol.facts import NONCE_BYTES, Deadlines, JobSpec, Policy, Reso
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import digest
 from sparkle_protocol.work.kept_job import KeptJob
-from sparkle_worker.kernels.base import Combined
-from sparkle_worker.kernels.registry import get_kernel
+from sparkle_worker.kernels.base import Combined, Description, Kernel
+from sparkle_worker.kernels.registry import ARRAY_KERNELS, KERNELS, get_kernel
 
 QUORUMS = {"fast": 1, "final": 2, "critical": 3}
 
 
 def make_spec(request: SubmitRequest, identity: Identity) -> JobSpec:
-    """The spec of a requested job. Raises ConfigError with one sentence when it cannot work."""
-    kernel = get_kernel(request.kernel)
+    """The spec of a requested job without arrays. Raises ConfigError with one sentence when it cannot work."""
+    kernel = get_kernel(request.kernel, None, cast("dict[str, Kernel]", {**ARRAY_KERNELS, **KERNELS}))
+    if request.inputs:
+        raise ConfigError(f"{kernel.name} takes no inputs; its parameters say what to compute")
     params = kernel.validate(request.params)
     most = kernel.max_units(params)
     units = request.units if request.units is not None else kernel.default_units(params)
     if type(units) is not int or not 1 <= units <= most:
         raise ConfigError(f"this {kernel.name} job can be cut into 1 to {most} units, not {units}")
-    if request.verify not in QUORUMS:
-        raise ConfigError(f"verify is one of {', '.join(QUORUMS)}, not '{request.verify}'")
+    return _spec(kernel, params, units, request.verify, QUORUMS[check_level(request.verify)], (), identity)
+
+
+def make_array_spec(request: SubmitRequest, cut: CutJob, identity: Identity) -> JobSpec:
+    """The spec of a requested job whose inputs are stored. Raises ConfigError."""
+    check_level(request.verify)
+    # One result of these is checked by one named verifier; those of other kernels are compared with each other.
+    quorum = 1 if cut.kernel.verification in ("algebraic", "tolerance") else QUORUMS[request.verify]
+    return _spec(cut.kernel, cut.params, cut.units, request.verify, quorum, cut.inputs, identity)
+
+
+def check_level(verify: str) -> str:
+    """The level if there is such a one. Raises ConfigError."""
+    if verify not in QUORUMS:
+        raise ConfigError(f"verify is one of {', '.join(QUORUMS)}, not '{verify}'")
+    return verify
+
+
+def _spec(
+    kernel: Description,
+    params: dict[str, Any],
+    units: int,
+    level: str,
+    quorum: int,
+    inputs: Sequence[bytes],
+    identity: Identity,
+) -> JobSpec:
     cost = kernel.cost(kernel.unit(params, units, 0))
     nonce = secrets.token_bytes(NONCE_BYTES)
     # The audit secret follows from the key and the nonce, so there is nothing to keep and nothing to lose.
@@ -38,18 +67,14 @@ def make_spec(request: SubmitRequest, identity: Identity) -> JobSpec:
         params=params,
         units=units,
         verification=kernel.verification,
-        policy=Policy(request.verify, QUORUMS[request.verify]),
+        policy=Policy(level, quorum),
         resources=Resources(float(cost.flops), float(cost.bytes), int(cost.memory_bytes)),
         deadlines=Deadlines(),
         audit_commitment=digest(secret),
         nonce=nonce,
         created_ms=wall_ms(),
+        inputs=list(inputs),
     )
-
-
-def check_result(spec: JobSpec, unit: int, result: bytes) -> None:
-    """Refuse a result of impossible form. Raises VerificationError."""
-    get_kernel(spec.kernel, spec.kernel_version).check_result(unit_parameters(spec, unit), result)
 
 
 async def combine(job: KeptJob, store: Store) -> Combined:

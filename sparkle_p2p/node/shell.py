@@ -267,7 +267,7 @@ class Shell:
         try:
             message = await self._filled(effect.message, effect.attach)
             if effect.peer == self._me:
-                reply = await self._serve_message(self._me, message)
+                reply = await self.serve_message(self._me, message)
             else:
                 reply = await self._ask(effect.peer, message)
             if isinstance(reply, messages.Refusal) and reply.code in TRANSIENT:
@@ -309,9 +309,10 @@ class Shell:
 
     async def serve(self, peer: PeerId, payload: bytes) -> bytes:
         """Answer a peer's request. Raises RemoteProtocolError for nonsense, which the overlay records."""
-        return messages.encode_message(await self._serve_message(peer, messages.decode_request(payload)))
+        return messages.encode_message(await self.serve_message(peer, messages.decode_request(payload)))
 
-    async def _serve_message(self, peer: PeerId, message: messages.Request) -> messages.Reply:
+    async def serve_message(self, peer: PeerId, message: messages.Request) -> messages.Reply:
+        """Answer a peer's request that was decoded."""
         if self._stopped:
             return messages.Refusal("stopping", "this node is leaving")
         if self._store.crowded:  # what a core has heard of it must keep: better it hears no more

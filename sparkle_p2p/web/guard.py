@@ -29,6 +29,7 @@ from sparkle_protocol.errors import (
     RemoteProtocolError,
     RequestTimeout,
     SparkleError,
+    StorageError,
     TransportError,
     VerificationError,
 )
@@ -45,6 +46,7 @@ _STATUS: tuple[tuple[type[SparkleError], int], ...] = (
     (OverlayDown, 503),
     (TransportError, 502),
     (RemoteProtocolError, 502),
+    (StorageError, 507),
     (VerificationError, 422),
     (ComputeError, 500),
     (LedgerError, 500),

@@ -13,11 +13,14 @@ from sparkle_p2p.web.guard import error_response, json_response
 from sparkle_protocol.errors import ConfigError
 
 CALL_TIMEOUT_S = 30.0
+INPUTS_TIMEOUT_S = 3600.0  # a submission whose files are read and stored first
 KEEP_ALIVE_S = 10.0  # proxies and clients give a silent stream up after 30 s and more
 SEND_TIMEOUT_S = 10.0  # a client that takes nothing for so long is dropped
 MAX_EVENT_CLIENTS = 16  # each costs a queue and a task
 MAX_UNITS = 2**20
 MAX_UNIT_DIGITS = 7
+MAX_INPUTS = 16
+MAX_PATH = 4096
 
 
 class Routes:
@@ -99,8 +102,9 @@ class Routes:
         """Publish a job; the answer holds its id."""
         if request.content_type != "application/json":
             return error_response(415, "send the job as application/json", "ConfigError")
-        async with asyncio.timeout(CALL_TIMEOUT_S):
-            job = await self._control.submit(_submit_request(await request.read()))
+        wanted = _submit_request(await request.read())
+        async with asyncio.timeout(INPUTS_TIMEOUT_S if wanted.inputs else CALL_TIMEOUT_S):
+            job = await self._control.submit(wanted)
         return json_response({"job": job}, 201)
 
     async def job(self, request: web.Request) -> web.Response:
@@ -207,4 +211,6 @@ def _submit_request(body: bytes) -> SubmitRequest:
         raise ConfigError(f"this is not a job: {str(error)[:200]}") from error
     if request.units is not None and not 1 <= request.units <= MAX_UNITS:
         raise ConfigError(f"a job has 1 to {MAX_UNITS} units, not {request.units}")
+    if len(request.inputs) > MAX_INPUTS or any(len(text) > MAX_PATH for text in request.inputs.values()):
+        raise ConfigError(f"a job has at most {MAX_INPUTS} inputs, each the path of a file")
     return request

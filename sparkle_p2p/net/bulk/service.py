@@ -25,7 +25,7 @@ from sparkle_protocol.blobs.source import MAX_ASKS
 from sparkle_protocol.blobs.tickets import TicketOffice
 from sparkle_protocol.blobs.transfer import MAX_SOURCES
 from sparkle_protocol.blobs.tree import BlobId, Outline
-from sparkle_protocol.errors import SparkleError, TransportError
+from sparkle_protocol.errors import RemoteProtocolError, SparkleError, TransportError
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import PeerId
 
@@ -164,6 +164,7 @@ class Bulk:
         peers: Sequence[PeerId],
         *,
         durable: bool = False,
+        size: int | None = None,
         on_progress: OnProgress = lambda _progress: None,
     ) -> FetchReport:
         """Have the blob in the store, from all of these peers at once; go on where an earlier fetch stopped.
@@ -174,23 +175,31 @@ class Bulk:
         With ``durable`` it returns when not even a power cut can harm the blob: for those who vouch for it to others.
         Without, that is seen to within a minute; a blob that was harmed before then is noticed and fetched again.
 
+        With ``size`` a blob of another size is refused before any of it is fetched: an id tells nothing of it.
+
         Raises:
+            RemoteProtocolError: the blob has another size than it should have.
             TransportError: none of the peers gives it; what came is kept.
             StorageError: it does not fit, or the disk does not take it; what came is kept.
         """
         if self._stopped:
             raise TransportError("this node is leaving")
-        report = FetchReport({}) if blob in self.store else await self._fetch_shared(blob, peers, on_progress)
+        here = blob in self.store
+        report = FetchReport({}) if here else await self._fetch_shared(blob, peers, size, on_progress)
+        if size is not None:
+            _check_size(blob, self.store.size(blob), size)
         if durable:
             await self._in_thread(lambda: self.store.settle(blob))
         return report
 
-    async def _fetch_shared(self, blob: BlobId, peers: Sequence[PeerId], on_progress: OnProgress) -> FetchReport:
+    async def _fetch_shared(
+        self, blob: BlobId, peers: Sequence[PeerId], size: int | None, on_progress: OnProgress
+    ) -> FetchReport:
         while (running := self._running.get(blob)) is not None and running.ending:
             await asyncio.wait([running.task])
             await asyncio.sleep(0)  # its end is noted
         if running is None:
-            running = self._begin(blob, tuple(peers))
+            running = self._begin(blob, tuple(peers), size)
         else:
             self._join(running, peers)
         running.listeners.append(on_progress)
@@ -203,8 +212,8 @@ class Bulk:
                 running.task.cancel()
                 await asyncio.gather(running.task, return_exceptions=True)
 
-    def _begin(self, blob: BlobId, peers: tuple[PeerId, ...]) -> _Running:
-        task = asyncio.get_running_loop().create_task(self._fetch(blob, peers), name="sparkle-blob-fetch")
+    def _begin(self, blob: BlobId, peers: tuple[PeerId, ...], size: int | None) -> _Running:
+        task = asyncio.get_running_loop().create_task(self._fetch(blob, peers, size), name="sparkle-blob-fetch")
         running = self._running[blob] = _Running(task, [])
 
         def ended(_: object) -> None:
@@ -221,11 +230,13 @@ class Bulk:
             elif peer != self._me:
                 running.fetch.add(peer, self._links.get(peer))
 
-    async def _fetch(self, blob: BlobId, peers: tuple[PeerId, ...]) -> FetchReport:
+    async def _fetch(self, blob: BlobId, peers: tuple[PeerId, ...], size: int | None) -> FetchReport:
         async with self._places:
             outline = await self._in_thread(lambda: self.store.outline(blob))
             if outline is None:
                 outline = await fetch_outline(blob, peers, self._ask, self._on_violation)
+            if size is not None:
+                _check_size(blob, outline.size, size)
             known: Outline = outline
             with contextlib.closing(await self._in_thread(lambda: self.store.begin(known))) as target:
                 running = self._running[blob]
@@ -262,6 +273,11 @@ class Bulk:
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _check_size(blob: BlobId, size: int, wanted: int) -> None:
+    if size != wanted:
+        raise RemoteProtocolError(f"the blob {blob.hex()[:12]} has {size} bytes and should have {wanted}")
 
 
 def _tell_all(listeners: list[OnProgress], progress: FetchProgress) -> None:

@@ -1,0 +1,65 @@
+"""What a unit of a job with arrays consists of: its parameters, its tiles, the type of its result."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sparkle_protocol.blobs.tree import BlobId
+from sparkle_protocol.errors import ConfigError, VerificationError
+from sparkle_protocol.facts import JobSpec
+from sparkle_protocol.ids import HASH_BYTES
+from sparkle_worker.kernels.arrays import ArrayKernel, ArrayType
+from sparkle_worker.kernels.registry import ARRAY_KERNELS, get_array_kernel, get_kernel
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayUnit:
+    """One unit as its kernel describes it."""
+
+    kernel: ArrayKernel
+    params: Mapping[str, Any]
+    tiles: tuple[tuple[BlobId, int], ...]  # the id and size of each
+    result: ArrayType
+
+    @property
+    def blobs(self) -> tuple[BlobId, ...]:
+        """Its tiles by id."""
+        return tuple(blob for blob, _ in self.tiles)
+
+
+def has_arrays(spec: JobSpec) -> bool:
+    """Whether the job's results are blobs."""
+    return spec.kernel in ARRAY_KERNELS
+
+
+def array_unit(spec: JobSpec, unit: int) -> ArrayUnit:
+    """One unit of a job with arrays. Raises ConfigError when the spec is not acceptable here."""
+    kernel = get_array_kernel(spec.kernel, spec.kernel_version)
+    params = _checked(kernel, spec)
+    one = kernel.unit(params, spec.units, unit)
+    positions, types = kernel.unit_inputs(params, spec.units, unit), kernel.input_types(one)
+    if any(position >= len(spec.inputs) for position in positions):
+        raise ConfigError(f"this {spec.kernel} job names {len(spec.inputs)} inputs, too few for its unit {unit}")
+    tiles = ((BlobId(spec.inputs[at]), type_.nbytes) for at, type_ in zip(positions, types, strict=True))
+    return ArrayUnit(kernel, one, tuple(tiles), kernel.result_type(one))
+
+
+def unit_parameters(spec: JobSpec, unit: int) -> dict[str, Any]:
+    """Parameters of one unit without arrays. Raises ConfigError when the spec is not acceptable here."""
+    kernel = get_kernel(spec.kernel, spec.kernel_version)
+    return kernel.unit(_checked(kernel, spec), spec.units, unit)
+
+
+def check_result(spec: JobSpec, unit: int, result: bytes) -> None:
+    """Refuse a result of impossible form; of an array kernel it is the id of a blob. Raises VerificationError."""
+    if not has_arrays(spec):
+        get_kernel(spec.kernel, spec.kernel_version).check_result(unit_parameters(spec, unit), result)
+    elif len(result) != HASH_BYTES:
+        raise VerificationError(f"the result is named by {HASH_BYTES} bytes, not {len(result)}")
+
+
+def _checked(kernel: Any, spec: JobSpec) -> dict[str, Any]:
+    params: dict[str, Any] = kernel.validate(spec.params)
+    if spec.units > kernel.max_units(params):
+        raise ConfigError(f"{spec.kernel} cannot be cut into {spec.units} units")
+    return params

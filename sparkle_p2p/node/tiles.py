@@ -1,0 +1,148 @@
+"""Computes units with arrays: their tiles are brought here ahead of time, their results become blobs.
+
+Tiles of units in hand are fetched while others are computed, for up to ``MAX_PREPARED`` units at a time; what goes
+beyond is fetched when its turn comes. They are kept until the unit is over. A result is kept until its unit is
+settled, since nobody else has it before its keeper fetched it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sparkle_p2p.node.array_units import ArrayUnit, array_unit
+from sparkle_p2p.node.data_plane import DataPlane, pause_s
+from sparkle_protocol.blobs.tree import BlobId
+from sparkle_protocol.effects import Compute, Prepare, StopCompute
+from sparkle_protocol.errors import SparkleError, StorageError, TransportError
+from sparkle_protocol.ids import HASH_BYTES, PeerId
+
+log = logging.getLogger("sparkle.compute")
+
+MAX_PREPARED = 16
+PREPARING = 2  # units at a time whose tiles are on their way before their turn
+FETCH_TRIES = 4  # over about seven seconds beside what the transfers take
+
+UnitKey = tuple[bytes, int, int]
+
+
+class ArrayExecutor(Protocol):
+    """What computes units with arrays in another process (``sparkle_worker.executor.Executor``)."""
+
+    async def run_arrays(
+        self,
+        kernel: str,
+        version: int,
+        unit: Mapping[str, Any],
+        inputs: Sequence[Path],
+        result: Path,
+        on_progress: Callable[[float], None],
+        on_begin: Callable[[], None] | None = None,
+    ) -> None:
+        """Compute a unit from files into a file. Raises ComputeError."""
+        ...
+
+
+class Tiles:
+    """The blobs of units that this node computes."""
+
+    def __init__(self, plane: DataPlane, group: asyncio.TaskGroup) -> None:
+        self._plane = plane
+        self._group = group
+        self._preparing: dict[UnitKey, asyncio.Task[None]] = {}
+        self._places = asyncio.Semaphore(PREPARING)
+        self._computed: set[BlobId] = set()
+
+    # --- before its turn --------------------------------------------------------------------------------------
+
+    def prepare(self, effect: Prepare) -> None:
+        """Begin to fetch a unit's tiles; a failure is left to ``compute``, which tries again."""
+        key = (effect.job, effect.unit, effect.epoch)
+        if key in self._preparing or len(self._preparing) >= MAX_PREPARED:
+            return
+        self._preparing[key] = self._group.create_task(self._prepare(key, effect), name=f"tiles of {effect.unit}")
+
+    async def _prepare(self, key: UnitKey, effect: Prepare) -> None:
+        try:
+            unit = array_unit(effect.spec, effect.unit)
+            self._plane.keep(("tiles", key), unit.blobs)
+            async with self._places:
+                await self._fetch(unit, effect.keepers)
+        except SparkleError as error:
+            log.info("tiles of unit %d are not here yet: %s", effect.unit, error)
+        except Exception:
+            log.exception("preparing unit %d failed unexpectedly", effect.unit)
+
+    def drop(self, effect: StopCompute) -> None:
+        """The unit is given up."""
+        self._release((effect.job, effect.unit, effect.epoch))
+
+    def _release(self, key: UnitKey) -> None:
+        task = self._preparing.pop(key, None)
+        if task is not None:
+            task.cancel()
+        self._plane.let_go(("tiles", key))
+
+    def stop(self) -> None:
+        """Fetch nothing any more."""
+        for key in list(self._preparing):
+            self._release(key)
+
+    # --- its turn ---------------------------------------------------------------------------------------------
+
+    async def compute(
+        self,
+        executor: ArrayExecutor,
+        effect: Compute,
+        on_progress: Callable[[float], None],
+        on_begin: Callable[[], None],
+    ) -> bytes:
+        """A unit's result: the id of the blob that holds it, which is kept until ``keep_results`` says otherwise.
+
+        Raises:
+            ConfigError: the job is not acceptable here.
+            RemoteProtocolError: a tile is not what the job says.
+            TransportError, StorageError: the tiles cannot be had here now, or the result cannot be stored.
+            ComputeError: it could not be computed.
+        """
+        key = (effect.job, effect.unit, effect.epoch)
+        try:
+            unit = array_unit(effect.spec, effect.unit)
+            self._plane.keep(("tiles", key), unit.blobs)
+            await self._fetch_patiently(unit, effect.keepers)
+            paths = [self._plane.path(blob) for blob in unit.blobs]
+            kernel, version = effect.spec.kernel, effect.spec.kernel_version
+            async with self._plane.draft(unit.result.nbytes) as draft:
+                await executor.run_arrays(kernel, version, unit.params, paths, draft.path, on_progress, on_begin)
+                result = await self._plane.publish(draft)
+            self._computed.add(result)
+            self._plane.keep(("computed", result), (result,))
+            return bytes(result)
+        finally:
+            self._release(key)
+
+    async def _fetch_patiently(self, unit: ArrayUnit, sources: Sequence[PeerId]) -> None:
+        for attempt in range(FETCH_TRIES):
+            try:
+                await self._fetch(unit, sources)
+                return
+            except (TransportError, StorageError):
+                if attempt == FETCH_TRIES - 1:
+                    raise
+                await asyncio.sleep(pause_s(attempt))
+
+    async def _fetch(self, unit: ArrayUnit, sources: Sequence[PeerId]) -> None:
+        for blob, size in unit.tiles:
+            await self._plane.fetch(blob, sources, size=size)
+
+    # --- after it ---------------------------------------------------------------------------------------------
+
+    def keep_results(self, needed: Iterable[bytes]) -> None:
+        """Keep these results, and no other ones of ours: the others are settled."""
+        wanted = {BlobId(result) for result in needed if len(result) == HASH_BYTES}
+        for blob in self._computed - wanted:
+            self._plane.let_go(("computed", blob))
+        for blob in wanted - self._computed:
+            self._plane.keep(("computed", blob), (blob,))
+        self._computed = wanted
