@@ -75,7 +75,12 @@ class AsyncMesh:
     ) -> "AsyncJob":
         """As ``Mesh.submit``; a cancellation meanwhile cancels the job."""
         session = self._session
-        job = await _or_undone(lambda: session.submit(kernel, inputs, units, verify, params), undo=session.cancel)
+
+        def publish() -> str:
+            with session.submission(kernel, inputs, units, verify, params) as now:
+                return now()
+
+        job = await _or_undone(publish, undo=session.cancel)
         return AsyncJob(job, session, self._progress)
 
     async def gemm(self, a: "NDArray[Any]", b: "NDArray[Any]", verify: Verify = "final") -> "NDArray[Any]":

@@ -5,9 +5,10 @@ Every call has an awaitable twin of the same name in ``amesh.py``.
 
 import contextlib
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -75,7 +76,10 @@ class Mesh:
         verify: Verify = "final",
         **params: Any,
     ) -> "Job":
-        """Publish a job and return it at once; an interruption meanwhile cancels it.
+        """Publish a job and return it.
+
+        The node cuts and hashes the arrays and finds peers that keep the job before it answers: with gigabytes that
+        takes a while. Ctrl-C meanwhile cancels the job as soon as it is there; once more does not wait for that.
 
         Args:
             kernel: what to compute; ``kernels()`` lists them.
@@ -90,9 +94,8 @@ class Mesh:
             TransportError: too few peers took the job up in time.
             NodeNotRunning: the node has gone.
         """
-        job = _or_undone(
-            lambda: self._session.submit(kernel, inputs, units, verify, params), undo=self._session.cancel
-        )
+        with self._session.submission(kernel, inputs, units, verify, params) as publish:
+            job = _or_undone(publish, undo=self._session.cancel)
         return Job(job, self._session, self._progress)
 
     def gemm(self, a: "NDArray[Any]", b: "NDArray[Any]", verify: Verify = "final") -> "NDArray[Any]":
@@ -264,13 +267,38 @@ class Job:
         return job_view(self._session.cancel(self.id))
 
 
-def _or_undone(call: Callable[[], str], undo: Callable[[str], object]) -> str:
-    """The result of ``call``; when Ctrl-C comes meanwhile, its end is awaited and undone: nobody would know of it."""
-    with ThreadPoolExecutor(1, "sparkle-submit") as thread:
-        asked = thread.submit(call)
+def _or_undone(publish: Callable[[], str], undo: Callable[[str], object]) -> str:
+    """The job that ``publish`` gives. Of one that was published while Ctrl-C came nobody would know: it is undone."""
+    with _interrupts_noted() as noted:
         try:
-            return asked.result()
-        except KeyboardInterrupt:
-            with contextlib.suppress(SparkleError):
-                undo(asked.result())
+            job = publish()
+        except SparkleError as error:
+            if noted:
+                raise KeyboardInterrupt from error
             raise
+    if noted:
+        with contextlib.suppress(SparkleError):
+            undo(job)
+        raise KeyboardInterrupt
+    return job
+
+
+@contextlib.contextmanager
+def _interrupts_noted() -> Iterator[list[int]]:
+    """Has the first Ctrl-C noted instead of raised; one more is raised. A program's own handler stays as it is."""
+    noted: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    in_main = threading.current_thread() is threading.main_thread()  # only there are signals handled
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield noted
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

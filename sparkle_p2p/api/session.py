@@ -1,8 +1,9 @@
 """What a program asks of its node, one blocking call each: the part that ``Mesh`` and ``AsyncMesh`` share."""
 
+import contextlib
 import operator
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,20 +26,22 @@ class Session:
     def __init__(self, client: LocalClient) -> None:
         self._client = client
 
-    def submit(
+    @contextlib.contextmanager
+    def submission(
         self,
         kernel: str,
         inputs: Mapping[str, Any] | None,
         units: int | None,
         verify: str,
         params: Mapping[str, Any],
-    ) -> str:
-        """Publish a job with arrays, numbers and words as they come from Python; its id."""
+    ) -> Iterator[Callable[[], str]]:
+        """What publishes a job and gives its id; its arrays lie in files while the block runs."""
         if not isinstance(kernel, str):
             raise ConfigError(f"a kernel has a name, as 'prime_count'; this is a {type(kernel).__name__[:40]}")
         plain = {name: _plain(name, value) for name, value in params.items()}
+        whole = _whole(units)
         with input_files(self._client.home, inputs or {}) as files:
-            return self._client.submit(kernel, plain, _whole(units), verify, files)
+            yield lambda: self._client.submit(kernel, plain, whole, verify, files)
 
     def document(self, job: str) -> Document:
         """The job as it stands."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparkle_p2p.home import HomeDir
-from sparkle_p2p.view import JobResult, JobView, NodeView, SubmitRequest
+from sparkle_p2p.view import JobResult, JobView, KernelView, NodeView, SubmitRequest
 from sparkle_p2p.web.server import ApiServer
 from sparkle_protocol.errors import ConfigError
 from tests.web.fake_node import FakeControl
@@ -34,6 +34,7 @@ class ArrayNode(FakeControl):
         self.on_submit: Callable[[], object] = lambda: None
         self.on_look: Callable[[], object] = lambda: None
         self.refuses_arrays = False
+        self.keeps_results = True
         self.starting = 0  # looks at it after which its network is there
 
     def view(self) -> NodeView:
@@ -63,6 +64,12 @@ class ArrayNode(FakeControl):
         self.on_look()
         return await super().job(job)
 
+    async def kernels(self) -> tuple[KernelView, ...]:
+        example = "sparkle submit gemm --input a=a.npy --input b=b.npy --wait -o c.npy"
+        inputs = {"a": "m x k", "b": "k x n"}
+        gemm = KernelView("gemm", 1, "Multiplies.", {}, "algebraic", "2 m k n", example, inputs, "k u / (1 - k u)")
+        return (*await super().kernels(), gemm)
+
     async def result(self, job: str) -> JobResult:
         found = await super().result(job)
         if found.job not in self.results:
@@ -71,6 +78,8 @@ class ArrayNode(FakeControl):
         path = self.home / "results" / f"{found.job[:16]}.npy"
         path.parent.mkdir(exist_ok=True)
         np.save(path, array)
+        if not self.keeps_results:
+            path.unlink()
         value = {"dtype": array.dtype.name, "shape": list(array.shape), "path": str(path)}
         return JobResult(found.job, found.kernel, value, "application/x-npy")
 

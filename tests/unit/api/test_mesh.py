@@ -55,7 +55,7 @@ def test_a_job_is_submitted_followed_and_read(mesh: sparkle.Mesh) -> None:
     assert mesh.jobs() == [job]
     assert mesh.job(job.id[:8]) == job
     assert job.file() == b""
-    assert [kernel.name for kernel in mesh.kernels()] == ["prime_count"]
+    assert [kernel.name for kernel in mesh.kernels()] == ["prime_count", "gemm"]
     assert mesh.status()["net"] == "test"
 
 
@@ -176,7 +176,7 @@ async def test_the_awaitable_twin_does_the_same(node: ArrayNode) -> None:
         assert await job.progress == 1.0
         assert await mesh.jobs() == [await mesh.job(job.id[:8])]
         assert (await mesh.status())["net"] == "test"
-        assert [kernel.name for kernel in await mesh.kernels()] == ["prime_count"]
+        assert [kernel.name for kernel in await mesh.kernels()] == ["prime_count", "gemm"]
         assert (await (await mesh.submit("mandelbrot")).wait()).state == "done"
         product = await mesh.gemm(np.eye(2), np.ones((2, 2)))
         assert product.tolist() == [[1, 1], [1, 1]]
