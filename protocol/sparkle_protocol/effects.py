@@ -190,8 +190,8 @@ class StopCompute:
 class CheckUnit:
     """Find out whether a worker's revealed result is right; the answer is ``UnitChecked``.
 
-    ``result`` is what the worker revealed: of an array kernel the id of the blob. ``sources``: who may have the blobs,
-    without ourselves; the worker is the first.
+    ``result`` is what the worker revealed: of an array kernel the id of the blob. ``sources``: who may have the
+    blobs, without ourselves; the worker is the first.
     """
 
     job: JobId
@@ -205,7 +205,10 @@ class CheckUnit:
 
 @dataclass(frozen=True, slots=True)
 class HoldInputs:
-    """Fetch a job's inputs from ``sources`` and keep them; the answer is ``InputsHeld``. It may be said again."""
+    """Fetch a job's inputs from ``sources`` and keep them; the answer is ``InputsHeld``.
+
+    It may be said again, with other sources, until that came.
+    """
 
     job: JobId
     inputs: tuple[bytes, ...]

@@ -108,6 +108,11 @@ class JobSpec(Wire, tag=1, frozen=True):
     inputs: Annotated[list[Hash32], Meta(max_length=1024)] = []  # msgspec copies defaults
 
 
+def is_checked(spec: JobSpec) -> bool:
+    """Each result is checked by itself: those of different machines differ in their bits, and none proves another."""
+    return spec.verification in ("algebraic", "tolerance")
+
+
 class KeeperSet(Wire, tag=2, frozen=True):
     """The peers that keep a job in one view and how many of them decide.
 

@@ -4,13 +4,16 @@ What it returns passes every check of form; only another peer's result, or the t
 drawn at random, so two liars do not agree by accident.
 """
 
+import asyncio
 import random
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sparkle_worker.executor import Executor
 from sparkle_worker.kernels.collatz import chain_steps
+from sparkle_worker.kernels.registry import get_array_kernel
 
 _COUNT = struct.Struct("<Q")
 _CHAIN = struct.Struct("<QQ")
@@ -29,6 +32,34 @@ class LyingExecutor(Executor):
     ) -> bytes:
         """A plausible result that is wrong."""
         return falsify(kernel, unit, await super().run(kernel, version, unit, on_progress, on_begin))
+
+    async def run_arrays(
+        self,
+        kernel: str,
+        version: int,
+        unit: Mapping[str, Any],
+        inputs: Sequence[Path],
+        result: Path,
+        on_progress: Callable[[float], None],
+        on_begin: Callable[[], None] | None = None,
+        *,
+        checkpoint: Path | None = None,
+    ) -> None:
+        """The right array with its last digits missing, as from a device that computes in bfloat16 to be faster."""
+        await super().run_arrays(kernel, version, unit, inputs, result, on_progress, on_begin, checkpoint=checkpoint)
+        dtype = get_array_kernel(kernel, version).result_type(unit).dtype
+        await asyncio.to_thread(round_to_bfloat16, result, dtype)
+
+
+def round_to_bfloat16(path: Path, dtype: str) -> None:
+    """Leave eight significant bits of every number in a file of floating-point numbers."""
+    import numpy as np
+
+    numbers = np.memmap(path, dtype="<u4" if dtype == "float32" else "<u8", mode="r+")
+    dropped = 16 if dtype == "float32" else 45
+    numbers >>= dropped
+    numbers <<= dropped
+    numbers.flush()
 
 
 def falsify(kernel: str, unit: Mapping[str, Any], result: bytes) -> bytes:

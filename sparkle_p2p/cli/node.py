@@ -10,7 +10,16 @@ from typing import Any
 from sparkle_p2p import __version__
 from sparkle_p2p.cli.main import guarded
 from sparkle_p2p.cli.parser import Parser, add_home, whole_number
-from sparkle_p2p.config import LOG_LEVELS, MAX_SLOTS, NodeConfig, load_config
+from sparkle_p2p.config import (
+    LOG_LEVELS,
+    MAX_BLOBS_MB,
+    MAX_MEMORY_MB,
+    MAX_SLOTS,
+    MIN_BLOBS_MB,
+    MIN_MEMORY_MB,
+    NodeConfig,
+    load_config,
+)
 from sparkle_p2p.runtime.locate import home_path
 from sparkle_protocol.errors import ConfigError
 
@@ -89,6 +98,17 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--slots", metavar="N", type=whole_number(1, MAX_SLOTS), help="units to compute at once (default 1)"
+    )
+    parser.add_argument(
+        "--memory-mb", metavar="N", type=whole_number(MIN_MEMORY_MB, MAX_MEMORY_MB),
+        help="memory that one unit may use, in MiB (default 4096)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--blobs-mb", metavar="N", type=whole_number(MIN_BLOBS_MB, MAX_BLOBS_MB),
+        help="disk that arrays may take, in MiB (default 20480)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bulk-port", metavar="PORT", type=whole_number(0, 65535), help="where arrays are served (default: any port)"
     )
     # None, not False, when absent: the configuration file decides then.
     parser.add_argument("--no-work", dest="work", action="store_const", const=False, help="submit and keep work only")

@@ -66,7 +66,8 @@ class ArrayWork:
         elif isinstance(effect, fx.HoldInputs):
             self._holding.hold(effect)
         elif isinstance(effect, fx.ReleaseInputs):
-            self._holding.release(effect)
+            if effect.job not in self._node.submitter.jobs:  # what ours need until their result is there, they say
+                self._holding.release(effect)
         elif isinstance(effect, fx.Notify) and effect.event in _NEWS:
             job = self._node.submitter.jobs.get(JobId(bytes.fromhex(str(effect.fields["job"]))))
             if job is not None:

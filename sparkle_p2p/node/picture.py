@@ -227,6 +227,7 @@ def rejection_view(rejection: ProvenWrong) -> Rejection:
         "trusted": f"{worker} answered {given} for unit {rejection.unit}; this node computed {agreed} itself",
         "equivocation": f"{worker} signed two different commitments for unit {rejection.unit}",
         "malformed": f"{worker} sent a result of impossible form for unit {rejection.unit}",
+        "check": f"{worker} gave a wrong result for unit {rejection.unit}: {rejection.text or 'it failed the check'}",
     }
     numbers: dict[str, Scalar] = {
         "unit": rejection.unit,

@@ -1,10 +1,11 @@
 """The worker process: reads one unit at a time from its pipe, computes it, answers.
 
     python -P -m sparkle_worker.child --parent PID [--memory-mb N] [--normal-priority] [--kernels SOURCE:NAME]
+        [--checkpoint-seconds S]
 
 Started by ``executor.Executor`` only. ``--kernels`` is the plug-in hook: ``NAME`` is a mapping of names to
-kernels in a module (``package.module:NAME``) or a file (``path/file.py:NAME``), added to the built-in ones.
-It comes from the node's own command line, never from the network.
+kernels in a module (``package.module:NAME``) or a file (``path/file.py:NAME``), added to the built-in ones;
+what has ``compute_into`` is a kernel of arrays. It comes from the node's own command line, never from the network.
 """
 
 import argparse
@@ -12,19 +13,24 @@ import faulthandler
 import importlib
 import importlib.util
 import os
+import select
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-from sparkle_protocol.errors import ComputeError, ConfigError, SparkleError
+from sparkle_protocol.errors import ComputeError, ConfigError, LocalProtocolError, SparkleError
 from sparkle_worker import confine, frames
-from sparkle_worker.kernels.base import Kernel
-from sparkle_worker.kernels.registry import KERNELS, get_kernel
+from sparkle_worker.array_units import ArrayUnits
+from sparkle_worker.kernels.arrays import ArrayKernel
+from sparkle_worker.kernels.base import Description, Kernel
+from sparkle_worker.kernels.registry import ARRAY_KERNELS, KERNELS, get_kernel
 
 PROGRESS_SECONDS = 2.0  # what people watch; each message wakes the node, which costs as much as 0.1 % of a core does
+KEEP_SECONDS = 2.0  # without a unit until mapped files are let go of; the next unit of a job comes sooner
+READ_BYTES = 2**16  # what a pipe holds
 _BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -36,18 +42,28 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the node, which then ends us
     for name in _BLAS_THREADS:  # two BLAS threads beside other work collapse; read when NumPy is loaded
         os.environ[name] = "1"
-    kernels = {**KERNELS, **(load_kernels(arguments.kernels) if arguments.kernels else {})}
-    importlib.import_module("numpy")
+    more = load_kernels(arguments.kernels) if arguments.kernels else {}
+    _warm_up()
     if not arguments.normal_priority:
         missing += confine.lower_priority()
     missing += confine.limit_memory(arguments.memory_mb)
-    worker = _Worker(replies, kernels, arguments.memory_mb)
+    worker = _Worker(replies, more, arguments.memory_mb, arguments.checkpoint_seconds)
     worker.send(["ready", frames.FORMAT, missing])
-    while (request := _read(requests)) is not None:
-        worker.answer(request)
+    worker.serve(requests)
 
 
-def load_kernels(source: str) -> Mapping[str, Kernel]:
+def _warm_up() -> None:
+    """Load NumPy, and have BLAS take its buffers: the first unit shall cost no more than the others.
+
+    They also are larger than a small unit, and must not count as its memory.
+    """
+    numpy = importlib.import_module("numpy")
+    for dtype in ("float32", "float64"):
+        square = numpy.ones((128, 128), dtype)  # smaller ones are multiplied without the buffers
+        numpy.matmul(square, square)
+
+
+def load_kernels(source: str) -> Mapping[str, Description]:
     """The mapping of kernels that ``source`` names.
 
     Raises:
@@ -74,10 +90,31 @@ def load_kernels(source: str) -> Mapping[str, Kernel]:
 class _Worker:
     """Computes units and writes the answers."""
 
-    def __init__(self, replies: BinaryIO, kernels: Mapping[str, Kernel], memory_mb: int) -> None:
+    def __init__(
+        self, replies: BinaryIO, more: Mapping[str, Description], memory_mb: int, checkpoint_s: float
+    ) -> None:
+        arrays = {name: cast(ArrayKernel, kernel) for name, kernel in more.items() if hasattr(kernel, "compute_into")}
         self._replies = replies
-        self._kernels = kernels
+        self._kernels = {**KERNELS, **{n: cast(Kernel, kernel) for n, kernel in more.items() if n not in arrays}}
+        self._arrays = ArrayUnits({**ARRAY_KERNELS, **arrays}, memory_mb, checkpoint_s)
         self._memory_mb = memory_mb
+        self._kinds: dict[str, Callable[..., bytes]] = {
+            "run": self._compute,
+            "arrays": self._compute_arrays,
+            "check": self._check,
+        }
+
+    def serve(self, requests: int) -> None:
+        """Answer what comes from a descriptor, until it ends."""
+        buffer = frames.FrameBuffer(frames.REQUEST_LIMIT)
+        while True:
+            if self._arrays.files and not _comes_soon(requests):
+                self._arrays.files.release()
+            data = os.read(requests, READ_BYTES)
+            if not data:
+                return
+            for request in buffer.feed(data):
+                self.answer(request)
 
     def send(self, message: list[Any]) -> None:
         """Write one frame; without a reader there is nothing left to live for."""
@@ -88,10 +125,12 @@ class _Worker:
             os._exit(1)
 
     def answer(self, request: list[Any]) -> None:
-        """Compute one ``run`` request; every failure of the kernel becomes an ``error`` message."""
-        _, run, name, version, unit = request
+        """Compute what was asked; every failure of the kernel becomes an ``error`` message."""
+        kind, run, name, *rest = request
         try:
-            self.send(["result", run, self._compute(run, name, version, unit)])
+            if kind not in self._kinds:
+                raise LocalProtocolError(f"the worker process knows no '{kind}'")
+            self.send(["result", run, self._kinds[kind](run, name, *rest)])
         except SparkleError as error:
             self.send(["error", run, _sentence(str(error)), ""])
         except MemoryError:
@@ -103,6 +142,7 @@ class _Worker:
 
     def _compute(self, run: int, name: str, version: int, unit: Mapping[str, Any]) -> bytes:
         kernel = get_kernel(name, version, self._kernels)
+        self._arrays.files.release()  # what is mapped would count as this unit's memory
         result = kernel.compute(unit, self._progress(run))
         if type(result) is not bytes:
             raise ComputeError(f"{name} returned {type(result).__name__} instead of bytes")
@@ -110,8 +150,15 @@ class _Worker:
             raise ComputeError(f"{name} returned {len(result)} bytes; at most {frames.RESULT_LIMIT} can be sent")
         return result
 
+    def _compute_arrays(self, run: int, *request: Any) -> bytes:
+        self._arrays.compute(self._progress(run), *request)
+        return b""
+
+    def _check(self, _run: int, *request: Any) -> bytes:
+        return _sentence(self._arrays.check(*request)).encode()
+
     def _progress(self, run: int) -> Callable[[float], None]:
-        """A callback that sends at most two messages a second, however often the kernel calls it."""
+        """A callback that sends a message every ``PROGRESS_SECONDS``, however often the kernel calls it."""
         due = time.monotonic() + PROGRESS_SECONDS
 
         def report(share: float) -> None:
@@ -127,15 +174,16 @@ class _Worker:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sparkle_worker.child", description="Sparkle worker process")
     parser.add_argument("--parent", type=int, required=True, help="process id of the node")
-    parser.add_argument("--memory-mb", type=int, default=4096, help="limit of the address space")
+    parser.add_argument("--memory-mb", type=int, default=4096, help="address space that a unit may use")
     parser.add_argument("--normal-priority", action="store_true", help="compete with the machine's other work")
+    parser.add_argument("--checkpoint-seconds", type=float, default=30.0, help="least time between two checkpoints")
     parser.add_argument("--kernels", help="more kernels: MODULE:NAME or FILE.py:NAME")
     return parser.parse_args()
 
 
-def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+def _take_pipes() -> tuple[int, BinaryIO]:
     """Our pipes on private descriptors; what a kernel prints goes to stderr, what it reads is empty."""
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    requests, replies = os.dup(0), os.fdopen(os.dup(1), "wb")
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     os.close(empty)
@@ -144,14 +192,11 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return requests, replies
 
 
-def _read(requests: BinaryIO) -> list[Any] | None:
-    """The next request, or None when the executor is gone."""
-    header = requests.read(frames.HEADER.size)
-    if len(header) < frames.HEADER.size:
-        return None
-    (length,) = frames.HEADER.unpack(header)
-    body = requests.read(min(length, frames.REQUEST_LIMIT))
-    return frames.decode(body, frames.REQUEST_LIMIT) if len(body) == length else None
+def _comes_soon(requests: int) -> bool:
+    """Whether there is something to read, or its end, within ``KEEP_SECONDS``."""
+    if os.name != "posix":
+        return False  # it cannot be asked there
+    return bool(select.select([requests], [], [], KEEP_SECONDS)[0])
 
 
 def _sentence(text: str) -> str:

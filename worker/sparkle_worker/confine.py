@@ -8,6 +8,9 @@ import os
 import signal
 import sys
 
+SPARE_BYTES = 2**26  # modules that a kernel imports, and room that the allocator takes but does not hand out
+_UNKNOWN_BYTES = 2**27  # Python with NumPy takes 0.1 GB of address space on Linux
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -47,14 +50,18 @@ def lower_priority() -> list[str]:
 
 
 def limit_memory(memory_mb: int) -> list[str]:
-    """Bound the address space, so that a greedy unit gets a MemoryError; write no core files."""
+    """Bound what a unit may add to the address space, so that a greedy one gets a MemoryError; write no core files.
+
+    The limit counts mapped files as well, and what the process takes before it has computed anything, which is not
+    the unit's fault: call this when that is loaded.
+    """
     try:
         import resource
     except ImportError:
         return ["the memory of worker processes is not limited: this system has no resource limits"]
     missing = []
     for what, kind, wanted in (
-        ("memory", resource.RLIMIT_AS, memory_mb * 2**20),
+        ("memory", resource.RLIMIT_AS, _present_bytes() + SPARE_BYTES + memory_mb * 2**20),
         ("core files", resource.RLIMIT_CORE, 0),
     ):
         _, hard = resource.getrlimit(kind)
@@ -64,3 +71,12 @@ def limit_memory(memory_mb: int) -> list[str]:
         except (ValueError, OSError) as error:
             missing.append(f"the {what} of worker processes cannot be limited: {error}")
     return missing
+
+
+def _present_bytes() -> int:
+    """The address space that this process has taken so far."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return _UNKNOWN_BYTES

@@ -15,12 +15,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sparkle_protocol.errors import ConfigError, ExecutorCrashed, LocalProtocolError
 from sparkle_worker.process import NotBegun, WorkerProcess
 
+CHECKPOINT_SECONDS = 30.0  # what a crash may cost, against what writing gigabytes of state costs
 STARTUP_SECONDS = 60.0  # 0.2 s on an idle machine; a loaded one with a cold disk was seen to need 20
 EXIT_SECONDS = 10.0  # a killed process ends at once unless the kernel is stuck in a disk wait
 MAX_RUNS = 32  # units under way at a time; one more is our own bug
@@ -34,10 +36,11 @@ class Executor:
     """Computes units in its own process, one after the other.
 
     Args:
-        memory_mb: address space that a unit may use.
+        memory_mb: address space that a unit may use, mapped files included.
         idle_priority: compute only when nothing else wants the processor; otherwise like any process.
         kernels: more kernels for the process, ``MODULE:NAME`` or ``FILE.py:NAME`` (see ``child``).
         startup_seconds: how long the process may take until it can compute, not counting pauses.
+        checkpoint_seconds: least time between two checkpoints of a unit.
     """
 
     def __init__(
@@ -47,8 +50,9 @@ class Executor:
         idle_priority: bool = True,
         kernels: str | None = None,
         startup_seconds: float = STARTUP_SECONDS,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
-        self._options = ["--memory-mb", str(memory_mb)]
+        self._options = ["--memory-mb", str(memory_mb), "--checkpoint-seconds", str(checkpoint_seconds)]
         self._options += [] if idle_priority else ["--normal-priority"]
         self._options += ["--kernels", kernels] if kernels else []
         self._startup_seconds = startup_seconds
@@ -115,6 +119,90 @@ class Executor:
             ExecutorCrashed: the process died of this unit or could not be started, or ``stop`` was called.
             LocalProtocolError: too many units are under way already.
         """
+        return await self._ask(["run", kernel, version, dict(unit)], on_progress, on_begin)
+
+    async def run_arrays(
+        self,
+        kernel: str,
+        version: int,
+        unit: Mapping[str, Any],
+        inputs: Sequence[Path],
+        result: Path,
+        on_progress: Callable[[float], None],
+        on_begin: Callable[[], None] | None = None,
+        *,
+        checkpoint: Path | None = None,
+    ) -> None:
+        """Compute one unit of an array kernel from files into a file; otherwise as ``run``.
+
+        No array is copied: the process maps the files. They must stay as they are, except that they may be removed,
+        until the unit is done.
+
+        Args:
+            kernel: name of the kernel.
+            version: its version.
+            unit: the unit's parameters.
+            inputs: its tiles in their order: plain bytes of an array, or blobs of the store.
+            result: a file that exists, in a file system with room for it. It gets the result's length; its contents
+                mean something only after this returned. Fastest is one that held such a result before.
+            on_progress: called with 0..1 now and then.
+            on_begin: called once, when this one's turn has come.
+            checkpoint: where to go on from, if that is a checkpoint of this unit, and where to write new ones if the
+                kernel has such. Removed when the unit is done.
+
+        Raises:
+            ComputeError: as ``run``; also if a tile has the wrong size, or the disk is full.
+            ExecutorCrashed: as ``run``.
+            LocalProtocolError: as ``run``.
+        """
+        await self._ask(
+            [
+                "arrays",
+                kernel,
+                version,
+                dict(unit),
+                [os.fsencode(path) for path in inputs],
+                os.fsencode(result),
+                None if checkpoint is None else os.fsencode(checkpoint),
+            ],
+            on_progress,
+            on_begin,
+        )
+
+    async def check(
+        self,
+        kernel: str,
+        version: int,
+        unit: Mapping[str, Any],
+        inputs: Sequence[Path],
+        result: Path,
+        seed: bytes,
+        on_begin: Callable[[], None] | None = None,
+    ) -> str:
+        """What is wrong with a unit's result, in one sentence; empty if it is right.
+
+        Args:
+            kernel: name of the kernel.
+            version: its version.
+            unit: the unit's parameters.
+            inputs: its tiles in their order, as ``run_arrays`` takes them.
+            result: the file that is said to be the result.
+            seed: 32 bytes that nobody knew when the result was committed to.
+            on_begin: called once, when this one's turn has come.
+
+        Raises:
+            ComputeError: it cannot be checked here, whether it is right or wrong.
+            ExecutorCrashed: as ``run``.
+            LocalProtocolError: as ``run``.
+        """
+        paths = [os.fsencode(path) for path in inputs]
+        message = ["check", kernel, version, dict(unit), paths, os.fsencode(result), seed]
+        return (await self._ask(message, _ignore, on_begin)).decode()
+
+    async def _ask(
+        self, message: list[Any], on_progress: Callable[[float], None], on_begin: Callable[[], None] | None
+    ) -> bytes:
+        """The answer of whatever process there is to a request (``frames``)."""
         if self._runs >= MAX_RUNS:
             raise LocalProtocolError(f"an executor takes {MAX_RUNS} units at a time")
         self._runs += 1
@@ -124,7 +212,7 @@ class Executor:
                 await self._allowed.wait()
                 child = await self._ready_child(stops)
                 try:
-                    return await child.compute(kernel, version, unit, on_progress, on_begin or _nothing)
+                    return await child.ask(message, on_progress, on_begin or _nothing)
                 except NotBegun:
                     continue
         finally:
@@ -219,3 +307,7 @@ class Executor:
 
 def _nothing() -> None:
     """The callback where none is wanted."""
+
+
+def _ignore(_share: float) -> None:
+    """The callback where nobody watches."""

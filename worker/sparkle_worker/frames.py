@@ -4,14 +4,19 @@
 direction  message                                        meaning
 =========  =============================================  ==================================================
 to child   ``["run", run, kernel, version, unit]``        compute one unit; answered in this order
+to child   ``["arrays", run, kernel, version, unit,       compute a unit of arrays from files to a file; these
+           inputs, result, checkpoint]``                  three are paths as bytes, the last may be nil
+to child   ``["check", run, kernel, version, unit,        say whether the array in the file ``result`` is right
+           inputs, result, seed]``
 to parent  ``["ready", FORMAT, missing]``                 imports are done; protections this system lacks
-to parent  ``["progress", run, share]``                   share of the unit done, 0..1, at most 10 a second
-to parent  ``["result", run, bytes]``                     the unit's result
+to parent  ``["progress", run, share]``                   share of the unit done, 0..1, every few seconds
+to parent  ``["result", run, bytes]``                     the unit's result; of ``arrays`` nothing; of ``check``
+                                                          a sentence on what is wrong, or nothing
 to parent  ``["error", run, sentence, traceback]``        the unit could not be computed; the child lives on
 =========  =============================================  ==================================================
 
-A frame is a big-endian 32-bit length and that many bytes of msgpack. Both ends are ours, so a frame that
-breaks these rules is a ``LocalProtocolError``; its sender is not read from again.
+No bytes of arrays pass the pipes. A frame is a big-endian 32-bit length and that many bytes of msgpack. Both ends are
+ours, so a frame that breaks these rules is a ``LocalProtocolError``; its sender is not read from again.
 """
 
 import struct
@@ -21,7 +26,7 @@ import msgpack
 
 from sparkle_protocol.errors import LocalProtocolError
 
-FORMAT = 1
+FORMAT = 2
 REQUEST_LIMIT = 2**20  # a unit's parameters; a whole job's are at most 64 kB
 REPLY_LIMIT = 2**23
 RESULT_LIMIT = REPLY_LIMIT - 2**10  # what one result may have; kernels of the network keep to 64 kB

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -63,18 +63,19 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         """Whether it may be given work."""
         return not self._ended and self._reason is None
 
-    async def compute(
-        self,
-        kernel: str,
-        version: int,
-        unit: Mapping[str, Any],
-        on_progress: Callable[[float], None],
-        on_begin: Callable[[], None],
+    async def ask(
+        self, message: list[Any], on_progress: Callable[[float], None], on_begin: Callable[[], None]
     ) -> bytes:
-        """One unit's result; see ``Executor.run``. Raises NotBegun when it was no part of how the process ended."""
+        """The bytes that answer a request of kernel, version, unit and more (``frames``), its number left out.
+
+        Raises:
+            NotBegun: this was no part of how the process ended.
+            ComputeError: as ``Executor.run``.
+        """
+        kind, kernel, *rest = message
         self._run += 1
         try:
-            request = frames.encode(["run", self._run, kernel, version, dict(unit)], frames.REQUEST_LIMIT)
+            request = frames.encode([kind, self._run, kernel, *rest], frames.REQUEST_LIMIT)
         except LocalProtocolError as error:
             raise ComputeError(f"the unit of {kernel} cannot be handed to the worker process: {error}") from error
         run = _Run(self._run, request, self._loop.create_future(), on_progress, on_begin)

@@ -2,14 +2,15 @@
 
 Every ``BEAT_NS`` keepers that share jobs exchange a sum over what they know of each. Two that differ twice in a row
 compare; while more facts keep coming, sums say little, and it takes ``BUSY_BEATS``. Peers that are invited to keep a
-job are beaten to as well: whoever says that it lacks no result and no record, with our sum or after it took what it
-was found to lack, has caught up.
+job are beaten to as well: whoever says that it lacks no result, no record and no input of the job, with our sum or
+after it took what it was found to lack, has caught up.
 """
 
 from sparkle_protocol import messages
 from sparkle_protocol.ids import JobId, PeerId
 from sparkle_protocol.messages import JobBeat
 from sparkle_protocol.work.duty import Duty
+from sparkle_protocol.work.inputs import Inputs
 from sparkle_protocol.work.invitations import Invitations
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
@@ -26,6 +27,7 @@ class Beats(Duty):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._invitations = Invitations()
+        self._inputs = Inputs(self.me)
         self._beats: dict[int, tuple[PeerId, frozenset[JobId]]] = {}  # under way: to whom, about what
         self._beat_heard: dict[PeerId, int] = {}
         self._beat_ns: int | None = None
@@ -72,7 +74,7 @@ class Beats(Duty):
 
     def _send_beat(self, peer: PeerId, jobs: list[KeptJob]) -> None:
         jobs = jobs[: messages.MAX_BEATS]
-        tag = self._send(peer, messages.Beat([_job_beat(job) for job in jobs]))
+        tag = self._send(peer, messages.Beat([self._job_beat(job) for job in jobs]))
         self._beats[tag] = (peer, frozenset(job.state.id for job in jobs))
 
     def _ask_guest(self, channel: Channel, job: KeptJob, now_ns: int) -> None:
@@ -95,30 +97,47 @@ class Beats(Duty):
                 self._persist()
                 self._send(peer, messages.Release(job.state.id))
                 continue
-            own.append(_job_beat(job))
-            self._sums_of(job, peer, beat)
+            own.append(self._job_beat(job))
+            self._sums_of(job, peer, beat, now_ns)
             self._still_wanted(job, peer, now_ns)
         return own
 
     def _still_wanted(self, job: KeptJob, peer: PeerId, now_ns: int) -> None:
         """A keeper of the job counts on us for it."""
 
-    def _beat_answered(self, peer: PeerId, reply: messages.BeatReply, asked: frozenset[JobId]) -> None:
+    def _job_beat(self, job: KeptJob) -> JobBeat:
+        lacks = job.lacking or job.wanted or self._inputs.lacks(job.state.id)
+        return JobBeat(job.state.id, job.state.tally.total(), not lacks)
+
+    def _tell_of_inputs(self, job: KeptJob, now_ns: int) -> None:
+        """The job's inputs are here: somebody may wait to hear that."""
+        if job.state.spec.inputs and not job.mine and not self._inputs.lacks(job.state.id):
+            for peer in self._targets(job, now_ns):
+                self._send_beat(peer, [job])
+
+    def _is_whole(self, job: KeptJob, peer: PeerId, *, equal: bool) -> None:
+        """A peer says that it holds all that we should like it to, and perhaps the same facts."""
+
+    def _beat_answered(self, peer: PeerId, reply: messages.BeatReply, asked: frozenset[JobId], now_ns: int) -> None:
         by_job = {JobId(beat.job): beat for beat in reply.jobs}
         for job in self._shared_jobs().get(peer, ()):
             beat = by_job.get(job.state.id)
             channel = self._channels.to(job.state.id, peer)
             if beat is not None:
-                self._sums_of(job, peer, beat)
+                self._sums_of(job, peer, beat, now_ns)
             elif job.state.id in asked and peer != job.state.submitter and not channel.refused:
                 channel.synced = False  # it should keep the job and does not: it will be told all of it
 
-    def _sums_of(self, job: KeptJob, peer: PeerId, beat: JobBeat) -> None:
+    def _sums_of(self, job: KeptJob, peer: PeerId, beat: JobBeat, now_ns: int) -> None:
         channel = self._channels.to(job.state.id, peer)
         ours = job.state.tally.total()
         equal, quiet, channel.our_sum = beat.sum == ours, channel.our_sum == ours, ours
         if beat.complete and (equal or (channel.checked and not channel.owed)):
             channel.caught_up = True
+        if beat.complete:
+            self._is_whole(job, peer, equal=equal)
+        elif job.state.spec.inputs:  # large ones take long
+            self._invitations.moved(job.state.id, peer, now_ns)
         if equal:
             channel.differed = 0
             return
@@ -133,7 +152,3 @@ class Beats(Duty):
 def _is_nearly_through(channel: Channel) -> bool:
     """A newcomer was told all but what came up lately, which may never end."""
     return not channel.checked and channel.anew_ns is not None and len(channel.facts) <= messages.MAX_PUSHED_FACTS
-
-
-def _job_beat(job: KeptJob) -> JobBeat:
-    return JobBeat(job.state.id, job.state.tally.total(), not (job.lacking or job.wanted))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from random import Random
 
 from sparkle_protocol import messages
-from sparkle_protocol.effects import Effect, Notify, Persist, Record, Send, StoreFact, Value, Violation
+from sparkle_protocol.effects import CheckUnit, Effect, Notify, Persist, Record, Send, StoreFact, Value, Violation
 from sparkle_protocol.facts import (
     MAX_BATCH,
     SEAL_UNITS,
@@ -30,7 +30,9 @@ from sparkle_protocol.facts import (
 )
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash, key_from_peer_id
 from sparkle_protocol.messages import MAX_PUSHED_RESULTS
+from sparkle_protocol.work.checking import CheckQueue
 from sparkle_protocol.work.endorsing import consider
+from sparkle_protocol.work.failover import keepers_of
 from sparkle_protocol.work.granting import Granted
 from sparkle_protocol.work.intake import LEARNING_ORDER
 from sparkle_protocol.work.judging import CheckResult
@@ -60,6 +62,7 @@ class Board(ABC):
         self._channels = Channels(rng, self._send)
         self._touched: dict[JobId, KeptJob] = {}  # jobs that may have something to store or to tell
         self._spread: dict[JobId, dict[FactId, tuple[Fact, PeerId]]] = {}  # new facts, and who has them already
+        self._checks = CheckQueue()
         self._tag = 0
         self._out: list[Effect] = []
 
@@ -154,6 +157,22 @@ class Board(ABC):
             job.seal_certain(now_ns)
         self._sign_carried(job)
         self._tell(job)
+        for key in job.checks.take_wanted() if job.checks is not None else ():
+            self._checks.want(job.state.id, key)
+
+    def _start_checks(self) -> None:
+        """Have results checked that wait for it, as many as may be under way."""
+        while (found := self._checks.next()) is not None:
+            job_id, key = found
+            job = self.job(job_id)
+            result = job.to_check(key) if job is not None else None
+            if job is None or result is None:
+                continue
+            self._checks.started(job_id, key)
+            unit, epoch, worker = key
+            holders = dict.fromkeys((worker, *keepers_of(job.state)))
+            holders.pop(self.me, None)
+            self._out.append(CheckUnit(job_id, unit, epoch, worker, result, job.state.spec, tuple(holders)))
 
     def _bound(self, job: KeptJob) -> bool:
         """We agreed to a successor of the job's view, so we endorse nothing in this one any more."""
@@ -193,7 +212,8 @@ class Board(ABC):
         for class_, why in job.devices.fresh:
             self._notify("class_excluded", job=name, device=class_, reason=why)
         for one in job.proven.fresh:
-            self._notify("worker_rejected", job=name, unit=one.unit, peer=one.worker, code=one.code)
+            said: dict[str, Value] = {"text": one.text} if one.text else {}
+            self._notify("worker_rejected", job=name, unit=one.unit, peer=one.worker, code=one.code, **said)
         for peer, (unit, epoch) in two_faced.items():
             self._notify("keeper_two_faced", job=name, unit=unit, epoch=epoch, peer=peer)
             self._out.append(Violation(peer, f"it signed for two results of unit {unit} of job {name[:12]}"))

@@ -151,6 +151,7 @@ class CoKeeping(Beats):
         self._count(job, self._charged_network(spec, pusher))
         job.records.append(StoreFact(spec))
         job.set_duty((), leads=False, now_ns=now_ns)
+        self._out += self._inputs.hold(job.state)
         self.presence.expect(spec.author, now_ns)
         self._dismissed_ns[job.state.id] = now_ns + OFFERED_NS
         self._beat_soon(now_ns)
@@ -201,6 +202,7 @@ class CoKeeping(Beats):
     def _let_go(self, job_id: JobId) -> None:
         """Keep somebody else's job no longer."""
         self._persist()
+        self._out += self._inputs.release(self.kept[job_id].state)
         self._forget(job_id)
         self._out.append(Persist((DropJob(job_id),)))
 

@@ -8,6 +8,9 @@ It endorses a result of a unit when
 - the submitter accepted it; or, while that is away, a keeper of the view did and the votes known here say the same;
 - whoever the verdict calls wrong is proven so by commits and reveals known here.
 
+Where results are checked, not compared, the checker's word is taken, be it the submitter's or a keeper's while that
+is away, for a result that a worker named by it has committed to and shown, unless it was found wrong here.
+
 It endorses a verdict fact as a whole if that holds for all its items; for a part of them it states a verdict of its
 own. What cannot be told yet (a result or a vote is not here) is looked at again.
 """
@@ -40,12 +43,13 @@ def consider(job: KeptJob, *, bound: bool) -> tuple[list[FactId], list[VerdictIt
             continue
         found = [(_judge(job, fact.author, item), item) for item in fact.payload.items]
         answers = {answer for answer, _ in found}
+        good = [item for answer, item in found if answer == "yes"]
         if "wait" in answers:
+            if job.checks is not None:  # what may be joined is joined at once, before other results are supported
+                parts += _support(job, [item for item in good if job.supports(item.unit, item.epoch) is None])
             continue
         del job.to_endorse[fact_id]
-        good = [item for answer, item in found if answer == "yes"]
-        for item in good:
-            job.support(item.unit, item.epoch, ResultHash(item.result_hash))
+        _support(job, good)
         if answers == {"yes"}:
             whole.append(fact.id)
         else:
@@ -59,6 +63,12 @@ def consider(job: KeptJob, *, bound: bool) -> tuple[list[FactId], list[VerdictIt
     return whole, parts
 
 
+def _support(job: KeptJob, items: list[VerdictItem]) -> list[VerdictItem]:
+    for item in items:
+        job.support(item.unit, item.epoch, ResultHash(item.result_hash))
+    return items
+
+
 def _judge(job: KeptJob, author: PeerId, item: VerdictItem) -> str:
     """Whether to stand by an item: "yes", "no", or "wait"."""
     state, result = job.state, ResultHash(item.result_hash)
@@ -69,7 +79,11 @@ def _judge(job: KeptJob, author: PeerId, item: VerdictItem) -> str:
     own = job.supports(item.unit, item.epoch)
     if own is not None and own != result:
         return "no"
-    if author != state.submitter and own != result and not _is_agreed(job, item.unit, result):
+    if job.checks is not None:
+        answer = _judge_checked(job, author, item)
+        if answer != "yes":
+            return answer
+    elif author != state.submitter and own != result and not _is_agreed(job, item.unit, result):
         return "wait"
     if not job.has_result(result) and (state.final(item.unit) != result or result in job.lacking):
         job.seek(result)
@@ -83,6 +97,19 @@ def _is_agreed(job: KeptJob, unit: int, result: ResultHash) -> bool:
         return False  # the submitter is there: it decides
     votes = {worker: given for worker, given in job.state.votes(unit).items() if worker not in job.rejected}
     return decide(job.state.spec.policy, votes, frozenset()).accepted == result
+
+
+def _judge_checked(job: KeptJob, author: PeerId, item: VerdictItem) -> str:
+    """Whether a verdict on a result that was checked may be joined: "yes", "no", or "wait"."""
+    state, result = job.state, ResultHash(item.result_hash)
+    if job.supports(item.unit, item.epoch) == result:
+        return "yes"
+    if item.rejected or (job.checks is not None and job.checks.why_wrong(item.unit, result) is not None):
+        return "no"
+    if author != state.submitter and not job.leads:
+        return "wait"  # the submitter is there: it decides
+    shown = any(state.has_shown(item.unit, peer_id_from_key(key), result) for key in item.accepted)
+    return "yes" if shown else "wait"
 
 
 def _judge_rejections(job: KeptJob, item: VerdictItem) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from sparkle_protocol.effects import StopCompute
 from sparkle_protocol.facts import Fact
 from sparkle_protocol.ids import JobId, PeerId
 
@@ -29,7 +30,7 @@ class Held:
     since_ns: int
     deadline_ns: int
     lease: Fact | None = None  # by which it was given to us; without it no other keeper would believe that
-    run: UnitKey | None = None  # what the executor knows it as, once it started
+    run: UnitKey | None = None  # what the shell knows it as, once it prepares for it or runs it
     started_ns: int = 0
     progress: float = 0.0
     nonce: bytes = b""
@@ -98,9 +99,14 @@ class Hands:
     def start(self, key: UnitKey, now_ns: int) -> None:
         """The executor gets a unit, under the name that it has now."""
         held = self.all[key]
-        held.run, held.started_ns = key, now_ns
-        self._runs[key] = key
+        held.run, held.started_ns = held.run or key, now_ns
+        self._runs[held.run] = key
         self.move(key, "running")
+
+    def to_stop(self, key: UnitKey) -> tuple[StopCompute, ...]:
+        """What the shell must hear when a unit that it prepares for or runs is let go."""
+        held = self.all[key]
+        return (StopCompute(*held.run),) if held.run is not None and held.state in ("queued", "running") else ()
 
     def move(self, key: UnitKey, state: HeldState) -> None:
         """Put a unit into another state."""

@@ -12,6 +12,9 @@
 - Late commits and reveals for a decided unit are judged too. A result that was not shown in time counts for nothing
   until it is shown; meanwhile another worker is wanted.
 - When a unit is dead, and what becomes of its job, is said in ``dead.py``.
+- Where results are checked instead of compared (``checking.py``), the first one found right is accepted, and its
+  worker alone is named. What others gave is dropped without judgement once the unit is final. While another keeper's
+  verdict may be joined, no other is stated: each keeper stands by one result of an epoch, whatever comes.
 """
 
 from collections import Counter
@@ -20,6 +23,7 @@ from collections.abc import Callable, Iterable
 from sparkle_protocol.effects import Record
 from sparkle_protocol.facts import SEAL_UNITS, JobSpec, VerdictItem
 from sparkle_protocol.ids import PeerId, ResultHash, key_from_peer_id, peer_id_from_key
+from sparkle_protocol.work.checking import Checks, Key
 from sparkle_protocol.work.conduct import Conducts
 from sparkle_protocol.work.dead import failure_verdict, has_failed
 from sparkle_protocol.work.devices import Devices
@@ -50,6 +54,7 @@ class Judging:
         # Whose result decides alone. `critical` wants that many workers even so.
         self.trusted = frozenset({me}) if self.mine and state.spec.policy.level != "critical" else frozenset()
         self.check_result = check_result
+        self.checks = Checks() if state.checked else None
         self.started_ns = now_ns
         self.ended_ns: int | None = None
         self.outcome = ""  # "" while it runs, then "done", "cancelled" or "failed"
@@ -171,19 +176,24 @@ class Judging:
 
     def participants(self, unit: int) -> set[PeerId]:
         """Workers whose binding commit counts: neither rejected, nor do they withhold the result."""
-        return self.state.committed(unit).keys() - self.rejected - self.leases.known(unit).withheld
+        found = self.state.committed(unit).keys() - self.rejected - self.leases.known(unit).withheld
+        return found if self.checks is None else found - self.checks.of(unit).wrong.keys()
 
     def _decision(self, unit: int) -> Decision:
         votes = self.state.votes(unit)
         if not self.rejected.isdisjoint(votes):
             votes = {w: given for w, given in votes.items() if w not in self.rejected}
+        if self.checks is not None:
+            return self.checks.decide(
+                self.state.spec.policy, unit, votes, self.trusted, lambda given: self._supporters(unit, given)
+            )
         return decide(self.state.spec.policy, votes, self.trusted)
 
     def _refresh(self, unit: int) -> None:
         """Bring the queue up to date after anything happened to ``unit``."""
         open_ = not self.is_decided(unit) and unit not in self.dead and not self.outcome
         self.leases.want_more(unit, more=open_ and self.missing(unit) > 0)
-        if open_ and len(set(self.state.votes(unit).values())) > 1:
+        if open_ and self.checks is None and len(set(self.state.votes(unit).values())) > 1:
             self._disputed[unit] = None
         else:
             self._disputed.pop(unit, None)
@@ -203,15 +213,18 @@ class Judging:
         if unit in self.dead or unit in self.state.sealed:
             return
         decided = self.decided(unit)
+        if decided is None:
+            self._check_votes(unit, now_ns)
         decision = self._decision(unit) if decided is None else None
         if decision is None or decision.accepted is not None:
-            if decision is not None and self.leads:
+            if decision is not None and self.leads and not self._may_join(unit, decision.accepted):
                 decided = self._accept(unit, ResultHash(decision.accepted or b""))
             self._ask_reveals(unit, now_ns)
             if decided is not None and self.leads:
                 self._judge_latecomers(unit, decided)
         elif decision.dead:
-            self._kill(unit, f"unit {unit}: {len(self.state.votes(unit))} workers gave no majority")
+            gave = f"unit {unit}: {len(self.state.votes(unit))} workers gave no majority"
+            self._kill(unit, self.checks.why_dead(unit) if self.checks is not None else gave)
         else:
             present = self.participants(unit)
             if self.trusted & present or len(present) >= decision.wanted:
@@ -229,6 +242,8 @@ class Judging:
 
     def _ask_reveals(self, unit: int, now_ns: int) -> None:
         """Have results shown. Who committed to another keeper is asked by that, and awaited here all the same."""
+        if self.checks is not None and self.is_decided(unit):
+            return
         votes, book = self.state.votes(unit), self.leases.known(unit)
         for worker in sorted(self.state.committed(unit)):
             if worker not in votes and worker not in book.asked and worker not in book.withheld:
@@ -243,7 +258,7 @@ class Judging:
             self.seek(accepted)
             self._waiting.setdefault(unit, 0)
             return None
-        self._verdict(unit, accepted, self.state.votes(unit))
+        self._verdict(unit, accepted, self._givers(unit, accepted))
         for worker in tuple(self.leases.known(unit).leases):
             self.leases.release(unit, worker, unfinished=False)
             self.news.of(worker).drop[unit] = self.state.epoch(unit)
@@ -261,7 +276,17 @@ class Judging:
                 self._unseen.add(unit)
                 self._refresh(unit)
 
+    def _givers(self, unit: int, accepted: ResultHash) -> dict[PeerId, ResultHash]:
+        """Whom a first verdict judges: everybody, or where results are checked one who gave this one."""
+        votes = self.state.votes(unit)
+        if self.checks is None:
+            return votes
+        gave = [worker for worker, given in votes.items() if given == accepted and worker not in self.rejected]
+        return {min(gave, key=lambda worker: (worker not in self.trusted, worker)): accepted}
+
     def _judge_latecomers(self, unit: int, decided: ResultHash) -> None:
+        if self.checks is not None:
+            return
         judged = self.state.judged(unit, decided)
         judged |= {w for v in self.verdicts if v.unit == unit for w in _named(v)} if unit in self._deciding else set()
         late = {worker: given for worker, given in self.state.votes(unit).items() if worker not in judged}
@@ -325,6 +350,8 @@ class Judging:
                 self._class_proven |= self.devices.succeeded(worker, unit, now_ns)
                 self.freed = True
         self._reject_losers(unit)
+        if self.checks is not None:
+            self._drop_latecomers(unit, epoch, accepted)
         for worker in sorted(accepted | refused):
             if unit in self._unsettled.get(worker, ()):
                 self.news.of(worker).settled[unit] = (epoch, worker in accepted)
@@ -351,11 +378,127 @@ class Judging:
         worker = rejection.worker
         if not self.proven.add(rejection):
             return
+        if self.checks is not None:
+            self._drop_all(worker)
         for unit in self.leases.held_by(worker):
             self.leases.release(unit, worker, unfinished=False)
             self.news.of(worker).drop[unit] = self.state.epoch(unit)
             self._dirty.add(unit)
         self._dirty |= {unit for unit in self._unsettled.get(worker, ()) if not self.is_decided(unit)}
+
+    # --- results that are checked -------------------------------------------------------------------------
+
+    def _check_votes(self, unit: int, now_ns: int) -> None:
+        """Reject who shows what was found wrong; have checked what nobody knows about, if that is for us to do."""
+        if self.checks is None or self.outcome:
+            return
+        epoch, ours = self.state.epoch(unit), self.leads and self.leases.serves(unit)
+        for worker, given in sorted(self.state.votes(unit).items()):
+            known = self.checks.of(unit)
+            if worker in self.rejected or worker in self.trusted or given in known.right or worker in known.wrong:
+                continue
+            why = self.checks.why_wrong(unit, given)
+            if why is not None:
+                self._found_wrong(unit, worker, given, why)
+            elif ours and self.checks.is_due(unit, epoch, worker, given, now_ns):
+                if self.checks.has_bytes(given):
+                    self.checks.want(unit, epoch, worker, given)
+                else:
+                    self.seek(given)
+                    self._waiting.setdefault(unit, 0)
+
+    def to_check(self, key: Key) -> bytes | None:
+        """The result that is still to be checked when its turn has come."""
+        unit, _, worker = key
+        if self.checks is None:
+            return None
+        result = self.checks.pending(*key)
+        if self.outcome or self.is_decided(unit) or unit in self.dead or worker in self.rejected:
+            self.checks.answered(*key)
+            return None
+        return result
+
+    def checked(self, key: Key, passed: bool | None, text: str, now_ns: int) -> None:
+        """A check has ended."""
+        unit, epoch, worker = key
+        given = self.checks.answered(*key) if self.checks is not None else None
+        if given is None or self.checks is None or self.outcome or unit in self.state.final_units:
+            return
+        if passed is None:
+            again_ns = self.checks.in_vain(unit, epoch, worker, now_ns)
+            if epoch == self.state.epoch(unit) and unit not in self.dead:
+                self.leases.remind(unit, again_ns)
+                self._withhold(unit, worker)
+        else:
+            if self.leases.shown(unit, worker):
+                self._conduct.of(worker).withheld -= 1
+            if passed:
+                self.checks.found_right(unit, given)
+            else:
+                self._found_wrong(unit, worker, given, text)
+        self._dirty.add(unit)
+        self.settle_dirty(now_ns)
+
+    def _withhold(self, unit: int, worker: PeerId) -> None:
+        """A worker's result cannot be had: somebody else shall compute the unit."""
+        withheld = self.leases.book(unit).withheld
+        if worker not in withheld:
+            withheld.add(worker)
+            self._conduct.of(worker).withheld += 1
+
+    def _found_wrong(self, unit: int, worker: PeerId, given: ResultHash, text: str) -> None:
+        if self.checks is not None:
+            self.checks.found_wrong(unit, worker, given, text)
+        self.news.of(worker).settled[unit] = (self.state.epoch(unit), False)
+        self._forget_unsettled(unit, worker)
+        self._reject(Rejection(unit, worker, given, None, (), "check", text))
+        self._dirty.add(unit)
+
+    def _may_join(self, unit: int, accepted: ResultHash | None) -> bool:
+        """Another keeper stands by another result that may be joined: two results of one epoch hold each other up.
+
+        The submitter joins by a verdict of its own, so it waits until it has found that result right.
+        """
+        if self.checks is None:
+            return False
+        return any(
+            given != accepted and self._is_joinable(unit, given)
+            for given in self.state.support(unit, self.state.epoch(unit))
+        )
+
+    def _supporters(self, unit: int, given: ResultHash) -> int:
+        return len(self.state.support(unit, self.state.epoch(unit)).get(given, ()))
+
+    def _is_joinable(self, unit: int, given: ResultHash) -> bool:
+        epoch = self.state.epoch(unit)
+        named = {peer_id_from_key(key) for _, verdict in self.state.agreeing(unit, given) for key in verdict.accepted}
+        if self.checks is None or self.checks.why_wrong(unit, given) is not None or not self.has_result(given):
+            return False
+        if not self.mine:
+            return any(self.state.has_shown(unit, worker, given) for worker in named)
+        return any(self.checks.pending(unit, epoch, worker) is not None for worker in named)
+
+    def _drop_latecomers(self, unit: int, epoch: int, accepted: frozenset[PeerId]) -> None:
+        """Whoever else computed a unit that is final may forget it; nobody is judged."""
+        for worker in sorted(self.state.committed(unit).keys() - accepted):
+            if unit in self._unsettled.get(worker, ()):
+                self._forget_unsettled(unit, worker)
+                self.news.of(worker).drop[unit] = epoch
+        for worker in sorted(self.leases.acquit(unit)):  # nothing can be made good any more: it was a lease in vain
+            conduct = self._conduct.of(worker)
+            conduct.withheld -= 1
+            conduct.commits -= 1
+            conduct.fruitless += 1
+        if self.checks is not None:
+            self.checks.forget(unit)
+
+    def _drop_all(self, worker: PeerId) -> None:
+        """A worker's results are not looked at any more, as no comparison could judge them."""
+        for unit in sorted(self._unsettled.get(worker, ())):
+            if not self.is_decided(unit):
+                self.news.of(worker).drop[unit] = self.state.epoch(unit)
+                self._dirty.add(unit)
+                self._forget_unsettled(unit, worker)
 
     # --- units that nobody can compute --------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from random import Random
 from sparkle_protocol import messages
 from sparkle_protocol.effects import (
     Effects,
+    InputsHeld,
     PeerDown,
     PeerUp,
     Provide,
@@ -20,6 +21,7 @@ from sparkle_protocol.effects import (
     Requested,
     SendFailed,
     Tick,
+    UnitChecked,
     Violation,
 )
 from sparkle_protocol.errors import RemoteProtocolError
@@ -39,6 +41,7 @@ ANNOUNCE_GAP_S = 5.0  # new work waits that long for more, so that many small jo
 ANNOUNCE_EVERY_S = 30.0  # gossip budget: one delivery a second and node, so jobs are announced seldom
 IDLE_WAIT_MS = 2_000  # a worker for whom there is nothing now asks again after this; offers come sooner
 MAX_IDLE_KNOWN = 1_024
+MAX_TEXT = 400  # of what a check found
 MAX_WAITING = 1 << 20  # units named in a message
 # Between two notices to a worker that has more units to compute. It is longer than such a worker lets us wait for its
 # next report, if its units are short: then news go with the answer to that.
@@ -91,6 +94,7 @@ class Keeper(CoKeeping):
         self._end_if_over(job, now_ns)
         if not job.outcome:
             self._hold(job, now_ns)
+            self._out += self._inputs.hold(job.state) if not job.mine else ()
         self._set_duty(job, now_ns)
         self._resumed(job, now_ns)
         return self._flush(now_ns)
@@ -122,6 +126,10 @@ class Keeper(CoKeeping):
                 job.lost(event.peer, now_ns)
         elif isinstance(event, Tick):
             self._tick(now_ns)
+        elif isinstance(event, UnitChecked):
+            self._unit_checked(event, now_ns)
+        elif isinstance(event, InputsHeld):
+            self._inputs_held(event.job, now_ns)
         return self._flush(now_ns)
 
     def next_deadline(self) -> int | None:
@@ -166,7 +174,7 @@ class Keeper(CoKeeping):
             peer, asked = self._beats.pop(event.tag, ("", frozenset()))
             if peer == event.peer:
                 if isinstance(event.message, messages.BeatReply):
-                    self._beat_answered(event.peer, event.message, asked)
+                    self._beat_answered(event.peer, event.message, asked, now_ns)
                 return
             channel = self._channels.answered(event.tag, event.peer)
             if channel is not None:
@@ -233,6 +241,19 @@ class Keeper(CoKeeping):
         if message.results and self.quota.over(job.state.id):
             self._set_duty(job, now_ns)
 
+    def _unit_checked(self, event: UnitChecked, now_ns: int) -> None:
+        key, job = (event.unit, event.epoch, event.worker), self.job(event.job)
+        self._checks.answered(event.job, key)
+        if job is not None:
+            job.checked(key, event.passed, event.text[:MAX_TEXT], now_ns)
+            self._conclude(job, now_ns)
+            self._after_news(job, now_ns)
+
+    def _inputs_held(self, job_id: JobId, now_ns: int) -> None:
+        job = self.kept.get(job_id)
+        if self._inputs.came(job_id) and job is not None:
+            self._tell_of_inputs(job, now_ns)
+
     def _tick(self, now_ns: int) -> None:
         for job in self._open():
             for unit, worker, kind in job.expire(now_ns):
@@ -269,6 +290,8 @@ class Keeper(CoKeeping):
             job.end("failed" if cancel.failed else "cancelled", cancel.reason, now_ns)
         if job.outcome:
             self._touched[job.state.id] = job
+        if job.outcome in ("done", "cancelled"):
+            self._out += self._inputs.release(job.state)
 
     def _offer(self, peers: Iterable[PeerId]) -> None:
         kernels = self._open_kernels()
@@ -350,6 +373,7 @@ class Keeper(CoKeeping):
     def _flush(self, now_ns: int) -> Effects:
         """Everything to do now: persist first, then tell workers their news, idle ones of new work, and keepers."""
         self._queue_spread(now_ns)
+        self._start_checks()
         touched = list(self._touched.values())
         if self._unsaid_ns is not None and now_ns >= self._unsaid_ns:
             self._unsaid_ns = None

@@ -135,11 +135,12 @@ class KeptJob(Granting):
         self.leads = leads
         if self._view is None:
             self._view = self.state.view  # the first one: nobody was given anything before
-        if self.leases.serve(spans) and not self.mine:
+        moved = self.leases.serve(spans)
+        if moved and not self.mine:
             for unit in list(self.state.touched_units()):  # others may be at work on them
                 if self.leases.serves(unit) and not self.is_decided(unit) and self.state.leased(unit):
                     self.leases.postpone(unit, now_ns + TAKE_OVER_GRACE_NS)
-        if leads and not before:
+        if leads and (not before or (moved and self.checks is not None)):
             self._dirty.update(unit for unit in self.state.touched_units() if not self.is_decided(unit))
             self.settle_dirty(now_ns)
 
@@ -255,6 +256,8 @@ class KeptJob(Granting):
         name = hash_result(result)
         if not self.has_result(name):
             self.records.append(StoreResult(self.state.id, name, result))
+        if self.checks is not None:
+            self.checks.remember(name, result)
         if name in self.lacking:
             self._dirty |= self._waiting.keys()
             self._waiting.clear()
@@ -282,6 +285,8 @@ class KeptJob(Granting):
             if not self._carry(unit, worker, epoch, now_ns):
                 news.drop[unit] = epoch
         elif worker in self.state.committed(unit):
+            if self.checks is not None and self._is_over_for(unit, worker):
+                return
             if worker not in self.state.judged(unit, self.decided(unit) or ResultHash(b"")):
                 self._unsettled.setdefault(worker, set()).add(unit)
                 self._dirty.add(unit)
@@ -290,6 +295,19 @@ class KeptJob(Granting):
             not self.leases.renew(unit, worker, progress, now_ns) and not self._readmit(unit, worker, now_ns)
         ):
             news.drop[unit] = epoch
+
+    def _is_over_for(self, unit: int, worker: PeerId) -> bool:
+        """A result need not be held any longer though nothing was accepted; the worker hears so again."""
+        epoch, news = self.state.epoch(unit), self.news.of(worker)
+        if worker in self.state.accepted_workers(unit):
+            return False
+        if self.checks is not None and worker in self.checks.of(unit).wrong:
+            news.settled[unit] = (epoch, False)
+            return True
+        if worker in self.rejected or unit in self.state.final_units:
+            news.drop[unit] = epoch
+            return True
+        return False
 
     def _readmit(self, unit: int, worker: PeerId, now_ns: int) -> bool:
         """A worker still runs a unit whose lease ran out (or was forgotten in a restart): let it go on."""
@@ -333,7 +351,7 @@ class KeptJob(Granting):
             left = [fact for fact in left if not self._take_in(fact, by_name, new, now_ns)]
         wanted = {name for fact in new for name in named_results(fact)} | self.lacking.keys()
         for name, result in by_name.items():
-            if name in wanted and name not in self._results:
+            if name in wanted and (name not in self._results or name in self.lacking):
                 self._keep_result(result)
         self.moved(now_ns)
         self.take_finals((), now_ns)
@@ -519,6 +537,8 @@ class KeptJob(Granting):
         self._let_go(unit)
         self.leases.start_over(unit)
         self.dead.pop(unit, None)
+        if self.checks is not None:
+            self.checks.forget(unit)
 
     def go_on(self, now_ns: int) -> None:
         """Units have begun a new epoch: hand them out, and go on with the job if it had failed."""

@@ -15,6 +15,7 @@ class Proposals:
     """The successors of one view, with who endorsed which."""
 
     def __init__(self, state: JobState, view: View) -> None:
+        self._state = state
         self._view = view
         self._submitter = state.submitter
         self.facts: dict[FactId, Fact] = {FactId(fact.id): fact for fact in state.views.successors(view)}
@@ -40,6 +41,12 @@ class Proposals:
         if len(proposed.keys) < max(FEWEST_DECIDING, len(self._view.keys)):
             return set()
         return set(self._view.keepers) - {peer_id_from_key(key) for key in proposed.keys}
+
+    def renews(self, one: FactId) -> bool:
+        """It names the same keepers, so that each may stand by another result of what they cannot agree on."""
+        proposed = self.facts[one].payload
+        same = isinstance(proposed, KeeperSet) and set(proposed.keys) == set(self._view.keys)
+        return same and self._state.checked and self._state.held_up
 
     def best(self, of: list[FactId]) -> FactId | None:
         """The one that everybody should endorse who knows these: that of the most, the submitter's, the lowest."""

@@ -3,20 +3,30 @@
 ::
 
     spec ──push──▶ candidates ──kept──▶ enough, or nobody left to ask ──▶ KeeperSet ──push──▶ held by ⌈5n/8⌉
+                                                                                       with the job's inputs
 
-A candidate that refuses or does not answer in time is replaced by the next nearest. The submitter's node is a keeper
+Keepers have seconds to hold the set, and half an hour for the inputs, which they begin to fetch with the spec. A
+candidate that refuses or does not answer in time is replaced by the next nearest. The submitter's node is a keeper
 itself only when there are fewer than four others.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sparkle_protocol.ids import JobId, PeerId
+from sparkle_protocol.ids import FactId, JobId, PeerId
 from sparkle_protocol.work.lease import SECOND_NS
-from sparkle_protocol.work.placement import FEWEST_DECIDING, MAX_JOB_KEEPERS, Candidate, choose_keepers
+from sparkle_protocol.work.placement import (
+    FEWEST_DECIDING,
+    MAX_JOB_KEEPERS,
+    Candidate,
+    choose_keepers,
+    holders_needed,
+)
+from sparkle_protocol.work.views import View
 
 ASK_NS = 3 * SECOND_NS  # for candidates to answer
 HOLD_ACK_NS = 5 * SECOND_NS  # for keepers to hold the keeper set
+INPUTS_NS = 1800 * SECOND_NS  # for keepers to hold the inputs as well, once enough hold the set
 LOOK_UP_NS = SECOND_NS
 
 
@@ -27,11 +37,15 @@ class Publication:
     job: JobId
     look_up: int | None  # tag of the search for near peers, until it is answered
     until_ns: int  # nobody is waited for any longer
+    inputs: bool = False  # there are some
     candidates: list[PeerId] = field(default_factory=list)  # in order of preference, not asked yet
     asked: dict[int, PeerId] = field(default_factory=dict)
     took: list[PeerId] = field(default_factory=list)  # the spec
     set_ns: int | None = None  # when the keeper set was signed
+    view: FactId | None = None  # that set, or the one by which it was replaced since
+    replaced: bool = False
     hold: set[PeerId] = field(default_factory=set)  # the keeper set
+    whole: set[PeerId] = field(default_factory=set)  # the inputs
 
     def choose(self, known: Sequence[Candidate], now_ns: int) -> None:
         """Ask these peers, the best first."""
@@ -46,6 +60,30 @@ class Publication:
         room = MAX_JOB_KEEPERS - len(self.took) - len(self.asked)
         chosen, self.candidates = self.candidates[:room], self.candidates[room:]
         return chosen if room > 0 else []
+
+    def named(self, view: View, me: PeerId, now_ns: int, *, replaced: bool) -> None:
+        """These are the keepers from now on; ``replaced``: as others that care for the job would have it."""
+        self.view, self.set_ns, self.replaced = view.fact.id, now_ns, replaced
+        self.hold = {me} & set(view.keepers)
+        self.asked.clear()
+
+    def holding(self, view: View, me: PeerId) -> set[PeerId]:
+        """Keepers that hold all of the job."""
+        found = self.hold & set(view.keepers)
+        return found & (self.whole | {me}) if self.inputs else found
+
+    def _waits_for_inputs(self, view: View) -> bool:
+        enough = len(self.hold & set(view.keepers)) >= holders_needed(len(view.keys))
+        return self.inputs and (enough or self.replaced)
+
+    def due_ns(self, view: View) -> int:
+        """When others are named, unless enough hold the job by then."""
+        return (self.set_ns or 0) + (INPUTS_NS if self._waits_for_inputs(view) else HOLD_ACK_NS)
+
+    def staying(self, view: View, me: PeerId) -> list[PeerId]:
+        """Who is named again then, without the submitter."""
+        found = self.holding(view, me) if self._waits_for_inputs(view) else self.hold & set(view.keepers)
+        return sorted(found - {me})
 
     def settled(self, now_ns: int) -> bool:
         """Nobody more will take the spec, or enough did."""

@@ -17,7 +17,8 @@ class Rejection:
     given: ResultHash | None  # None: two different commits
     accepted: ResultHash | None
     agreeing: tuple[PeerId, ...]
-    code: str  # "minority" | "trusted" | "equivocation" | "malformed"
+    code: str  # "minority" | "trusted" | "equivocation" | "malformed" | "check"
+    text: str = ""  # what the check found
 
 
 class Rejections:

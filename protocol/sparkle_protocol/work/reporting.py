@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from sparkle_protocol import messages
-from sparkle_protocol.effects import Effect, Notify, Persist, Record, StopCompute, Violation
+from sparkle_protocol.effects import Effect, Notify, Persist, Record, Violation
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import Fact, FactCodec, FailureItem, Signer
 from sparkle_protocol.ids import JobId, PeerId, key_from_peer_id
@@ -353,12 +353,12 @@ class Reporter:
 
     def drop(self, key: UnitKey) -> None:
         """A unit is of use to nobody."""
-        held = self._hands.pop(key)
-        if held is None:
+        if self._hands.get(key) is None:
             return
-        self.shelf.let_go(held)
-        if held.state == "running" and held.run is not None:
-            self._out.append(StopCompute(*held.run))
+        self._out += self._hands.to_stop(key)
+        held = self._hands.pop(key)
+        if held is not None:
+            self.shelf.let_go(held)
 
     # --- another view -------------------------------------------------------------------------------------
 
@@ -458,6 +458,7 @@ class Reporter:
         held = self._hands.all[key]
         if held.state != "queued" or now_ns <= held.deadline_ns:
             return False
+        self._out += self._hands.to_stop(key)
         self._hands.pop(key)
         return True
 

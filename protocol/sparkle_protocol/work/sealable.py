@@ -20,6 +20,7 @@ class Sealable(ABC):
 
     spec: JobSpec
     submitter: PeerId
+    checked: bool
     views: Views
     sealed: SealedJob
     final_units: UnitSet
@@ -148,9 +149,12 @@ class Sealable(ABC):
         known = self._units.get(unit, NOTHING)
         return (
             any(len(commits) > 1 for commits in known.commits.values())
-            or any(given != end.result_hash for given in self.votes_in(unit, end.epoch).values())
+            or (not self.checked and self._disagrees(unit, end))
             or any((unit, epoch) in self._disputed for epoch in known.verdicts)
         )
+
+    def _disagrees(self, unit: int, end: SealedUnit) -> bool:
+        return any(given != end.result_hash for given in self.votes_in(unit, end.epoch).values())
 
     def _take_out(self, index: int, proofs: set[int]) -> list[Fact]:
         """Remove what speaks of nothing but sealed units; what speaks of ``proofs`` is kept aside."""

@@ -180,6 +180,8 @@ class Sealing(Judging):
             for left in (self.dead, self._supports, self._deciding, self._disputed):
                 left.pop(unit, None)
             self._dirty.discard(unit)
+            if self.checks is not None:
+                self.checks.forget(unit)
         for worker in list(self._unsettled):
             for unit in [one for one in self._unsettled[worker] if one in units]:
                 self._tell_how_it_ended(unit, self.state.epoch(unit), worker)

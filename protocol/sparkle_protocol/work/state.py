@@ -48,6 +48,7 @@ from sparkle_protocol.facts import (
     Verdicts,
     commitment,
     epoch_of,
+    is_checked,
     ranges_of_units,
     resets_of,
     view_of,
@@ -68,7 +69,7 @@ class JobState(Sealable):
 
     __slots__ = (
         "_base_epoch", "_cancels", "_disputed", "_endorsers", "_facts", "_fresh_disputes", "_fresh_finals",
-        "_known_two_faced", "_units", "final_units", "id", "network", "restarts",
+        "_known_two_faced", "_units", "checked", "final_units", "id", "network", "restarts",
         "sealed", "spec", "spec_fact", "submitter", "views",
     )  # fmt: skip
 
@@ -78,6 +79,7 @@ class JobState(Sealable):
         self.id: JobId = spec_fact.job
         self.spec: JobSpec = spec_fact.payload
         self.submitter: PeerId = spec_fact.author
+        self.checked = is_checked(spec_fact.payload)
         self.network = network
         self._facts = FactSet()
         self._facts.add(spec_fact, frozenset())
@@ -322,6 +324,18 @@ class JobState(Sealable):
         return view.suffices(support | by, self.submitter)
 
     @property
+    def held_up(self) -> bool:
+        """The keepers stand by so many different results of an open unit that none can become final in their view."""
+        view = self.view
+        for unit, epoch in self._disputed if view is not None and view.certifying else ():
+            if view is None or unit in self.final_units or epoch != self.epoch(unit):
+                continue
+            words = [peers & set(view.keepers) for peers in self.support(unit, epoch).values()]
+            if max(map(len, words)) + len(view.keepers) - len(set().union(*words)) < view.threshold:
+                return True
+        return False
+
+    @property
     def two_faced(self) -> dict[PeerId, tuple[int, int]]:
         """Who supports two results of one epoch that it may judge: the first such unit, and the epoch."""
         return self._two_faced_in(self._disputed)
@@ -457,6 +471,15 @@ class JobState(Sealable):
                     found[worker] = ResultHash(result_hash)
         return found
 
+    def has_shown(self, unit: int, worker: PeerId, result: ResultHash) -> bool:
+        """A worker committed to a result in the unit's epoch and showed it, whatever else it committed to."""
+        known, now = self._units.get(unit, NOTHING), self.epoch(unit)
+        return any(
+            name == result and self._opens(unit, now, worker, commit, result, nonce)
+            for name, nonce in known.openings.get((now, worker), ())
+            for commit in known.commits.get((now, worker), ())
+        )
+
     def opens(self, unit: int, worker: PeerId, commit: bytes, result_hash: ResultHash, nonce: bytes) -> bool:
         """A hash and nonce open a worker's commit in the epoch that counts."""
         return self._opens(unit, self.epoch(unit), worker, commit, result_hash, nonce)
@@ -525,15 +548,16 @@ class JobState(Sealable):
     def rejected_workers(self, unit: int) -> frozenset[PeerId]:
         """Everybody who showed another result than the final one, also after it was sealed.
 
-        Their own commits and reveals prove it. That a verdict names somebody proves nothing.
+        Their own commits and reveals prove it. That a verdict names somebody proves nothing. In a job whose results
+        are checked, another result proves nothing either.
         """
-        final = self.final(unit)
+        final = self.final(unit) if not self.checked else None
         given = self.votes(unit).items() if final is not None else ()
         return frozenset(worker for worker, result in given if result != final)
 
     def judged(self, unit: int, result: ResultHash) -> set[PeerId]:
         """Everybody whom verdicts for ``result`` in the epoch that counts rightly name, one way or the other."""
-        votes = self.votes(unit)
+        votes = self.votes(unit) if not self.checked else {}
         named = {peer_id_from_key(key) for _, verdict in self.agreeing(unit, result) for key in verdict.rejected}
         return {worker for worker in named if votes.get(worker, result) != result} | self._credited(unit, result)
 

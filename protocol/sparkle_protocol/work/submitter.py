@@ -1,14 +1,14 @@
 """The submitter of jobs: publishes them, hands out their units while it is there, and has the last word on them.
 
-A job is published once most of its keepers hold it (``publishing.py``); from then on it goes on without us. While
-we are there we hand out its units and judge the results, and its keepers follow; what they decided meanwhile is
-fetched when we are back. Who keeps it is looked after in ``succession.py``.
+A job is published once most of its keepers hold it with its inputs (``publishing.py``); from then on it goes on
+without us. While we are there we hand out its units and judge the results, and its keepers follow; what they decided
+meanwhile is fetched when we are back. Who keeps it is looked after in ``succession.py``.
 """
 
 from random import Random
 
 from sparkle_protocol import messages
-from sparkle_protocol.effects import Effects, FindPeers, FoundPeers, Replied, SendFailed, StoreFact
+from sparkle_protocol.effects import Effects, FindPeers, FoundPeers, ReleaseInputs, Replied, SendFailed, StoreFact
 from sparkle_protocol.errors import ConfigError, LocalProtocolError, NotFound, RemoteProtocolError
 from sparkle_protocol.facts import (
     MAX_RESETS,
@@ -27,7 +27,7 @@ from sparkle_protocol.work.keeper import MAX_PEERS_OFFERED
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.placement import MAX_JOB_KEEPERS, Candidate, holders_needed, threshold
-from sparkle_protocol.work.publishing import HOLD_ACK_NS, LOOK_UP_NS, Publication, with_submitter
+from sparkle_protocol.work.publishing import LOOK_UP_NS, Publication, with_submitter
 from sparkle_protocol.work.succession import Succession
 from sparkle_protocol.work.views import next_view
 
@@ -156,7 +156,9 @@ class Submitter(Succession):
         """When ``Tick`` is due."""
         times = [super().next_deadline()]
         for publication in self._publishing.values():
-            times.append(publication.until_ns if publication.set_ns is None else publication.set_ns + HOLD_ACK_NS)
+            job = self.jobs.get(publication.job)
+            view = job.state.view if job is not None and publication.set_ns is not None else None
+            times.append(publication.until_ns if view is None else publication.due_ns(view))
         times += [self._deadline(job)[0] for job in self._open() if job.mine]
         return min((time for time in times if time is not None), default=None)
 
@@ -164,7 +166,8 @@ class Submitter(Succession):
 
     def _publish(self, job: KeptJob, now_ns: int) -> None:
         """Look for keepers; with fewer peers than keepers there is nobody to look for."""
-        publication = self._publishing[job.state.id] = Publication(job.state.id, None, now_ns)
+        publication = Publication(job.state.id, None, now_ns, bool(job.state.spec.inputs))
+        self._publishing[job.state.id] = publication
         if len(self._peers) < MAX_JOB_KEEPERS:
             publication.choose(self._candidates(()), now_ns)
         else:
@@ -195,9 +198,11 @@ class Submitter(Succession):
         job = self.jobs.get(publication.job)
         if job is None or job.outcome:
             self._publishing.pop(publication.job, None)
-        elif publication.set_ns is not None:
-            if now_ns >= publication.set_ns + HOLD_ACK_NS:
-                self._name_keepers(job, publication, sorted(publication.hold - {self.me}), now_ns)
+        elif publication.set_ns is not None and job.state.view is not None:
+            if publication.view != job.state.view.fact.id:
+                publication.named(job.state.view, self.me, now_ns, replaced=True)
+            if now_ns >= publication.due_ns(job.state.view):
+                self._name_keepers(job, publication, publication.staying(job.state.view, self.me), now_ns)
         elif publication.look_up is not None:
             if now_ns >= publication.until_ns:
                 publication.choose(self._candidates(()), now_ns)
@@ -215,9 +220,9 @@ class Submitter(Succession):
         keys = [key_from_peer_id(peer) for peer in with_submitter(peers, self.me)]
         before = job.state.view
         view = next_view(before.number, by_submitter=True) if before is not None else 0
-        publication.set_ns, publication.hold = now_ns, set()
-        publication.asked.clear()
         self._state(job, KeeperSet(job.state.id, view, keys, threshold(len(keys))))
+        if job.state.view is not None:
+            publication.named(job.state.view, self.me, now_ns, replaced=False)
         self._view_changed(job, "published", now_ns)
         self._offer([self.me, *list(self._peers)[:MAX_PEERS_OFFERED]])
         self._announce_soon(now_ns)
@@ -228,13 +233,22 @@ class Submitter(Succession):
         if publication is None or publication.set_ns is None or view is None:
             return
         named = isinstance(asked, messages.Push) and view.fact.raw in asked.facts
-        if view.holds(peer) and (named or peer == self.me):
+        if named or peer == self.me:
             publication.hold.add(peer)
-        if len(publication.hold) >= holders_needed(len(view.keys)):
+        holding = len(publication.holding(view, self.me))
+        if holding >= holders_needed(len(view.keys)):
             del self._publishing[job.state.id]
             self._persist()
-            name, holding = job.state.id.hex(), len(publication.hold)
-            self._notify("job_published", job=name, keepers=len(view.keys), holding=holding)
+            self._notify("job_published", job=job.state.id.hex(), keepers=len(view.keys), holding=holding)
+
+    def _is_whole(self, job: KeptJob, peer: PeerId, *, equal: bool) -> None:
+        publication, view = self._publishing.get(job.state.id), job.state.view
+        if publication is None or view is None:
+            return
+        publication.whole.add(peer)
+        if equal:
+            publication.hold.add(peer)
+        self._kept_by(job, peer, None, 0)
 
     # --- ends ---------------------------------------------------------------------------------------------
 
@@ -288,6 +302,8 @@ class Submitter(Succession):
         self._notify(f"job_{job.outcome}", job=job.state.id.hex(), error=job.error or None)
         self._set_duty(job, now_ns)
         if job.outcome in ("done", "cancelled"):
+            if job.state.spec.inputs:
+                self._out.append(ReleaseInputs(job.state.id, tuple(job.state.spec.inputs)))
             for peer in self.partners(job):
                 self._send(peer, messages.Release(job.state.id))
             self._spread.pop(job.state.id, None)

@@ -9,6 +9,8 @@
   away one keeper after the other, proposes a set with the one replaced. The newcomer first gets all that they have.
   The set counts once the threshold of the old one endorsed it: each keeper endorses one successor at most, if it
   misses those that go as well. Whoever sees a proposal that may still win makes no other.
+- Where results are checked and not compared, keepers that did not hear of each other may come to stand by different
+  results of a unit, so that none can become final. Then the same keepers begin a new view, in either of these ways.
 
 So no keeper is left out because of a partition that leaves its submitter without anybody, nor by keepers of which
 fewer than the threshold see each other. A submitter that still sees some, too few, does go on with these and others;
@@ -41,6 +43,7 @@ RECOVER_NS = 10 * SECOND_NS
 REPLACE_NS = 120 * SECOND_NS
 REJOIN_NS = 60 * SECOND_NS  # for the others to be connected again, after we had no connection at all
 ALONE_NS = 300 * SECOND_NS  # until a submitter without a connection goes on with a job of a handful of peers
+RENEW_NS = 30 * SECOND_NS  # for a view's keepers to stand by the same results
 NEXT_NS = 60 * SECOND_NS  # until the next keeper proposes a set if the first does not
 LOOK_NS = 3 * SECOND_NS  # for other proposals to turn up before one is endorsed
 PENDING_NS = 60 * SECOND_NS  # for a proposal to be agreed to before there may be another
@@ -132,6 +135,9 @@ class Succession(Keeper):
             )
         self._beat_soon(now_ns)
         self._set_duty(job, now_ns)
+        if not job.mine and not job.outcome:
+            self._out += self._inputs.hold(job.state)  # others may be asked for them
+            self._tell_of_inputs(job, now_ns)
 
     def _set_duty(self, job: KeptJob, now_ns: int) -> None:
         super()._set_duty(job, now_ns)
@@ -231,21 +237,23 @@ class Succession(Keeper):
     def _replace(self, job: KeptJob, view: View, away: set[PeerId], proposals: Proposals, now_ns: int) -> None:
         """Have keepers that are gone replaced, if it is for us to propose that."""
         care = self._care_of(job)
-        if job.mine and self._is_far_from_own_word(job):
+        renew = job.state.checked and now_ns - care.changed_ns >= RENEW_NS and job.state.held_up
+        if job.mine and (renew or self._is_far_from_own_word(job)):
             self._name(job, list(view.keepers), "renewed", now_ns)
             return
         gone = self._gone(view, now_ns)
         others = self._others(job, view, now_ns)
         serves_itself = job.mine and not others and not view.holds(self.me)
-        if not gone or not (others or serves_itself) or not self._may_propose(job, view, proposals, now_ns):
+        replace = bool(gone) and (bool(others) or serves_itself)
+        if not (replace or renew) or not self._may_propose(job, view, proposals, now_ns):
             care.could_ns = None
             return
         care.could_ns = now_ns if care.could_ns is None else care.could_ns
         if now_ns - care.could_ns < NEXT_NS * self._turn(job, view, gone):
             return
         room = MAX_JOB_KEEPERS - len(view.keepers) + len(gone)
-        ready = [self.me] if serves_itself else self._invite(job, view, room, now_ns)[1]
-        if ready:
+        ready = [self.me] if serves_itself else self._invite(job, view, room, now_ns)[1] if replace else []
+        if ready or renew:
             stay = [peer for peer in view.keepers if peer not in gone[: len(ready)]]
             keys = [key_from_peer_id(peer) for peer in [*stay, *ready][:MAX_JOB_KEEPERS]]
             number = next_view(view.number, by_submitter=False)
@@ -358,6 +366,8 @@ class Succession(Keeper):
 
     def _is_sound(self, proposals: Proposals, one: FactId, now_ns: int) -> bool:
         """A proposal does without nobody that is there for us."""
+        if proposals.renews(one):
+            return True
         leavers = proposals.leavers(one)
         return bool(leavers) and all(self.presence.away(peer, now_ns) for peer in leavers)
 

@@ -31,12 +31,12 @@ from sparkle_protocol.effects import (
     Notify,
     PeerDown,
     PeerUp,
+    Prepare,
     Replied,
     Reply,
     Requested,
     Send,
     SendFailed,
-    StopCompute,
     Tick,
     Value,
     Violation,
@@ -54,6 +54,7 @@ from sparkle_protocol.facts import (
     view_of,
 )
 from sparkle_protocol.ids import JobId, PeerId, key_from_peer_id
+from sparkle_protocol.work.failover import keepers_of
 from sparkle_protocol.work.held import MAX_HELD, MAX_HELD_PER_KEEPER, Hands, Held, HeldState, UnitKey
 from sparkle_protocol.work.keepers import Keepers, backoff_ns
 from sparkle_protocol.work.lease import SECOND_NS
@@ -410,6 +411,14 @@ class WorkerAgent:
                 return
             self._reporter.drop(oldest)
         self._hands.add(key, held)
+        state = self.jobs[key[0]]
+        if state.spec.inputs:
+            held.run = key
+            self._out.append(Prepare(*key, state.spec, self._holders(state)))
+
+    def _holders(self, state: JobState) -> tuple[PeerId, ...]:
+        """Who has the inputs of a job, if it has any."""
+        return tuple(peer for peer in keepers_of(state) if peer != self.me) if state.spec.inputs else ()
 
     # --- computing ----------------------------------------------------------------------------------------
 
@@ -419,7 +428,8 @@ class WorkerAgent:
         free = self._prefetch.handed(self._kernels_in_hand()) - len(self._hands.running)
         for key in [*islice(self._hands.queued, max(0, free))]:
             self._hands.start(key, now_ns)
-            self._out.append(Compute(*key, self.jobs[key[0]].spec))
+            state, run = self.jobs[key[0]], self.held[key].run or key
+            self._out.append(Compute(*run, state.spec, self._holders(state)))
 
     def _from_executor(self, event: Computed | ComputeFailed | ComputeProgress, now_ns: int) -> None:
         key = self._hands.of_run((event.job, event.unit, event.epoch))
@@ -460,7 +470,5 @@ class WorkerAgent:
 
     def _return(self, key: UnitKey) -> None:
         """Give one unit back; nobody computes it here any more."""
-        held = self.held[key]
-        if held.state == "running" and held.run is not None:
-            self._out.append(StopCompute(*held.run))
+        self._out += self._hands.to_stop(key)
         self._reporter.give_back(key)

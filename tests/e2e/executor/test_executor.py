@@ -427,7 +427,7 @@ async def test_the_process_is_confined(tmp_path, monkeypatch):
     await executor.stop()
     assert facts["nice"] == 19
     assert facts["policy"] == os.SCHED_IDLE
-    assert facts["memory"] == 777 * 2**20
+    assert 0 <= facts["memory"] - facts["present"] - 777 * 2**20 <= 128 * 2**20  # beside Python and NumPy
     assert facts["core"] == 0
     assert facts["blas_threads"] == "1"
     assert facts["threads"] == 1

@@ -51,6 +51,9 @@ class ScriptedExecutor:
         assert outcome is not None
         return outcome
 
+    async def run_arrays(self, *_: Any) -> None:
+        raise AssertionError("no unit here has arrays")
+
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     async def stop(self) -> None: ...

@@ -1,0 +1,131 @@
+"""Units of array kernels in the worker process: what is mapped, computed, checked and refused."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparkle_protocol.errors import ComputeError, ConfigError, SparkleError, VerificationError
+from sparkle_worker.checkpoint import Checkpoint, owner_of
+from sparkle_worker.checks.check import check
+from sparkle_worker.files import ArrayFile, MappedFiles, WrongSize
+from sparkle_worker.kernels.arrays import ITEM_BYTES, MAX_ELEMENTS, ArrayKernel, ArrayType, Resumable
+from sparkle_worker.kernels.base import Progress
+from sparkle_worker.kernels.registry import get_array_kernel
+
+
+class ArrayUnits:
+    """Computes and checks units whose tiles and results are files.
+
+    Args:
+        kernels: by name.
+        memory_mb: what a unit may take; larger ones are refused before anything is touched.
+        checkpoint_s: least time between two checkpoints of a unit.
+    """
+
+    def __init__(self, kernels: Mapping[str, ArrayKernel], memory_mb: int, checkpoint_s: float) -> None:
+        self._kernels = kernels
+        self._memory_bytes = memory_mb * 2**20
+        self._checkpoint_s = checkpoint_s
+        self.files = MappedFiles(self._memory_bytes)
+
+    def compute(
+        self,
+        progress: Progress,
+        name: str,
+        version: int,
+        unit: Mapping[str, Any],
+        inputs: Sequence[bytes],
+        result: bytes,
+        checkpoint: bytes | None,
+    ) -> None:
+        """Fill the result file; go on from the checkpoint if it is this unit's.
+
+        Raises:
+            SparkleError: the unit, a file or the kernel is not as it should be, or there is no room for the result.
+            MemoryError: the unit needs more than it may take.
+        """
+        kernel = get_array_kernel(name, version, self._kernels)
+        tiles, out, needed = self._described(kernel, unit, inputs, result)
+        try:
+            *arrays, target = self.files.arrays(
+                [*tiles, ArrayFile(out.what, out.path, out.type, written=True)], needed
+            )
+        except WrongSize as error:
+            raise ComputeError(str(error)) from error
+        if checkpoint is not None and isinstance(kernel, Resumable):
+            saved = Checkpoint(
+                Path(os.fsdecode(checkpoint)), owner_of(name, version, unit, inputs), self._checkpoint_s
+            )
+            _resume(kernel, unit, tuple(arrays), target, progress, saved)
+        else:
+            kernel.compute_into(unit, tuple(arrays), target, progress)
+
+    def check(
+        self, name: str, version: int, unit: Mapping[str, Any], inputs: Sequence[bytes], result: bytes, seed: bytes
+    ) -> str:
+        """What is wrong with a result, in one sentence; empty if it is right.
+
+        Raises:
+            SparkleError: it cannot be checked.
+            MemoryError: the check needs more than it may take.
+        """
+        kernel = get_array_kernel(name, version, self._kernels)
+        tiles, out, needed = self._described(kernel, unit, inputs, result)
+        try:
+            arrays = tuple(self.files.arrays(tiles, needed))
+        except WrongSize as error:
+            raise ComputeError(str(error)) from error
+        try:
+            check(kernel, unit, arrays, self.files.arrays([out], needed)[0], seed)
+        except VerificationError as error:
+            return str(error)
+        return ""
+
+    def _described(
+        self, kernel: ArrayKernel, unit: Mapping[str, Any], inputs: Sequence[bytes], result: bytes
+    ) -> tuple[list[ArrayFile], ArrayFile, int]:
+        """The unit's tiles, its result, and the memory that it needs."""
+        try:
+            types, type_, needed = kernel.input_types(unit), kernel.result_type(unit), kernel.cost(unit).memory_bytes
+        except SparkleError:
+            raise
+        except Exception as error:  # the unit may be anything; the kernel reads it as its own
+            raise ConfigError(f"this is no unit of {kernel.name}: {type(error).__name__}: {error}") from error
+        if not all(map(_is_possible, (*types, type_))):
+            raise ConfigError(f"this is no unit of {kernel.name}: no arrays are that large or small")
+        if len(types) != len(inputs):
+            raise ComputeError(f"a unit of {kernel.name} has {len(types)} tiles, not {len(inputs)}")
+        needed = max(needed, type_.nbytes + sum(each.nbytes for each in types))
+        if needed > self._memory_bytes:
+            raise MemoryError
+        tiles = [
+            ArrayFile(f"tile {place} of {kernel.name}", path, each)
+            for place, (path, each) in enumerate(zip(inputs, types, strict=True))
+        ]
+        return tiles, ArrayFile(f"the result of {kernel.name}", result, type_), needed
+
+
+def _resume(
+    kernel: Resumable,
+    unit: Mapping[str, Any],
+    arrays: tuple[Any, ...],
+    out: Any,
+    progress: Progress,
+    saved: Checkpoint,
+) -> None:
+    """Compute on from a checkpoint, from the beginning if the kernel cannot use it."""
+    state = saved.load()
+    try:
+        kernel.resume_into(unit, arrays, out, progress, state, saved.save)
+    except ConfigError:
+        if state is None:
+            raise
+        kernel.resume_into(unit, arrays, out, progress, None, saved.save)
+    saved.remove()
+
+
+def _is_possible(type_: ArrayType) -> bool:
+    """Whether there can be such an array."""
+    whole = all(type(length) is int and 0 < length <= MAX_ELEMENTS for length in type_.shape)
+    return whole and type_.size <= MAX_ELEMENTS and type_.dtype in ITEM_BYTES
