@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 TIMEOUT_S = 35.0  # a little more than the server gives a call
-INPUTS_TIMEOUT_S = 630.0  # gigabytes are cut, hashed and copied to the job's keepers before it is answered
+INPUTS_TIMEOUT_S = 3630.0  # gigabytes are cut, hashed and copied to the keepers first; a little more than the server
 CONNECT_TIMEOUT_S = 3.0
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 _MAX_EVENT_BYTES = 1024 * 1024

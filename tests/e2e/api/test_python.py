@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytest_asyncio
 
@@ -66,6 +67,32 @@ async def test_aconnect_uses_the_node_that_runs(node: NodeProcess) -> None:
         assert jobs[0] in await mesh.jobs()
         assert "prime_count" in [kernel.name for kernel in await mesh.kernels()]
     assert node.running
+
+
+def product_and_picture(home: Path) -> None:
+    random = np.random.default_rng(7)
+    a, b = (random.standard_normal(shape, dtype=np.float32) for shape in ((300, 200), (200, 100)))
+    image, box = random.integers(0, 256, (40, 30, 3), dtype=np.uint8), np.full((3, 3), 1 / 9, np.float32)
+    with sparkle.connect(home) as mesh:
+        product = mesh.gemm(a[::-1], np.asfortranarray(b))
+        assert (product.dtype, product.shape) == (np.float32, (300, 100))
+        bound = 200 * 2.0**-24 * 1.01 * (np.abs(a[::-1]) @ np.abs(b))
+        assert np.all(np.abs(product - a[::-1].astype(np.float64) @ b.astype(np.float64)) <= 2 * bound)
+        blurred = mesh.conv2d(image, box, border="edge")
+        assert (blurred.dtype, blurred.shape) == (np.float32, (40, 30, 3))
+        around = np.pad(image.astype(np.float64), ((1, 1), (1, 1), (0, 0)), mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(around, (3, 3), axis=(0, 1))
+        assert np.allclose(blurred, windows.mean(axis=(-1, -2)), atol=1e-3)
+        total = mesh.submit("reduce", inputs={"x": a.astype(np.float64)}, op="sum").result()
+        assert np.allclose(total, a.astype(np.float64).sum())
+        with pytest.raises(ConfigError, match="gemm") as caught:
+            mesh.gemm(a, a)
+        assert "\n" not in str(caught.value)
+    assert list((home / "inputs").iterdir()) == []
+
+
+async def test_arrays_go_in_and_come_out(node: NodeProcess) -> None:
+    await asyncio.to_thread(product_and_picture, node.home)
 
 
 async def test_cancelling_ends_the_work(node: NodeProcess) -> None:

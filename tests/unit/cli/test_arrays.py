@@ -71,9 +71,11 @@ def test_a_result_is_described_and_fetched_later(sparkle: Sparkle, node: ArrayNo
     assert np.array_equal(np.load("later.npy"), A @ A.T)
 
 
-def test_a_result_can_be_piped(sparkle: Sparkle, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    assert main((*GEMM, "--wait", "-o", "-")) == 0
-    assert np.array_equal(np.load(io.BytesIO(capfdbinary.readouterr().out)), A @ A.T)
+def test_a_result_can_be_piped(sparkle: Sparkle, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr("sys.stdout", stdout)
+    assert sparkle(*GEMM, "--wait", "-o", "-")[0] == 0
+    assert np.array_equal(np.load(io.BytesIO(stdout.buffer.getvalue())), A @ A.T)  # type: ignore[attr-defined]
 
 
 def test_an_array_becomes_a_picture_if_it_is_one(sparkle: Sparkle) -> None:
@@ -85,7 +87,7 @@ def test_an_array_becomes_a_picture_if_it_is_one(sparkle: Sparkle) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "mode"), [((2, 3), "L"), ((2, 3, 1), "L"), ((2, 3, 3), "RGB"), ((2, 3, 4), "RGBA")]
+    ("shape", "mode"), [((2, 3), "L"), ((2, 3, 1), "L"), ((2, 3, 2), "LA"), ((2, 3, 3), "RGB"), ((2, 3, 4), "RGBA")]
 )
 def test_pictures_have_one_to_four_channels(shape: tuple[int, ...], mode: str) -> None:
     levels = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
