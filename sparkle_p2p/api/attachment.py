@@ -72,7 +72,7 @@ class Attachment:
                 f"the node in {self.home} is in the network '{status['net']}', not '{self._net}'; "
                 "stop it, or choose another home directory"
             )
-        return bool(status["network"] != "starting")
+        return bool(status["network"] != "starting" and status["state"] != "stopping")  # then it is gone in a moment
 
     def _started(self, timeout_s: float) -> bool:
         """Whether our own node runs now; False if somebody else's was faster."""

@@ -40,6 +40,8 @@ class EmbeddedNode:
         self._home = home
         self._net = net
         self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+        self._turn = threading.Lock()  # so that a stop finds the process that a start is making
         self._told = threading.Event()  # it said that it is ready, or its output has ended
         self._is_ready = False
 
@@ -53,7 +55,10 @@ class EmbeddedNode:
         """
         until = time.monotonic() + timeout_s
         try:
-            self._process = self._spawn()
+            with self._turn:
+                if self._stopped:
+                    raise SparkleError(f"the node in {self._home} was stopped before it started")
+                self._process = self._spawn()
             self._told.wait(max(until - time.monotonic(), 0))
             if not self._is_ready:
                 raise self._failure(timeout_s)
@@ -63,7 +68,8 @@ class EmbeddedNode:
 
     def stop(self) -> None:
         """End it: politely, then by force. Idempotent; may be called from another thread while it starts."""
-        process = self._process
+        with self._turn:
+            self._stopped, process = True, self._process
         if process is None:
             return
         if process.stdin is not None:

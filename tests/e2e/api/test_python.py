@@ -17,7 +17,7 @@ from sparkle_p2p.runtime.locate import is_locked
 from sparkle_protocol.errors import ConfigError, NodeNotRunning
 from tests.e2e.node.processes import NodeProcess, Swarm, children, computing, is_gone
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]  # some start nodes, one by one
 
 PRIMES_TO_1E6 = 78_498
 LONG = 10**12  # far more than a test waits for
@@ -126,7 +126,6 @@ async def test_ctrl_c_in_a_program_cancels_its_job(node: NodeProcess) -> None:
     assert (await node.job(job))["state"] == "cancelled"
 
 
-@pytest.mark.timeout(240)  # two nodes start, one after the other
 async def test_without_a_node_one_is_started_for_the_duration(home: Path) -> None:
     assert await asyncio.to_thread(compute, home, "test-own") == (PRIMES_TO_1E6, "done", "test-own")
     assert not is_locked(str(home))

@@ -23,7 +23,7 @@ PROGRAMS = Path(sys.executable).parent
 BLOCK = re.compile(r"^(?P<not_run><!-- not run: .+? -->\n+)?```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"^<!-- file: (?P<name>[\w.-]+) -->\n+```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "--- command {} ---"
-NODE_START_S, NODE_STOP_S, PAGE_S = 30.0, 15.0, 100.0
+NODE_START_S, NODE_STOP_S, PAGE_S = 60.0, 15.0, 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,7 @@ async def run_page(commands: list[Shown], environment: dict[str, str], folder: P
     return printed
 
 
+@pytest.mark.timeout(NODE_START_S + PAGE_S + NODE_STOP_S + 5)
 @pytest.mark.parametrize("page", pages())
 async def test_shown_commands_work(page: str, tmp_path: Path) -> None:
     text = (ROOT / page).read_text()

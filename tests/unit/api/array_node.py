@@ -35,14 +35,11 @@ class ArrayNode(FakeControl):
         self.on_look: Callable[[], object] = lambda: None
         self.refuses_arrays = False
         self.keeps_results = True
-        self.starting = 0  # looks at it after which its network is there
+        self.at_first: list[dict[str, Any]] = []  # how its view differs in the first looks at it
 
     def view(self) -> NodeView:
         shown = super().view()
-        if self.starting == 0:
-            return shown
-        self.starting -= 1
-        return dataclasses.replace(shown, network="starting")
+        return dataclasses.replace(shown, **self.at_first.pop(0)) if self.at_first else shown
 
     async def submit(self, request: SubmitRequest) -> str:
         self.on_submit()
