@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 TIMEOUT_S = 35.0  # a little more than the server gives a call
+INPUTS_TIMEOUT_S = 3630.0  # gigabytes are cut, hashed and copied to the keepers first; a little more than the server
 CONNECT_TIMEOUT_S = 3.0
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
 _MAX_EVENT_BYTES = 1024 * 1024
@@ -67,10 +68,19 @@ class LocalClient:
         """One job by id or unique prefix."""
         return self._json("GET", f"/api/v1/jobs/{_quote(job)}")  # type: ignore[no-any-return]
 
-    def submit(self, kernel: str, params: Mapping[str, Any], units: int | None = None, verify: str = "final") -> str:
-        """Publish a job and return its id."""
-        document = {"kernel": kernel, "params": dict(params), "units": units, "verify": verify}
-        return str(self._json("POST", "/api/v1/jobs", document)["job"])
+    def submit(
+        self,
+        kernel: str,
+        params: Mapping[str, Any],
+        units: int | None = None,
+        verify: str = "final",
+        inputs: Mapping[str, str] | None = None,
+    ) -> str:
+        """Publish a job and return its id; ``inputs``: absolute paths of files that the node reads, by name."""
+        document: dict[str, Any] = {"kernel": kernel, "params": dict(params), "units": units, "verify": verify}
+        if inputs:
+            document["inputs"] = dict(inputs)
+        return str(self._json("POST", "/api/v1/jobs", document, INPUTS_TIMEOUT_S if inputs else TIMEOUT_S)["job"])
 
     def result(self, job: str) -> dict[str, Any]:
         """A finished job's ``job``, ``kernel``, ``value``, ``media_type`` and ``data`` (bytes)."""
@@ -175,11 +185,11 @@ class LocalClient:
             raise _error(status, payload)
         return payload
 
-    def _json(self, method: str, path: str, document: Any = None) -> Any:
+    def _json(self, method: str, path: str, document: Any = None, timeout_s: float = TIMEOUT_S) -> Any:
         import json
 
         body = b"" if document is None else json.dumps(document).encode()
-        answer = self.request(method, path, body)
+        answer = self.request(method, path, body, timeout_s)
         try:
             return json.loads(answer)
         except ValueError as error:

@@ -6,7 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
-JOB_ID_SHOWN = 12
+from sparkle_p2p.api.words import clean as clean
+from sparkle_p2p.api.words import duration as duration
+from sparkle_p2p.api.words import short_job as short_job
+
 _COLOURS = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "bold": "1"}
 _STATE_COLOURS = {
     "working": "good",
@@ -42,11 +45,6 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None) + "\n")
 
 
-def clean(text: object) -> str:
-    """``text`` without control characters: words that a stranger chose must not steer the terminal."""
-    return "".join(character if character.isprintable() else "�" for character in str(text))
-
-
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> list[str]:
     """Lines of a table with columns as wide as their widest cell; ``right`` lists right-aligned columns."""
     cells = [[clean(cell) for cell in row] for row in rows]
@@ -78,30 +76,9 @@ def _colour_states(line: str) -> str:
     return line
 
 
-def short_job(job: str) -> str:
-    """The part of a job's id that people type."""
-    return job[:JOB_ID_SHOWN]
-
-
 def short_peer(peer: str) -> str:
     """The end of a peer's id: all begin alike."""
     return "…" + peer[-8:] if len(peer) > 9 else peer
-
-
-def duration(seconds: float | None) -> str:
-    """``0.8 s``, ``42 s``, ``3 min 05 s``, ``2 h 10 min``, ``3 d 4 h``."""
-    if seconds is None:
-        return "–"
-    if seconds < 9.95:
-        return f"{max(seconds, 0):.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def size(size_bytes: float) -> str:

@@ -75,7 +75,7 @@ def _build() -> tuple[Parser, tuple[str, ...]]:
     _add_job(add("job", "show:job", "show one job"))
     result = add("result", "work:result", "fetch the result of a finished job")
     _add_job(result)
-    result.add_argument("-o", "--output", metavar="FILE", help="write it there; '-' is standard output")
+    result.add_argument("-o", "--output", metavar="FILE", help="write it there, arrays as .npy or .png; '-': stdout")
     _add_job(add("wait", "work:wait", "wait for a job and show its progress"))
     _add_job(add("cancel", "work:cancel", "cancel a job"))
     dead = add("dead", "work:dead", "list units that nobody could compute, or begin them anew")
@@ -97,6 +97,13 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-p", "--param", metavar="NAME=VALUE", action="append", default=[], help="a parameter of the kernel"
     )
+    parser.add_argument(
+        "--input",
+        metavar="NAME=FILE",
+        action="append",
+        default=[],
+        help="an array of the kernel (.npy or .png)",
+    )
     parser.add_argument("--units", metavar="N", type=whole_number(1, 2**20), help="pieces to cut the job into")
     parser.add_argument(
         "--verify",
@@ -106,7 +113,10 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--wait", action="store_true", help="wait for the result and show progress")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="write the result there; '-' is standard output (with --wait)"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="write the result there, arrays as .npy or .png; '-' is standard output (with --wait)",
     )
 
 

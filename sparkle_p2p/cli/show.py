@@ -92,7 +92,11 @@ def kernels(arguments: argparse.Namespace) -> int:
         width = max((len(parameter) for parameter in row["params"]), default=0)
         for parameter, meaning in row["params"].items():
             print(f"  {parameter:{width}}  {output.clean(meaning)}")
+        for name, meaning in row["inputs"].items():
+            print(f"  --input {name}  {output.clean(meaning)}")
         print(f"  verification: {row['verification']}; cost: {output.clean(row['cost'])}")
+        if row["error"]:
+            print(f"  error: at most {output.clean(row['error'])}")
         print(f"  {output.paint(output.clean(row['example']), 'dim', enabled=colour)}")
     return 0
 
@@ -174,6 +178,8 @@ def eta_text(eta: dict[str, float] | None) -> str:
 
 def result_text(value: Any) -> str:
     """A result on one line."""
+    if isinstance(value, dict) and value.keys() == {"dtype", "shape", "path"}:
+        return f"{value['dtype']} {' x '.join(map(str, value['shape'])) or 'scalar'}, in {value['path']}"
     if isinstance(value, dict):
         return ", ".join(f"{name} {content}" for name, content in value.items())
     return str(value)

@@ -1,16 +1,15 @@
 """Commands that make and end work: submit, wait, result, cancel, dead."""
 
 import argparse
-import json
-import os
 import sys
-from pathlib import Path
-from typing import Any
 
+from sparkle_p2p.api.arrays import input_path
 from sparkle_p2p.api.client import LocalClient
+from sparkle_p2p.api.words import ending
 from sparkle_p2p.cli import output
 from sparkle_p2p.cli.main import INTERRUPTED
 from sparkle_p2p.cli.progress import ProgressLine, follow
+from sparkle_p2p.cli.saving import check_writable, is_array, save, size_of
 from sparkle_p2p.cli.show import client_of, result_text
 from sparkle_protocol.errors import ConfigError
 
@@ -20,9 +19,10 @@ def submit(arguments: argparse.Namespace) -> int:
     params = parse_params(arguments.param)
     if arguments.output and not arguments.wait:
         raise ConfigError("-o needs --wait; without it, 'sparkle result ID -o FILE' fetches the result later")
-    check_writable(arguments.output)
+    inputs = parse_inputs(arguments.input)
+    check_writable(arguments.output, for_array=bool(inputs))
     client = client_of(arguments)
-    job = client.submit(arguments.kernel, params, arguments.units, arguments.verify)
+    job = client.submit(arguments.kernel, params, arguments.units, arguments.verify, inputs)
     if not arguments.wait:
         if arguments.json:
             output.print_json({"job": job})
@@ -52,10 +52,10 @@ def _follow(client: LocalClient, job: str, arguments: argparse.Namespace) -> int
     if document["state"] != "done":
         if arguments.json:
             output.print_json(document)
-        _tell(f"sparkle: job {short} {_ending(document)}; 'sparkle why {short}' explains it")
+        _tell(f"sparkle: job {short} {ending(document)}; 'sparkle why {short}' explains it")
         return 1
     if arguments.output:
-        _save(client.result(job), arguments.output)
+        save(client.result(job), arguments.output)
     if arguments.json and arguments.output != "-":
         output.print_json(document)
     elif not arguments.output:
@@ -63,29 +63,26 @@ def _follow(client: LocalClient, job: str, arguments: argparse.Namespace) -> int
     return 0
 
 
-def _ending(document: dict[str, Any]) -> str:
-    if document["state"] == "cancelled":
-        return "was cancelled"
-    return f"failed: {output.clean(document['error'] or 'no reason is known')}"
-
-
 def result(arguments: argparse.Namespace) -> int:
     """Fetch a result, into a file or onto stdout."""
     check_writable(arguments.output)
     document = client_of(arguments).result(arguments.job)
     if arguments.output:
-        _save(document, arguments.output)
+        save(document, arguments.output)
     if arguments.output == "-":
         return 0
     if arguments.json:
-        data = document.pop("data")
-        output.print_json({**document, "size_bytes": len(data), "file": arguments.output})
+        size = size_of(document)
+        del document["data"]
+        output.print_json({**document, "size_bytes": size, "file": arguments.output})
     elif not arguments.output:
         print(output.clean(result_text(document["value"])))
-        if document["data"]:
-            kind, short = document["media_type"], output.short_job(document["job"])
-            ending = kind.rpartition("/")[2]
-            _tell(f"there is also a file ({kind}); 'sparkle result {short} -o result.{ending}' writes it")
+        short, kind = output.short_job(document["job"]), document["media_type"]
+        if is_array(document):
+            _tell(f"'sparkle result {short} -o result.npy' copies it; a .png shows it, if it is a picture")
+        elif document["data"]:
+            extension = kind.rpartition("/")[2]
+            _tell(f"there is also a file ({kind}); 'sparkle result {short} -o result.{extension}' writes it")
     return 0
 
 
@@ -141,57 +138,30 @@ def parse_params(texts: list[str]) -> dict[str, str]:
     Raises:
         ConfigError: one is malformed or given twice.
     """
-    params: dict[str, str] = {}
+    return _pairs(texts, "-p {}", "parameter", "-p name=value")
+
+
+def parse_inputs(texts: list[str]) -> dict[str, str]:
+    """Absolute paths of arrays from ``name=file`` texts.
+
+    Raises:
+        ConfigError: one is malformed, given twice, or names no file.
+    """
+    files = _pairs(texts, "--input {}", "input", "--input name=file")
+    return {name: input_path(name, file) for name, file in files.items()}
+
+
+def _pairs(texts: list[str], shown: str, noun: str, form: str) -> dict[str, str]:
+    found: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        name = name.strip()
+        name, value = name.strip(), value.strip()
         if not equals or not name:
-            raise ConfigError(f"'-p {text}' is no parameter; write it as -p name=value")
-        if name in params:
-            raise ConfigError(f"the parameter '{name}' is given twice")
-        params[name] = value.strip()
-    return params
-
-
-def check_writable(target: str | None) -> None:
-    """Return if a file can be written there: better known before a long job than after it.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    if not target or target == "-":
-        return
-    path = Path(target)
-    if path.is_dir():
-        raise ConfigError(f"{target} is a directory; name a file in it")
-    if not path.parent.is_dir():
-        raise ConfigError(f"the directory {path.parent} does not exist; make it first")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ConfigError(f"{target} may not be written; choose another file")
-
-
-def _save(document: dict[str, Any], target: str) -> None:
-    content: bytes = document["data"]
-    if not content:
-        content = (json.dumps(document["value"], ensure_ascii=False) + "\n").encode()
-    if target == "-":
-        sys.stdout.flush()
-        sys.stdout.buffer.write(content)
-        return
-    write_file(Path(target), content)
-    _tell(f"wrote {target} ({output.size(len(content))})")
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a whole file.
-
-    Raises:
-        ConfigError: the system refused.
-    """
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from error
+            raise ConfigError(f"'{shown.format(text)}' is no {noun}; write it as {form}")
+        if name in found:
+            raise ConfigError(f"the {noun} '{name}' is given twice")
+        found[name] = value
+    return found
 
 
 def _tell(text: str) -> None:

@@ -2,7 +2,7 @@
 
 A page is one bash session in a fresh folder, with one node on loopback. Blocks marked ``console`` are run.
 Lines below a command are its whole output (``…`` stands for anything); no lines, no comparison. A block after
-``<!-- not run: reason -->`` is only read.
+``<!-- not run: reason -->`` is only read. A block after ``<!-- file: name -->`` lies in the folder under that name.
 """
 
 import asyncio
@@ -21,8 +21,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(sys.executable).parent
 BLOCK = re.compile(r"^(?P<not_run><!-- not run: .+? -->\n+)?```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"^<!-- file: (?P<name>[\w.-]+) -->\n+```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "--- command {} ---"
-NODE_START_S, NODE_STOP_S, PAGE_S = 30.0, 15.0, 100.0
+NODE_START_S, NODE_STOP_S, PAGE_S = 60.0, 15.0, 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ def shown_commands(text: str) -> list[Shown]:
                 command, _, output = part.partition("\n")
                 found.append(Shown(command, output.strip()))
     return found
+
+
+def shown_files(text: str) -> dict[str, str]:
+    """The files that a page tells its reader to save, by name."""
+    return {block["name"]: block["text"] for block in FILE.finditer(text)}
 
 
 def matches(shown: str, printed: str) -> bool:
@@ -110,9 +116,13 @@ async def run_page(commands: list[Shown], environment: dict[str, str], folder: P
     return printed
 
 
+@pytest.mark.timeout(NODE_START_S + PAGE_S + NODE_STOP_S + 5)
 @pytest.mark.parametrize("page", pages())
 async def test_shown_commands_work(page: str, tmp_path: Path) -> None:
-    commands = shown_commands((ROOT / page).read_text())
+    text = (ROOT / page).read_text()
+    commands = shown_commands(text)
+    for name, content in shown_files(text).items():
+        (tmp_path / name).write_text(content)
     environment = {
         **os.environ,
         "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
@@ -141,6 +151,19 @@ def test_extractor_reads_commands_and_skips_marked_blocks() -> None:
     not_run = "<!-- not run: it needs root -->\n```console\n$ sudo x\n```\n"
     page = f"{not_run}text\n```console\n$ a b\nout …\n$ c\n```\n"
     assert shown_commands(page) == [Shown("a b", "out …"), Shown("c", "")]
+    assert shown_files("<!-- file: x.py -->\n```python\nx = 1\n```\n```python\nnot this\n```\n") == {
+        "x.py": "x = 1\n"
+    }
+
+
+def test_every_shown_file_is_used() -> None:
+    unused = [
+        f"{page.relative_to(ROOT)}: {name}"
+        for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+        for name in shown_files(page.read_text())
+        if not any(name in shown.command.split() for shown in shown_commands(page.read_text()))
+    ]
+    assert not unused, f"show the command that uses these files: {unused}"
 
 
 @pytest.mark.parametrize(

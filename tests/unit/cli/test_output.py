@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from sparkle_p2p.api.words import bar
 from sparkle_p2p.cli import output
 from sparkle_p2p.cli.demo import PRIMES_BELOW, Outcome, check, outcome_json, print_outcome
 from sparkle_p2p.cli.liar import falsify
 from sparkle_p2p.cli.logs import LineWriter
-from sparkle_p2p.cli.progress import ProgressLine, bar
+from sparkle_p2p.cli.progress import ProgressLine
 from sparkle_protocol.errors import VerificationError
 from sparkle_worker.kernels.base import Kernel
 from sparkle_worker.kernels.registry import KERNELS
