@@ -1,8 +1,7 @@
 """Units of array kernels in the worker process: what is mapped, computed, checked and refused."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,10 @@ class ArrayUnits:
         kernel = get_array_kernel(name, version, self._kernels)
         types, type_ = self._types(kernel, unit, inputs)
         arrays = self._tiles(kernel, inputs, types)
-        with _told_of(f"the result of {name}"):
+        try:
             target = self.files.result(result, type_)
+        except ComputeError as error:
+            raise ComputeError(f"the result of {name} {error}") from error
         if checkpoint is not None and isinstance(kernel, Resumable):
             saved = Checkpoint(
                 Path(os.fsdecode(checkpoint)), owner_of(name, version, unit, inputs), self._checkpoint_s
@@ -73,10 +74,14 @@ class ArrayUnits:
         types, type_ = self._types(kernel, unit, inputs)
         arrays = self._tiles(kernel, inputs, types)
         try:
-            with _told_of(f"the result of {name}"):
-                claimed = self.files.tile(result, type_)
+            claimed = self.files.tile(result, type_)
+        except WrongSize as error:
+            return f"the result of {name} {error}"
+        except ComputeError as error:
+            raise ComputeError(f"the result of {name} {error}") from error
+        try:
             check(kernel, unit, arrays, claimed, seed)
-        except (VerificationError, WrongSize) as error:
+        except VerificationError as error:
             return str(error)
         return ""
 
@@ -119,17 +124,6 @@ def _described(kernel: ArrayKernel, unit: Mapping[str, Any]) -> tuple[tuple[Arra
     if not all(map(_is_possible, (*types, type_))):
         raise ConfigError(f"this is no unit of {kernel.name}: no arrays are that large or small")
     return types, type_, max(needed, type_.nbytes + sum(each.nbytes for each in types))
-
-
-@contextmanager
-def _told_of(what: str) -> Iterator[None]:
-    """Errors of a file say which it is."""
-    try:
-        yield
-    except WrongSize as error:
-        raise WrongSize(f"{what} {error}") from error
-    except ComputeError as error:
-        raise ComputeError(f"{what} {error}") from error
 
 
 def _resume(

@@ -144,7 +144,8 @@ class Executor:
             unit: the unit's parameters.
             inputs: its tiles in their order: plain bytes of an array, or blobs of the store.
             result: a file that exists, in a file system with room for it. It gets the result's length; its contents
-                mean something only after this returned. Fastest is one that held such a result before.
+                mean something only after this returned. Fastest is one that held such a result before. Not one that
+                another executor is given: a unit that was cancelled before its turn may still be written.
             on_progress: called with 0..1 now and then.
             on_begin: called once, when this one's turn has come.
             checkpoint: where to go on from, if that is a checkpoint of this unit, and where to write new ones if the
