@@ -365,6 +365,10 @@ class Node:
     def _told_tile(self, kernel: str, tiles: int, size: int) -> None:
         self.diary.publish("input_stored", {"kernel": kernel, "tiles": tiles, "bytes": size})
 
+    def why_no_result(self, job: KeptJob) -> str | None:
+        """Why the result of a job that is done is not complete here, if that is so."""
+        return self._arrays.jobs.failure(job) if self._arrays is not None else None
+
     def tidy(self) -> None:
         """Let go of what is not needed any more; called every few seconds."""
         if self._arrays is not None:
