@@ -101,8 +101,7 @@ class ArrayWork:
         self.tiles.stop()
         self._holding.stop()
         self.jobs.stop()
-        await self._checking.stop()
-        await self.plane.stop()
+        await asyncio.gather(self._checking.stop(), self.plane.stop())
 
 
 async def open_array_work(
