@@ -101,7 +101,8 @@ def choose_units(kernel: ArrayKernel, params: Mapping[str, Any], wanted: int | N
 
 
 def _fits(kernel: ArrayKernel, params: Mapping[str, Any], units: int, memory_bytes: int) -> bool:
-    return kernel.cost(kernel.unit(params, units, 0)).memory_bytes <= memory_bytes
+    some = {0, units // 2, units - 1}  # the largest is among these, or hardly larger
+    return all(kernel.cost(kernel.unit(params, units, index)).memory_bytes <= memory_bytes for index in some)
 
 
 def _mb(size: int) -> int:

@@ -40,10 +40,10 @@ class ArrayWork:
         results: Path,
     ) -> None:
         self.plane = plane
-        self.tiles = Tiles(plane, group)
+        memory_bytes = node.config.memory_mb * MIB
+        self.tiles = Tiles(plane, group, memory_bytes)
         self._node = node
         self._holding = Holding(plane, self._tell, group)
-        memory_bytes = node.config.memory_mb * MIB
         self.jobs = ArrayJobs(plane, self._holding, node.store, results, group, node.submitter.partners, memory_bytes)
         self._checking = Checking(plane, make_checker, self._tell, group, self.jobs.checked)
 
@@ -101,8 +101,7 @@ class ArrayWork:
         self.tiles.stop()
         self._holding.stop()
         self.jobs.stop()
-        await self._checking.stop()
-        await self.plane.stop()
+        await asyncio.gather(self._checking.stop(), self.plane.stop())
 
 
 async def open_array_work(

@@ -7,12 +7,10 @@ and on ``stop``: hand back what is not committed, report what is, leave the netw
 import asyncio
 import contextlib
 import logging
-import platform
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
@@ -22,11 +20,12 @@ from sparkle_p2p.node.array_jobs import ArrayJobs
 from sparkle_p2p.node.array_units import check_result, has_arrays
 from sparkle_p2p.node.array_work import ArrayWork, listen_host, open_array_work
 from sparkle_p2p.node.commands import JobCommands
-from sparkle_p2p.node.computing import Computing, UnitExecutor
+from sparkle_p2p.node.computing import Computing
 from sparkle_p2p.node.diary import Diary
 from sparkle_p2p.node.housekeeping import Housekeeping
 from sparkle_p2p.node.journals import Journals
 from sparkle_p2p.node.offenders import Offenders
+from sparkle_p2p.node.parts import ExecutorFactory, OverlayFactory, device_class, libp2p_overlay, local_executor
 from sparkle_p2p.node.restoring import restore_jobs
 from sparkle_p2p.node.shell import Core, Shell
 from sparkle_p2p.node.store import Store, StoreError
@@ -49,46 +48,19 @@ from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import FactCodec
 from sparkle_protocol.ids import JobId, PeerId, short_peer
 from sparkle_protocol.membership import Membership
-from sparkle_protocol.version import __version__
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
 from sparkle_worker.kernels.registry import ARRAY_KERNELS, KERNELS
-
-if TYPE_CHECKING:
-    from sparkle_worker.executor import Executor
 
 log = logging.getLogger("sparkle.node")
 
 DRAIN_S = 3.0
 OVERLAY_STOP_S = 3.0
 
-OverlayFactory = Callable[[NodeConfig, HomeDir], Overlay]
-ExecutorFactory = Callable[[], UnitExecutor]
-
 
 class _Left(Exception):
     """Ends the node's task group once it has left cleanly."""
-
-
-def libp2p_overlay(config: NodeConfig, home: HomeDir) -> Overlay:
-    """The production network. libp2p itself loads in its own thread when it starts."""
-    from sparkle_p2p.net.libp2p import Libp2pOverlay
-
-    agent = f"sparkle/{__version__}"
-    return Libp2pOverlay(home.identity, net=config.net, listen=config.listen, agent=agent, mdns=config.mdns)
-
-
-def local_executor(memory_mb: int) -> "Executor":
-    """One spawned worker process whose units may use so much memory."""
-    from sparkle_worker.executor import Executor
-
-    return Executor(memory_mb=memory_mb)
-
-
-def device_class() -> str:
-    """What units are computed on here: keepers tell by it which failures are a device's fault."""
-    return f"cpu/{platform.machine().lower() or 'unknown'}"[:64]
 
 
 class Node:
@@ -254,10 +226,8 @@ class Node:
         """End everything that runs beside the loop, in whatever state the node is. At most about six seconds."""
         if self._shell is not None:
             self._shell.stop()
-        if self._computing is not None:
-            await self._computing.stop()
-        if self._arrays is not None:
-            await self._arrays.stop()
+        beside = [part.stop() for part in (self._computing, self._arrays) if part is not None]
+        await asyncio.gather(*beside)
         if self.overlay is not None:
             try:
                 async with asyncio.timeout(OVERLAY_STOP_S):
@@ -364,6 +334,10 @@ class Node:
 
     def _told_tile(self, kernel: str, tiles: int, size: int) -> None:
         self.diary.publish("input_stored", {"kernel": kernel, "tiles": tiles, "bytes": size})
+
+    def why_no_result(self, job: KeptJob) -> str | None:
+        """Why the result of a job that is done is not complete here, if that is so."""
+        return self._arrays.jobs.failure(job) if self._arrays is not None else None
 
     def tidy(self) -> None:
         """Let go of what is not needed any more; called every few seconds."""

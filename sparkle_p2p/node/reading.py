@@ -112,6 +112,11 @@ def commitments(job: KeptJob, unit: int, now_ns: int) -> list[Commitment]:
     ]
 
 
+def being_checked(job: KeptJob, unit: int) -> list[PeerId]:
+    """Whose results of a unit are being checked here, or wait for that."""
+    return sorted({worker for _, worker in job.checks.of(unit).pending}) if job.checks is not None else []
+
+
 def fruitless(job: KeptJob, unit: int) -> list[PeerId]:
     """Workers that were given a unit in its epoch and have nothing to show for it."""
     answered = {*job.state.committed(unit), *job.state.failures(unit), *job.leases.known(unit).leases}

@@ -16,6 +16,7 @@ from sparkle_p2p.node.data_plane import DataPlane, pause_s
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.effects import Compute, Prepare, StopCompute
 from sparkle_protocol.errors import SparkleError, StorageError, TransportError
+from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.ids import HASH_BYTES, PeerId
 
 log = logging.getLogger("sparkle.compute")
@@ -47,8 +48,9 @@ class ArrayExecutor(Protocol):
 class Tiles:
     """The blobs of units that this node computes."""
 
-    def __init__(self, plane: DataPlane, group: asyncio.TaskGroup) -> None:
+    def __init__(self, plane: DataPlane, group: asyncio.TaskGroup, memory_bytes: int) -> None:
         self._plane = plane
+        self._memory_bytes = memory_bytes  # that a unit may use here
         self._group = group
         self._preparing: dict[UnitKey, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(PREPARING)
@@ -59,7 +61,7 @@ class Tiles:
     def prepare(self, effect: Prepare) -> None:
         """Begin to fetch a unit's tiles; a failure is left to ``compute``, which tries again."""
         key = (effect.job, effect.unit, effect.epoch)
-        if key in self._preparing or len(self._preparing) >= MAX_PREPARED:
+        if key in self._preparing or len(self._preparing) >= MAX_PREPARED or self._too_large(effect.spec):
             return
         self._preparing[key] = self._group.create_task(self._prepare(key, effect), name=f"tiles of {effect.unit}")
 
@@ -108,6 +110,9 @@ class Tiles:
         """
         key = (effect.job, effect.unit, effect.epoch)
         try:
+            if self._too_large(effect.spec):
+                needs, has = (round(size / 1e6) for size in (effect.spec.resources.memory_bytes, self._memory_bytes))
+                raise StorageError(f"the unit needs {needs} MB and this node allows {has} MB; raise --memory-mb")
             unit = array_unit(effect.spec, effect.unit)
             self._plane.keep(("tiles", key), unit.blobs)
             await self._fetch_patiently(unit, effect.keepers)
@@ -121,6 +126,10 @@ class Tiles:
             return bytes(result)
         finally:
             self._release(key)
+
+    def _too_large(self, spec: JobSpec) -> bool:
+        """Others may allow more: that is no fault of the unit's."""
+        return spec.resources.memory_bytes > self._memory_bytes
 
     async def _fetch_patiently(self, unit: ArrayUnit, sources: Sequence[PeerId]) -> None:
         for attempt in range(FETCH_TRIES):

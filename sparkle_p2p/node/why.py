@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 DETAILS_SHOWN = 50
 DETAILS_NAMED = 3
+CHECKED = (
+    "Each result is checked by this node, or by one keeper while it is away, with numbers drawn after the worker "
+    "committed to it; the first that passes is accepted."
+)
 
 
 async def explain(node: "Node", view: NodeView, subject: str | None) -> Explanation:
@@ -96,6 +100,9 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
     }[view.state]
     numbers = {"accepted": done, "total": counts.total, "replicas": job.replicas, "rejected": job.rejected_count}
     details: list[Reason] = []
+    lacking = node.why_no_result(job)
+    if lacking is not None:
+        details.append(Reason("result_lacking", f"Its result is not complete here yet: {lacking}.", {}))
     if not job.outcome:
         expected = forecast(job, counts, pace, now_ns, storage)
         details.append(_expected(expected) if isinstance(expected, Eta) else expected)
@@ -118,7 +125,8 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
     details += [rejection_view(rejection).reason for rejection in job.rejections[:DETAILS_SHOWN]]
     policy = job.state.spec.policy
     numbers_of_policy = {"quorum": policy.quorum, "max_replicas": policy.max_replicas}
-    details.append(Reason("policy", _policy_sentence(policy.level, policy.quorum), numbers_of_policy))
+    sentence = _policy_sentence(policy.level, policy.quorum) if job.checks is None else CHECKED
+    details.append(Reason("policy", sentence, numbers_of_policy))
     journal = await node.journals.of(job.state.id)
     subject, reason = job.state.id.hex(), Reason(f"job_{view.state}", headline, numbers)
     return Explanation(subject, reason, tuple(details), timeline(journal.entries))

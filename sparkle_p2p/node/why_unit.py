@@ -64,6 +64,10 @@ def _waits_for(
         within_s = max(one.show_within_s or 0.0 for one in asked)
         sentence = f"Waits for {_names([one.worker for one in asked])} to show the result, at most {within_s:.0f} s."
         return [Reason("waits_result", sentence, {"workers": len(asked), "seconds": round(within_s, 1)})]
+    checked = reading.being_checked(job, unit)
+    if checked:
+        sentence = f"Waits for this node to check the result of {_names(checked)}."
+        return [Reason("waits_check", sentence, {"workers": len(checked)})]
     missing = max(0, job.missing(unit))
     if missing:
         if reading.never_given(job, unit):

@@ -14,7 +14,8 @@ from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.net.libp2p import Libp2pOverlay
 from sparkle_p2p.net.overlay import Overlay, OverlayEvents
-from sparkle_p2p.node.node import Node, libp2p_overlay
+from sparkle_p2p.node.node import Node
+from sparkle_p2p.node.parts import libp2p_overlay
 from sparkle_protocol.ids import PeerId
 from tests.bench.processes import LOOPBACK
 

@@ -211,7 +211,7 @@ class Bulk:
             if not running.listeners:
                 running.ending = True
                 running.task.cancel()
-                await asyncio.gather(running.task, return_exceptions=True)
+                await asyncio.wait([running.task])  # unlike gather this hands no further cancellation on
 
     def _begin(self, blob: BlobId, peers: tuple[PeerId, ...], size: int | None) -> _Running:
         task = asyncio.get_running_loop().create_task(self._fetch(blob, peers, size), name="sparkle-blob-fetch")
@@ -267,9 +267,8 @@ class Bulk:
         try:
             return await asyncio.shield(beginning)
         except asyncio.CancelledError:
+            beginning.add_done_callback(_close)
             await asyncio.wait([beginning])
-            if not beginning.cancelled() and beginning.exception() is None:
-                beginning.result().close()
             raise
 
     def _learn(self, report: FetchReport) -> None:
@@ -285,6 +284,11 @@ class Bulk:
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _close(beginning: "asyncio.Future[Partial]") -> None:
+    if not beginning.cancelled() and beginning.exception() is None:
+        beginning.result().close()
 
 
 def _check_size(blob: BlobId, size: int, wanted: int) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from sparkle_protocol.errors import SparkleError
@@ -15,6 +16,8 @@ from tests.e2e.node.processes import NodeProcess, Swarm
 MEMORY_MB = 64  # of which BLAS takes 32
 SMALL = ("--memory-mb", str(MEMORY_MB))
 M, K, N = 3072, 512, 3072  # the product alone is 38 MB; with its factors 50 MB
+
+pytestmark = pytest.mark.timeout(400)  # megabytes through several processes on a machine that may be busy
 
 Array = NDArray[np.float32]
 

@@ -9,41 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparkle_p2p.blobs.store import BlobStore
 from sparkle_p2p.node import checking
-from sparkle_p2p.node.array_inputs import CutJob
 from sparkle_p2p.node.checking import Checking
-from sparkle_p2p.node.data_plane import DataPlane
-from sparkle_p2p.node.results import make_array_spec
-from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.effects import CheckUnit, UnitChecked
-from sparkle_protocol.errors import ComputeError, ExecutorCrashed, RemoteProtocolError, TransportError
-from sparkle_protocol.facts import JobSpec
+from sparkle_protocol.errors import ComputeError, ExecutorCrashed, TransportError
 from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import JobId, PeerId
-from sparkle_worker.kernels.arrays import ArrayType
-from sparkle_worker.kernels.registry import get_array_kernel
+from sparkle_protocol.ids import JobId
+from tests.unit.node.blob_bench import BlobBench, product_spec
 
 ME, WORKER = Identity.generate(), Identity.generate().peer_id
 JOB = JobId(b"j" * 32)
 MB = 1 << 20
-
-
-class FakeBulk:
-    """Gives what the test lets it give."""
-
-    def __init__(self, store: BlobStore) -> None:
-        self.store = store
-        self.failures: dict[bytes, list[Exception]] = {}
-
-    async def fetch(self, blob: BlobId, _peers: Sequence[PeerId], *, size: int | None, durable: bool) -> None:
-        if self.failures.get(blob):
-            raise self.failures[blob].pop(0)
-        if blob not in self.store:
-            raise TransportError("nobody has it")
-        if size is not None and self.store.size(blob) != size:
-            raise RemoteProtocolError(f"it has {self.store.size(blob)} bytes")
 
 
 class FakeChecker:
@@ -66,25 +43,17 @@ class FakeChecker:
     async def stop(self) -> None: ...
 
 
-class Bench:
+class Bench(BlobBench):
     """A node's checks without the node."""
 
     def __init__(self, folder: Path, *answers: str | Exception) -> None:
-        self.store = BlobStore(folder / "blobs", 64 * MB)
-        self.bulk = FakeBulk(self.store)
-        self.plane = DataPlane(self.store, self.bulk, ME.peer_id)  # type: ignore[arg-type]
-        self.plane.open.set()
+        super().__init__(folder)
         self.checker = FakeChecker(*answers)
         self.told: asyncio.Queue[UnitChecked] = asyncio.Queue()
         self.passed: list[BlobId] = []
         a, b = (np.eye(8, dtype=np.float32) for _ in "ab")
         self.inputs = (self.store.put_array(a), self.store.put_array(b))
         self.result = self.store.put_array(a)
-
-    def spec(self) -> JobSpec:
-        kernel = get_array_kernel("gemm")
-        params = kernel.with_arrays({}, {name: ArrayType("float32", (8, 8)) for name in ("a", "b")})
-        return make_array_spec(SubmitRequest("gemm", {}), CutJob(kernel, params, 1, self.inputs), ME)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Checking]:
@@ -100,7 +69,7 @@ class Bench:
     async def verdict(self, result: bytes | None = None) -> UnitChecked:
         async with self.running() as checks:
             given = self.result if result is None else result
-            checks.start(CheckUnit(JOB, 0, 0, WORKER, given, self.spec(), (WORKER,)))
+            checks.start(CheckUnit(JOB, 0, 0, WORKER, given, product_spec(self.inputs), (WORKER,)))
             return await self.told.get()
 
 
