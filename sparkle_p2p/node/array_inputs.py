@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
 from sparkle_p2p.view import SubmitRequest
@@ -145,7 +146,7 @@ def _mapped(name: str, file: Path) -> "NDArray[Any]":
         loaded = np.load(file, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise ConfigError(_unreadable(name, str(file), error)) from error
-    except (ValueError, EOFError, TypeError, SyntaxError) as error:
+    except (ValueError, EOFError, TypeError, SyntaxError, TokenError, RecursionError) as error:
         raise ConfigError(
             f"the input '{name}' is no array that NumPy can read: {file} ({str(error)[:120]})"
         ) from error

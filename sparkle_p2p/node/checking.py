@@ -18,13 +18,7 @@ from sparkle_p2p.node.array_units import ArrayUnit, array_unit
 from sparkle_p2p.node.data_plane import DataPlane, pause_s
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.effects import CheckUnit, UnitChecked
-from sparkle_protocol.errors import (
-    ComputeError,
-    ConfigError,
-    RemoteProtocolError,
-    StorageError,
-    TransportError,
-)
+from sparkle_protocol.errors import ConfigError, RemoteProtocolError, SparkleError
 from sparkle_protocol.ids import JobId, short_peer
 
 log = logging.getLogger("sparkle.check")
@@ -130,7 +124,9 @@ class Checking:
                 await asyncio.sleep(pause_s(attempt))
             try:
                 wrong = await self._once(effect, unit, blob)
-            except (TransportError, StorageError, ComputeError, TimeoutError) as error:
+            except ConfigError:
+                raise
+            except (SparkleError, TimeoutError) as error:
                 text = str(error) or "the check took too long"
                 log.info("unit %d of %s is not checked yet: %s", effect.unit, effect.job.hex()[:8], text)
                 continue

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)  # instead of this folder, so that our modules have one name each
 
-from tests.bench import arithmetic, bulk, growth, idle, network, noop, overhead, starting, work  # noqa: E402
+from tests.bench import arithmetic, bulk, growth, handover, idle, network, noop, overhead, starting, work  # noqa: E402
 from tests.bench.rows import Row, as_json, better, merge, missed, table  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results.json"
@@ -32,6 +32,7 @@ MEASUREMENTS: dict[str, tuple[Measurement, int]] = {
     "rpc": (network.rpc, 5),
     "bulk": (bulk.bulk, 9),
     "executor": (work.executor, 300),
+    "handover": (handover.handover, 300),
     "arithmetic": (arithmetic.arithmetic, 15),
     "units": (work.units, 3),
     "noop_units": (noop.noop_units, 3),

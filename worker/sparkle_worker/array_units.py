@@ -1,14 +1,15 @@
 """Units of array kernels in the worker process: what is mapped, computed, checked and refused."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sparkle_protocol.errors import ComputeError, ConfigError, SparkleError, VerificationError
 from sparkle_worker.checkpoint import Checkpoint, owner_of
 from sparkle_worker.checks.check import check
-from sparkle_worker.files import ArrayFile, MappedFiles, WrongSize
+from sparkle_worker.files import MappedFiles, WrongSize
 from sparkle_worker.kernels.arrays import ITEM_BYTES, MAX_ELEMENTS, ArrayKernel, ArrayType, Resumable
 from sparkle_worker.kernels.base import Progress
 from sparkle_worker.kernels.registry import get_array_kernel
@@ -28,6 +29,7 @@ class ArrayUnits:
         self._memory_bytes = memory_mb * 2**20
         self._checkpoint_s = checkpoint_s
         self.files = MappedFiles(self._memory_bytes)
+        self._last: tuple[Any, ...] = (None, None)  # kernel, unit, and what ``_described`` says of it
 
     def compute(
         self,
@@ -46,20 +48,17 @@ class ArrayUnits:
             MemoryError: the unit needs more than it may take.
         """
         kernel = get_array_kernel(name, version, self._kernels)
-        tiles, out, needed = self._described(kernel, unit, inputs, result)
-        try:
-            *arrays, target = self.files.arrays(
-                [*tiles, ArrayFile(out.what, out.path, out.type, written=True)], needed
-            )
-        except WrongSize as error:
-            raise ComputeError(str(error)) from error
+        types, type_ = self._types(kernel, unit, inputs)
+        arrays = self._tiles(kernel, inputs, types)
+        with _told_of(f"the result of {name}"):
+            target = self.files.result(result, type_)
         if checkpoint is not None and isinstance(kernel, Resumable):
             saved = Checkpoint(
                 Path(os.fsdecode(checkpoint)), owner_of(name, version, unit, inputs), self._checkpoint_s
             )
-            _resume(kernel, unit, tuple(arrays), target, progress, saved)
+            _resume(kernel, unit, arrays, target, progress, saved)
         else:
-            kernel.compute_into(unit, tuple(arrays), target, progress)
+            kernel.compute_into(unit, arrays, target, progress)
 
     def check(
         self, name: str, version: int, unit: Mapping[str, Any], inputs: Sequence[bytes], result: bytes, seed: bytes
@@ -71,39 +70,66 @@ class ArrayUnits:
             MemoryError: the check needs more than it may take.
         """
         kernel = get_array_kernel(name, version, self._kernels)
-        tiles, out, needed = self._described(kernel, unit, inputs, result)
+        types, type_ = self._types(kernel, unit, inputs)
+        arrays = self._tiles(kernel, inputs, types)
         try:
-            arrays = tuple(self.files.arrays(tiles, needed))
-        except WrongSize as error:
-            raise ComputeError(str(error)) from error
-        try:
-            check(kernel, unit, arrays, self.files.arrays([out], needed)[0], seed)
-        except VerificationError as error:
+            with _told_of(f"the result of {name}"):
+                claimed = self.files.tile(result, type_)
+            check(kernel, unit, arrays, claimed, seed)
+        except (VerificationError, WrongSize) as error:
             return str(error)
         return ""
 
-    def _described(
-        self, kernel: ArrayKernel, unit: Mapping[str, Any], inputs: Sequence[bytes], result: bytes
-    ) -> tuple[list[ArrayFile], ArrayFile, int]:
-        """The unit's tiles, its result, and the memory that it needs."""
-        try:
-            types, type_, needed = kernel.input_types(unit), kernel.result_type(unit), kernel.cost(unit).memory_bytes
-        except SparkleError:
-            raise
-        except Exception as error:  # the unit may be anything; the kernel reads it as its own
-            raise ConfigError(f"this is no unit of {kernel.name}: {type(error).__name__}: {error}") from error
-        if not all(map(_is_possible, (*types, type_))):
-            raise ConfigError(f"this is no unit of {kernel.name}: no arrays are that large or small")
+    def _types(
+        self, kernel: ArrayKernel, unit: Mapping[str, Any], inputs: Sequence[bytes]
+    ) -> tuple[tuple[ArrayType, ...], ArrayType]:
+        """Types of the unit's tiles and of its result, with room made for it; most units are like the one before."""
+        if kernel is not self._last[0] or unit != self._last[1]:
+            self._last = (kernel, unit, *_described(kernel, unit))
+        _, _, types, type_, needed = self._last
         if len(types) != len(inputs):
             raise ComputeError(f"a unit of {kernel.name} has {len(types)} tiles, not {len(inputs)}")
-        needed = max(needed, type_.nbytes + sum(each.nbytes for each in types))
         if needed > self._memory_bytes:
             raise MemoryError
-        tiles = [
-            ArrayFile(f"tile {place} of {kernel.name}", path, each)
-            for place, (path, each) in enumerate(zip(inputs, types, strict=True))
-        ]
-        return tiles, ArrayFile(f"the result of {kernel.name}", result, type_), needed
+        self.files.make_room(len(types) + 1, needed)
+        return types, type_
+
+    def _tiles(self, kernel: ArrayKernel, paths: Sequence[bytes], types: Sequence[ArrayType]) -> tuple[Any, ...]:
+        arrays = []
+        for path, type_ in zip(paths, types, strict=True):
+            try:
+                arrays.append(self.files.tile(path, type_))
+            except ComputeError as error:
+                raise ComputeError(f"tile {len(arrays)} of {kernel.name} {error}") from error
+        return tuple(arrays)
+
+
+def _described(kernel: ArrayKernel, unit: Mapping[str, Any]) -> tuple[tuple[ArrayType, ...], ArrayType, int]:
+    """Types of the unit's tiles and of its result, and the memory that it needs.
+
+    Raises:
+        ConfigError: this is no unit of the kernel.
+    """
+    try:
+        types, type_, needed = kernel.input_types(unit), kernel.result_type(unit), kernel.cost(unit).memory_bytes
+    except SparkleError:
+        raise
+    except Exception as error:  # the unit may be anything; the kernel reads it as its own
+        raise ConfigError(f"this is no unit of {kernel.name}: {type(error).__name__}: {error}") from error
+    if not all(map(_is_possible, (*types, type_))):
+        raise ConfigError(f"this is no unit of {kernel.name}: no arrays are that large or small")
+    return types, type_, max(needed, type_.nbytes + sum(each.nbytes for each in types))
+
+
+@contextmanager
+def _told_of(what: str) -> Iterator[None]:
+    """Errors of a file say which it is."""
+    try:
+        yield
+    except WrongSize as error:
+        raise WrongSize(f"{what} {error}") from error
+    except ComputeError as error:
+        raise ComputeError(f"{what} {error}") from error
 
 
 def _resume(

@@ -17,13 +17,12 @@ import mmap
 import os
 import stat
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparkle_protocol.blobs.bitmap import bitmap_bytes
 from sparkle_protocol.blobs.tree import chunk_count
-from sparkle_protocol.errors import ComputeError, VerificationError
+from sparkle_protocol.errors import ComputeError
 from sparkle_protocol.ids import HASH_BYTES
 from sparkle_worker.kernels.arrays import ArrayType
 
@@ -46,22 +45,23 @@ _ADVICE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayFile:
-    """A file and what it has to hold."""
+class WrongSize(ComputeError):
+    """A file does not hold the array that it should."""
 
-    what: str  # for people: "tile 1 of gemm"
-    path: bytes
+
+@dataclass(slots=True)
+class _Kept:
+    """A mapped file."""
+
+    marks: tuple[int, ...]
     type: ArrayType
-    written: bool = False  # it is made as long as the array; otherwise it must be
-
-
-class WrongSize(VerificationError):
-    """A file does not hold what it should."""
+    array: "NDArray[Any]"
 
 
 class MappedFiles:
     """The files of units, as arrays over their pages.
+
+    Errors tell of "it", the file: the caller knows what for.
 
     Args:
         memory_bytes: address space that all maps and the rest of a unit may take.
@@ -69,64 +69,87 @@ class MappedFiles:
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
-        self._kept: dict[tuple[int, int, bool], mmap.mmap] = {}  # by device, inode, written; the latest use is last
+        self._kept: dict[tuple[int, int, bool], _Kept] = {}  # by device, inode, written; the latest use is last
+        self._bytes = 0
 
     def __bool__(self) -> bool:
         return bool(self._kept)
 
-    def arrays(self, files: Sequence[ArrayFile], needed_bytes: int) -> "list[NDArray[Any]]":
-        """The files' arrays, for a unit that needs so much memory, the files included.
+    def make_room(self, count: int, needed_bytes: int) -> None:
+        """Let go of files until a unit that has so many, and needs so much memory with them, fits beside the rest."""
+        limit = min(KEPT_BYTES, self._memory_bytes - needed_bytes)
+        while self._kept and (self._bytes > limit or len(self._kept) + count > KEPT_FILES):
+            self._drop(next(iter(self._kept)))
+
+    def tile(self, path: bytes, type_: ArrayType) -> "NDArray[Any]":
+        """The array in a file, read-only.
 
         Raises:
-            WrongSize: a file that is not written has another size.
-            ComputeError: a file cannot be opened, or there is no room for it.
+            WrongSize: it has another size.
+            ComputeError: it cannot be read.
             MemoryError: it cannot be mapped within the memory limit.
         """
-        self._make_room(len(files), needed_bytes)
-        return [file.type.view(memoryview(self._mapped(file))) for file in files]
+        return self._array(path, type_, written=False)
+
+    def result(self, path: bytes, type_: ArrayType) -> "NDArray[Any]":
+        """An array to be written to a file, which is made as long as that; with what happens to be there.
+
+        Raises:
+            ComputeError: it cannot be written, or there is no room for it.
+            MemoryError: it cannot be mapped within the memory limit.
+        """
+        return self._array(path, type_, written=True)
 
     def release(self) -> None:
         """Keep nothing. Arrays that are in use stay good."""
         self._kept.clear()
+        self._bytes = 0
 
-    def _make_room(self, count: int, needed_bytes: int) -> None:
-        held = sum(map(len, self._kept.values()))
-        for key in tuple(self._kept):
-            if held <= min(KEPT_BYTES, self._memory_bytes - needed_bytes) and len(self._kept) + count <= KEPT_FILES:
-                return
-            held -= len(self._kept.pop(key))
-
-    def _mapped(self, file: ArrayFile) -> mmap.mmap:
+    def _array(self, path: bytes, type_: ArrayType, *, written: bool) -> "NDArray[Any]":
         try:
-            descriptor = os.open(file.path, (os.O_RDWR if file.written else os.O_RDONLY) | _OPEN)
+            status = os.stat(path)
+            key = (status.st_dev, status.st_ino, written)
+            known = self._kept.get(key)
+            if known is not None and known.marks == _marks(status) and known.type == type_:
+                self._kept[key] = self._kept.pop(key)
+                return known.array
+            key, found = _opened(path, type_, written)
         except OSError as error:
-            raise ComputeError(f"{file.what} cannot be opened: {_why(error)}") from error
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise ComputeError(f"{file.what} is no ordinary file")
-            if file.written:
-                _allocate(descriptor, status, file)
-            elif (found := _content_bytes(descriptor, status.st_size)) != file.type.nbytes:
-                raise WrongSize(f"{file.what} has {found} bytes, but {file.type} has {file.type.nbytes}")
-            key = (status.st_dev, status.st_ino, file.written)
-            known = self._kept.pop(key, None)
-            if known is None or len(known) != file.type.nbytes:
-                known = _map(descriptor, file)
-            self._kept[key] = known
-            return known
-        finally:
-            os.close(descriptor)
+            if error.errno == errno.ENOMEM:
+                raise MemoryError from error
+            raise ComputeError(f"cannot be opened: {_why(error)}") from error
+        if key in self._kept:
+            self._drop(key)
+        self._kept[key] = found
+        self._bytes += type_.nbytes
+        return found.array
+
+    def _drop(self, key: tuple[int, int, bool]) -> None:
+        self._bytes -= self._kept.pop(key).type.nbytes
 
 
-def _map(descriptor: int, file: ArrayFile) -> mmap.mmap:
-    access = mmap.ACCESS_WRITE if file.written else mmap.ACCESS_READ
+def _opened(path: bytes, type_: ArrayType, written: bool) -> tuple[tuple[int, int, bool], _Kept]:
+    """A file mapped anew, and its key."""
+    descriptor = os.open(path, (os.O_RDWR if written else os.O_RDONLY) | _OPEN)
     try:
-        return mmap.mmap(descriptor, file.type.nbytes, access=access)
-    except OSError as error:
-        if error.errno == errno.ENOMEM:
-            raise MemoryError from error
-        raise ComputeError(f"{file.what} cannot be mapped: {_why(error)}") from error
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ComputeError("is no ordinary file")
+        if written:
+            _allocate(descriptor, status, type_.nbytes)
+            status = os.fstat(descriptor)
+        elif (found := _content_bytes(descriptor, status.st_size)) != type_.nbytes:
+            raise WrongSize(f"has {found} bytes, but {type_} has {type_.nbytes}")
+        access = mmap.ACCESS_WRITE if written else mmap.ACCESS_READ
+        array = type_.view(memoryview(mmap.mmap(descriptor, type_.nbytes, access=access)))
+        return (status.st_dev, status.st_ino, written), _Kept(_marks(status), type_, array)
+    finally:
+        os.close(descriptor)
+
+
+def _marks(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file gets another length, or holes."""
+    return status.st_size, getattr(status, "st_blocks", 0)
 
 
 def _content_bytes(descriptor: int, length: int) -> int:
@@ -141,13 +164,12 @@ def _content_bytes(descriptor: int, length: int) -> int:
     return int(size) if size + tail == length else length
 
 
-def _allocate(descriptor: int, status: os.stat_result, file: ArrayFile) -> None:
+def _allocate(descriptor: int, status: os.stat_result, size: int) -> None:
     """Make the file as long as its array, with all blocks on the disk; what was used before is used again.
 
     Raises:
         ComputeError: there is no room; the file is empty then.
     """
-    size = file.type.nbytes
     # With as many blocks as it needs there are no holes. To ask for them again would walk through all its pages.
     if status.st_size == size and getattr(status, "st_blocks", 0) * 512 >= size:
         return
@@ -159,7 +181,7 @@ def _allocate(descriptor: int, status: os.stat_result, file: ArrayFile) -> None:
             _fill(descriptor, size)
     except OSError as error:
         os.ftruncate(descriptor, 0)
-        raise ComputeError(f"there is no room for {file.what} ({size} bytes): {_why(error)}") from error
+        raise ComputeError(f"cannot get the {size} bytes that it needs: {_why(error)}") from error
 
 
 def _fill(descriptor: int, size: int) -> None:

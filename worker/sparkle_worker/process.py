@@ -80,7 +80,10 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             raise ComputeError(f"the unit of {kernel} cannot be handed to the worker process: {error}") from error
         run = _Run(self._run, request, self._loop.create_future(), on_progress, on_begin)
         self._waiting.append(run)
-        self._flush_soon()
+        if self._in_pipe:
+            self._flush_soon()
+        else:
+            self._flush()  # nothing is computed meanwhile: do not wait for others
         try:
             return await run.answer
         except (ComputeError, NotBegun):
@@ -176,6 +179,9 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         self._present.add(self)
         self._transport = cast(asyncio.SubprocessTransport, transport)
         self.pid = self._transport.get_pid()
+        replies = self._transport.get_pipe_transport(1)
+        if replies is not None:
+            replies.set_protocol(_Replies(self, replies.get_protocol()))
         if hasattr(os, "pidfd_open"):  # signals by descriptor cannot hit another process with a reused id
             try:
                 self._pidfd = os.pidfd_open(self.pid)
@@ -283,6 +289,23 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             how = f"ended with code {code}" + (f" ({text.splitlines()[-1][:200]})" if text else "")
         _log.warning("worker process %d %s; its last output:\n%s", self.pid, how, text)
         return ExecutorCrashed(f"the worker process {how}; its unit can be computed again")
+
+
+class _Replies(asyncio.Protocol):
+    """Brings what the process writes to us in the turn of the loop in which it is read.
+
+    asyncio's own protocol, which we take the place of, does that one turn later. It learns of the end only.
+    """
+
+    def __init__(self, process: WorkerProcess, own: asyncio.BaseProtocol) -> None:
+        self._process = process
+        self._own = own
+
+    def data_received(self, data: bytes) -> None:
+        self._process.pipe_data_received(1, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._own.connection_lost(exc)
 
 
 def _signal_name(number: int) -> str:

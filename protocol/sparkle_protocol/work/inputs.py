@@ -1,7 +1,7 @@
 """Which jobs of others this node is to hold the inputs of, and which of these are not here yet.
 
-A keeper has its shell fetch the inputs as soon as it takes a job up, once more after a restart, and when others come to
-keep the job: from those as well. Until the shell has said that all are here the keeper is not ``complete``
+A keeper has its shell fetch the inputs as soon as it takes a job up, once more after a restart, and when others come
+to keep the job: from those as well. Until the shell has said that all are here the keeper is not ``complete``
 (``beats.py``), so that nobody counts on it: for publishing a job, or in place of a keeper that is gone.
 """
 

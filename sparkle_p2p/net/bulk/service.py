@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+from sparkle_p2p.blobs.partial import Partial
 from sparkle_p2p.blobs.store import BlobStore
 from sparkle_p2p.net.bulk.certificate import client_context, make_certificate
 from sparkle_p2p.net.bulk.fetch import Fetch, FetchProgress, FetchReport
@@ -238,7 +239,7 @@ class Bulk:
             if size is not None:
                 _check_size(blob, outline.size, size)
             known: Outline = outline
-            with contextlib.closing(await self._in_thread(lambda: self.store.begin(known))) as target:
+            with contextlib.closing(await self._begun(known)) as target:
                 running = self._running[blob]
                 fetch = Fetch(
                     target,
@@ -259,6 +260,17 @@ class Bulk:
                 finally:
                     self._learn(fetch.report)
                 return fetch.report
+
+    async def _begun(self, outline: Outline) -> Partial:
+        """A file to write to. Who is cancelled meanwhile leaves none open: nobody else could write it then."""
+        beginning = asyncio.get_running_loop().run_in_executor(self._threads, self.store.begin, outline)
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            await asyncio.wait([beginning])
+            if not beginning.cancelled() and beginning.exception() is None:
+                beginning.result().close()
+            raise
 
     def _learn(self, report: FetchReport) -> None:
         for peer, link in (report.links or {}).items():

@@ -224,7 +224,9 @@ async def test_a_limit_on_files_is_said_in_one_sentence(tmp_path):
     try:
         result = tmp_path / "result"
         result.touch()
-        with pytest.raises(ComputeError, match=r"no room for the result of takes \(1048584 bytes\): it would exceed"):
+        with pytest.raises(
+            ComputeError, match=r"^the result of takes cannot get the 1048584 bytes .*: it would exceed"
+        ):
             await executor.run_arrays("takes", 1, {"size": 2**17 + 1, "takes": 2**21}, [], result, quiet)
         assert result.stat().st_size == 0
         await executor.run_arrays("takes", 1, {"size": 2**17, "takes": 2**21}, [], result, quiet)
@@ -362,7 +364,7 @@ async def test_checkpoints_are_written_at_most_every_so_often(tmp_path):
 
 
 async def test_bodies_end_where_they_would_have_without_the_crash(executor, tmp_path):
-    job = Job(tmp_path, "nbody", {"bodies": "64", "systems": "400", "steps": "30"}, 1)
+    job = Job(tmp_path, "nbody", {"bodies": "64", "systems": "60", "steps": "20"}, 1)
     checkpoint = tmp_path / "checkpoint"
     running = asyncio.create_task(job.run(executor, checkpoint=checkpoint))
     async with asyncio.timeout(60):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from sparkle_protocol.errors import SparkleError
@@ -15,6 +16,8 @@ from tests.e2e.node.processes import NodeProcess, Swarm
 MEMORY_MB = 64  # of which BLAS takes 32
 SMALL = ("--memory-mb", str(MEMORY_MB))
 M, K, N = 3072, 512, 3072  # the product alone is 38 MB; with its factors 50 MB
+
+pytestmark = pytest.mark.timeout(400)  # megabytes through several processes on a machine that may be busy
 
 Array = NDArray[np.float32]
 
@@ -83,6 +86,25 @@ async def test_an_owner_that_is_killed_has_its_result_after_a_restart(swarm: Swa
     await owner.spawn("--no-mdns", *SMALL, "--no-work")
     await owner.wait_ready()
     await owner.done(job, 240)
+    assert_product(await product(owner, job), a, b)
+
+
+async def test_keepers_check_results_while_the_owner_is_away(swarm: Swarm, tmp_path: Path) -> None:
+    """They have its inputs, judge by their own checks, and give the results to the owner when it is back."""
+    inputs, a, b = save(tmp_path, m=2048, n=2048)
+    owner, *others = await swarm.start(4, *SMALL, arguments_of={0: ["--no-work"]})
+    await asyncio.gather(
+        *(node.event("peer_up", peer=other.peer_id) for node in others for other in swarm.nodes if other is not node)
+    )
+    job = await submit(owner, inputs)
+    units = (await owner.job(job))["units"]["total"]
+    await owner.kill()
+    await others[0].event("unit_final", timeout_s=240, job=job, count=units)
+    assert not list((owner.home / "results").glob("*.npy"))
+    await owner.spawn("--no-mdns", *SMALL, "--no-work")
+    await owner.wait_ready()
+    document = await owner.done(job, 120)
+    assert document["units"]["final"] == units
     assert_product(await product(owner, job), a, b)
 
 

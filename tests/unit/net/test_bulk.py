@@ -1,17 +1,19 @@
 """Blobs between peers over real TLS: what arrives, and what every kind of bad source gets."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from sparkle_p2p.blobs.partial import Partial
 from sparkle_p2p.net.bulk.certificate import make_certificate
 from sparkle_p2p.net.bulk.fetch import FetchProgress
 from sparkle_protocol import messages
-from sparkle_protocol.blobs.tree import BlobId
-from sparkle_protocol.errors import StorageError, TransportError
+from sparkle_protocol.blobs.tree import BlobId, Outline
+from sparkle_protocol.errors import RemoteProtocolError, StorageError, TransportError
 from sparkle_protocol.identity import Identity
 from tests.unit.net.bulk_peers import MB, NET, Peer, Peers, content
 
@@ -295,6 +297,39 @@ async def test_a_fetch_that_was_cancelled_goes_on_where_it_was(peers: Peers) -> 
     assert asker.content_of(blob) == data
     assert report.resumed_bytes >= 8 * MB
     assert report.received_bytes[holder.id] <= len(data) - report.resumed_bytes + 1000
+
+
+async def test_a_fetch_cancelled_as_it_begins_to_write_can_be_begun_again(peers: Peers) -> None:
+    holder, asker = await peers.make(), await peers.make()
+    blob = holder.holds(DATA)
+    begin, entered, go_on = asker.store.begin, threading.Event(), threading.Event()
+
+    def slow(outline: Outline) -> Partial:
+        entered.set()
+        assert go_on.wait(20)
+        return begin(outline)
+
+    asker.store.begin = slow  # type: ignore[method-assign]
+    fetching = asyncio.create_task(asker.bulk.fetch(blob, [holder.id]))
+    assert await asyncio.to_thread(entered.wait, 20)
+    fetching.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(fetching, return_exceptions=True)
+    await asker.bulk.fetch(blob, [holder.id])
+    assert asker.content_of(blob) == DATA
+
+
+async def test_a_blob_of_another_size_than_promised_is_not_fetched(peers: Peers) -> None:
+    holder, asker = await peers.make(), await peers.make()
+    blob = holder.holds(DATA)
+    with pytest.raises(RemoteProtocolError, match="should have 5"):
+        await asker.bulk.fetch(blob, [holder.id], size=5)
+    assert blob not in asker.store
+    assert asker.store.used_bytes == 0
+    await asker.bulk.fetch(blob, [holder.id], size=len(DATA))
+    with pytest.raises(RemoteProtocolError, match="should have 5"):
+        await asker.bulk.fetch(blob, [holder.id], size=5)
 
 
 async def test_two_callers_share_a_fetch_and_either_may_leave(peers: Peers) -> None:

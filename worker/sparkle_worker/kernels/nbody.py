@@ -145,7 +145,7 @@ class NBody:
         flops = FLOPS * unit["systems"] * (unit["steps"] + 1) * unit["bodies"] ** 2
         state = 8 * COLUMNS * unit["systems"] * unit["bodies"]
         blocks = 8 * 8 * (BLOCK_PAIRS + unit["bodies"])
-        return Cost(float(flops), float(2 * state), 3 * state + blocks + 2**22)
+        return Cost(float(flops), float(2 * state), 5 * state + blocks + 2**22)  # a checkpoint is made of two copies
 
     def tiles(self, params: Params, units: int, arrays: "Mapping[str, NDArray[Any]]") -> "Iterator[NDArray[Any]]":
         """The given states, system by system; none without."""

@@ -1,0 +1,137 @@
+"""Files become arrays, or one sentence; arrays become blobs that stay until nobody needs them."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sparkle_p2p.blobs.store import BlobStore
+from sparkle_p2p.node.array_inputs import choose_units, cut_job, open_array
+from sparkle_p2p.view import SubmitRequest
+from sparkle_protocol.errors import ConfigError, StorageError
+from sparkle_worker.kernels.arrays import array_type
+from sparkle_worker.kernels.registry import get_array_kernel
+
+MB = 1 << 20
+
+
+def stored(folder: Path, name: str, array: Any) -> str:
+    path = folder / f"{name}.npy"
+    np.save(path, array, allow_pickle=True)
+    return str(path)
+
+
+def test_a_file_of_numbers_is_mapped_and_not_read(tmp_path: Path) -> None:
+    array = open_array("a", stored(tmp_path, "a", np.arange(12.0).reshape(3, 4)))
+    assert isinstance(array, np.memmap)
+    assert not array.flags.writeable
+    assert array[2, 3] == 11
+
+
+def test_layouts_do_not_matter(tmp_path: Path) -> None:
+    """Columns first, and the other byte order: the tiles are what was meant."""
+    wanted = np.arange(12, dtype=np.float32).reshape(3, 4)
+    store = BlobStore(tmp_path / "blobs", 64 * MB)
+    for number, array in enumerate((np.asfortranarray(wanted), wanted.astype(">f4"))):
+        inputs = {"a": stored(tmp_path, f"a{number}", array), "b": stored(tmp_path, "b", np.eye(4, dtype=np.float32))}
+        cut = cut_job(SubmitRequest("gemm", {}, 1, inputs=inputs), store, 64 * MB, threading.Event(), lambda *_: None)
+        np.testing.assert_array_equal(store.open_array(cut.inputs[0], "<f4", (3, 4)), wanted)
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape"), [("L", (5, 7)), ("RGB", (5, 7, 3)), ("RGBA", (5, 7, 4)), ("1", (5, 7)), ("P", (5, 7, 3))]
+)
+def test_pictures_have_their_channels_last(tmp_path: Path, mode: str, shape: tuple[int, ...]) -> None:
+    path = tmp_path / "picture.png"
+    Image.new(mode, (7, 5)).save(path)
+    array = open_array("image", str(path))
+    assert (array.dtype, array.shape) == (np.uint8, shape)
+
+
+def bad_files(folder: Path) -> dict[str, tuple[str, str]]:
+    """Why each is refused, and its path."""
+    cut_short = Path(stored(folder, "short", np.zeros(1000)))
+    cut_short.write_bytes(cut_short.read_bytes()[:-8])
+    text = folder / "text.npy"
+    text.write_text("1 2 3")
+    broken = folder / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    header = folder / "header.npy"
+    header.write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': 'nope'\n")
+    deep = folder / "deep.png"
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(deep)
+    return {
+        "does not exist": ("missing", str(folder / "none.npy")),
+        "whole path": ("relative", "a.npy"),
+        "ends too early": ("short", str(cut_short)),
+        "neither a .npy nor a .png": ("text", str(text)),
+        "cannot be read": ("broken", str(broken)),
+        "no array that NumPy can read": ("header", str(header)),
+        "more than 8 bits": ("deep", str(deep)),
+    }
+
+
+def test_what_is_no_array_is_refused_with_its_reason(tmp_path: Path) -> None:
+    for reason, (name, path) in bad_files(tmp_path).items():
+        with pytest.raises(ConfigError, match=reason) as refused:
+            open_array(name, path)
+        assert f"'{name}'" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.array([None, "x"]), "Python objects"),
+        (np.zeros((0, 3)), "empty"),
+        (np.zeros(3, [("a", "f4"), ("b", "f4")]), "records"),
+        (np.array(["text"]), "pass numbers"),
+        (np.zeros((2, 2), np.int64), "astype"),
+        (np.zeros((2, 2), np.complex64), "real and imaginary"),
+    ],
+)
+def test_arrays_that_cannot_be_computed_with_are_refused(tmp_path: Path, array: Any, reason: str) -> None:
+    store = BlobStore(tmp_path / "blobs", 64 * MB)
+    inputs = {name: stored(tmp_path, name, array) for name in ("a", "b")}
+    with pytest.raises(ConfigError, match=reason):
+        cut_job(SubmitRequest("gemm", {}, inputs=inputs), store, 64 * MB, threading.Event(), lambda *_: None)
+    assert not store.ids()
+
+
+def test_units_fit_the_memory_that_workers_have() -> None:
+    kernel = get_array_kernel("gemm")
+    types = {name: array_type(name, np.broadcast_to(np.float32(0), (4096, 4096))) for name in ("a", "b")}
+    params = kernel.with_arrays({}, types)
+    for memory_mb in (48, 64, 256, 4096):
+        units = choose_units(kernel, params, None, memory_mb * MB)
+        needs = max(kernel.cost(kernel.unit(params, units, index)).memory_bytes for index in range(units))
+        assert needs <= memory_mb * MB
+    with pytest.raises(ConfigError, match="cut it into"):
+        choose_units(kernel, params, 1, 64 * MB)
+    with pytest.raises(ConfigError):
+        choose_units(kernel, params, None, 32 * MB)
+
+
+def test_what_does_not_fit_the_quota_leaves_nothing_pinned(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path / "blobs", 3 * MB)
+    random = np.random.default_rng(1).standard_normal((1024, 1024)).astype(np.float32)
+    inputs = {name: stored(tmp_path, name, random + at) for at, name in enumerate("ab")}
+    with pytest.raises(StorageError, match="does not fit"):
+        cut_job(SubmitRequest("gemm", {}, 4, inputs=inputs), store, 64 * MB, threading.Event(), lambda *_: None)
+    store.put_bytes(bytes(2 * MB))  # evicts what was stored in vain
+
+
+def test_a_job_that_nobody_wants_any_more_is_not_cut_further(tmp_path: Path) -> None:
+    store, stopped = BlobStore(tmp_path / "blobs", 64 * MB), threading.Event()
+    inputs = {name: stored(tmp_path, name, np.eye(64, dtype=np.float32)) for name in ("a", "b")}
+    told: list[int] = []
+
+    def first(tiles: int, _size: int) -> None:
+        told.append(tiles)
+        stopped.set()
+
+    with pytest.raises(ConfigError, match="given up"):
+        cut_job(SubmitRequest("gemm", {}, 4, inputs=inputs), store, 64 * MB, stopped, first)
+    assert told == [1]
