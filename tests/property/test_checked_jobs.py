@@ -149,6 +149,7 @@ def run_season(season: Season, vain: float, liars: int) -> None:
     assert world.run(lambda: nobody_is_left(world, job), seconds=HOUR_S, events=MANY), "somebody holds something"
     check_finals(everything_said(world, job), results_of(world, job))
     check_the_accused(world)
+    world.run(lambda: False, seconds=5)  # what was said last waits for the disk
     assert not any(node.holds for node in world.nodes if node.up)  # type: ignore[attr-defined]
 
 
@@ -324,6 +325,7 @@ def test_inputs_are_held_again_after_a_restart_and_released_in_the_end() -> None
     others[0].start()
     assert world.run(lambda: others[0].holds.get(job, False), seconds=5)
     assert world.run(lambda: nobody_is_left(world, job), seconds=600)
+    world.run(lambda: False, seconds=1)
     assert not any(node.holds for node in others)
 
 

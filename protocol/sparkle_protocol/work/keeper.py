@@ -291,6 +291,7 @@ class Keeper(CoKeeping):
         if job.outcome:
             self._touched[job.state.id] = job
         if job.outcome in ("done", "cancelled"):
+            self._persist()  # what was said before, that they be held, may stand after one
             self._out += self._inputs.release(job.state)
 
     def _offer(self, peers: Iterable[PeerId]) -> None:

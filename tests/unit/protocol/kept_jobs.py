@@ -57,9 +57,9 @@ class LoneKeeper:
     ) -> tuple[JobId, m.Reply]:
         """Have a submitter publish a job here; it, and the other keepers, are away from then on."""
         self._nonce += 1
-        fields: dict[str, object] = {"priority": 5, "resources": f.Resources(), **changes}
+        fields: dict[str, object] = {"priority": 5, "resources": f.Resources(), "verification": "exact", **changes}
         spec = f.JobSpec(
-            "square", 1, {}, units, "exact", f.Policy(quorum=quorum), deadlines=f.Deadlines(),
+            "square", 1, {}, units, policy=f.Policy(quorum=quorum), deadlines=f.Deadlines(),
             audit_commitment=b"\0" * 32, nonce=self._nonce.to_bytes(16, "big"), created_ms=0, **fields,
         )  # fmt: skip
         fact = CODEC.seal(submitter, spec)

@@ -23,7 +23,7 @@ Answer = Callable[[PeerId, m.Request], m.Reply | None]
 class Owner:
     """Our own job, and peers that are ``there`` until they leave."""
 
-    def __init__(self, keepers: int, units: int = 64) -> None:
+    def __init__(self, keepers: int, units: int = 64, job: f.JobSpec | None = None) -> None:
         self.core = Submitter(ME, CODEC, Random(1), check_form)
         self.now = 0
         self.there: dict[PeerId, Identity] = {}
@@ -33,7 +33,7 @@ class Owner:
         self.incomplete: set[PeerId] = set()  # they say that they lack something
         self.answers: dict[PeerId, Answer] = {}  # of those that do not answer like the others
         self.come(*KEEPERS[:keepers])
-        self.id, effects = self.core.submit(spec(units), 0)
+        self.id, effects = self.core.submit(job or spec(units), 0)
         self.perform(effects)
         if self.job.state.view is None:  # the nearest were looked up, in vain
             self.wait(4)

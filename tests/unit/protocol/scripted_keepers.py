@@ -43,7 +43,14 @@ class Disk:
 class Scene:
     """One job kept by ``keepers``, the submitter among them if it is named, and a worker."""
 
-    def __init__(self, *keepers: Identity, units: int = 64, slots: int = 1, device: str = "") -> None:
+    def __init__(
+        self,
+        *keepers: Identity,
+        units: int = 64,
+        slots: int = 1,
+        device: str = "",
+        inputs: Iterable[bytes] = (),
+    ) -> None:
         self.slots, self.device = slots, device
         self.disk = Disk()
         self.now = 0
@@ -51,6 +58,7 @@ class Scene:
         self.reports: list[m.Report] = []  # all that were ever sent, for who wants to check them
         self.spec = CODEC.seal(SUBMITTER, f.JobSpec(
             "square", 1, {}, units, "exact", f.Policy(), f.Resources(), f.Deadlines(), b"\0" * 32, b"n" * 16, 0,
+            inputs=[*inputs],
         ))  # fmt: skip
         self.job = self.spec.job
         self.views = [self.set_of(keepers)]
