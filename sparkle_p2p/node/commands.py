@@ -77,8 +77,11 @@ class JobCommands:
         known = self._values.get(job.state.id)
         value = known.value if known is not None else None
         unfinished, failure = False, None
-        arrays = self._arrays() if has_arrays(job.state.spec) else None
-        if arrays is not None:
+        with_arrays = has_arrays(job.state.spec)
+        arrays = self._arrays() if with_arrays else None
+        if with_arrays and arrays is None:  # as long as the node looks what it has
+            unfinished = job.outcome == "done"
+        elif arrays is not None:
             value, unfinished, failure = arrays.shown(job), arrays.pending(job), arrays.failure(job)
         pace = self._journals.pace(job.state.id)
         return picture.job_view(
