@@ -63,7 +63,7 @@ class Owner:
 
     async def failed(self) -> None:
         while self.jobs.failure(self.job) is None:  # noqa: ASYNC110 - threads are at work, and the node asks as well
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
 
     async def settled(self) -> None:
         while tasks := list(self.jobs._collecting.values()):
