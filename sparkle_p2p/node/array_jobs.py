@@ -82,6 +82,7 @@ class ArrayJobs:
         self._cutting = asyncio.Semaphore(CUTTING)
         self._collecting: dict[JobId, asyncio.Task[None]] = {}  # results on their way here
         self._have: dict[JobId, set[int]] = {}  # units whose results are here
+        self._written: set[JobId] = set()  # in this run; a file that its owner has moved away is not made again
         self._failed: dict[JobId, str] = {}  # why the result's file is not there
 
     # --- submitting -------------------------------------------------------------------------------------------
@@ -145,7 +146,10 @@ class ArrayJobs:
 
     def pending(self, job: KeptJob) -> bool:
         """The job is done but its file is still being made, and nothing speaks against that."""
-        return job.outcome == "done" and job.state.id in self._collecting and job.state.id not in self._failed
+        name = job.state.id
+        if job.outcome != "done" or name in self._written or name in self._failed:
+            return False
+        return not self.path(job).exists()  # also in the moment before this class hears that the job is done
 
     def failure(self, job: KeptJob) -> str | None:
         """Why the file of a job that is done is not there, if that is so."""
@@ -215,11 +219,9 @@ class ArrayJobs:
             blobs = [await self._result_blob(job, unit) for unit in range(spec.units)]
             await to_its_end(lambda: write_result(spec, blobs, self._plane.store, self.path(job)))
             log.info("the result of %s is in %s", job.state.id.hex()[:8], self.path(job))
-            self._forget_blobs(job.state.id)
-
-    def _forget_blobs(self, job: JobId) -> None:
-        self._have.pop(job, None)
-        self._holding.let_go(job)
+            self._written.add(job.state.id)
+            self._have.pop(job.state.id, None)
+            self._holding.let_go(job.state.id)
 
     async def _fetch_result(self, job: KeptJob, unit: int) -> None:
         blob = await self._result_blob(job, unit)

@@ -28,6 +28,7 @@ log = logging.getLogger("sparkle.node")
 
 VALUES_KEPT = 16
 PUBLISH_S = 20.0  # less than the local API gives a call, so that the client hears why
+PUBLISH_INPUTS_S = 1800.0  # keepers first fetch what may be gigabytes; the local API gives such calls an hour
 DEAD_SHOWN = 1000  # of one answer; each comes with its evidence
 NEWEST_SHOWN = 64
 
@@ -77,8 +78,11 @@ class JobCommands:
         known = self._values.get(job.state.id)
         value = known.value if known is not None else None
         unfinished, failure = False, None
-        arrays = self._arrays() if has_arrays(job.state.spec) else None
-        if arrays is not None:
+        with_arrays = has_arrays(job.state.spec)
+        arrays = self._arrays() if with_arrays else None
+        if with_arrays and arrays is None:  # as long as the node looks what it has
+            unfinished = job.outcome == "done"
+        elif arrays is not None:
             value, unfinished, failure = arrays.shown(job), arrays.pending(job), arrays.failure(job)
         pace = self._journals.pace(job.state.id)
         return picture.job_view(
@@ -115,7 +119,7 @@ class JobCommands:
         try:
             await self._shell().perform_durably(self._submitter, effects, keep=False)
             if not self._submitter.is_published(job) and not self._submitter.jobs[job].outcome:
-                async with asyncio.timeout(PUBLISH_S):
+                async with asyncio.timeout(PUBLISH_INPUTS_S if spec.inputs else PUBLISH_S):
                     await published
         except StoreError:
             self._submitter.withdraw(job)

@@ -23,7 +23,7 @@ def checked_spec(units: int, rng: Random, policy: Policy | None = None, *, input
 
 def replace_spec(job: JobSpec, **changes: object) -> JobSpec:
     fields = {name: getattr(job, name) for name in JobSpec.__struct_fields__}
-    return JobSpec(**{**fields, **changes})  # type: ignore[arg-type]
+    return JobSpec(**{**fields, **changes})
 
 
 def is_right(unit: int, result: bytes) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from sparkle_protocol.errors import SparkleError
 from tests.e2e.node.processes import NodeProcess, Swarm
@@ -112,9 +113,9 @@ async def test_alone_a_node_computes_its_own_arrays(swarm: Swarm, tmp_path: Path
     """And what cannot work is refused with one sentence."""
     (owner,) = await swarm.start(1, *SMALL)
     image = np.random.default_rng(2).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-    np.save(tmp_path / "image.npy", image)
+    Image.fromarray(image).save(tmp_path / "image.png")
     np.save(tmp_path / "weights.npy", np.full((3, 3), 1 / 9, np.float32))
-    inputs = {name: str(tmp_path / f"{name}.npy") for name in ("image", "weights")}
+    inputs = {"image": str(tmp_path / "image.png"), "weights": str(tmp_path / "weights.npy")}
     job = await submit(owner, inputs, "conv2d", params={"border": "edge"})
     await owner.done(job, 120)
     blurred = await product(owner, job)

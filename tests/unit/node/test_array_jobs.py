@@ -63,7 +63,7 @@ class Owner:
 
     async def failed(self) -> None:
         while self.jobs.failure(self.job) is None:  # noqa: ASYNC110 - threads are at work, and the node asks as well
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
 
     async def settled(self) -> None:
         while tasks := list(self.jobs._collecting.values()):
@@ -102,6 +102,7 @@ async def test_results_are_fetched_as_they_are_accepted_and_put_together(tmp_pat
         assert {first, *owner.job.state.spec.inputs} <= set(owner.bench.store.ids())
         assert owner.jobs.shown(owner.job) is None
         owner.job.outcome = "done"
+        assert owner.jobs.pending(owner.job)  # before anybody was told of it
         owner.accept(1)
         assert owner.jobs.pending(owner.job)
         await owner.settled()
