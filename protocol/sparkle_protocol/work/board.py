@@ -39,7 +39,7 @@ from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.presence import Presence
-from sparkle_protocol.work.replication import LAZY_NS, Channels
+from sparkle_protocol.work.replication import LAZIEST_NS, LAZY_NS, Channels
 from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.state import JobState
 
@@ -247,11 +247,13 @@ class Board(ABC):
         """Put new facts into the channels of those who should know them."""
         for job_id, facts in self._spread.items():
             job = self.job(job_id)
+            certifying = job is not None and job.state.view is not None and job.state.view.certifying
+            lazy_ns = LAZY_NS if certifying else LAZIEST_NS
             for peer in self._targets(job, now_ns) if job is not None else ():
                 news = [fact for fact, source in facts.values() if source != peer]
                 urgent = job is not None and any(self._is_urgent(job, fact, peer) for fact in news)
                 self._channels.to(job_id, peer).queue(
-                    (fact.id for fact in news), now_ns if urgent else now_ns + LAZY_NS
+                    (fact.id for fact in news), now_ns if urgent else now_ns + lazy_ns
                 )
         self._spread.clear()
 

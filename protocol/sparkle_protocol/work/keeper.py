@@ -289,7 +289,7 @@ class Keeper(CoKeeping):
         elif cancel is not None:
             job.end("failed" if cancel.failed else "cancelled", cancel.reason, now_ns)
         if job.outcome:
-            self._touched[job.state.id] = job
+            self._conclude(job, now_ns)  # ranges may be sealed now that nobody is waited for
         if job.outcome in ("done", "cancelled"):
             self._persist()  # what was said before, that they be held, may stand after one
             self._out += self._inputs.release(job.state)

@@ -551,6 +551,7 @@ class KeptJob(Granting):
     def end(self, outcome: str, error: str, now_ns: int) -> None:
         """The job is over; everybody who still holds something of it will hear so."""
         self.outcome, self.error, self.ended_ns = outcome, error, now_ns
+        self._nobody_has_a_part()
         for worker in (*self._unsettled, *self.leases.holders()):
             self.news.of(worker)
         for worker in self.leases.holders():

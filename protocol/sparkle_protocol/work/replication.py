@@ -3,7 +3,8 @@
 There is one channel for each job and peer, with one request under way at a time; what comes up meanwhile goes into
 the next. So the busier a job is, the more facts share a message.
 
-- New facts are pushed, at once if somebody waits for them, else within ``LAZY_NS``.
+- New facts are pushed, at once if somebody waits for them, else within ``LAZY_NS``; within ``LAZIEST_NS`` where too
+  few keep the job to certify anything, so that nobody decides or seals by what the others say.
 - A channel that is not *synced* (after a restart, after a peer was away, when sums kept differing) compares
   first: each side then gets what it lacks.
 - Results travel with the verdicts that accept them, and with the reveals that are forwarded to a submitter.
@@ -25,7 +26,8 @@ from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.tally import SHORT_ID, short_id
 
-LAZY_NS = 5 * SECOND_NS
+LAZY_NS = SECOND_NS // 2
+LAZIEST_NS = 5 * SECOND_NS
 MAX_QUEUED = 8192  # facts of one channel; beyond that it compares when its peer is back
 PUSHED_FACT_BYTES = 384 << 10  # of one push; the rest of the message is for results
 FETCHED_RESULTS = 64

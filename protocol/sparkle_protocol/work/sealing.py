@@ -39,6 +39,7 @@ class Sealing(Judging):
         self._packed: dict[int, SealedRange] = {}  # records of complete ranges that are not sealed yet
         self._stated: dict[int, set[bytes]] = {}  # roots that we stated for them
         self._lacked: set[int] = set()  # ranges that wait for results
+        self._in_use: set[int] = set()  # ranges that wait for workers which still have a part in them
         for fact in self.state.facts():
             if fact.author == self.me and isinstance(fact.payload, Seals):
                 self._note_stated(fact.payload.items)
@@ -74,6 +75,7 @@ class Sealing(Judging):
             return None
         books = [self.leases.books.get(unit) for unit in units]
         if not self.outcome and any(book is not None and (book.leases or book.asked) for book in books):
+            self._in_use.add(index)
             return None
         if self.lacking and any(self.state.final(unit) in self.lacking for unit in units):
             self._lacked.add(index)
@@ -97,6 +99,11 @@ class Sealing(Judging):
         """A result that was lacking has come."""
         self._to_seal |= self._lacked
         self._lacked.clear()
+
+    def _nobody_has_a_part(self) -> None:
+        """The job is over, so that nothing more is waited for."""
+        self._to_seal |= self._in_use
+        self._in_use.clear()
 
     def seal_certain(self, now_ns: int) -> None:
         """Seal the ranges whose root became certain, or want their records from others."""
@@ -147,8 +154,8 @@ class Sealing(Judging):
         self._forget_verdicts(dropped)
         for left in (self.wanted, self._packed, self._stated):
             left.pop(record.index, None)
-        self._lacked.discard(record.index)
-        self._to_seal.discard(record.index)
+        for waiting in (self._lacked, self._in_use, self._to_seal):
+            waiting.discard(record.index)
         units = range(record.first, record.first + record.count)
         self._end_all(units)
         self.take_finals((), now_ns)
