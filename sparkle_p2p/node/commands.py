@@ -113,11 +113,12 @@ class JobCommands:
         return arrays
 
     async def _publish(self, spec: JobSpec, begun: Callable[[JobId], None] = lambda _job: None) -> str:
+        shell = self._shell()  # a node that is still starting refuses here: the core must not have heard of the job
         job, effects = self._submitter.submit(spec, boot_ns())
         begun(job)
         published = self._publishing[job] = asyncio.get_running_loop().create_future()
         try:
-            await self._shell().perform_durably(self._submitter, effects, keep=False)
+            await shell.perform_durably(self._submitter, effects, keep=False)
             if not self._submitter.is_published(job) and not self._submitter.jobs[job].outcome:
                 async with asyncio.timeout(PUBLISH_INPUTS_S if spec.inputs else PUBLISH_S):
                     await published

@@ -5,6 +5,7 @@ The only module that the asyncio side imports from that thread; importing it loa
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import libp2p.identity.identify.identify as identify
@@ -151,7 +152,8 @@ class Service:
 
     def peer_came(self, peer: PeerId) -> None:
         """Keep the routing table in step with the sessions."""
-        self._nursery.start_soon(self._routing.learn, peer)
+        with suppress(RuntimeError):  # the service is ending, and its nursery takes nothing more
+            self._nursery.start_soon(self._routing.learn, peer)
 
     def peer_went(self, peer: PeerId) -> None:
         """Keep the routing table in step with the sessions."""

@@ -139,3 +139,11 @@ def test_who_waits_for_keepers_hears_of_it_before_the_call_ends() -> None:
     """The node says what is missing, the local API would say only that it took too long, the client even less."""
     assert commands.PUBLISH_S + 5 <= routes.CALL_TIMEOUT_S
     assert routes.CALL_TIMEOUT_S + 3 <= client.TIMEOUT_S
+
+
+async def test_a_job_for_a_node_that_still_starts_is_refused_and_forgotten(tmp_path: Path) -> None:
+    with HomeDir.open(tmp_path) as owned:
+        node = Node(NodeConfig(tmp_path, net="test", mdns=False), owned)
+        with pytest.raises(ConfigError, match="not started yet"):
+            await node.submit(PRIMES)
+        assert not node.submitter.jobs
