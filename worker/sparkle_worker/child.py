@@ -28,7 +28,7 @@ from sparkle_worker.kernels.arrays import ArrayKernel
 from sparkle_worker.kernels.base import Description, Kernel
 from sparkle_worker.kernels.registry import ARRAY_KERNELS, KERNELS, get_kernel
 
-PROGRESS_SECONDS = 2.0  # what people watch; each message wakes the node, which costs as much as 0.1 % of a core does
+PROGRESS_SECONDS = 1.0  # what people watch; each message wakes the node, which costs as much as 0.1 % of a core does
 KEEP_SECONDS = 2.0  # without a unit until mapped files are let go of; the next unit of a job comes sooner
 READ_BYTES = 2**16  # what a pipe holds
 _BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")

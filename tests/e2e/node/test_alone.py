@@ -98,7 +98,7 @@ async def test_ctrl_c_leaves_the_job_running_and_says_how_to_follow_it(node: Nod
 
 async def test_progress_of_a_running_unit_is_live(node: NodeProcess) -> None:
     """The picture of a long unit moves while it runs, and so does the job's estimate."""
-    job = await node.submit("prime_count", 4, stop=2 * 10**10)
+    job = await node.submit("prime_count", 4, stop=4 * 10**10)
 
     async def progress() -> float | None:
         units = (await node.view())["units"]
