@@ -133,6 +133,8 @@ class Succession(Keeper):
             self._notify(
                 "keepers_changed", job=job.state.id.hex(), view=view.number, keepers=len(view.keys), reason=reason
             )
+        elif job.mine:  # what came up before there was anybody to tell
+            self._pass_on(job, [fact for fact in job.state.facts() if fact.id != job.state.spec_fact.id], self.me)
         self._beat_soon(now_ns)
         self._set_duty(job, now_ns)
         if not job.mine and not job.outcome:

@@ -203,5 +203,21 @@ def test_a_submitter_that_is_refused_asks_the_next_peer() -> None:
     assert set(named[0].keys) == {w.public_key for w in WORKERS if w.peer_id in keepers}
 
 
+def test_keepers_are_told_what_came_up_before_they_were_named() -> None:
+    core = Submitter(ALICE, CODEC, Random(1), check_form)
+    peers = [one.peer_id for one in WORKERS[:4]]
+    for one in peers:
+        core.handle(fx.PeerUp(one, ()), 0)
+    job, effects = core.submit(spec(100), 0)
+    asks = [effect for effect in effects if isinstance(effect, fx.Send) and isinstance(effect.message, m.Push)]
+    reply = core.handle(fx.Requested(1, BOB.peer_id, m.LeaseRequest(8, ["square@1"], [], "")), 0)
+    (lease,) = (one.message.leases[0] for one in reply if isinstance(one, fx.Reply))
+    answers = [
+        effect for ask in asks for effect in core.handle(fx.Replied(ask.tag, ask.peer, m.PushReply(job, [])), 0)
+    ]
+    told = {one.peer for one in answers if isinstance(one, fx.Send) and lease in getattr(one.message, "facts", ())}
+    assert told == set(peers)
+
+
 def _tag(effects: fx.Effects) -> int:
     return next(effect.tag for effect in effects if isinstance(effect, fx.FindPeers))
