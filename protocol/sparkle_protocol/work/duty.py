@@ -55,6 +55,8 @@ class Duty(Board):
             elif view.holds(self.me) and self.presence.away(job.state.submitter, now_ns):
                 leads = view.certifying
                 spans = () if self.quota.over(job.state.id) else self._own_spans(job, now_ns)
+        if leads and not job.leads:
+            self._compare_with_all(job)
         if spans != before or leads != job.leads:
             job.set_duty(spans, leads=leads, now_ns=now_ns)
             self._touched[job.state.id] = job
@@ -84,6 +86,14 @@ class Duty(Board):
         self._spans[job.state.id] = (view.number, there, tuple(spans))
         return tuple(spans)
 
+    def _compare_with_all(self, job: KeptJob) -> None:
+        """Find out who knows what, as after a restart.
+
+        When the submitter is seen to be away, keepers have told it alone what came up since it really went.
+        """
+        for peer in self.partners(job):
+            self._channels.to(job.state.id, peer).synced = False
+
     def _is_held(self, job: KeptJob, now_ns: int) -> bool:
         """The job was restored, and what others know of it may still come."""
         until_ns = self._held_until.get(job.state.id)
@@ -99,7 +109,7 @@ class Duty(Board):
         others = self.partners(job)
         for peer in others:
             self.presence.expect(peer, now_ns)
-            self._channels.to(job.state.id, peer).synced = False
+        self._compare_with_all(job)
         if others:
             self._held_until[job.state.id] = now_ns + HOLD_NS
             self._beat_soon(now_ns)

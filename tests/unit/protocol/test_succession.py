@@ -18,6 +18,7 @@ from tests.unit.protocol.test_keeping import CODEC, check_form, spec
 
 ALICE = peer(1)
 GUESTS = [peer(600 + n) for n in range(5)]
+
 GONE_S = 180  # a keeper that went is replaced by then, if there is somebody
 
 
@@ -27,6 +28,13 @@ def nearest(owner: Owner, guests: list[Identity]) -> Identity:
 
 
 # --- newcomers --------------------------------------------------------------------------------------------------
+
+
+def test_keepers_compare_at_once_when_the_submitter_is_away() -> None:
+    keeper, job, _ = keeper_in_a_set_of_eight()
+    sent = [effect for effect in keeper.sent if isinstance(effect, fx.Send)]
+    compared = {one.peer for one in sent if one.message == m.Compare(job, keeper.job(job).state.tally.sums())}
+    assert compared >= {one.peer_id for one in KEEPERS[:6]}
 
 
 def test_a_newcomer_is_proposed_once_it_has_everything() -> None:
@@ -205,6 +213,11 @@ def keeper_in_a_set_of_eight() -> tuple[LoneKeeper, JobId, f.Fact]:
         keeper.pass_time(5 * SECOND_NS)
         for one in KEEPERS[:6]:
             keeper.ask(one, m.Beat([]))
+    there = {one.peer_id for one in KEEPERS[:6]}
+    for one in [one for one in keeper.sent if isinstance(one, fx.Send) and isinstance(one.message, m.Compare)]:
+        if one.peer in there:
+            reply = m.CompareReply(fact.job, b"", b"")
+            keeper.perform(keeper.core.handle(fx.Replied(one.tag, one.peer, reply), keeper.now))
     return keeper, fact.job, named
 
 
