@@ -6,8 +6,8 @@ The file is the ``swarm.key`` of other libp2p programs::
     /base16/
     64 hexadecimal digits
 
-The 32 bytes themselves protect connections (``net.libp2p.private``). Whatever else is needed is derived from them, each
-thing for its own purpose, so that none says anything about another.
+The 32 bytes themselves protect connections (``net.libp2p.private``). Whatever else is needed is derived from them,
+each thing for its own purpose, so that none says anything about another.
 """
 
 import os

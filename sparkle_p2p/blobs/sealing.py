@@ -1,13 +1,14 @@
 """Blobs of a sealed job: encrypted, so that a disk or a blob's id says nothing to who has not the network's key.
 
-The plain bytes are cut into pieces of ``PIECE_BYTES``; each becomes 16 bytes of tag and as many of ciphertext, one after
-the other, under AES-SIV (RFC 5297) with a key of the job: HKDF(network key, the job's salt). What each piece is goes into
-what its tag vouches for: the blob's label (which input, or the result of which unit), the piece's number, how many there
-are, and the size of the whole. So a piece that was changed, moved, left out, or taken from another blob or job does not
-open.
+The plain bytes are cut into pieces of ``PIECE_BYTES``; each becomes 16 bytes of tag and as many of ciphertext, one
+after the other, under AES-SIV (RFC 5297) with a key of the job: HKDF(network key, the job's salt). What each piece
+is goes into what its tag vouches for: the blob's label (which input, or the result of which unit), the piece's
+number, how many there are, and the size of the whole. So a piece that was changed, moved, left out, or taken from
+another blob or job does not open.
 
-The same bytes at the same place give the same blob, whoever seals them: the results of honest workers stay comparable.
-That is why the scheme needs no nonce, and all that it gives away: the size, and whether two results of a unit are alike.
+The same bytes at the same place give the same blob, whoever seals them: the results of honest workers stay
+comparable. That is why the scheme needs no nonce, and all that it gives away: the size, and whether two results of a
+unit are alike.
 """
 
 import struct
@@ -59,10 +60,8 @@ class JobCipher:
 
     def seal(self, label: bytes, size: int, plain: Iterable[Buffer]) -> Iterator[bytes]:
         """The sealed pieces of ``size`` plain bytes that come in parts of any length. Memory stays flat."""
-        number = 0
-        for piece in _regrouped(plain, size):
+        for number, piece in enumerate(_regrouped(plain, size)):
             yield self._siv.encrypt(piece, _context(label, number, size))
-            number += 1
 
     def open(self, label: bytes, size: int, sealed: memoryview) -> Iterator[bytes]:
         """The plain bytes of a whole blob, piece by piece; each was authenticated before it is given.

@@ -39,9 +39,7 @@ MIB = 1 << 20
 class DataPlane:
     """What a node does with blobs. Made by ``open_data_plane``; all methods are called on one loop."""
 
-    def __init__(
-        self, store: "BlobStore", bulk: "Bulk", me: PeerId, network_key: NetworkKey | None = None
-    ) -> None:
+    def __init__(self, store: "BlobStore", bulk: "Bulk", me: PeerId, network_key: NetworkKey | None = None) -> None:
         self.store = store
         self.network_key = network_key  # opens the blobs of sealed jobs
         self.open = asyncio.Event()  # all that must stay is kept: blobs may come, and others be evicted for them

@@ -1,8 +1,8 @@
 """What a unit's processes read and write: files with plain bytes, also where the blobs of the job are sealed.
 
-Blobs of an open job are such files themselves. Those of a sealed job are opened into scratch files, which nobody but this
-node's user can read, which no peer can ask for, and which are gone when the unit is: at the latest after the next start.
-They count as blobs as far as the disk is concerned.
+Blobs of an open job are such files themselves. Those of a sealed job are opened into scratch files, which nobody but
+this node's user can read, which no peer can ask for, and which are gone when the unit is: at the latest after the
+next start. They count as blobs as far as the disk is concerned.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from sparkle_p2p.blobs.files import disk_errors, write_all
 from sparkle_p2p.blobs.sealing import JobCipher, input_label, result_label, sealed_bytes
+from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.node.array_units import ArrayUnit
 from sparkle_p2p.node.data_plane import DataPlane, to_its_end
-from sparkle_p2p.network_key import NetworkKey
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.errors import StorageError
 from sparkle_protocol.facts import JobSpec, is_encrypted
@@ -86,13 +86,13 @@ async def new_result(plane: DataPlane, spec: JobSpec, unit: ArrayUnit) -> AsyncI
             yield NewResult(draft.path, lambda: plane.publish(draft))
         else:
             label, size = result_label(unit.index), unit.result.nbytes
-            yield NewResult(draft.path, lambda: to_its_end(lambda: _seal(plane.store, cipher, label, draft.path, size)))
+            yield NewResult(
+                draft.path, lambda: to_its_end(lambda: _seal(plane.store, cipher, label, draft.path, size))
+            )
 
 
 @contextlib.asynccontextmanager
-async def _opened(
-    plane: DataPlane, cipher: JobCipher, label: bytes, blob: BlobId, size: int
-) -> AsyncIterator[Path]:
+async def _opened(plane: DataPlane, cipher: JobCipher, label: bytes, blob: BlobId, size: int) -> AsyncIterator[Path]:
     async with plane.draft(size) as scratch:
         await to_its_end(lambda: _open_into(plane.store, cipher, label, blob, size, scratch.path))
         yield scratch.path

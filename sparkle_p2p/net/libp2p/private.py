@@ -1,12 +1,12 @@
-"""Connections of a private network: all bytes pass through a stream cipher that only holders of its key can turn back.
+"""Connections of a private network: all bytes pass a stream cipher that only holders of its key can undo.
 
-As the libp2p specification has it (pnet, PSK v1): each side sends 24 random bytes, then everything under XSalsa20 with
-the network's key and that nonce, from the first byte on. Noise runs inside: this layer keeps strangers out, and that
-layer says who is who and that nothing was changed. libp2p's own protector uses another cipher (Salsa20, 8 bytes), which
-no other implementation understands, and has no addresses; so this is ours.
+As the libp2p specification has it (pnet, PSK v1): each side sends 24 random bytes, then everything under XSalsa20
+with the network's key and that nonce, from the first byte on. Noise runs inside: this layer keeps strangers out, and
+that layer says who is who and that nothing was changed. libp2p's own protector uses another cipher (Salsa20, 8
+bytes), which no other implementation understands, and has no addresses; so this is ours.
 
-Whoever has the key says ``/multistream/1.0.0`` first. If those are not the first bytes that come out of the cipher, the
-other side has another key or none, and is left at once: nothing of it is ever interpreted.
+Whoever has the key says ``/multistream/1.0.0`` first. If those are not the first bytes that come out of the cipher,
+the other side has another key or none, and is left at once: nothing of it is ever interpreted.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Private networks and sealed jobs over real processes: members compute, strangers hear nothing, disks say nothing."""
+"""Private networks and sealed jobs between real nodes: members compute, strangers hear nothing, disks tell nothing."""
 
 import asyncio
 from pathlib import Path
@@ -43,7 +43,9 @@ async def test_members_compute_and_strangers_get_nothing(swarm: Swarm, tmp_path:
         assert (await stranger.status())["peers"] == 0
         assert not await stranger.peers()
     assert set(await owner.peers()) == {node.peer_id for node in members}
-    assert all(node.count("peer_up", peer=other.peer_id) == 0 for node in (owner, *members) for other in (keyless, foreign))
+    assert all(
+        node.count("peer_up", peer=other.peer_id) == 0 for node in (owner, *members) for other in (keyless, foreign)
+    )
     assert "Traceback" not in "".join(node.log.read_text() for node in swarm.nodes)
 
     status = await owner.status()
@@ -56,7 +58,7 @@ async def test_members_compute_and_strangers_get_nothing(swarm: Swarm, tmp_path:
 
 
 async def test_a_sealed_product_leaves_no_plain_bytes_on_any_disk(swarm: Swarm, tmp_path: Path) -> None:
-    """Also of the results of a worker that rounds: it is found out as ever. The same job unsealed shows that we look."""
+    """A worker that rounds is found out as ever. The same job unsealed shows that the test looks."""
     inputs, a, b = save(tmp_path, m=1024, k=256, n=1024)
     make_network_key(tmp_path / "network.key")
     options = (*SMALL, "--network-key", str(tmp_path / "network.key"))
@@ -83,7 +85,11 @@ def found_on_disk(node: NodeProcess, *arrays: NDArray[np.float32]) -> list[bool]
     files = [*(node.home / "blobs").iterdir(), *node.home.glob("node.db*")]
     stored = b"\n".join(path.read_bytes() for path in files)
     return [
-        any(row[at : at + SAMPLE_BYTES // 4].tobytes() in stored for row in array[::128] for at in (0, array.shape[1] // 2))
+        any(
+            row[at : at + SAMPLE_BYTES // 4].tobytes() in stored
+            for row in array[::128]
+            for at in (0, array.shape[1] // 2)
+        )
         for array in arrays
     ]
 

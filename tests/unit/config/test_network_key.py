@@ -23,7 +23,12 @@ def write(path: Path, text: str = TEXT, mode: int = 0o600) -> Path:
 
 def test_a_key_of_other_libp2p_programs_is_understood(tmp_path: Path) -> None:
     expected = NetworkKey(bytes.fromhex(DIGITS))
-    for text in (TEXT, TEXT.rstrip("\n"), TEXT.replace("\n", "\r\n"), TEXT.upper().replace("/KEY/SWARM/PSK", "/key/swarm/psk").replace("/BASE16/", "/base16/")):
+    for text in (
+        TEXT,
+        TEXT.rstrip("\n"),
+        TEXT.replace("\n", "\r\n"),
+        TEXT.upper().replace("/KEY/SWARM/PSK", "/key/swarm/psk").replace("/BASE16/", "/base16/"),
+    ):
         assert read_network_key(write(tmp_path / "swarm.key", text)) == expected
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparkle_p2p.blobs.store import BlobStore
+from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.node.array_inputs import CutJob
 from sparkle_p2p.node.data_plane import DataPlane
-from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.node.results import make_array_spec
 from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.blobs.tree import BlobId

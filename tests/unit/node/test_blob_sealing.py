@@ -122,7 +122,7 @@ def test_the_format_stays_as_it_is() -> None:
     assert seal(b"sparkle").hex() == FROZEN
 
 
-FROZEN = "TO BE FILLED"
+FROZEN = "ecc2903f92b4aa5aa9125764e5d4390bd3c626d5e5ada8"
 
 
 # --- in a node ----------------------------------------------------------------------------------------------------
