@@ -1,4 +1,4 @@
-"""Private networks and sealed jobs between real nodes: members compute, strangers hear nothing, disks tell nothing."""
+"""Private networks and sealed jobs of real processes: members compute, strangers hear nothing, disks tell nothing."""
 
 import asyncio
 from pathlib import Path

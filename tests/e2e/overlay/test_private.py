@@ -1,6 +1,7 @@
 """Private networks over real libp2p: members meet, and whoever has another key or none hears nothing."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -50,23 +51,26 @@ async def test_a_stranger_gets_nothing_and_nobody_waits(real_world, caplog, stra
     assert await friend.overlay.request(member.id, b"x") == b"re:x"
     if dials == "stranger":
         await member.until(lambda: bool(member.violations), "somebody came without the key")
-    said = [reason for _, reason in member.violations]
-    said += [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING and r.name == "sparkle.net"]
-    about = [text for text in said if "key" in text]
-    assert len([text for text in about if "came without" in text]) <= 1, about
-    assert not any("Traceback" in text or record.exc_info for text, record in zip(said, caplog.records, strict=False))
+    assert len([reason for _, reason in member.violations if "came without the key" in reason]) <= 1
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(told) <= 2, told  # each side may tell of the other, once
+    assert not any(record.exc_info for record in told)
 
 
 async def bytes_from(address: str, say: bytes) -> bytes:
     """Everything that a node says on a plain connection, until it ends it."""
     _, _, host, _, port, *_ = address.split("/")
     reader, writer = await asyncio.open_connection(host, int(port))
+    heard = b""
     try:
         writer.write(say)
         async with asyncio.timeout(REFUSED_S):
-            return await reader.read()
+            with contextlib.suppress(ConnectionResetError):  # it did not read all that we said
+                while data := await reader.read(65536):
+                    heard += data
     finally:
         writer.close()
+    return heard
 
 
 @pytest.mark.parametrize("say", [b"\x13/multistream/1.0.0\n\x07/noise\n", b"GET / HTTP/1.1\r\n\r\n" + bytes(60)])
