@@ -9,13 +9,13 @@ import contextlib
 import mmap
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparkle_p2p.blobs.files import disk_errors, write_all
-from sparkle_p2p.blobs.sealing import JobCipher, input_label, result_label, sealed_bytes
+from sparkle_p2p.blobs.files import disk_errors, read_into, write_all
+from sparkle_p2p.blobs.sealing import PIECE_BYTES, JobCipher, input_label, result_label, sealed_bytes
 from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.node.array_units import ArrayUnit
 from sparkle_p2p.node.data_plane import DataPlane, to_its_end
@@ -110,8 +110,16 @@ def _seal(store: "BlobStore", cipher: JobCipher, label: bytes, path: Path, size:
     with disk_errors("read", path), path.open("rb") as file:
         if os.fstat(file.fileno()).st_size != size:
             raise StorageError(f"{path} was to have {size} bytes when it was finished")
-        plain = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    return store.put_pieces(cipher.seal(label, size, (plain,)), size_hint=sealed_bytes(size))
+        return store.put_pieces(cipher.seal(label, size, _pieces_of(file.fileno())), size_hint=sealed_bytes(size))
+
+
+def _pieces_of(descriptor: int) -> Iterator[memoryview]:
+    """A file's content; each piece is good until the next one is taken. Not mapped: another process has it open."""
+    buffer = memoryview(bytearray(PIECE_BYTES))
+    offset = 0
+    while count := read_into(descriptor, buffer, offset):
+        yield buffer[:count]
+        offset += count
 
 
 def opened_array(
