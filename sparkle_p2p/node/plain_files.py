@@ -20,7 +20,7 @@ from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.node.array_units import ArrayUnit
 from sparkle_p2p.node.data_plane import DataPlane, to_its_end
 from sparkle_protocol.blobs.tree import BlobId
-from sparkle_protocol.errors import StorageError
+from sparkle_protocol.errors import ConfigError, StorageError
 from sparkle_protocol.facts import JobSpec, is_encrypted
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ class NewResult:
 
 
 def cipher_of(key: NetworkKey | None, spec: JobSpec) -> JobCipher | None:
-    """What opens the blobs of a job; None if they are not sealed. Raises StorageError (this node has no key)."""
+    """What opens the blobs of a job; None if they are not sealed. Raises ConfigError (this node has no key)."""
     if not is_encrypted(spec):
         return None
     if key is None:
-        raise StorageError("the job is sealed and this node has no network key; start it with --network-key")
+        raise ConfigError("the job is sealed and this node has no network key; start it with --network-key FILE")
     return JobCipher(key, spec.blob_salt)
 
 
@@ -52,7 +52,8 @@ async def plain_tiles(plane: DataPlane, spec: JobSpec, unit: ArrayUnit) -> Async
 
     Raises:
         RemoteProtocolError: a tile does not open.
-        StorageError: there is no space for them, or this node has no key.
+        ConfigError: this node has no network key.
+        StorageError: there is no space for them.
     """
     cipher = cipher_of(plane.network_key, spec)
     if cipher is None:
@@ -79,7 +80,7 @@ async def plain_result(plane: DataPlane, spec: JobSpec, unit: ArrayUnit, blob: B
 
 @contextlib.asynccontextmanager
 async def new_result(plane: DataPlane, spec: JobSpec, unit: ArrayUnit) -> AsyncIterator[NewResult]:
-    """A file that a process fills with a unit's result. Raises StorageError."""
+    """A file that a process fills with a unit's result. Raises StorageError, ConfigError."""
     cipher = cipher_of(plane.network_key, spec)
     async with plane.draft(unit.result.nbytes) as draft:
         if cipher is None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from sparkle_p2p.node.array_units import ArrayUnit, array_unit
 from sparkle_p2p.node.data_plane import DataPlane, pause_s
-from sparkle_p2p.node.plain_files import new_result, plain_tiles
+from sparkle_p2p.node.plain_files import cipher_of, new_result, plain_tiles
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.effects import Compute, Prepare, StopCompute
 from sparkle_protocol.errors import SparkleError, StorageError, TransportError
@@ -115,6 +115,7 @@ class Tiles:
                 needs, has = (round(size / 1e6) for size in (effect.spec.resources.memory_bytes, self._memory_bytes))
                 raise StorageError(f"the unit needs {needs} MB and this node allows {has} MB; raise --memory-mb")
             unit = array_unit(effect.spec, effect.unit)
+            cipher_of(self._plane.network_key, effect.spec)  # without a key nothing need be fetched
             self._plane.keep(("tiles", key), unit.blobs)
             await self._fetch_patiently(unit, effect.keepers)
             spec, plane = effect.spec, self._plane

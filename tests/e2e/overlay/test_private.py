@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -122,3 +123,17 @@ async def test_the_cipher_is_in_force_from_the_first_byte_on(real_world, private
     wire = await recorded(other.address, use)
     assert (b"/multistream/1.0.0" in wire) is not private
     assert (b"/noise" in wire) is not private
+
+
+async def test_on_the_local_network_only_members_find_each_other(real_world, request):
+    """One network name, two keys and none: the third member's announcement is the sign that there was time enough."""
+    key = NetworkKey.generate()
+    net = f"mdns-{abs(hash(request.node.name)) % 10**8}-{time.time_ns()}"
+    options = {"net": net, "mdns": True}
+    one = await real_world.node(network_key=key, **options)
+    strangers = [await real_world.node(network_key=other, **options) for other in (None, NetworkKey.generate())]
+    two = await real_world.node(network_key=key, **options)
+    for node, other in ((one, two), (two, one)):
+        await node.until(lambda node=node: bool(node.discovered), "a member is discovered")
+        assert {address for address, _ in node.discovered} <= set(other.overlay.addresses())
+    assert [stranger.discovered for stranger in strangers] == [[], []]

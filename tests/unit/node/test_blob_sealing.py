@@ -15,7 +15,7 @@ from sparkle_p2p.node.array_units import array_unit
 from sparkle_p2p.node.plain_files import new_result, plain_result, plain_tiles
 from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.blobs.tree import CHUNK_BYTES
-from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError, StorageError
+from sparkle_protocol.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from tests.unit.node.blob_bench import MB, BlobBench, product_spec
 
 KEY = NetworkKey(bytes(range(32)))
@@ -180,7 +180,7 @@ async def test_a_node_without_the_key_says_so_and_with_another_opens_nothing(
     spec = product_spec(made.inputs, 1, 64, made.salt)  # type: ignore[attr-defined]
     unit = array_unit(spec, 0)
     bench.plane.network_key = None
-    with pytest.raises(StorageError, match="no network key"):
+    with pytest.raises(ConfigError, match="no network key"):
         async with plain_tiles(bench.plane, spec, unit):
             pass
     bench.plane.network_key = NetworkKey.generate()
