@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from sparkle_p2p.network_key import NetworkKey, read_network_key
 from sparkle_protocol.errors import ConfigError
 
 CONFIG_FILE = "config.toml"
@@ -31,6 +32,7 @@ class NodeConfig:
     net: str = "main"
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
     bootstrap: tuple[str, ...] = ()
+    network_key: NetworkKey | None = None  # what is configured is the path of its file
     api: str = "127.0.0.1:0"
     slots: int = 1
     memory_mb: int = 4096
@@ -56,6 +58,8 @@ def load_config(home: Path, flags: Mapping[str, Any], environ: Mapping[str, str]
     chosen: dict[str, Any] = {}
     file = home / CONFIG_FILE
     for key, value in _read_toml(file).items():
+        if key == "network_key" and isinstance(value, str):
+            value = str(home / Path(value).expanduser())  # a path in the file is seen from the file
         chosen[key] = _checked(_known(key, f"{file}: "), value, f"{file}: {key}")
     for variable, value in environ.items():
         field = _field_of_variable(variable)
@@ -127,6 +131,12 @@ def _net(value: Any) -> str:
     if not isinstance(value, str) or not _NET.fullmatch(value):
         raise ValueError("must be a name of letters, digits, '.', '_' and '-' (at most 63 characters)")
     return value
+
+
+def _network_key(value: Any) -> NetworkKey:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("must be the path of a key file in quotes")
+    return read_network_key(Path(value).expanduser())
 
 
 def _listen(value: Any) -> tuple[str, ...]:
@@ -212,6 +222,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "net": _net,
     "listen": _listen,
     "bootstrap": _bootstrap,
+    "network_key": _network_key,
     "api": _api,
     "slots": _slots,
     "memory_mb": _memory_mb,

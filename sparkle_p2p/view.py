@@ -131,6 +131,7 @@ class JobView:
     eta_s: float | None  # eta.finish_s
     eta: Eta | None = None  # None: nobody can tell; ``why`` says why
     keepers: tuple[str, ...] = ()  # peers in its newest keeper set
+    sealed: bool = False  # its arrays are stored and sent encrypted
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,7 @@ class NodeView:
     log: tuple[LogLine, ...]  # newest last, bounded
     safety: Safety
     missing_protections: tuple[str, ...] = ()  # what this system cannot enforce upon computing processes
+    network_key: str | None = None  # fingerprint of a private network's key; None: the network is open
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,7 @@ class SubmitRequest:
     units: int | None = None  # None: the kernel chooses
     verify: Literal["fast", "final", "critical"] = "final"
     inputs: Mapping[str, str] = field(default_factory=dict)  # name -> absolute path of a .npy or .png file here
+    sealed: bool = False  # arrays are stored and sent encrypted; needs a private network
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +316,8 @@ def status_json(view: NodeView) -> dict[str, Any]:
     return {
         "peer_id": view.peer_id,
         "net": view.net,
+        "private": view.network_key is not None,
+        "network_key": view.network_key,
         "state": view.state,
         "reason": {
             "code": view.reason.code,

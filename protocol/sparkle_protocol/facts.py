@@ -40,6 +40,7 @@ MAX_SPEC_BYTES = 64 << 10  # ARCHITECTURE section 6: a JobSpec is at most 64 kB
 MAX_FACT_BYTES = 256 << 10
 MAX_RESULT_BYTES = 64 << 10  # larger results will travel as blobs
 NONCE_BYTES = 16
+SALT_BYTES = 16
 MAX_BATCH = 1024  # items of one fact
 SEAL_UNITS = 1024  # of one range: a record of about 45 kB, one signed root for it
 MAX_RANGES = MAX_UNITS // SEAL_UNITS
@@ -106,6 +107,12 @@ class JobSpec(Wire, tag=1, frozen=True):
     price_micro: Count = 0  # per accepted execution
     hold_micro: Count = 0  # taken into the job's escrow
     inputs: Annotated[list[Hash32], Meta(max_length=1024)] = []  # msgspec copies defaults
+    blob_salt: Annotated[bytes, Meta(max_length=SALT_BYTES)] = b""  # not empty: its blobs are encrypted
+
+
+def is_encrypted(spec: JobSpec) -> bool:
+    """The job's inputs and results are stored and sent encrypted, for holders of the network's key only."""
+    return bool(spec.blob_salt)
 
 
 def is_checked(spec: JobSpec) -> bool:

@@ -71,21 +71,25 @@ class AsyncMesh:
         inputs: Mapping[str, Any] | None = None,
         units: int | None = None,
         verify: Verify = "final",
+        *,
+        sealed: bool = False,
         **params: Any,
     ) -> "AsyncJob":
         """As ``Mesh.submit``; a cancellation meanwhile cancels the job."""
         session = self._session
 
         def publish() -> str:
-            with session.submission(kernel, inputs, units, verify, params) as now:
+            with session.submission(kernel, inputs, units, verify, params, sealed=sealed) as now:
                 return now()
 
         job = await _or_undone(publish, undo=session.cancel)
         return AsyncJob(job, session, self._progress)
 
-    async def gemm(self, a: "NDArray[Any]", b: "NDArray[Any]", verify: Verify = "final") -> "NDArray[Any]":
+    async def gemm(
+        self, a: "NDArray[Any]", b: "NDArray[Any]", verify: Verify = "final", *, sealed: bool = False
+    ) -> "NDArray[Any]":
         """As ``Mesh.gemm``; the cancellation of the task cancels the job."""
-        job = await self.submit("gemm", {"a": a, "b": b}, verify=verify)
+        job = await self.submit("gemm", {"a": a, "b": b}, verify=verify, sealed=sealed)
         return await job.result()  # type: ignore[no-any-return]
 
     async def conv2d(
@@ -96,11 +100,13 @@ class AsyncMesh:
         padding: int | str = "same",
         border: Literal["zeros", "edge"] = "zeros",
         verify: Verify = "final",
+        *,
+        sealed: bool = False,
     ) -> "NDArray[Any]":
         """As ``Mesh.conv2d``; the cancellation of the task cancels the job."""
         job = await self.submit(
             "conv2d", {"image": image, "weights": weights},
-            verify=verify, stride=stride, padding=padding, border=border,
+            verify=verify, sealed=sealed, stride=stride, padding=padding, border=border,
         )  # fmt: skip
         return await job.result()  # type: ignore[no-any-return]
 

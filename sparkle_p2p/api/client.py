@@ -75,11 +75,15 @@ class LocalClient:
         units: int | None = None,
         verify: str = "final",
         inputs: Mapping[str, str] | None = None,
+        *,
+        sealed: bool = False,
     ) -> str:
         """Publish a job and return its id; ``inputs``: absolute paths of files that the node reads, by name."""
         document: dict[str, Any] = {"kernel": kernel, "params": dict(params), "units": units, "verify": verify}
         if inputs:
             document["inputs"] = dict(inputs)
+        if sealed:
+            document["sealed"] = True
         return str(self._json("POST", "/api/v1/jobs", document, INPUTS_TIMEOUT_S if inputs else TIMEOUT_S)["job"])
 
     def result(self, job: str) -> dict[str, Any]:

@@ -74,6 +74,8 @@ class Mesh:
         inputs: Mapping[str, Any] | None = None,
         units: int | None = None,
         verify: Verify = "final",
+        *,
+        sealed: bool = False,
         **params: Any,
     ) -> "Job":
         """Publish a job and return it.
@@ -86,6 +88,7 @@ class Mesh:
             inputs: the kernel's arrays by name: NumPy arrays, or paths of .npy and .png files.
             units: pieces to cut the job into; None: as many as the kernel finds sensible.
             verify: ``fast``, ``final`` or ``critical``: one result, two that agree, three.
+            sealed: arrays are stored and sent encrypted, in a private network only; parameters are not.
             **params: the kernel's parameters: numbers or text.
 
         Raises:
@@ -94,17 +97,20 @@ class Mesh:
             TransportError: too few peers took the job up in time.
             NodeNotRunning: the node has gone.
         """
-        with self._session.submission(kernel, inputs, units, verify, params) as publish:
+        with self._session.submission(kernel, inputs, units, verify, params, sealed=sealed) as publish:
             job = _or_undone(publish, undo=self._session.cancel)
         return Job(job, self._session, self._progress)
 
-    def gemm(self, a: "NDArray[Any]", b: "NDArray[Any]", verify: Verify = "final") -> "NDArray[Any]":
+    def gemm(
+        self, a: "NDArray[Any]", b: "NDArray[Any]", verify: Verify = "final", *, sealed: bool = False
+    ) -> "NDArray[Any]":
         """The matrix product ``a @ b``, waited for; Ctrl-C cancels it.
 
         Args:
             a: m x k, float32 or float64.
             b: k x n, of the same type.
             verify: as for ``submit``; every block is checked by projection whatever it is.
+            sealed: as for ``submit``.
 
         Returns:
             m x n of the same type, each element within k u / (1 - k u) · (|a| |b|) of the exact one
@@ -115,7 +121,7 @@ class Mesh:
             ComputeError: the job failed.
             StorageError: there is no room for the arrays.
         """
-        return self.submit("gemm", {"a": a, "b": b}, verify=verify).result()  # type: ignore[no-any-return]
+        return self.submit("gemm", {"a": a, "b": b}, verify=verify, sealed=sealed).result()  # type: ignore[no-any-return]
 
     def conv2d(
         self,
@@ -125,6 +131,8 @@ class Mesh:
         padding: int | str = "same",
         border: Literal["zeros", "edge"] = "zeros",
         verify: Verify = "final",
+        *,
+        sealed: bool = False,
     ) -> "NDArray[Any]":
         """The image filtered, waited for; Ctrl-C cancels it. Filters are applied as they are, not turned round.
 
@@ -135,6 +143,7 @@ class Mesh:
             padding: pixels added around the image, or ``same``: the result is as large (odd filters only).
             border: what is added: ``zeros``, or the pixels of the ``edge``, as for photographs.
             verify: as for ``submit``.
+            sealed: as for ``submit``.
 
         Returns:
             As many axes as the image, float32 (float64 for images of float64), and F channels with F filters.
@@ -146,7 +155,7 @@ class Mesh:
         """
         job = self.submit(
             "conv2d", {"image": image, "weights": weights},
-            verify=verify, stride=stride, padding=padding, border=border,
+            verify=verify, sealed=sealed, stride=stride, padding=padding, border=border,
         )  # fmt: skip
         return job.result()  # type: ignore[no-any-return]
 

@@ -88,8 +88,9 @@ class RemoteControl:
     async def submit(self, request: SubmitRequest) -> str:
         """Publish a job and return its id."""
         return await asyncio.to_thread(
-            self._client.submit, request.kernel, request.params, request.units, request.verify
-        )
+            self._client.submit, request.kernel, request.params, request.units, request.verify, request.inputs,
+            sealed=request.sealed,
+        )  # fmt: skip
 
     async def job(self, job: str) -> JobView:
         """One job by id or unique prefix."""

@@ -34,6 +34,8 @@ class Session:
         units: int | None,
         verify: str,
         params: Mapping[str, Any],
+        *,
+        sealed: bool = False,
     ) -> Iterator[Callable[[], str]]:
         """What publishes a job and gives its id; its arrays lie in files while the block runs."""
         if not isinstance(kernel, str):
@@ -41,7 +43,7 @@ class Session:
         plain = {name: _plain(name, value) for name, value in params.items()}
         whole = _whole(units)
         with input_files(self._client.home, inputs or {}) as files:
-            yield lambda: self._client.submit(kernel, plain, whole, verify, files)
+            yield lambda: self._client.submit(kernel, plain, whole, verify, files, sealed=sealed)
 
     def document(self, job: str) -> Document:
         """The job as it stands."""

@@ -88,6 +88,9 @@ def _parser() -> Parser:
     add_home(parser)
     parser.add_argument("--net", metavar="NAME", help="the network to join (default: main)")
     parser.add_argument(
+        "--network-key", metavar="FILE", help="the key of a private network; 'sparkle network-key' makes one"
+    )
+    parser.add_argument(
         "--listen", metavar="MULTIADDR", action="append", help="where to listen (default: any TCP port)"
     )
     parser.add_argument(

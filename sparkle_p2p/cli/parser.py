@@ -83,6 +83,8 @@ def _build() -> tuple[Parser, tuple[str, ...]]:
     dead.add_argument("--requeue", metavar="UNIT", help="begin a unit, as JOB/INDEX, or all of a JOB anew")
     why = add("why", "show:why", "explain the node's state, or a job, unit or peer")
     why.add_argument("subject", nargs="?", help="a job ID, a unit as ID/INDEX, or a peer id")
+    key = add("network-key", "network:network_key", "make the key of a private network")
+    key.add_argument("file", metavar="FILE", help="where to write it; a file that is there stays as it is")
     add("pause", "show:pause", "stop computing at once")
     add("resume", "show:resume", "compute again")
     return parser, tuple(commands.choices)
@@ -110,6 +112,9 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
         choices=("fast", "final", "critical"),
         default="final",
         help="how sure to be: first result, two agreeing peers (default), three",
+    )
+    parser.add_argument(
+        "--sealed", action="store_true", help="store and send the arrays encrypted (private networks only)"
     )
     parser.add_argument("--wait", action="store_true", help="wait for the result and show progress")
     parser.add_argument(

@@ -32,9 +32,10 @@ def _print_status(document: dict[str, Any]) -> None:
     print(f"{state}: {output.clean(document['reason']['sentence'])}")
     peers = output.many(document["peers"], "peer")
     done, accepted = document["units_done"], document["units_verified"]
+    private = f" (private, key {document['network_key']})" if document.get("private") else ""
     rows = [
         ("peer id", document["peer_id"]),
-        ("network", f"{document['net']}: {document['network']}, {peers}"),
+        ("network", f"{document['net']}{private}: {document['network']}, {peers}"),
         ("safety", document["safety"]["sentence"]),
         ("units", f"{document['units_running']} running, {done} computed, {accepted} accepted"),
         ("credit", f"{document['credit_micro'] / 1e6:.6f}"),

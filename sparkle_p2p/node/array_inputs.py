@@ -5,6 +5,7 @@ Files are read by their first bytes, not by their names: ``.npy`` (mapped, so it
 """
 
 import os
+import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ from pathlib import Path
 from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
+from sparkle_p2p.blobs.sealing import JobCipher, input_label, sealed_bytes
+from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.errors import ConfigError
+from sparkle_protocol.facts import SALT_BYTES
 from sparkle_worker.kernels.arrays import ArrayKernel, array_type
 from sparkle_worker.kernels.registry import get_array_kernel
 
@@ -38,6 +42,7 @@ class CutJob:
     params: dict[str, Any]
     units: int
     inputs: tuple[BlobId, ...]  # pinned, each once
+    salt: bytes = b""  # not empty: they are sealed with it
 
 
 def cut_job(
@@ -46,6 +51,7 @@ def cut_job(
     memory_bytes: int,
     stopped: threading.Event,
     on_tile: Callable[[int, int], None],
+    sealed_with: NetworkKey | None = None,
 ) -> CutJob:
     """Store the inputs of a requested job; blocks. Memory stays flat. What was pinned is let go on a failure.
 
@@ -55,6 +61,7 @@ def cut_job(
         memory_bytes: what a unit may use.
         stopped: set when nobody wants the job any more.
         on_tile: told how many tiles and bytes are stored.
+        sealed_with: the key of the network, if nobody without it may read them.
 
     Raises:
         ConfigError: the files, or what is to be done with them, cannot work; one sentence.
@@ -64,13 +71,15 @@ def cut_job(
     arrays = {name: open_array(name, path) for name, path in request.inputs.items()}
     params = kernel.with_arrays(request.params, {name: array_type(name, array) for name, array in arrays.items()})
     units = choose_units(kernel, params, request.units, memory_bytes)
+    salt = secrets.token_bytes(SALT_BYTES) if sealed_with is not None else b""
+    cipher = JobCipher(sealed_with, salt) if sealed_with is not None else None
     inputs: list[BlobId] = []
     size = 0
     try:
         for tile in kernel.tiles(params, units, arrays):
             if stopped.is_set():
                 raise ConfigError("the job was given up before it was submitted")
-            blob = store.put_array(tile)
+            blob = store.put_array(tile) if cipher is None else _put_sealed(store, cipher, len(inputs), tile)
             store.pin(blob)
             inputs.append(blob)
             size += tile.nbytes
@@ -79,7 +88,14 @@ def cut_job(
         for blob in inputs:
             store.unpin(blob)
         raise
-    return CutJob(kernel, params, units, tuple(inputs))
+    return CutJob(kernel, params, units, tuple(inputs), salt)
+
+
+def _put_sealed(store: "BlobStore", cipher: JobCipher, position: int, tile: "NDArray[Any]") -> BlobId:
+    from sparkle_p2p.blobs.arrays import pieces_of
+
+    pieces = cipher.seal(input_label(position), tile.nbytes, pieces_of(tile))
+    return store.put_pieces(pieces, size_hint=sealed_bytes(tile.nbytes))
 
 
 def choose_units(kernel: ArrayKernel, params: Mapping[str, Any], wanted: int | None, memory_bytes: int) -> int:

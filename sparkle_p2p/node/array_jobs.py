@@ -20,14 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkle_p2p.blobs.files import disk_errors, sync_folder
+from sparkle_p2p.blobs.sealing import JobCipher
+from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.node.array_inputs import CutJob, cut_job
 from sparkle_p2p.node.array_units import array_unit, has_arrays
 from sparkle_p2p.node.data_plane import DataPlane, pause_s, to_its_end
 from sparkle_p2p.node.holding import Holding
+from sparkle_p2p.node.plain_files import cipher_of, opened_array
 from sparkle_p2p.node.store import Store
 from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.blobs.tree import BlobId
-from sparkle_protocol.errors import SparkleError, StorageError, TransportError
+from sparkle_protocol.errors import ConfigError, SparkleError, StorageError, TransportError
 from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.ids import JobId, PeerId
 from sparkle_protocol.work.kept_job import KeptJob
@@ -93,6 +96,7 @@ class ArrayJobs:
         Raises:
             ConfigError, StorageError: it cannot work; one sentence.
         """
+        sealed_with = _key_for(request, self._plane.network_key)
         stopped = threading.Event()
         loop = asyncio.get_running_loop()
 
@@ -101,7 +105,9 @@ class ArrayJobs:
 
         async with self._cutting:
             work = asyncio.ensure_future(
-                to_its_end(lambda: cut_job(request, self._plane.store, self._memory_bytes, stopped, told))
+                to_its_end(
+                    lambda: cut_job(request, self._plane.store, self._memory_bytes, stopped, told, sealed_with)
+                )
             )
             try:
                 return await asyncio.shield(work)
@@ -217,7 +223,8 @@ class ArrayJobs:
                 have.add(unit)
         if job.outcome == "done":
             blobs = [await self._result_blob(job, unit) for unit in range(spec.units)]
-            await to_its_end(lambda: write_result(spec, blobs, self._plane.store, self.path(job)))
+            cipher = cipher_of(self._plane.network_key, spec)
+            await to_its_end(lambda: write_result(spec, blobs, self._plane.store, self.path(job), cipher))
             log.info("the result of %s is in %s", job.state.id.hex()[:8], self.path(job))
             self._written.add(job.state.id)
             self._have.pop(job.state.id, None)
@@ -227,7 +234,7 @@ class ArrayJobs:
         blob = await self._result_blob(job, unit)
         self._holding.keep(job.state.id, (blob,))
         workers = sorted(job.state.accepted_workers(unit))
-        size = array_unit(job.state.spec, unit).result.nbytes
+        size = array_unit(job.state.spec, unit).result_bytes
         await self._plane.fetch(blob, (*workers, *self._partners(job)), size=size)
 
     async def _result_blob(self, job: KeptJob, unit: int) -> BlobId:
@@ -270,14 +277,31 @@ class ArrayJobs:
         return {"dtype": output.dtype, "shape": list(output.shape), "path": str(self.path(job).absolute())}
 
 
-def write_result(spec: JobSpec, blobs: Sequence[BlobId], store: "BlobStore", path: Path) -> None:
-    """Put a job's result together in a file that is there whole or not at all; blocks. Raises StorageError.
+def _key_for(request: SubmitRequest, key: NetworkKey | None) -> NetworkKey | None:
+    """The key to seal a requested job with; None if it is not to be sealed. Raises ConfigError."""
+    if request.sealed and key is None:
+        raise ConfigError(
+            "a sealed job needs a private network; make a key with 'sparkle network-key FILE' and start the nodes "
+            "with --network-key FILE"
+        )
+    return key if request.sealed else None
+
+
+def write_result(
+    spec: JobSpec, blobs: Sequence[BlobId], store: "BlobStore", path: Path, cipher: JobCipher | None = None
+) -> None:
+    """Put a job's result together in a file that is there whole or not at all; blocks.
 
     Args:
         spec: of the job.
         blobs: the results of its units, in order.
         store: where they are.
         path: the file; its folder is made if need be.
+        cipher: opens the results of a sealed job.
+
+    Raises:
+        StorageError: the results are not here, or the file cannot be written.
+        RemoteProtocolError: a result does not open.
     """
     import numpy as np
     from numpy.lib import format as npy
@@ -289,7 +313,11 @@ def write_result(spec: JobSpec, blobs: Sequence[BlobId], store: "BlobStore", pat
     def results() -> "Iterator[NDArray[Any]]":
         for unit, blob in enumerate(blobs):
             type_ = kernel.result_type(kernel.unit(params, spec.units, unit))
-            yield store.open_array(blob, str(np.dtype(type_.dtype).newbyteorder("<")), type_.shape)
+            dtype = str(np.dtype(type_.dtype).newbyteorder("<"))
+            if cipher is None:
+                yield store.open_array(blob, dtype, type_.shape)
+            else:
+                yield opened_array(store, cipher, unit, blob, dtype, type_.shape, path.parent)
 
     temporary = path.with_name(f".{path.name}{UNFINISHED}")
     with disk_errors("write", path):

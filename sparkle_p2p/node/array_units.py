@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sparkle_p2p.blobs.sealing import sealed_bytes
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.errors import ConfigError, VerificationError
-from sparkle_protocol.facts import JobSpec
+from sparkle_protocol.facts import JobSpec, is_encrypted
 from sparkle_protocol.ids import HASH_BYTES
 from sparkle_worker.kernels.arrays import ArrayKernel, ArrayType
 from sparkle_worker.kernels.registry import ARRAY_KERNELS, get_array_kernel, get_kernel
@@ -18,8 +19,12 @@ class ArrayUnit:
 
     kernel: ArrayKernel
     params: Mapping[str, Any]
-    tiles: tuple[tuple[BlobId, int], ...]  # the id and size of each
+    tiles: tuple[tuple[BlobId, int], ...]  # the id and size of each blob
     result: ArrayType
+    index: int
+    positions: tuple[int, ...]  # of the tiles among the job's inputs
+    types: tuple[ArrayType, ...]  # of the tiles
+    result_bytes: int  # size of the blob that the result becomes
 
     @property
     def blobs(self) -> tuple[BlobId, ...]:
@@ -40,8 +45,15 @@ def array_unit(spec: JobSpec, unit: int) -> ArrayUnit:
     positions, types = kernel.unit_inputs(params, spec.units, unit), kernel.input_types(one)
     if any(position >= len(spec.inputs) for position in positions):
         raise ConfigError(f"this {spec.kernel} job names {len(spec.inputs)} inputs, too few for its unit {unit}")
-    tiles = ((BlobId(spec.inputs[at]), type_.nbytes) for at, type_ in zip(positions, types, strict=True))
-    return ArrayUnit(kernel, one, tuple(tiles), kernel.result_type(one))
+    tiles = ((BlobId(spec.inputs[at]), blob_bytes(spec, type_)) for at, type_ in zip(positions, types, strict=True))
+    result = kernel.result_type(one)
+    stored = blob_bytes(spec, result)
+    return ArrayUnit(kernel, one, tuple(tiles), result, unit, tuple(positions), tuple(types), stored)
+
+
+def blob_bytes(spec: JobSpec, type_: ArrayType) -> int:
+    """How large the blob of such an array of a job is."""
+    return sealed_bytes(type_.nbytes) if is_encrypted(spec) else type_.nbytes
 
 
 def unit_parameters(spec: JobSpec, unit: int) -> dict[str, Any]:

@@ -115,6 +115,7 @@ async def open_array_work(
             config.blobs_mb * MIB,
             node.identity,
             config.net,
+            network_key=config.network_key,
             overlay=lambda: node.overlay,
             # An id is a capability: only who was shown it can ask. So the rest is a matter of manners.
             welcome=lambda peer: not node.membership.banned(peer, boot_ns()),

@@ -8,6 +8,7 @@ What can go wrong here accuses nobody: it is tried ``TRIES`` times and then told
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 
 from sparkle_p2p.node.array_units import ArrayUnit, array_unit
 from sparkle_p2p.node.data_plane import DataPlane, pause_s
+from sparkle_p2p.node.plain_files import plain_result, plain_tiles
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.effects import CheckUnit, UnitChecked
 from sparkle_protocol.errors import ConfigError, RemoteProtocolError, SparkleError
@@ -142,13 +144,24 @@ class Checking:
                 raise ConfigError(f"the inputs of the job are not what it says: {error}") from error
         try:
             # Whoever accepts a result vouches for it.
-            await self._plane.fetch(blob, effect.sources, size=unit.result.nbytes, durable=True)
+            await self._plane.fetch(blob, effect.sources, size=unit.result_bytes, durable=True)
         except RemoteProtocolError as error:
             return f"the result is no {unit.result}: {error}"
+        async with contextlib.AsyncExitStack() as files:
+            try:
+                tiles = await files.enter_async_context(plain_tiles(self._plane, effect.spec, unit))
+            except RemoteProtocolError as error:
+                raise ConfigError(f"the inputs of the job cannot be opened: {error}") from error
+            try:
+                result = await files.enter_async_context(plain_result(self._plane, effect.spec, unit, blob))
+            except RemoteProtocolError as error:
+                return f"the result cannot be opened: {error}"
+            return await self._compared(effect, unit, tiles, result)
+
+    async def _compared(self, effect: CheckUnit, unit: ArrayUnit, tiles: Sequence[Path], result: Path) -> str:
         if self._checker is None:
             self._checker = self._make_checker()
-        paths = [self._plane.path(tile) for tile in unit.blobs]
         seed = secrets.token_bytes(SEED_BYTES)
         kernel, version = effect.spec.kernel, effect.spec.kernel_version
         async with asyncio.timeout(CHECK_S):
-            return await self._checker.check(kernel, version, unit.params, paths, self._plane.path(blob), seed)
+            return await self._checker.check(kernel, version, unit.params, tiles, result, seed)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sparkle_p2p.net.overlay import Overlay
+from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_protocol import messages
 from sparkle_protocol.blobs.tree import BlobId
@@ -38,8 +39,9 @@ MIB = 1 << 20
 class DataPlane:
     """What a node does with blobs. Made by ``open_data_plane``; all methods are called on one loop."""
 
-    def __init__(self, store: "BlobStore", bulk: "Bulk", me: PeerId) -> None:
+    def __init__(self, store: "BlobStore", bulk: "Bulk", me: PeerId, network_key: NetworkKey | None = None) -> None:
         self.store = store
+        self.network_key = network_key  # opens the blobs of sealed jobs
         self.open = asyncio.Event()  # all that must stay is kept: blobs may come, and others be evicted for them
         self._me = me
         self._bulk = bulk
@@ -160,6 +162,7 @@ async def open_data_plane(
     identity: Identity,
     net: str,
     *,
+    network_key: NetworkKey | None,
     overlay: Callable[[], Overlay | None],
     welcome: Callable[[PeerId], bool],
     on_violation: Callable[[PeerId, str], None],
@@ -171,6 +174,7 @@ async def open_data_plane(
         quota_bytes: what they may take.
         identity: the node's.
         net: name of the network.
+        network_key: of a private network.
         overlay: the network service, once it is up.
         welcome: whether a peer that knows a blob's id may have it.
         on_violation: told of peers that break rules.
@@ -198,7 +202,7 @@ async def open_data_plane(
         clock=boot_ns,
         on_violation=on_violation,
     )
-    return DataPlane(store, bulk, identity.peer_id)
+    return DataPlane(store, bulk, identity.peer_id, network_key)
 
 
 async def to_its_end(call: Callable[[], T]) -> T:

@@ -173,5 +173,7 @@ def _idle_reason(worker: WorkerAgent, config: NodeConfig, network: NetworkState,
         hint = (
             "waiting for peers on the local network or a first connection" if config.mdns else "nobody connected yet"
         )
+        if config.network_key is not None:
+            hint += f"; only nodes with the key {config.network_key.fingerprint} of this private network can be"
         return Reason("no_peers", f"No other peers yet: {hint}.", {"bootstraps": len(config.bootstrap)})
     return Reason("no_work", f"{many(peers, 'peer')} connected; none has open work that fits.", {"peers": peers})

@@ -22,7 +22,14 @@ def libp2p_overlay(config: NodeConfig, home: HomeDir) -> Overlay:
     from sparkle_p2p.net.libp2p import Libp2pOverlay
 
     agent = f"sparkle/{__version__}"
-    return Libp2pOverlay(home.identity, net=config.net, listen=config.listen, agent=agent, mdns=config.mdns)
+    return Libp2pOverlay(
+        home.identity,
+        net=config.net,
+        listen=config.listen,
+        agent=agent,
+        mdns=config.mdns,
+        network_key=config.network_key,
+    )
 
 
 def local_executor(memory_mb: int) -> "Executor":

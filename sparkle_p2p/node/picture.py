@@ -25,6 +25,7 @@ from sparkle_p2p.view import (
     UnitCounts,
     UnitView,
 )
+from sparkle_protocol.facts import is_encrypted
 from sparkle_protocol.ids import PeerId, ResultHash, short_peer
 from sparkle_protocol.version import __version__
 from sparkle_protocol.work.kept_job import KeptJob
@@ -71,6 +72,7 @@ def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
         log=tuple(node.diary.lines)[-100:],
         safety=narrate.safety(1 + len(links)),
         missing_protections=node.missing_protections,
+        network_key=node.config.network_key.fingerprint if node.config.network_key is not None else None,
     )
 
 
@@ -177,6 +179,7 @@ def job_view(
         eta_s=eta.finish_s if eta is not None else None,
         eta=eta,
         keepers=reading.keepers(job),
+        sealed=is_encrypted(spec),
     )
 
 

@@ -25,6 +25,10 @@ def make_spec(request: SubmitRequest, identity: Identity) -> JobSpec:
     kernel = get_kernel(request.kernel, None, cast("dict[str, Kernel]", {**ARRAY_KERNELS, **KERNELS}))
     if request.inputs:
         raise ConfigError(f"{kernel.name} takes no inputs; its parameters say what to compute")
+    if request.sealed:
+        raise ConfigError(
+            f"{kernel.name} has no arrays to seal; its parameters and results can be read by all of the network"
+        )
     params = kernel.validate(request.params)
     most = kernel.max_units(params)
     units = request.units if request.units is not None else kernel.default_units(params)
@@ -38,7 +42,7 @@ def make_array_spec(request: SubmitRequest, cut: CutJob, identity: Identity) -> 
     check_level(request.verify)
     # One result of these is checked by one named verifier; those of other kernels are compared with each other.
     quorum = 1 if cut.kernel.verification in ("algebraic", "tolerance") else QUORUMS[request.verify]
-    return _spec(cut.kernel, cut.params, cut.units, request.verify, quorum, cut.inputs, identity)
+    return _spec(cut.kernel, cut.params, cut.units, request.verify, quorum, cut.inputs, identity, cut.salt)
 
 
 def check_level(verify: str) -> str:
@@ -56,6 +60,7 @@ def _spec(
     quorum: int,
     inputs: Sequence[bytes],
     identity: Identity,
+    salt: bytes = b"",
 ) -> JobSpec:
     cost = kernel.cost(kernel.unit(params, units, 0))
     nonce = secrets.token_bytes(NONCE_BYTES)
@@ -74,6 +79,7 @@ def _spec(
         nonce=nonce,
         created_ms=wall_ms(),
         inputs=list(inputs),
+        blob_salt=salt,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from sparkle_p2p.node.array_units import ArrayUnit, array_unit
 from sparkle_p2p.node.data_plane import DataPlane, pause_s
+from sparkle_p2p.node.plain_files import cipher_of, new_result, plain_tiles
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.effects import Compute, Prepare, StopCompute
 from sparkle_protocol.errors import SparkleError, StorageError, TransportError
@@ -114,13 +115,14 @@ class Tiles:
                 needs, has = (round(size / 1e6) for size in (effect.spec.resources.memory_bytes, self._memory_bytes))
                 raise StorageError(f"the unit needs {needs} MB and this node allows {has} MB; raise --memory-mb")
             unit = array_unit(effect.spec, effect.unit)
+            cipher_of(self._plane.network_key, effect.spec)  # without a key nothing need be fetched
             self._plane.keep(("tiles", key), unit.blobs)
             await self._fetch_patiently(unit, effect.keepers)
-            paths = [self._plane.path(blob) for blob in unit.blobs]
-            kernel, version = effect.spec.kernel, effect.spec.kernel_version
-            async with self._plane.draft(unit.result.nbytes) as draft:
-                await executor.run_arrays(kernel, version, unit.params, paths, draft.path, on_progress, on_begin)
-                result = await self._plane.publish(draft)
+            spec, plane = effect.spec, self._plane
+            kernel, version = spec.kernel, spec.kernel_version
+            async with plain_tiles(plane, spec, unit) as paths, new_result(plane, spec, unit) as made:
+                await executor.run_arrays(kernel, version, unit.params, paths, made.path, on_progress, on_begin)
+                result = await made.publish()
             self._computed.add(result)
             self._plane.keep(("computed", result), (result,))
             return bytes(result)

@@ -20,6 +20,7 @@ from libp2p.custom_types import TProtocol
 from libp2p.exceptions import BaseLibp2pError
 from libp2p.host.basic_host import BasicHost
 from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
@@ -31,12 +32,15 @@ from libp2p.security.exceptions import HandshakeFailure
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.transport.exceptions import SecurityUpgradeFailure
+from libp2p.transport.tcp.tcp import TCP
 from multiaddr import Multiaddr
 
 from sparkle_p2p.net.addresses import expand, split_listen
 from sparkle_p2p.net.libp2p.opening import Opening
+from sparkle_p2p.net.libp2p.private import PrivateConnection, Strangers
 from sparkle_p2p.net.libp2p.wakeful import wakeful_clock
 from sparkle_p2p.net.overlay import sort_addresses
+from sparkle_p2p.network_key import NetworkKey
 from sparkle_protocol.errors import ConfigError, PeerUnreachable
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import PeerId, short_peer
@@ -127,9 +131,20 @@ class Notifee(INotifee):
 
 
 class Host:
-    """A libp2p host with our rules. Lives in the trio thread."""
+    """A libp2p host with our rules. Lives in the trio thread.
 
-    def __init__(self, identity: Identity, violation: Callable[[PeerId | None, str], None]) -> None:
+    Args:
+        identity: ours.
+        violation: told of peers, or of somebody not yet identified, that break rules.
+        network_key: of a private network: nobody without it gets as far as Noise.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        violation: Callable[[PeerId | None, str], None],
+        network_key: NetworkKey | None = None,
+    ) -> None:
         quiet_libp2p()
         keys = create_new_key_pair(identity.private_bytes())
         noise = NoiseTransport(keys, noise_privkey=create_noise_key_pair().private_key)
@@ -146,6 +161,7 @@ class Host:
                 enable_circuit_breaker=False,
                 enable_graceful_degradation=False,
             ),
+            transports=[TCP()],  # connections of others would not pass where ``_guard_upgrades`` sees them
             addrs_factory=self._advertise,
             disable_identify_address_discovery=True,
         )
@@ -154,30 +170,50 @@ class Host:
         self.network = network
         self.peer = identity.peer_id
         self._violation = violation
+        self._network_key = network_key
+        self._strangers = Strangers()
         self._clock = wakeful_clock()
         self._streams: Counter[PeerId] = Counter()  # being served, by who opened them
         self._dialling: dict[PeerId, trio.Lock] = {}
         network.retry_config = RetryConfig(max_retries=0)  # whoever dials decides about trying again
-        self._refuse_without_noise()
+        self._guard_upgrades()
 
-    def _refuse_without_noise(self) -> None:
+    def _guard_upgrades(self) -> None:
+        """Every connection, dialled or accepted, goes through here before its first byte is read or written."""
         upgrader = self.network.upgrader
         upgrade_security = upgrader.upgrade_security
 
         async def checked(raw: IRawConnection, is_initiator: bool, peer_id: ID | None = None) -> ISecureConn:
+            if self._network_key is not None:
+                raw = PrivateConnection(cast(RawConnection, raw), self._network_key.secret)
             opening = Opening()
             try:
                 with opening.of(raw):
                     return await upgrade_security(raw, is_initiator, peer_id)
+            except UnicodeDecodeError as error:  # libp2p takes it for granted that text comes
+                self._note_failure(raw, is_initiator, wrong=True)
+                raise SecurityUpgradeFailure("the other side says what is no text") from error
             except SecurityUpgradeFailure as error:
                 wrong = isinstance(error.__cause__, HandshakeFailure) or not opening.honest
-                # While we settle after a sleep it may have given up because of that.
-                if wrong and not is_initiator and not self._clock.settling:
-                    remote = raw.get_remote_address()
-                    self._violation(None, f"{remote[0] if remote else 'somebody'} connected without a Noise channel")
+                self._note_failure(raw, is_initiator, wrong=wrong)
                 raise
 
         vars(upgrader)["upgrade_security"] = checked
+
+    def _note_failure(self, raw: IRawConnection, is_initiator: bool, *, wrong: bool) -> None:
+        """Tell of a connection that came to nothing, if that was not mere bad luck; of a stranger now and then."""
+        remote = raw.get_remote_address()
+        host = remote[0] if remote else "somebody"
+        stranger = isinstance(raw, PrivateConnection) and raw.stranger
+        if is_initiator:
+            if (stranger or wrong) and self._strangers.is_news(f"dialled {host}", trio.current_time()):
+                why = "has another network key, or none" if stranger else "does not speak Noise, or has a network key"
+                logger.warning("a node at %s %s; it is left alone", host, why)
+        elif stranger:
+            if self._strangers.is_news(host, trio.current_time()):
+                self._violation(None, f"{host} came without the key of this private network and was turned away")
+        elif wrong and not self._clock.settling:  # while we settle after a sleep it may have given up because of that
+            self._violation(None, f"{host} connected without a Noise channel")
 
     # -- listening ---------------------------------------------------------------------------------
 
@@ -297,7 +333,7 @@ class Host:
             except trio.TooSlowError:
                 reason = f"{transport} did not answer"
             except (*BROKEN, SecurityUpgradeFailure) as error:
-                reason = _why(error, transport)
+                reason = _why(error, transport, private=self._network_key is not None)
         if not self.is_connected(peer):
             raise PeerUnreachable(f"cannot connect to {short_peer(peer)}: {reason}")
 
@@ -391,7 +427,7 @@ async def _reset(stream: INetStream) -> None:
         await stream.reset()
 
 
-def _why(error: BaseException | None, transport: str) -> str:
+def _why(error: BaseException | None, transport: str, *, private: bool) -> str:
     texts = []
     while error is not None:
         texts.append(f"{type(error).__name__} {error}")
@@ -401,7 +437,9 @@ def _why(error: BaseException | None, transport: str) -> str:
         return f"somebody else answers at {transport}"
     if "TCP stream" in story or "OpenConnectionError" in story:
         return f"nobody answers at {transport}"
-    return f"{transport} answers, but not as a libp2p peer with Noise"
+    if private:
+        return f"{transport} answers, but not with the key of this private network"
+    return f"{transport} answers, but not as a libp2p peer with Noise; it may belong to a private network"
 
 
 def _abort(connections: Iterable[INetConn]) -> None:

@@ -11,7 +11,9 @@ from libp2p.abc import IRawConnection
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL_ID
 
 _WORDS = (b"/multistream/1.0.0\n", f"{NOISE_PROTOCOL_ID}\n".encode())
-HONEST = b"".join(len(word).to_bytes(1, "big") + word for word in _WORDS)
+_FRAMED = [len(word).to_bytes(1, "big") + word for word in _WORDS]
+GREETING = _FRAMED[0]
+HONEST = b"".join(_FRAMED)
 
 
 class Opening:

@@ -32,6 +32,7 @@ from sparkle_p2p.net.overlay import (
 )
 from sparkle_p2p.net.resolve import resolve
 from sparkle_p2p.net.serving import ErrorCode, Serving
+from sparkle_p2p.network_key import NetworkKey
 from sparkle_protocol.errors import (
     ConfigError,
     LocalProtocolError,
@@ -62,7 +63,16 @@ MAX_REDIALS = 3  # addresses tried of each
 class Libp2pOverlay(Overlay):
     """See ``Overlay``. One instance runs once at a time; it can be started again after ``stop``."""
 
-    def __init__(self, identity: Identity, *, net: str, listen: Sequence[str], agent: str, mdns: bool = True) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        net: str,
+        listen: Sequence[str],
+        agent: str,
+        mdns: bool = True,
+        network_key: NetworkKey | None = None,
+    ) -> None:
         check_net(net)
         for address in listen:
             split_listen(address)
@@ -72,6 +82,7 @@ class Libp2pOverlay(Overlay):
         self._listen = tuple(listen)
         self._agent = agent
         self._mdns_wanted = mdns
+        self._network_key = network_key
         self._reset()
 
     def _reset(self) -> None:
@@ -113,7 +124,9 @@ class Libp2pOverlay(Overlay):
         if self._mdns_wanted:
             from sparkle_p2p.net.libp2p.mdns import Mdns
 
-            self._mdns = Mdns(self._net, self.peer_id, lambda address: events.discovered(address, "mdns"))
+            # Strangers on the LAN would only fail to connect: with a key they do not even see each other.
+            name = self._net if self._network_key is None else f"{self._net} {self._network_key.fingerprint}"
+            self._mdns = Mdns(name, self.peer_id, lambda address: events.discovered(address, "mdns"))
             self._mdns.start(self._addresses)
 
     async def _start_thread(self, listen: tuple[str, ...]) -> None:
@@ -138,7 +151,7 @@ class Libp2pOverlay(Overlay):
             from sparkle_p2p.net.libp2p.service import Service, Settings
 
             imports_ms = (time.perf_counter() - started) * 1000
-            settings = Settings(self._identity, self._net, self._agent, listen)
+            settings = Settings(self._identity, self._net, self._agent, listen, self._network_key)
             made.append(Service(settings, inbox, lambda ready: thread.resolve(listening, ready)))
             return made[0].main
 

@@ -18,6 +18,7 @@ from sparkle_p2p.net.libp2p.host import Host
 from sparkle_p2p.net.libp2p.routing import Routing
 from sparkle_p2p.net.libp2p.sessions import Sessions
 from sparkle_p2p.net.libp2p.sink import Direction, Sink
+from sparkle_p2p.network_key import NetworkKey
 from sparkle_protocol.errors import PeerUnreachable
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import PeerId, short_peer
@@ -35,6 +36,7 @@ class Settings:
     net: str
     agent: str
     listen: tuple[str, ...]
+    network_key: NetworkKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ class Service:
         """Run until ``leave``; any exception ends it and the thread."""
         started = time.perf_counter()
         vars(identify)["AGENT_VERSION"] = self._settings.agent  # libp2p would name itself and has no setting for it
-        self._host = self._opened = host = Host(self._settings.identity, self._sink.violation)
+        host = Host(self._settings.identity, self._sink.violation, self._settings.network_key)
+        self._host = self._opened = host
         async with background_trio_service(host.network), trio.open_nursery() as nursery:
             self._nursery = nursery
             await host.listen(self._settings.listen)

@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,9 +107,9 @@ async def run_page(commands: list[Shown], environment: dict[str, str], folder: P
         async with asyncio.timeout(PAGE_S):
             output, errors = await shell.communicate()
     finally:
-        if shell.returncode is None:  # with everything that it started
+        with suppress(ProcessLookupError):  # everything that it started, also in the background
             os.killpg(shell.pid, signal.SIGKILL)
-            await shell.wait()
+        await shell.wait()
     printed = re.split(r"^--- command \d+ ---\n", output.decode(), flags=re.MULTILINE)[1:]
     last = commands[len(printed) - 1].command if printed else "bash"
     assert shell.returncode == 0, f"'{last}' failed with {shell.returncode}:\n{errors.decode()}{printed[-1:]}"

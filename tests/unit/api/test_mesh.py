@@ -252,6 +252,21 @@ def test_products_and_filters_are_calls_of_their_own(mesh: sparkle.Mesh, node: A
     assert request.params == {"stride": 2, "padding": 1, "border": "edge"}
 
 
+async def test_sealed_is_asked_for_and_not_otherwise(mesh: sparkle.Mesh, node: ArrayNode) -> None:
+    grid = GRID.astype(np.float32)
+    mesh.gemm(grid, grid.T, sealed=True)
+    mesh.conv2d(GRID, np.ones((3, 3)), sealed=True)
+    mesh.submit("softmax", {"x": GRID}, sealed=True)
+    async with sparkle.aconnect(node.home) as twin:
+        await twin.gemm(grid, grid.T, sealed=True)
+        await twin.conv2d(GRID, np.ones((3, 3)), sealed=True)
+        await twin.submit("softmax", {"x": GRID}, sealed=True)
+    assert [request.sealed for request in node.submitted] == [True] * 6
+    mesh.gemm(grid, grid.T)
+    assert not node.submitted[-1].sealed
+    assert "sealed" not in node.submitted[-1].params
+
+
 def test_files_are_named_not_copied(mesh: sparkle.Mesh, node: ArrayNode, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", GRID)
     mesh.submit("softmax", inputs={"x": tmp_path / "x.npy"})

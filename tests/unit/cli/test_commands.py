@@ -299,7 +299,7 @@ def test_advice_names_commands_that_exist(sparkle: Sparkle) -> None:
         command
         for folder in ("protocol", "sparkle_p2p", "tui", "worker")
         for source in (root / folder).rglob("*.py")
-        for command in re.findall(r"'sparkle ([a-z]+)", source.read_text())
+        for command in re.findall(r"'sparkle ([a-z-]+)", source.read_text())
     }
     assert {"status", "why", "wait"} <= advised
     for command in advised:

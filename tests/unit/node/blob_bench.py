@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparkle_p2p.blobs.store import BlobStore
+from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.node.array_inputs import CutJob
 from sparkle_p2p.node.data_plane import DataPlane
 from sparkle_p2p.node.results import make_array_spec
@@ -45,10 +46,10 @@ class FakeBulk:
 class BlobBench:
     """A store of ``quota_mb`` and what is kept in it."""
 
-    def __init__(self, folder: Path, quota_mb: int = 64) -> None:
+    def __init__(self, folder: Path, quota_mb: int = 64, network_key: NetworkKey | None = None) -> None:
         self.store = BlobStore(folder / "blobs", quota_mb * MB)
         self.bulk = FakeBulk(self.store)
-        self.plane = DataPlane(self.store, self.bulk, ME.peer_id)  # type: ignore[arg-type]
+        self.plane = DataPlane(self.store, self.bulk, ME.peer_id, network_key)  # type: ignore[arg-type]
         self.plane.open.set()
 
     def evict(self) -> None:
@@ -60,9 +61,9 @@ class BlobBench:
         return sum(self.store.size(blob) for blob in kept if blob in self.store)
 
 
-def product_spec(inputs: Sequence[bytes], units: int = 1, n: int = 8) -> JobSpec:
+def product_spec(inputs: Sequence[bytes], units: int = 1, n: int = 8, salt: bytes = b"") -> JobSpec:
     """A job that multiplies two matrices of n rows and columns."""
     kernel = get_array_kernel("gemm")
     params = kernel.with_arrays({}, {name: ArrayType("float32", (n, n)) for name in ("a", "b")})
-    cut = CutJob(kernel, params, units, tuple(map(BlobId, inputs)))
+    cut = CutJob(kernel, params, units, tuple(map(BlobId, inputs)), salt)
     return make_array_spec(SubmitRequest("gemm", {}), cut, ME)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sparkle_p2p.blobs.sealing import JobCipher, input_label, result_label
+from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.node import checking
 from sparkle_p2p.node.checking import Checking
 from sparkle_protocol.blobs.tree import BlobId
@@ -21,6 +23,7 @@ from tests.unit.node.blob_bench import BlobBench, product_spec
 ME, WORKER = Identity.generate(), Identity.generate().peer_id
 JOB = JobId(b"j" * 32)
 MB = 1 << 20
+KEY, SALT = NetworkKey(bytes(32)), b"salt"
 
 
 class FakeChecker:
@@ -66,11 +69,21 @@ class Bench(BlobBench):
                 lambda _job, blob: self.passed.append(blob),
             )
 
-    async def verdict(self, result: bytes | None = None) -> UnitChecked:
+    async def verdict(self, result: bytes | None = None, salt: bytes = b"") -> UnitChecked:
         async with self.running() as checks:
             given = self.result if result is None else result
-            checks.start(CheckUnit(JOB, 0, 0, WORKER, given, product_spec(self.inputs), (WORKER,)))
+            checks.start(CheckUnit(JOB, 0, 0, WORKER, given, product_spec(self.inputs, salt=salt), (WORKER,)))
             return await self.told.get()
+
+    def sealed(self, label: bytes, key: NetworkKey = KEY, salt: bytes = SALT) -> BlobId:
+        """A matrix as a sealed blob."""
+        plain = np.eye(8, dtype=np.float32).tobytes()
+        return self.store.put_pieces(JobCipher(key, salt).seal(label, len(plain), [plain]))
+
+    def seal(self) -> None:
+        """From now on the job is sealed, and this node has the key."""
+        self.plane.network_key = KEY
+        self.inputs = (self.sealed(input_label(0)), self.sealed(input_label(1)))
 
 
 @pytest.fixture(autouse=True)
@@ -128,3 +141,41 @@ async def test_inputs_of_another_size_are_not_the_workers_fault(bench: Callable[
     one = bench()
     one.inputs = (one.store.put_bytes(bytes(100)), one.inputs[1])
     assert (await one.verdict()).passed is None
+
+
+async def test_a_sealed_result_is_checked_on_plain_files(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    one = bench("")
+    one.seal()
+    answer = await one.verdict(one.sealed(result_label(0)), SALT)
+    assert (answer.passed, answer.text) == (True, "")
+    assert not list((tmp_path / "blobs").glob(".new-*"))
+
+
+async def test_a_sealed_result_that_does_not_open_is_wrong(bench: Callable[..., Bench]) -> None:
+    """As that of another unit, of another job, under another key, or not sealed at all."""
+    one = bench()
+    one.seal()
+    for blob in (
+        one.sealed(result_label(1)),
+        one.sealed(input_label(0)),
+        one.sealed(result_label(0), salt=b"another"),
+        one.sealed(result_label(0), NetworkKey.generate()),
+        one.store.put_bytes(bytes(8 * 8 * 4 + 16)),
+    ):
+        answer = await one.verdict(blob, SALT)
+        assert answer.passed is False
+        assert "does not open" in answer.text
+    plain = await one.verdict(one.result, SALT)
+    assert (plain.passed, "float32 8 x 8" in plain.text) == (False, True)
+
+
+async def test_sealed_inputs_that_do_not_open_are_not_the_workers_fault(bench: Callable[..., Bench]) -> None:
+    one = bench()
+    one.seal()
+    one.inputs = one.inputs[::-1]
+    answer = await one.verdict(one.sealed(result_label(0)), SALT)
+    assert answer.passed is None
+    assert "inputs of the job cannot be opened" in answer.text
+    one.plane.network_key = None
+    answer = await one.verdict(one.sealed(result_label(0)), SALT)
+    assert (answer.passed, "no network key" in answer.text) == (None, True)
