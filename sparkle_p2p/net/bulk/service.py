@@ -254,7 +254,8 @@ class Bulk:
             running = self._running[blob]
             if outline is None:
                 asked = tuple({**dict.fromkeys(peers), **running.spare})
-                outline = await fetch_outline(blob, asked, self._ask, self._on_violation)
+                outline, teller = await fetch_outline(blob, asked, self._ask, self._on_violation)
+                peers = tuple(dict.fromkeys((*peers, teller)))  # surely has it, the others may be away
             if size is not None:
                 _check_size(blob, outline.size, size)
             known: Outline = outline
