@@ -56,7 +56,7 @@ class ArrayWork:
         """A result was found right and is here."""
         if job in self._node.submitter.jobs:
             self.jobs.checked(job, blob)
-        else:
+        elif job in self._node.submitter.kept:
             self._results.keep(job, (blob,))
 
     @property

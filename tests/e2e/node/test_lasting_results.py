@@ -15,7 +15,10 @@ pytestmark = pytest.mark.timeout(500)  # as those that it shares its arrays with
 async def test_results_of_a_worker_that_is_lost_with_its_disk_are_not_computed_again(
     swarm: Swarm, tmp_path: Path
 ) -> None:
-    """The owner leaves, one node computes all, and is lost before the owner is back; nobody else computes."""
+    """The owner leaves, one node computes all, and is lost before the owner is back; nobody else computes.
+
+    One of those that keep the results is killed and started again meanwhile.
+    """
     inputs, a, b = save(tmp_path, m=2048, n=2048)
     idle = ["--no-work"]
     owner, worker, *others = await swarm.start(5, *SMALL, arguments_of={0: idle, 2: idle, 3: idle, 4: idle})
@@ -37,6 +40,10 @@ async def test_results_of_a_worker_that_is_lost_with_its_disk_are_not_computed_a
         return all(len(keepers_of(others, job, unit)) >= 2 for unit in range(units))
 
     await swarm.until(kept_twice, "two more nodes have each result", 120)
+    (keeper, *_) = keepers_of(others, job, 0)
+    await keeper.kill()
+    await keeper.spawn("--no-mdns", *SMALL, *idle, "--bootstrap", others[others.index(keeper) - 1].address)
+    await keeper.wait_ready()
     gone = worker.peer_id
     await worker.kill()
     shutil.rmtree(worker.home)
@@ -46,7 +53,7 @@ async def test_results_of_a_worker_that_is_lost_with_its_disk_are_not_computed_a
     assert document["workers"] == {gone: units}
     assert document["replicas"] == units  # each was computed once
     assert_product(await product(owner, job), a, b)
-    # Whoever kept them lets them go: the owner has what it wants.
+    # They are let go: the owner has what it wants.
     await asyncio.gather(*(node.event("job_released", job=job) for node in others))
 
 
