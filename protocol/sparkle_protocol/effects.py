@@ -207,12 +207,15 @@ class CheckUnit:
 class HoldInputs:
     """Fetch a job's inputs from ``sources`` and keep them; the answer is ``InputsHeld``.
 
-    It may be said again, with other sources, until that came.
+    It may be said again, with other sources, until that came. The first ``likely`` sources should have all of them.
+    ``sizes``: what the inputs must have, in order; empty where that is not known.
     """
 
     job: JobId
     inputs: tuple[bytes, ...]
     sources: tuple[PeerId, ...]
+    likely: int = 0
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +224,29 @@ class ReleaseInputs:
 
     job: JobId
     inputs: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HoldResult:
+    """Fetch the blob that a stored result of somebody else's job names, and keep it until ``ReleaseResults``.
+
+    The answer is ``ResultNotHeld`` if that does not work. ``size``: of the blob. The first ``likely`` sources should
+    have it.
+    """
+
+    job: JobId
+    unit: int
+    result: ResultHash
+    size: int
+    sources: tuple[PeerId, ...]
+    likely: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseResults:
+    """No blob of a result of this job need be kept here for its sake any more."""
+
+    job: JobId
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +291,8 @@ class Notify:
 
 Effect = (
     Persist | Reply | Send | Publish | Provide | FindProviders | FindPeers | Prepare | Compute | StopCompute
-    | CheckUnit | HoldInputs | ReleaseInputs | Dial | Hangup | RememberPeer | Violation | Notify
+    | CheckUnit | HoldInputs | ReleaseInputs | HoldResult | ReleaseResults | Dial | Hangup | RememberPeer
+    | Violation | Notify
 )  # fmt: skip
 Effects = tuple[Effect, ...]
 
@@ -407,3 +434,12 @@ class InputsHeld:
     """The answer to ``HoldInputs``: all inputs of the job are durable here."""
 
     job: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class ResultNotHeld:
+    """A ``HoldResult`` was given up; ``full``: there is no room for it."""
+
+    job: JobId
+    unit: int
+    full: bool

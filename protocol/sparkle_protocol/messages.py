@@ -199,11 +199,15 @@ class PushReply(Wire, tag=31, frozen=True):
 
 
 class JobBeat(Wire, frozen=True):
-    """A job that the sender keeps: a sum over the facts it knows, and whether it has all results it should."""
+    """A job that the sender keeps: a sum over the facts it knows, and whether it has all results it should.
+
+    ``room``: it has room for blobs of results.
+    """
 
     job: Hash32
     sum: Annotated[bytes, Meta(min_length=8, max_length=8)]
     complete: bool
+    room: bool = True
 
 
 class Beat(Wire, tag=32, frozen=True):

@@ -1,18 +1,24 @@
-"""From a user's files to the inputs of a job: arrays that are mapped, cut into tiles and stored as blobs.
+"""From a user's files to the inputs of a job: arrays that are cut into tiles and stored as blobs.
 
-Files are read by their first bytes, not by their names: ``.npy`` (mapped, so it may be larger than memory) and
-``.png`` of eight bits per channel (height x width, or height x width x channels).
+Files are read by their first bytes, not by their names: ``.npy`` (which may be larger than memory) and ``.png`` of
+eight bits per channel (height x width, or height x width x channels).
+
+A ``.npy`` file is copied into the store's folder first, and the copy is mapped: whoever reads a mapped file that
+somebody else makes shorter is ended by the system (SIGBUS), and one that is written to meanwhile gives tiles that
+never were one array. A file that changes while it is copied is refused.
 """
 
 import os
 import secrets
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
+from sparkle_p2p.blobs.files import disk_errors, read_into, write_all
 from sparkle_p2p.blobs.sealing import JobCipher, input_label, sealed_bytes
 from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.view import SubmitRequest
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
 
     from sparkle_p2p.blobs.store import BlobStore
 
+PIECE_BYTES = 4 << 20  # of a file that is copied
 NPY_MAGIC = b"\x93NUMPY"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
@@ -68,7 +75,21 @@ def cut_job(
         StorageError: the tiles cannot be stored.
     """
     kernel = get_array_kernel(request.kernel)
-    arrays = {name: open_array(name, path) for name, path in request.inputs.items()}
+    with ExitStack() as copies:
+        arrays = {name: open_array(name, path, store, copies, stopped) for name, path in request.inputs.items()}
+        return _cut(kernel, request, arrays, store, memory_bytes, stopped, on_tile, sealed_with)
+
+
+def _cut(
+    kernel: ArrayKernel,
+    request: SubmitRequest,
+    arrays: "Mapping[str, NDArray[Any]]",
+    store: "BlobStore",
+    memory_bytes: int,
+    stopped: threading.Event,
+    on_tile: Callable[[int, int], None],
+    sealed_with: NetworkKey | None,
+) -> CutJob:
     params = kernel.with_arrays(request.params, {name: array_type(name, array) for name, array in arrays.items()})
     units = choose_units(kernel, params, request.units, memory_bytes)
     salt = secrets.token_bytes(SALT_BYTES) if sealed_with is not None else b""
@@ -77,8 +98,7 @@ def cut_job(
     size = 0
     try:
         for tile in kernel.tiles(params, units, arrays):
-            if stopped.is_set():
-                raise ConfigError("the job was given up before it was submitted")
+            _check_wanted(stopped)
             blob = store.put_array(tile) if cipher is None else _put_sealed(store, cipher, len(inputs), tile)
             store.pin(blob)
             inputs.append(blob)
@@ -96,6 +116,11 @@ def _put_sealed(store: "BlobStore", cipher: JobCipher, position: int, tile: "NDA
 
     pieces = cipher.seal(input_label(position), tile.nbytes, pieces_of(tile))
     return store.put_pieces(pieces, size_hint=sealed_bytes(tile.nbytes))
+
+
+def _check_wanted(stopped: threading.Event) -> None:
+    if stopped.is_set():
+        raise ConfigError("the job was given up before it was submitted")
 
 
 def choose_units(kernel: ArrayKernel, params: Mapping[str, Any], wanted: int | None, memory_bytes: int) -> int:
@@ -128,8 +153,22 @@ def _mb(size: int) -> int:
 # --- files ------------------------------------------------------------------------------------------------
 
 
-def open_array(name: str, path: str) -> "NDArray[Any]":
-    """The array in a user's file, mapped if it is ``.npy``. Raises ConfigError."""
+def open_array(
+    name: str, path: str, store: "BlobStore", copies: ExitStack, stopped: threading.Event
+) -> "NDArray[Any]":
+    """The array in a user's file; nothing that is done to the file later changes it.
+
+    Args:
+        name: of the input.
+        path: of the file.
+        store: has a copy of it in its folder,
+        copies: until this is left.
+        stopped: set when nobody wants the array any more.
+
+    Raises:
+        ConfigError: it cannot be used; one sentence.
+        StorageError: there is no room for a copy.
+    """
     file = Path(path)
     if not file.is_absolute():
         raise ConfigError(f"the file of the input '{name}' must be given with its whole path, not as {path[:200]}")
@@ -141,7 +180,7 @@ def open_array(name: str, path: str) -> "NDArray[Any]":
     except OSError as error:
         raise ConfigError(_unreadable(name, path, error)) from error
     if start.startswith(NPY_MAGIC):
-        return _mapped(name, file)
+        return _array_of(name, file, store, copies, stopped)
     if start == PNG_MAGIC:
         return _picture(name, file)
     raise ConfigError(
@@ -149,18 +188,26 @@ def open_array(name: str, path: str) -> "NDArray[Any]":
     )
 
 
-def _mapped(name: str, file: Path) -> "NDArray[Any]":
+def _array_of(
+    name: str, file: Path, store: "BlobStore", copies: ExitStack, stopped: threading.Event
+) -> "NDArray[Any]":
     import numpy as np
 
     try:
         with file.open("rb") as opened:
             shape, dtype = _header(opened)
-            starts = opened.tell()
-        if dtype.hasobject or 0 in shape:
-            return np.empty(shape if 0 in shape else (1,), dtype)  # ``array_type`` says what is wrong with it
-        if os.stat(file).st_size - starts < int(np.prod(shape, dtype=object)) * dtype.itemsize:
-            raise ConfigError(f"the file of the input '{name}' ends too early: {file}; write it anew")
-        loaded = np.load(file, mmap_mode="r", allow_pickle=False)
+            if dtype.hasobject or 0 in shape:
+                return np.empty(shape if 0 in shape else (1,), dtype)  # ``array_type`` says what is wrong with it
+            size = opened.tell() + int(np.prod(shape, dtype=object)) * dtype.itemsize
+            if os.fstat(opened.fileno()).st_size < size:
+                raise ConfigError(f"the file of the input '{name}' ends too early: {file}; write it anew")
+            copy = copies.enter_context(store.draft(size)).path
+            if not _copied(opened.fileno(), size, copy, stopped):
+                raise ConfigError(
+                    f"the file of the input '{name}' changed while it was read: {file}; "
+                    "submit the job again when nobody writes to it"
+                )
+        loaded = np.load(copy, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise ConfigError(_unreadable(name, str(file), error)) from error
     except (ValueError, EOFError, TypeError, SyntaxError, TokenError, RecursionError) as error:
@@ -168,6 +215,27 @@ def _mapped(name: str, file: Path) -> "NDArray[Any]":
             f"the input '{name}' is no array that NumPy can read: {file} ({str(error)[:120]})"
         ) from error
     return loaded  # type: ignore[no-any-return]
+
+
+def _copied(source: int, size: int, target: Path, stopped: threading.Event) -> bool:
+    """Copy that many bytes; False when the file became another meanwhile."""
+    before, done = os.fstat(source), 0
+    buffer = memoryview(bytearray(min(size, PIECE_BYTES)))
+    with disk_errors("write", target):
+        descriptor = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        while done < size:
+            _check_wanted(stopped)
+            count = read_into(source, buffer[: size - done], done)
+            if not count:
+                return False
+            with disk_errors("write", target):
+                write_all(descriptor, [buffer[:count]], done)
+            done += count
+    finally:
+        os.close(descriptor)
+    after = os.fstat(source)
+    return (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
 
 def _header(opened: Any) -> "tuple[tuple[int, ...], np.dtype[Any]]":

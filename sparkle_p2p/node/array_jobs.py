@@ -235,7 +235,7 @@ class ArrayJobs:
         self._holding.keep(job.state.id, (blob,))
         workers = sorted(job.state.accepted_workers(unit))
         size = array_unit(job.state.spec, unit).result_bytes
-        await self._plane.fetch(blob, (*workers, *self._partners(job)), size=size)
+        await self._plane.fetch(blob, (*workers, *self._partners(job)), size=size, likely=len(workers))
 
     async def _result_blob(self, job: KeptJob, unit: int) -> BlobId:
         final = job.state.final(unit)

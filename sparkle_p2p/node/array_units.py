@@ -9,7 +9,7 @@ from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.errors import ConfigError, VerificationError
 from sparkle_protocol.facts import JobSpec, is_encrypted
 from sparkle_protocol.ids import HASH_BYTES
-from sparkle_worker.kernels.arrays import ArrayKernel, ArrayType
+from sparkle_worker.kernels.arrays import MAX_TILES, ArrayKernel, ArrayType
 from sparkle_worker.kernels.registry import ARRAY_KERNELS, get_array_kernel, get_kernel
 
 
@@ -54,6 +54,33 @@ def array_unit(spec: JobSpec, unit: int) -> ArrayUnit:
 def blob_bytes(spec: JobSpec, type_: ArrayType) -> int:
     """How large the blob of such an array of a job is."""
     return sealed_bytes(type_.nbytes) if is_encrypted(spec) else type_.nbytes
+
+
+def input_sizes(spec: JobSpec) -> tuple[int, ...]:
+    """The size of each input's blob in order; empty for a job without any. Raises ConfigError when that cannot be told.
+
+    Looks at about ``3 * MAX_TILES`` units at most: tiles are shared in the pattern of a grid at most, so that the
+    first ones have all that a row of it shares, and evenly spread ones all that a column does.
+    """
+    if not spec.inputs:
+        return ()
+    kernel = get_array_kernel(spec.kernel, spec.kernel_version)
+    params = _checked(kernel, spec)
+    sizes: dict[int, int] = {}
+    spread = range(0, spec.units, max(1, spec.units // MAX_TILES))
+    for unit in (*range(min(spec.units, MAX_TILES)), *spread):
+        positions = kernel.unit_inputs(params, spec.units, unit)
+        if not sizes.keys() >= set(positions):
+            types = kernel.input_types(kernel.unit(params, spec.units, unit))
+            sizes.update(zip(positions, (blob_bytes(spec, type_) for type_ in types), strict=True))
+    if sizes.keys() != set(range(len(spec.inputs))):
+        raise ConfigError(f"this {spec.kernel} job names {len(spec.inputs)} inputs and needs {len(sizes)}")
+    return tuple(sizes[at] for at in range(len(spec.inputs)))
+
+
+def result_size(spec: JobSpec, unit: int) -> int:
+    """The size of the blob that a unit's result names; 0 without arrays. Raises ConfigError."""
+    return array_unit(spec, unit).result_bytes if has_arrays(spec) else 0
 
 
 def unit_parameters(spec: JobSpec, unit: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from sparkle_p2p.node.array_units import has_arrays
 from sparkle_p2p.node.checking import ArrayChecker, Checking
 from sparkle_p2p.node.data_plane import BLOBS_FOLDER, MIB, DataPlane, open_data_plane
 from sparkle_p2p.node.holding import Holding
+from sparkle_p2p.node.result_holding import ResultHolding
 from sparkle_p2p.node.tiles import Tiles
 from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_protocol import effects as fx
@@ -45,10 +46,18 @@ class ArrayWork:
         self._node = node
         self._holding = Holding(plane, self._tell, group)
         self.jobs = ArrayJobs(plane, self._holding, node.store, results, group, node.submitter.partners, memory_bytes)
-        self._checking = Checking(plane, make_checker, self._tell, group, self.jobs.checked)
+        self._results = ResultHolding(plane, node.store, self._tell, group, node.diary.publish)
+        self._checking = Checking(plane, make_checker, self._tell, group, self._checked)
 
-    def _tell(self, event: fx.UnitChecked | fx.InputsHeld) -> None:
+    def _tell(self, event: fx.UnitChecked | fx.InputsHeld | fx.ResultNotHeld) -> None:
         self._node.shell.tell(self._node.submitter, event)
+
+    def _checked(self, job: JobId, blob: BlobId) -> None:
+        """A result was found right and is here."""
+        if job in self._node.submitter.jobs:
+            self.jobs.checked(job, blob)
+        elif job in self._node.submitter.kept:
+            self._results.keep(job, (blob,))
 
     @property
     def ready(self) -> bool:
@@ -68,6 +77,10 @@ class ArrayWork:
         elif isinstance(effect, fx.ReleaseInputs):
             if effect.job not in self._node.submitter.jobs:  # what ours need until their result is there, they say
                 self._holding.release(effect)
+        elif isinstance(effect, fx.HoldResult):
+            self._results.hold(effect)
+        elif isinstance(effect, fx.ReleaseResults):
+            self._results.release(effect)
         elif isinstance(effect, fx.Notify) and effect.event in _NEWS:
             job = self._node.submitter.jobs.get(JobId(bytes.fromhex(str(effect.fields["job"]))))
             if job is not None:
@@ -78,13 +91,21 @@ class ArrayWork:
         node = self._node
         for job in node.submitter.jobs.values():
             self.jobs.changed(job)
-        for job in (*node.submitter.jobs.values(), *node.submitter.kept.values()):
+        for job in node.submitter.jobs.values():
             if has_arrays(job.state.spec) and not job.outcome:
-                names = await node.store.result_names(job.state.id)
-                found = await node.store.results_there(job.state.id, names)
-                self._holding.keep(job.state.id, (BlobId(name) for name in found if len(name) == HASH_BYTES))
+                self._holding.keep(job.state.id, await self._stored_results(job.state.id))
+        for job in node.submitter.kept.values():
+            if has_arrays(job.state.spec) and job.outcome != "cancelled":
+                found = await self._stored_results(job.state.id)
+                self._results.keep(job.state.id, (blob for blob in found if self.plane.store.outline(blob)))
         self.tidy()
         self.plane.open.set()
+
+    async def _stored_results(self, job: JobId) -> list[BlobId]:
+        """The blobs that results of a job name, wherever they are."""
+        names = await self._node.store.result_names(job)
+        found = await self._node.store.results_there(job, names)
+        return [BlobId(name) for name in found if len(name) == HASH_BYTES]
 
     def tidy(self) -> None:
         """Let results of ours go whose units are settled."""
@@ -100,6 +121,7 @@ class ArrayWork:
         """End transfers, checks and what is being put together; all of it goes on after the next start."""
         self.tiles.stop()
         self._holding.stop()
+        self._results.stop()
         self.jobs.stop()
         await asyncio.gather(self._checking.stop(), self.plane.stop())
 

@@ -144,7 +144,7 @@ class Checking:
                 raise ConfigError(f"the inputs of the job are not what it says: {error}") from error
         try:
             # Whoever accepts a result vouches for it.
-            await self._plane.fetch(blob, effect.sources, size=unit.result_bytes, durable=True)
+            await self._plane.fetch(blob, effect.sources, size=unit.result_bytes, durable=True, likely=1)
         except RemoteProtocolError as error:
             return f"the result is no {unit.result}: {error}"
         async with contextlib.AsyncExitStack() as files:

@@ -83,7 +83,9 @@ class JobCommands:
         if with_arrays and arrays is None:  # as long as the node looks what it has
             unfinished = job.outcome == "done"
         elif arrays is not None:
-            value, unfinished, failure = arrays.shown(job), arrays.pending(job), arrays.failure(job)
+            # In this order: a file that comes to be in between is either still awaited or shown.
+            unfinished, failure = arrays.pending(job), arrays.failure(job)
+            value = arrays.shown(job)
         pace = self._journals.pace(job.state.id)
         return picture.job_view(
             job, value, pace, boot_ns(), wall_ms(), self._store.failure, unfinished=unfinished, failure=failure

@@ -90,13 +90,21 @@ class DataPlane:
     # --- what comes -------------------------------------------------------------------------------------------
 
     async def fetch(
-        self, blob: BlobId, sources: Sequence[PeerId], *, size: int | None = None, durable: bool = False
+        self,
+        blob: BlobId,
+        sources: Sequence[PeerId],
+        *,
+        size: int | None = None,
+        durable: bool = False,
+        likely: int | None = None,
     ) -> None:
         """Have the blob here; keep it first.
 
         Args:
             blob: which one.
             sources: who may have it.
+            likely: how many of these, the first ones, should have it; the others are asked when these fail or are
+                slow. None: all of them.
             size: what it must have; a blob of another size is not fetched.
             durable: return only when no power cut can harm it any more.
 
@@ -108,20 +116,34 @@ class DataPlane:
         try:
             async with asyncio.timeout(FETCH_S):
                 await self.open.wait()
-                others = [peer for peer in dict.fromkeys(sources) if peer != self._me]
-                await self._bulk.fetch(blob, others, size=size, durable=durable)
+                first, rest = _split(sources, likely, self._me)
+                await self._bulk.fetch(blob, first, spare=rest, size=size, durable=durable)
         except TimeoutError:
             raise RequestTimeout(f"the blob {blob.hex()[:12]} did not arrive within {FETCH_S / 3600:.0f} h") from None
 
-    async def fetch_all(self, blobs: Iterable[BlobId], sources: Sequence[PeerId], *, durable: bool = False) -> None:
-        """Have all of these here; several come at a time. Raises as ``fetch``, what came is kept."""
+    async def fetch_all(
+        self,
+        blobs: Iterable[BlobId],
+        sources: Sequence[PeerId],
+        *,
+        durable: bool = False,
+        likely: int | None = None,
+        sizes: Sequence[int] = (),
+    ) -> None:
+        """Have all of these here; several come at a time. Raises as ``fetch``, what came is kept.
+
+        ``sizes``: what the blobs must have, in order; empty where that is not known.
+        """
         places = asyncio.Semaphore(AT_ONCE)
 
-        async def one(blob: BlobId) -> None:
+        async def one(blob: BlobId, size: int | None) -> None:
             async with places:
-                await self.fetch(blob, sources, durable=durable)
+                await self.fetch(blob, sources, size=size, durable=durable, likely=likely)
 
-        tasks = [asyncio.ensure_future(one(blob)) for blob in dict.fromkeys(blobs)]
+        order = list(blobs)
+        known: Sequence[int | None] = sizes or [None] * len(order)
+        wanted = dict(zip(order, known, strict=True))
+        tasks = [asyncio.ensure_future(one(blob, size)) for blob, size in wanted.items()]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -215,6 +237,13 @@ async def to_its_end(call: Callable[[], T]) -> T:
         if not running.cancelled():
             running.exception()  # nobody asks any more
         raise
+
+
+def _split(sources: Sequence[PeerId], likely: int | None, me: PeerId) -> tuple[list[PeerId], list[PeerId]]:
+    """The sources that should have a blob and the others, each once and without ourselves; the first are some."""
+    first = dict.fromkeys(peer for peer in sources[:likely] if peer != me)
+    rest = [peer for peer in dict.fromkeys(sources) if peer != me and peer not in first]
+    return ([*first], rest) if first else (rest, [])
 
 
 def pause_s(attempt: int, *, most_s: float = 60.0) -> float:

@@ -39,7 +39,9 @@ class Holding:
         attempt = 0
         while True:
             try:
-                await self._plane.fetch_all(map(BlobId, effect.inputs), effect.sources, durable=True)
+                await self._plane.fetch_all(
+                    map(BlobId, effect.inputs), effect.sources, durable=True, likely=effect.likely, sizes=effect.sizes
+                )
                 break
             except SparkleError as error:
                 level = logging.WARNING if attempt == 0 else logging.DEBUG

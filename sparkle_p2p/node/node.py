@@ -17,10 +17,11 @@ from sparkle_p2p.home import HomeDir
 from sparkle_p2p.net.overlay import Link, Overlay, OverlayEvents
 from sparkle_p2p.node import narrate, picture
 from sparkle_p2p.node.array_jobs import ArrayJobs
-from sparkle_p2p.node.array_units import check_result, has_arrays
+from sparkle_p2p.node.array_units import check_result, has_arrays, input_sizes, result_size
 from sparkle_p2p.node.array_work import ArrayWork, listen_host, open_array_work
 from sparkle_p2p.node.commands import JobCommands
 from sparkle_p2p.node.computing import Computing
+from sparkle_p2p.node.data_plane import MIB
 from sparkle_p2p.node.diary import Diary
 from sparkle_p2p.node.housekeeping import Housekeeping
 from sparkle_p2p.node.journals import Journals
@@ -48,6 +49,7 @@ from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import FactCodec
 from sparkle_protocol.ids import JobId, PeerId, short_peer
 from sparkle_protocol.membership import Membership
+from sparkle_protocol.work.blob_sizes import BlobSizes
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
@@ -91,6 +93,7 @@ class Node:
         kernels = [f"{kernel.name}@{kernel.version}" for kernel in known] if works else []
         self.membership = Membership(self.identity.peer_id, rng, wall_ms)
         self.submitter = Submitter(self.identity, self._codec, rng, check_result)
+        self.submitter.lend(config.blobs_mb * MIB, BlobSizes(input_sizes, result_size))
         self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots, device_class())
         self.overlay: Overlay | None = None
         self.started_ns = boot_ns()

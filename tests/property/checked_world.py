@@ -1,7 +1,8 @@
 """Nodes of the world for jobs whose results are checked: workers' bits differ, and a check tells right from wrong.
 
 A result is the square and four bytes of its worker; it stands for the name of a blob that the worker alone has. A
-check takes a while, fails to get the blob from a worker that is not there, and sometimes has no answer at all.
+check takes a while, fails to get the blob from a worker that is not there, and sometimes has no answer at all. While
+the submitter is away, keepers fetch blobs from whoever has them.
 """
 
 from random import Random
@@ -9,10 +10,12 @@ from random import Random
 from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import JobSpec, Policy, Verdicts, view_of
 from sparkle_protocol.ids import JobId, hash_result
+from sparkle_protocol.work.blob_sizes import BlobSizes
 from sparkle_protocol.work.state import JobState
 from tests.property.world import Core, World, WorldNode, spec, true_result
 
 INPUTS = [bytes([n]) * 32 for n in range(2)]
+SIZES = BlobSizes(lambda spec: tuple(1 << 20 for _ in spec.inputs), lambda _spec, _unit: 1 << 12)
 WRONG = "the sums differ by 1e9 times the rounding error"
 
 
@@ -37,12 +40,17 @@ class CheckedNode(WorldNode):
     check_s = 0.5
     inputs_s = 0.2  # until inputs are here; a node with None never gets them
     never_fetches = False
+    full = False  # there is no room for results of others
+
+    def equip(self) -> None:
+        self.submitter.lend(1 << 30, SIZES)
 
     def start(self) -> None:
         self.checking: set[tuple[JobId, int, int, str]] = set()
         self.most_checks = 0
         self.holds: dict[JobId, bool] = {}  # jobs whose inputs are wanted, and whether they are here
-        self.blobs: set[bytes] = getattr(self, "blobs", set())  # what this node computed, or has checked: on disk
+        self.blobs: set[bytes] = getattr(self, "blobs", set())  # what this node computed, or fetched: on disk
+        self.spares: dict[JobId, set[int]] = {}  # units whose results are kept for others
         super().start()
 
     def lose_disk(self) -> None:
@@ -61,11 +69,35 @@ class CheckedNode(WorldNode):
                 self.world.later(delay, self, lambda: self.got_inputs(effect))
         elif isinstance(effect, fx.ReleaseInputs):
             self.holds.pop(effect.job, None)
+        elif isinstance(effect, fx.HoldResult):
+            assert self.id not in effect.sources
+            assert effect.job in self.submitter.kept
+            self.spares.setdefault(effect.job, set())
+            self.world.later(self.world.rng.uniform(0.1, 1.9), self, lambda: self.hold_result(effect))
+        elif isinstance(effect, fx.ReleaseResults):
+            self.spares.pop(effect.job, None)
 
     def got_inputs(self, effect: fx.HoldInputs) -> None:
         if effect.job in self.holds:  # not released meanwhile
             self.holds[effect.job] = True
             self.handle(fx.InputsHeld(effect.job))
+
+    def hold_result(self, effect: fx.HoldResult) -> None:
+        if effect.job not in self.spares:
+            return
+        result = self.disk.results.get((effect.job, effect.result))
+        sources = [self.world.by_id[peer] for peer in effect.sources]
+        found = result in self.blobs or any(self.reads(one, result) for one in sources)
+        if result is None or not found or self.full:
+            self.handle(fx.ResultNotHeld(effect.job, effect.unit, full=self.full))
+        else:
+            self.blobs.add(result)
+            self.spares[effect.job].add(effect.unit)
+
+    def reads(self, other: WorldNode, result: bytes | None) -> bool:
+        """The other has a blob and can be asked for it."""
+        linked = other.up and not self.world.loses(self, other) and not self.world.loses(other, self)
+        return linked and result in getattr(other, "blobs", ())
 
     def compute(self, effect: fx.Compute) -> None:
         lies = self.lie is not None and self.lie(effect.unit)
@@ -88,9 +120,8 @@ class CheckedNode(WorldNode):
     def answer(self, effect: fx.CheckUnit) -> None:
         world, worker = self.world, self.world.by_id[effect.worker]
         self.checking.discard((effect.job, effect.unit, effect.epoch, effect.worker))
-        reached = worker is self or (worker.up and not world.loses(self, worker) and not world.loses(worker, self))
         passed: bool | None = None
-        if effect.result in self.blobs or (reached and effect.result in getattr(worker, "blobs", ())):
+        if effect.result in self.blobs or self.reads(worker, effect.result):
             self.blobs.add(effect.result)
             passed = is_right(effect.unit, effect.result)
         if world.rng.random() < self.vain:

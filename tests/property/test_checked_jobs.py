@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sparkle_protocol.facts import Policy
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.work.state import JobState
 from tests.property.checked_world import (
     WRONG,
     CheckedNode,
@@ -327,6 +328,45 @@ def test_inputs_are_held_again_after_a_restart_and_released_in_the_end() -> None
     assert world.run(lambda: nobody_is_left(world, job), seconds=600)
     world.run(lambda: False, seconds=1)
     assert not any(node.holds for node in others)
+
+
+# --- results that outlive their workers -------------------------------------------------------------------------
+
+
+def has_spares(nodes: list[CheckedNode], state: JobState) -> bool:
+    """Two others besides its worker have each accepted result."""
+    keep = [(node.id, node.spares.get(state.id, set())) for node in nodes]
+    return all(
+        len({node for node, units in keep if unit in units} - state.accepted_workers(unit)) >= 2
+        for unit in range(state.spec.units)
+    )
+
+
+def test_two_more_keepers_have_each_result_until_the_submitter_has_it() -> None:
+    """One has no room, one is killed for good while they work, and one is restarted."""
+    world, submitter, others = nine(5, 1.0)
+    job = submitter.submit(checked_spec(100, world.rng, inputs=True))
+    assert world.run(lambda: submitter.submitter.is_published(job), seconds=30)
+    submitter.leave()
+    others[0].full = True
+    assert world.run(lambda: others[0].submitter.kept[job].outcome == "done", seconds=600)
+    lost, back = others[1], others[2]
+    state = others[0].submitter.kept[job].state
+    assert world.run(lambda: has_spares(others, state), seconds=60)
+    assert not others[0].spares[job]
+    lost.lose_disk()
+    back.crash()
+    world.run(lambda: False, seconds=5)
+    back.start()
+    there = [node for node in others if node is not lost]
+    assert world.run(lambda: has_spares(there, state), seconds=180)
+    results = {unit: others[0].disk.results[job, final] for unit in range(100) if (final := state.final(unit))}
+    assert len(results) == 100
+    assert all(sum(1 for node in there if result in node.blobs) >= 2 for result in results.values())
+    submitter.come_back()
+    assert world.run(lambda: nobody_is_left(world, job), seconds=300)
+    world.run(lambda: False, seconds=1)
+    assert not any(node.spares for node in there)
 
 
 def test_right_means_right() -> None:

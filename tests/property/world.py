@@ -175,6 +175,7 @@ class WorldNode:
         self.up = True
         rng = Random(self.seed * 1000 + self.life)
         self.submitter = Submitter(self.identity, self.codec, rng, check_form)
+        self.equip()
         self.worker = WorkerAgent(self.identity, self.codec, rng, [f"{KERNEL}@1"] if self.works else [])
         self.tokens: dict[int, Callable[[Reply], None]] = {}
         self.token = 0
@@ -198,6 +199,9 @@ class WorldNode:
             if other is not self and other.up:
                 self.world.link_up(self, other)
         self.arm()
+
+    def equip(self) -> None:
+        """Give the cores what else they need, before anything is restored."""
 
     def crash(self) -> None:
         self.up = False

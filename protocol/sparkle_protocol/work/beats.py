@@ -16,6 +16,7 @@ from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.presence import BEAT_NS
 from sparkle_protocol.work.replication import Channel
+from sparkle_protocol.work.spares import Spares
 
 BUSY_BEATS = 6  # a minute
 GUEST_BEAT_NS = 2 * SECOND_NS  # a guest that took all there was is asked how it stands, that often at most
@@ -28,6 +29,7 @@ class Beats(Duty):
         super().__init__(*args, **kwargs)
         self._invitations = Invitations()
         self._inputs = Inputs(self.me)
+        self._spares = Spares(self.me)
         self._beats: dict[int, tuple[PeerId, frozenset[JobId]]] = {}  # under way: to whom, about what
         self._beat_heard: dict[PeerId, int] = {}
         self._beat_ns: int | None = None
@@ -107,7 +109,7 @@ class Beats(Duty):
 
     def _job_beat(self, job: KeptJob) -> JobBeat:
         lacks = job.lacking or job.wanted or self._inputs.lacks(job.state.id)
-        return JobBeat(job.state.id, job.state.tally.total(), not lacks)
+        return JobBeat(job.state.id, job.state.tally.total(), not lacks, self._spares.has_room(job.state.id))
 
     def _tell_of_inputs(self, job: KeptJob, now_ns: int) -> None:
         """The job's inputs are here: somebody may wait to hear that."""
@@ -134,7 +136,9 @@ class Beats(Duty):
         equal, quiet, channel.our_sum = beat.sum == ours, channel.our_sum == ours, ours
         if beat.complete and (equal or (channel.checked and not channel.owed)):
             channel.caught_up = True
+        self._spares.said(job.state.id, peer, room=beat.room)
         if beat.complete:
+            self._inputs.has(job.state.id, peer)
             self._is_whole(job, peer, equal=equal)
         elif job.state.spec.inputs:  # large ones take long
             self._invitations.moved(job.state.id, peer, now_ns)

@@ -9,7 +9,17 @@ from abc import abstractmethod
 from collections.abc import Iterable
 
 from sparkle_protocol import messages
-from sparkle_protocol.effects import DropJob, Persist, Record, Reply, Requested, StoreFact, StoreResult
+from sparkle_protocol.effects import (
+    DropJob,
+    Persist,
+    Record,
+    ReleaseResults,
+    Reply,
+    Requested,
+    ResultNotHeld,
+    StoreFact,
+    StoreResult,
+)
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import Endorsements, Fact, JobSpec, KeeperSet
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, key_from_peer_id
@@ -151,7 +161,7 @@ class CoKeeping(Beats):
         self._count(job, self._charged_network(spec, pusher))
         job.records.append(StoreFact(spec))
         job.set_duty((), leads=False, now_ns=now_ns)
-        self._out += self._inputs.hold(job.state)
+        self._out += self._inputs.hold(job.state, self.quota.sizes)
         self.presence.expect(spec.author, now_ns)
         self._dismissed_ns[job.state.id] = now_ns + OFFERED_NS
         self._beat_soon(now_ns)
@@ -202,7 +212,10 @@ class CoKeeping(Beats):
     def _let_go(self, job_id: JobId) -> None:
         """Keep somebody else's job no longer."""
         self._persist()
-        self._out += self._inputs.release(self.kept[job_id].state)
+        job = self.kept[job_id]
+        self._out += self._inputs.release(job.state)
+        if self.quota.sizes.result_bytes(job.state.spec, 0):
+            self._out.append(ReleaseResults(job_id))
         self._forget(job_id)
         self._out.append(Persist((DropJob(job_id),)))
 
@@ -211,6 +224,7 @@ class CoKeeping(Beats):
         for left in (self._held_until, self._dismissed_ns, self._fetching, self._spans):
             left.pop(job_id, None)
         self.quota.remove(job_id)
+        self._spares.release(job_id)
         self._allowance.forget(job_id)
         self._invitations.forget(job_id)
 
@@ -331,6 +345,18 @@ class CoKeeping(Beats):
             limit_ns = job.started_ns + job.state.spec.deadlines.total_s * SECOND_NS + RETAIN_NS
             if now_ns >= min(limit_ns, self._dismissed_ns.get(job_id, limit_ns)):
                 self._let_go(job_id)
+
+    # --- blobs of results ---------------------------------------------------------------------------------
+
+    def _keep_spares(self, now_ns: int) -> None:
+        """Have the blobs of results kept that it is for us to keep; see ``spares.py``."""
+        for job in self.kept.values():
+            if job.outcome != "cancelled":
+                self._out += self._spares.look(job, self.presence, self.quota, now_ns)
+
+    def _result_not_held(self, event: ResultNotHeld, now_ns: int) -> None:
+        size = self._spares.not_held(event.job, event.unit, now_ns, full=event.full)
+        self.quota.grow(event.job, blob_bytes=-size)
 
 
 def _may_give(job: KeptJob) -> bool:

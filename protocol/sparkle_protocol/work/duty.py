@@ -9,11 +9,12 @@
 from abc import abstractmethod
 
 from sparkle_protocol.ids import JobId, key_from_peer_id
+from sparkle_protocol.work.blob_sizes import BlobSizes
 from sparkle_protocol.work.board import Board
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.placement import primaries, ranges_of, span_of
-from sparkle_protocol.work.quota import Quota
+from sparkle_protocol.work.quota import Quota, with_blobs
 
 HOLD_NS = 5 * SECOND_NS  # after a restart: first hear what the others know
 FETCH_PAUSE_NS = 2 * SECOND_NS
@@ -30,6 +31,10 @@ class Duty(Board):
         self._spans: dict[JobId, tuple[int, list[bytes], Spans]] = {}  # ours, by view and who is there
         self._fetching: dict[JobId, int] = {}  # when results may be asked for next
         self._source = 0
+
+    def lend(self, space_bytes: int, sizes: BlobSizes) -> None:
+        """Keep blobs of others' jobs too, in a part of so much space. Before there are any jobs."""
+        self.quota = with_blobs(space_bytes, sizes)
 
     @abstractmethod
     def _beat_soon(self, now_ns: int) -> None:

@@ -19,6 +19,7 @@ from sparkle_protocol.effects import (
     Replied,
     Reply,
     Requested,
+    ResultNotHeld,
     SendFailed,
     Tick,
     UnitChecked,
@@ -94,7 +95,9 @@ class Keeper(CoKeeping):
         self._end_if_over(job, now_ns)
         if not job.outcome:
             self._hold(job, now_ns)
-            self._out += self._inputs.hold(job.state) if not job.mine else ()
+            self._out += self._inputs.hold(job.state, self.quota.sizes) if not job.mine else ()
+        elif not job.mine:
+            self._beat_soon(now_ns)  # its results may still be wanted, and some day nothing of it is
         self._set_duty(job, now_ns)
         self._resumed(job, now_ns)
         return self._flush(now_ns)
@@ -130,6 +133,8 @@ class Keeper(CoKeeping):
             self._unit_checked(event, now_ns)
         elif isinstance(event, InputsHeld):
             self._inputs_held(event.job, now_ns)
+        elif isinstance(event, ResultNotHeld):
+            self._result_not_held(event, now_ns)
         return self._flush(now_ns)
 
     def next_deadline(self) -> int | None:
@@ -266,6 +271,7 @@ class Keeper(CoKeeping):
         if self._beat_ns is not None and now_ns >= self._beat_ns:
             self._beat(now_ns)
             self._drop_what_is_over(now_ns)
+            self._keep_spares(now_ns)
         if self._announce_ns is not None and now_ns >= self._announce_ns:
             self._announce(now_ns)
 

@@ -5,6 +5,8 @@
 - Nobody knows how large results will be; they are counted as they come. A job is *over* while its submitter, its
   network or the node has no room left: it then gets no further results kept (and no leases that would bring some)
   until some of them were fetched or jobs ended.
+- The blobs of a job's inputs count when it is admitted, those of results that are kept here as they come. Others get
+  three quarters of the space for blobs, so that there is always some for our own jobs and for what we compute.
 - The last quarter of each bound is for small submitters: of what is left then, one may have a 64th of the whole, one
   network a 16th. So a few large jobs of strangers cannot shut out everybody else.
 - The bound per network is not for addresses that are not public: a LAN, or one machine, is a single network.
@@ -13,10 +15,12 @@ Our own jobs, and any other that was never ``add``-ed, are not counted and never
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
+from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.ids import JobId, PeerId
+from sparkle_protocol.work.blob_sizes import NO_BLOBS, BlobSizes
 from sparkle_protocol.work.placement import LOCAL, UNKNOWN
 
 MB = 1_000_000
@@ -35,6 +39,7 @@ class Bounds:
     units: int
     fact_bytes: int
     result_bytes: int
+    blob_bytes: int = 0
 
 
 # A home machine lends 2 GB of disk and a quarter of a GB of memory: a sixteenth of what is common today. One
@@ -42,7 +47,14 @@ class Bounds:
 PER_SUBMITTER = Bounds(jobs=32, units=1 << 20, fact_bytes=72 * MB, result_bytes=256 * MB)
 PER_NETWORK = Bounds(jobs=64, units=1 << 21, fact_bytes=144 * MB, result_bytes=512 * MB)
 IN_ALL = Bounds(jobs=512, units=1 << 22, fact_bytes=288 * MB, result_bytes=2_000 * MB)
-WORDS = {"jobs": "jobs", "units": "units", "fact_bytes": "of facts", "result_bytes": "of results"}
+WORDS = {
+    "jobs": "jobs",
+    "units": "units",
+    "fact_bytes": "of facts",
+    "result_bytes": "of results",
+    "blob_bytes": "of arrays",
+}
+BLOB_SHARES = (0.25, 0.5, 0.75)  # of the space for blobs: one submitter, one network, all others together
 
 
 @dataclass(slots=True)
@@ -53,6 +65,7 @@ class Usage:
     units: int = 0
     fact_bytes: int = 0
     result_bytes: int = 0
+    blob_bytes: int = 0
 
     def change(self, other: "Usage", sign: int) -> None:
         """Add another's amounts, or take them away."""
@@ -102,8 +115,13 @@ class Quota:
     """What is kept for whom. Memory is bounded by the number of jobs admitted."""
 
     def __init__(
-        self, per_submitter: Bounds = PER_SUBMITTER, per_network: Bounds = PER_NETWORK, in_all: Bounds = IN_ALL
+        self,
+        per_submitter: Bounds = PER_SUBMITTER,
+        per_network: Bounds = PER_NETWORK,
+        in_all: Bounds = IN_ALL,
+        sizes: BlobSizes = NO_BLOBS,
     ) -> None:
+        self.sizes = sizes
         self._per_submitter = per_submitter
         self._per_network = per_network
         self._in_all = in_all
@@ -126,12 +144,16 @@ class Quota:
 
     def admit(self, submitter: PeerId, network: str, spec: JobSpec, spec_bytes: int) -> str | None:
         """Why this job is not kept here, in a sentence; None when it may be. ``add`` it then."""
-        new = Usage(1, spec.units, expected_fact_bytes(spec, spec_bytes), 0)
+        try:
+            blob_bytes = self.sizes.input_bytes(spec)
+        except ConfigError as error:
+            return f"this node cannot tell how large the inputs of the job are: {error}"
+        new = Usage(1, spec.units, expected_fact_bytes(spec, spec_bytes), 0, blob_bytes)
         for name in WORDS:
             crowded = getattr(self.total, name) + getattr(new, name) > CROWDED * getattr(self._in_all, name)
             for holder in self._holders(submitter, network):
-                limit, had = holder.limit(name, crowded), getattr(holder.usage, name)
-                if had + getattr(new, name) > limit or had >= limit:
+                limit, had, more = holder.limit(name, crowded), getattr(holder.usage, name), getattr(new, name)
+                if had + more > limit or (had >= limit and (more or name != "blob_bytes")):
                     return holder.sentence(name, limit)
         return None
 
@@ -140,7 +162,12 @@ class Quota:
         if job in self._jobs:
             return
         expected = expected_fact_bytes(spec, spec_bytes)
-        kept = self._jobs[job] = _Kept(submitter, network, Usage(1, spec.units, expected, 0), expected, spec_bytes)
+        try:
+            blob_bytes = self.sizes.input_bytes(spec)
+        except ConfigError:  # an earlier version knew it
+            blob_bytes = 0
+        usage = Usage(1, spec.units, expected, 0, blob_bytes)
+        kept = self._jobs[job] = _Kept(submitter, network, usage, expected, spec_bytes)
         self._count(kept, kept.usage, +1)
 
     def remove(self, job: JobId) -> None:
@@ -154,7 +181,7 @@ class Quota:
         if not self._networks[kept.network].jobs:
             del self._networks[kept.network]
 
-    def grow(self, job: JobId, *, fact_bytes: int = 0, result_bytes: int = 0) -> None:
+    def grow(self, job: JobId, *, fact_bytes: int = 0, result_bytes: int = 0, blob_bytes: int = 0) -> None:
         """More is kept for a job, or (negative) less: results that were fetched and dropped."""
         kept = self._jobs.get(job)
         if kept is None:
@@ -163,6 +190,7 @@ class Quota:
         more = Usage(
             fact_bytes=max(kept.expected_fact_bytes, kept.fact_bytes) - kept.usage.fact_bytes,
             result_bytes=max(result_bytes, -kept.usage.result_bytes),
+            blob_bytes=max(blob_bytes, -kept.usage.blob_bytes),
         )
         kept.usage.change(more, +1)
         self._count(kept, more, +1)
@@ -178,6 +206,18 @@ class Quota:
                 limit = holder.limit(name, shrinks)
                 if getattr(holder.usage, name) > limit:
                     return holder.sentence(name, limit)
+        return None
+
+    def no_room(self, job: JobId, blob_bytes: int) -> str | None:
+        """Why a blob of a result is not kept for this job, in a sentence; None when it may be. ``grow`` then."""
+        kept = self._jobs.get(job)
+        if kept is None:
+            return None
+        crowded = self.total.blob_bytes + blob_bytes > CROWDED * self._in_all.blob_bytes
+        for holder in self._holders(kept.submitter, kept.network):
+            limit = holder.limit("blob_bytes", crowded)
+            if holder.usage.blob_bytes + blob_bytes > limit:
+                return holder.sentence("blob_bytes", limit)
         return None
 
     def _holders(self, submitter: PeerId, network: str) -> Iterator[_Holder]:
@@ -196,3 +236,12 @@ class Quota:
             self.total,
         ):
             usage.change(amounts, sign)
+
+
+def with_blobs(space_bytes: int, sizes: BlobSizes) -> Quota:
+    """The quota of a node that has so much space for blobs."""
+    one, network, others = (
+        replace(bound, blob_bytes=int(share * space_bytes))
+        for bound, share in zip((PER_SUBMITTER, PER_NETWORK, IN_ALL), BLOB_SHARES, strict=True)
+    )
+    return Quota(one, network, others, sizes)

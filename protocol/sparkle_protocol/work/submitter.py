@@ -192,6 +192,9 @@ class Submitter(Succession):
                 continue
             if isinstance(event, Replied) and isinstance(event.message, messages.PushReply):
                 publication.took.append(event.peer)
+            elif isinstance(event, Replied) and isinstance(event.message, messages.Refusal):
+                reason = event.message.text or event.message.code
+                self._notify("keeper_refused", job=publication.job.hex(), peer=event.peer, reason=reason)
             self.presence.heard(event.peer, now_ns)
 
     def _go_on_publishing(self, publication: Publication, now_ns: int) -> None:

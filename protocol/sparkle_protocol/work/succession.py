@@ -138,7 +138,8 @@ class Succession(Keeper):
         self._beat_soon(now_ns)
         self._set_duty(job, now_ns)
         if not job.mine and not job.outcome:
-            self._out += self._inputs.hold(job.state)  # others may be asked for them
+            alone = self.presence.away(job.state.submitter, now_ns)
+            self._out += self._inputs.hold(job.state, self.quota.sizes, alone=alone)  # others may be asked for them
             self._tell_of_inputs(job, now_ns)
 
     def _set_duty(self, job: KeptJob, now_ns: int) -> None:

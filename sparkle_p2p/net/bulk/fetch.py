@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from sparkle_p2p.blobs.partial import Partial
-from sparkle_p2p.net.bulk.source import ChunkSource, Declined
+from sparkle_p2p.net.bulk.source import ChunkSource, Declined, NotThere
 from sparkle_protocol.blobs import transfer as tr
 from sparkle_protocol.blobs.link import LinkEstimate
 from sparkle_protocol.blobs.tree import Buffer
@@ -24,6 +24,7 @@ from sparkle_protocol.ids import PeerId, short_peer
 log = logging.getLogger("sparkle.bulk")
 
 TELL_S = 0.1
+SPARE_S = 2.0  # without a chunk, until the spare sources are asked as well
 NS = 1_000_000_000
 
 
@@ -68,9 +69,12 @@ class Fetch:
         self._on_progress = on_progress
         self._on_violation = on_violation
         self._sources: dict[PeerId, ChunkSource] = {}
+        self._without: set[PeerId] = set()  # sources that turned out not to have the blob
         self._before: dict[PeerId, int] = {}  # bytes that earlier fetches received from them
         self._asks: dict[int, asyncio.Task[None]] = {}
         self._stored = sum(target.outline.chunk_size(chunk) for chunk in have)
+        self._spare: dict[PeerId, LinkEstimate | None] = {}  # to be asked when the others fail or are slow
+        self._spare_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
@@ -78,16 +82,20 @@ class Fetch:
 
     # --- life -------------------------------------------------------------------------------------------------
 
-    async def run(self, peers: Mapping[PeerId, LinkEstimate | None]) -> None:
-        """Fetch what is missing from these peers and finish the blob.
+    async def run(
+        self, peers: Mapping[PeerId, LinkEstimate | None], spare: Mapping[PeerId, LinkEstimate | None]
+    ) -> None:
+        """Fetch what is missing from these peers and finish the blob; ``spare``: may have it too.
 
         Raises:
             TransportError: no source is left, or none sends anything; what came can be gone on from.
             StorageError: the disk does not take it; the same.
         """
         try:
+            self._spare.update(spare)
             for peer, link in peers.items():
                 self.add(peer, link)
+            self._look_for_chunks(-1)
             if not self._partial.have.full:
                 if not peers:
                     raise TransportError("nobody to fetch the blob from is known")
@@ -113,9 +121,26 @@ class Fetch:
             self._before[peer] = link.received if link is not None else 0
         self._tell(tr.SourceJoined(peer, link))
 
+    def add_spare(self, peer: PeerId, link: LinkEstimate | None = None) -> None:
+        """One more peer that may have the blob."""
+        if peer not in self._sources and len(self._spare) < tr.MAX_SOURCES:
+            self._spare[peer] = link
+
+    def _join_spare(self) -> None:
+        """Ask those that may have it too: a source fails, or is slow."""
+        while self._spare:
+            self.add(*self._spare.popitem())
+
+    def _look_for_chunks(self, before: int) -> None:
+        """Look again and again whether anything has come."""
+        if self._stored == before:
+            self._join_spare()
+        self._spare_timer = self._loop.call_later(SPARE_S, self._look_for_chunks, self._stored)
+
     async def _clean_up(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._spare_timer):
+            if timer is not None:
+                timer.cancel()
         asks = list(self._asks.values())
         for task in asks:
             task.cancel()
@@ -130,6 +155,8 @@ class Fetch:
     # --- the core ---------------------------------------------------------------------------------------------
 
     def _tell(self, event: tr.Event) -> None:
+        if self._spare and isinstance(event, tr.AskFailed | tr.ChunkWrong):
+            self._join_spare()  # before the core finds that no source is left
         for effect in self._core.handle(event, self._clock()):
             self._perform(effect)
         self._arm()
@@ -144,7 +171,8 @@ class Fetch:
                 if effect.ask in self._asks:
                     self._asks[effect.ask].cancel()
             case tr.DropSource():
-                log.info("blob source %s dropped: %s", short_peer(effect.source), effect.reason)
+                level = logging.DEBUG if effect.source in self._without else logging.INFO
+                log.log(level, "blob source %s dropped: %s", short_peer(effect.source), effect.reason)
                 if effect.violation:
                     blob = self._outline.id.hex()[:12]
                     self._on_violation(effect.source, f"blob {blob}: {effect.reason}")
@@ -186,6 +214,8 @@ class Fetch:
         try:
             await source.read(ask.first, ask.last, _AskSink(self, ask.ask), compress=ask.compress)
         except Declined as error:
+            if isinstance(error, NotThere):
+                self._without.add(ask.source)
             self._tell(tr.AskFailed(ask.ask, "refused", str(error)))
         except TransportError as error:
             log.info("blob source %s: %s", short_peer(ask.source), error)

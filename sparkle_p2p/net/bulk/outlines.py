@@ -15,8 +15,8 @@ OUTLINE_S = 30.0  # for one peer: at most four replies
 
 async def fetch_outline(
     blob: BlobId, peers: Sequence[PeerId], ask: Asker, on_violation: Callable[[PeerId, str], None]
-) -> Outline:
-    """The blob's outline, checked against its id. Raises TransportError when no peer tells it."""
+) -> tuple[Outline, PeerId]:
+    """The blob's outline, checked against its id, and who told it. Raises TransportError when no peer does."""
     tasks: dict[asyncio.Task[Outline], PeerId] = {}
     failures: list[str] = []
     waiting = list(dict.fromkeys(peers))
@@ -32,7 +32,7 @@ async def fetch_outline(
                 peer = tasks.pop(task)
                 error = task.exception()
                 if error is None:
-                    return task.result()
+                    return task.result(), peer
                 if not isinstance(error, SparkleError | TimeoutError):
                     raise error
                 if isinstance(error, RemoteProtocolError):

@@ -51,6 +51,7 @@ class _Running:
     listeners: list[OnProgress]
     fetch: Fetch | None = None
     joined: dict[PeerId, None] = field(default_factory=dict)  # sources named since it was started
+    spare: dict[PeerId, None] = field(default_factory=dict)  # peers that may be sources too
     ending: bool = False  # nobody waits for it any more
 
 
@@ -164,11 +165,14 @@ class Bulk:
         blob: BlobId,
         peers: Sequence[PeerId],
         *,
+        spare: Sequence[PeerId] = (),
         durable: bool = False,
         size: int | None = None,
         on_progress: OnProgress = lambda _progress: None,
     ) -> FetchReport:
         """Have the blob in the store, from all of these peers at once; go on where an earlier fetch stopped.
+
+        ``spare`` may have it as well: they are asked when one of the others fails, or nothing comes for a while.
 
         A blob that is being fetched already is not fetched twice: the peers join in. Cancelling one caller does not
         disturb the others; with the last one the fetch ends. Pin the blob first if it must stay.
@@ -186,7 +190,7 @@ class Bulk:
         if self._stopped:
             raise TransportError("this node is leaving")
         here = blob in self.store
-        report = FetchReport({}) if here else await self._fetch_shared(blob, peers, size, on_progress)
+        report = FetchReport({}) if here else await self._fetch_shared(blob, peers, spare, size, on_progress)
         if size is not None:
             _check_size(blob, self.store.size(blob), size)
         if durable:
@@ -194,7 +198,12 @@ class Bulk:
         return report
 
     async def _fetch_shared(
-        self, blob: BlobId, peers: Sequence[PeerId], size: int | None, on_progress: OnProgress
+        self,
+        blob: BlobId,
+        peers: Sequence[PeerId],
+        spare: Sequence[PeerId],
+        size: int | None,
+        on_progress: OnProgress,
     ) -> FetchReport:
         while (running := self._running.get(blob)) is not None and running.ending:
             await asyncio.wait([running.task])
@@ -203,6 +212,7 @@ class Bulk:
             running = self._begin(blob, tuple(peers), size)
         else:
             self._join(running, peers)
+        self._add_spare(running, spare)
         running.listeners.append(on_progress)
         try:
             return await asyncio.shield(running.task)
@@ -231,16 +241,25 @@ class Bulk:
             elif peer != self._me:
                 running.fetch.add(peer, self._links.get(peer))
 
+    def _add_spare(self, running: _Running, spare: Sequence[PeerId]) -> None:
+        for peer in spare:
+            if running.fetch is None:
+                running.spare[peer] = None
+            elif peer != self._me:
+                running.fetch.add_spare(peer, self._links.get(peer))
+
     async def _fetch(self, blob: BlobId, peers: tuple[PeerId, ...], size: int | None) -> FetchReport:
         async with self._places:
             outline = await self._in_thread(lambda: self.store.outline(blob))
+            running = self._running[blob]
             if outline is None:
-                outline = await fetch_outline(blob, peers, self._ask, self._on_violation)
+                asked = tuple({**dict.fromkeys(peers), **running.spare})
+                outline, teller = await fetch_outline(blob, asked, self._ask, self._on_violation)
+                peers = tuple(dict.fromkeys((*peers, teller)))  # surely has it, the others may be away
             if size is not None:
                 _check_size(blob, outline.size, size)
             known: Outline = outline
             with contextlib.closing(await self._begun(known)) as target:
-                running = self._running[blob]
                 fetch = Fetch(
                     target,
                     lambda peer: PeerSource(
@@ -255,8 +274,9 @@ class Bulk:
                 )  # fmt: skip
                 running.fetch = fetch
                 sources = [peer for peer in {**dict.fromkeys(peers), **running.joined} if peer != self._me]
+                spare = [peer for peer in running.spare if peer != self._me and peer not in sources]
                 try:
-                    await fetch.run({peer: self._links.get(peer) for peer in sources[:MAX_SOURCES]})
+                    await fetch.run(self._with_links(sources[:MAX_SOURCES]), self._with_links(spare[:MAX_SOURCES]))
                 finally:
                     self._learn(fetch.report)
                 return fetch.report
@@ -270,6 +290,9 @@ class Bulk:
             beginning.add_done_callback(_close)
             await asyncio.wait([beginning])
             raise
+
+    def _with_links(self, peers: Sequence[PeerId]) -> dict[PeerId, LinkEstimate | None]:
+        return {peer: self._links.get(peer) for peer in peers}
 
     def _learn(self, report: FetchReport) -> None:
         for peer, link in (report.links or {}).items():

@@ -16,6 +16,10 @@ class Declined(TransportError):
     """The peer does not give us this blob: asking again is of no use."""
 
 
+class NotThere(Declined):
+    """The peer does not have this blob, or does not say so to us: no fault of its own."""
+
+
 class NoDirectPath(TransportError):
     """No HTTPS connection to the peer can be made."""
 
@@ -61,8 +65,10 @@ class ChunkSource(Protocol):
 
 
 def accepted(reply: messages.Reply) -> messages.Reply:
-    """The reply, unless it is a refusal. Raises Declined, or TransportError for one that may change."""
+    """The reply, unless it is a refusal. Raises NotThere, Declined, or TransportError for one that may change."""
     if isinstance(reply, messages.Refusal):
+        if reply.code == "unknown_blob":
+            raise NotThere(reply.text)
         if reply.code in ("busy", "storage", "internal", "stopping"):
             raise TransportError(reply.text)
         raise Declined(reply.text)

@@ -1,6 +1,7 @@
 """Blobs between peers over real TLS: what arrives, and what every kind of bad source gets."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,12 +10,14 @@ import msgspec
 import pytest
 
 from sparkle_p2p.blobs.partial import Partial
+from sparkle_p2p.net.bulk import fetch
 from sparkle_p2p.net.bulk.certificate import make_certificate
 from sparkle_p2p.net.bulk.fetch import FetchProgress
 from sparkle_protocol import messages
 from sparkle_protocol.blobs.tree import BlobId, Outline
 from sparkle_protocol.errors import RemoteProtocolError, StorageError, TransportError
 from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import PeerId
 from tests.unit.net.bulk_peers import MB, NET, Peer, Peers, content
 
 DATA = content(1, 5 * MB + 77)
@@ -76,6 +79,49 @@ async def test_several_sources_are_used_at_once(peers: Peers) -> None:
     report = await asker.bulk.fetch(blob, [holder.id for holder in holders])
     assert asker.content_of(blob) == data
     assert all(report.received_bytes[holder.id] > 0 for holder in holders)
+
+
+async def test_who_only_may_have_it_is_not_asked_while_the_others_send(
+    peers: Peers, caplog: pytest.LogCaptureFixture
+) -> None:
+    holder, other, asker = await peers.make(), await peers.make(), await peers.make()
+    with caplog.at_level(logging.INFO, "sparkle.bulk"):
+        await asker.bulk.fetch(holder.holds(DATA), [holder.id], spare=[other.id])
+    assert not other.asked
+    assert not caplog.records
+
+
+async def test_who_only_may_have_it_is_asked_when_the_others_fail(
+    peers: Peers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One is away and one has not got the blob, which is no news and nobody's fault."""
+    away, without, holder, asker = [await peers.make() for _ in range(4)]
+    away.up = False
+    blob = holder.holds(DATA)
+    with caplog.at_level(logging.INFO, "sparkle.bulk"):
+        await asker.bulk.fetch(blob, [away.id, without.id], spare=[holder.id])
+    assert asker.content_of(blob) == DATA
+    assert not [record for record in caplog.records if "dropped" in record.message]
+    assert not asker.violations
+
+
+async def test_who_only_may_have_it_is_asked_when_nothing_comes(
+    peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "SPARE_S", 0.05)
+    slow, holder, asker = await peers.make(serving=False), await peers.make(), await peers.make()
+    blob = holder.holds(DATA)
+    slow.holds(DATA)
+    answer = slow.answer
+
+    async def stuck(peer: PeerId, request: messages.BlobRequest) -> messages.Reply:
+        if isinstance(request, messages.OutlineRequest):
+            return await answer(peer, request)
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(slow, "answer", stuck)
+    await asker.bulk.fetch(blob, [slow.id], spare=[holder.id])
+    assert asker.content_of(blob) == DATA
 
 
 async def test_numbers_that_repeat_travel_compressed(peers: Peers) -> None:

@@ -30,7 +30,9 @@ class FakeBulk:
         self.failures: dict[bytes, list[Exception]] = {}
         self.durable: set[bytes] = set()
 
-    async def fetch(self, blob: BlobId, _peers: Sequence[PeerId], *, size: int | None, durable: bool) -> None:
+    async def fetch(
+        self, blob: BlobId, _peers: Sequence[PeerId], *, spare: Sequence[PeerId], size: int | None, durable: bool
+    ) -> None:
         if self.failures.get(blob):
             raise self.failures[blob].pop(0)
         if blob in self.others:

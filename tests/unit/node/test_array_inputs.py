@@ -1,21 +1,34 @@
 """Files become arrays, or one sentence; arrays become blobs that stay until nobody needs them."""
 
+import os
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from sparkle_p2p.blobs.store import BlobStore
-from sparkle_p2p.node.array_inputs import choose_units, cut_job, open_array
+from sparkle_p2p.node import array_inputs
+from sparkle_p2p.node.array_inputs import CutJob, choose_units, cut_job, open_array
+from sparkle_p2p.node.array_units import input_sizes
+from sparkle_p2p.node.results import make_array_spec
 from sparkle_p2p.view import SubmitRequest
+from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.errors import ConfigError, StorageError
-from sparkle_worker.kernels.arrays import array_type
-from sparkle_worker.kernels.registry import get_array_kernel
+from sparkle_protocol.identity import Identity
+from sparkle_worker.kernels.arrays import ArrayType, array_type
+from sparkle_worker.kernels.registry import ARRAY_KERNELS, get_array_kernel
 
 MB = 1 << 20
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BlobStore:
+    return BlobStore(tmp_path / "blobs", 64 * MB)
 
 
 def stored(folder: Path, name: str, array: Any) -> str:
@@ -24,17 +37,53 @@ def stored(folder: Path, name: str, array: Any) -> str:
     return str(path)
 
 
-def test_a_file_of_numbers_is_mapped_and_not_read(tmp_path: Path) -> None:
-    array = open_array("a", stored(tmp_path, "a", np.arange(12.0).reshape(3, 4)))
-    assert isinstance(array, np.memmap)
-    assert not array.flags.writeable
-    assert array[2, 3] == 11
+def opened(name: str, path: str, store: BlobStore) -> Any:
+    with ExitStack() as copies:
+        return open_array(name, path, store, copies, threading.Event())
 
 
-def test_layouts_do_not_matter(tmp_path: Path) -> None:
+def test_a_file_of_numbers_is_mapped_and_what_happens_to_it_later_does_not_matter(
+    tmp_path: Path, store: BlobStore
+) -> None:
+    path = stored(tmp_path, "a", np.arange(12.0).reshape(3, 4))
+    with ExitStack() as copies:
+        array = open_array("a", path, store, copies, threading.Event())
+        os.truncate(path, 0)
+        assert isinstance(array, np.memmap)
+        assert not array.flags.writeable
+        assert array[2, 3] == 11
+    assert not list((tmp_path / "blobs").iterdir())
+    assert store.used_bytes == 0
+
+
+@pytest.mark.parametrize("change", ["shorter", "written"])
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, store: BlobStore, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Between the second piece and the third somebody cuts the file, or writes to it."""
+    path, read, pieces = stored(tmp_path, "a", np.zeros(2 * MB)), array_inputs.read_into, 0
+    os.utime(path, ns=(0, 0))
+
+    def reads(descriptor: int, buffer: memoryview, offset: int) -> int:
+        nonlocal pieces
+        pieces += 1
+        if pieces == 3 and change == "shorter":
+            os.truncate(path, 5 * MB)
+        elif pieces == 3:
+            with open(path, "r+b") as file:
+                file.write(b"x")
+        return read(descriptor, buffer, offset)
+
+    monkeypatch.setattr(array_inputs, "read_into", reads)
+    with pytest.raises(ConfigError, match=r"the input 'a' changed while it was read: .*; submit the job again"):
+        opened("a", path, store)
+    assert pieces > 2
+    assert store.used_bytes == 0
+
+
+def test_layouts_do_not_matter(tmp_path: Path, store: BlobStore) -> None:
     """Columns first, and the other byte order: the tiles are what was meant."""
     wanted = np.arange(12, dtype=np.float32).reshape(3, 4)
-    store = BlobStore(tmp_path / "blobs", 64 * MB)
     for number, array in enumerate((np.asfortranarray(wanted), wanted.astype(">f4"))):
         inputs = {"a": stored(tmp_path, f"a{number}", array), "b": stored(tmp_path, "b", np.eye(4, dtype=np.float32))}
         cut = cut_job(SubmitRequest("gemm", {}, 1, inputs=inputs), store, 64 * MB, threading.Event(), lambda *_: None)
@@ -44,10 +93,12 @@ def test_layouts_do_not_matter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "shape"), [("L", (5, 7)), ("RGB", (5, 7, 3)), ("RGBA", (5, 7, 4)), ("1", (5, 7)), ("P", (5, 7, 3))]
 )
-def test_pictures_have_their_channels_last(tmp_path: Path, mode: str, shape: tuple[int, ...]) -> None:
+def test_pictures_have_their_channels_last(
+    tmp_path: Path, store: BlobStore, mode: str, shape: tuple[int, ...]
+) -> None:
     path = tmp_path / "picture.png"
     Image.new(mode, (7, 5)).save(path)
-    array = open_array("image", str(path))
+    array = opened("image", str(path), store)
     assert (array.dtype, array.shape) == (np.uint8, shape)
 
 
@@ -74,10 +125,10 @@ def bad_files(folder: Path) -> dict[str, tuple[str, str]]:
     }
 
 
-def test_what_is_no_array_is_refused_with_its_reason(tmp_path: Path) -> None:
+def test_what_is_no_array_is_refused_with_its_reason(tmp_path: Path, store: BlobStore) -> None:
     for reason, (name, path) in bad_files(tmp_path).items():
         with pytest.raises(ConfigError, match=reason) as refused:
-            open_array(name, path)
+            opened(name, path, store)
         assert f"'{name}'" in str(refused.value)
 
 
@@ -98,6 +149,44 @@ def test_arrays_that_cannot_be_computed_with_are_refused(tmp_path: Path, array: 
     with pytest.raises(ConfigError, match=reason):
         cut_job(SubmitRequest("gemm", {}, inputs=inputs), store, 64 * MB, threading.Event(), lambda *_: None)
     assert not store.ids()
+
+
+def arrays_of(kernel: str) -> dict[str, Any]:
+    random = np.random.default_rng(1)
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {
+        "gemm": {"a": (300, 40), "b": (40, 500)},
+        "conv2d": {"image": (90, 80, 3), "weights": (5, 5)},
+        "nbody": {"state": (12, 30, 7)},
+    }
+    given = shapes.get(kernel, {"x": (700, 33)})
+    return {name: random.random(shape, dtype=np.float64).astype("f8" if kernel == "nbody" else "f4")
+            for name, shape in given.items()}  # fmt: skip
+
+
+@pytest.mark.parametrize("units", [1, 6, 12])
+@pytest.mark.parametrize("kernel", sorted(ARRAY_KERNELS))
+def test_how_large_inputs_are_is_known_from_the_spec_alone(
+    tmp_path: Path, store: BlobStore, kernel: str, units: int
+) -> None:
+    inputs = {name: stored(tmp_path, name, array) for name, array in arrays_of(kernel).items()}
+    given = {"steps": 2, "dt": 0.1} if kernel == "nbody" else {}
+    request = SubmitRequest(kernel, given, units, inputs=inputs)
+    cut = cut_job(request, store, 64 * MB, threading.Event(), lambda *_: None)
+    spec = make_array_spec(request, cut, Identity.generate())
+    assert input_sizes(spec) == tuple(store.size(blob) for blob in cut.inputs)
+    too_many = msgspec.structs.replace(spec, inputs=[*spec.inputs, b"x" * 32])
+    with pytest.raises(ConfigError, match="inputs and needs"):
+        input_sizes(too_many)
+
+
+@pytest.mark.parametrize(("m", "n"), [(512, 512), (1000, 24), (3, 1000)])
+def test_a_job_of_many_units_tells_as_well(m: int, n: int) -> None:
+    kernel = get_array_kernel("gemm")
+    types = {"a": ArrayType("float32", (m, 8)), "b": ArrayType("float32", (8, n))}
+    params = kernel.with_arrays({}, types)
+    cut = CutJob(kernel, params, m * n, tuple(BlobId(at.to_bytes(32, "big")) for at in range(m + n)))
+    spec = make_array_spec(SubmitRequest("gemm", {}), cut, Identity.generate())
+    assert sum(input_sizes(spec)) == 4 * 8 * (m + n)
 
 
 def test_units_fit_the_memory_that_workers_have() -> None:
