@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
+from sparkle_p2p.node.memory import UnitMemory, mib, says_most
 from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.errors import ConfigError
@@ -43,7 +44,7 @@ class CutJob:
 def cut_job(
     request: SubmitRequest,
     store: "BlobStore",
-    memory_bytes: int,
+    memory: UnitMemory,
     stopped: threading.Event,
     on_tile: Callable[[int, int], None],
 ) -> CutJob:
@@ -52,7 +53,7 @@ def cut_job(
     Args:
         request: what the user wants.
         store: where its tiles go.
-        memory_bytes: what a unit may use.
+        memory: what a unit may use.
         stopped: set when nobody wants the job any more.
         on_tile: told how many tiles and bytes are stored.
 
@@ -63,7 +64,7 @@ def cut_job(
     kernel = get_array_kernel(request.kernel)
     arrays = {name: open_array(name, path) for name, path in request.inputs.items()}
     params = kernel.with_arrays(request.params, {name: array_type(name, array) for name, array in arrays.items()})
-    units = choose_units(kernel, params, request.units, memory_bytes)
+    units = choose_units(kernel, params, request.units, memory)
     inputs: list[BlobId] = []
     size = 0
     try:
@@ -82,20 +83,25 @@ def cut_job(
     return CutJob(kernel, params, units, tuple(inputs))
 
 
-def choose_units(kernel: ArrayKernel, params: Mapping[str, Any], wanted: int | None, memory_bytes: int) -> int:
+def choose_units(kernel: ArrayKernel, params: Mapping[str, Any], wanted: int | None, memory: UnitMemory) -> int:
     """How many units to make, so that each fits into a worker's memory. Raises ConfigError."""
-    least = kernel.least_units(params, memory_bytes)
+    least = kernel.least_units(params, memory.most)
     if wanted is None:
-        units = max(least, kernel.default_units(params))
-        return units if _fits(kernel, params, units, memory_bytes) else least
+        limit = memory.good
+        try:
+            fewest = kernel.least_units(params, limit)
+        except ConfigError:  # fewer workers can take part
+            limit, fewest = memory.most, least
+        units = max(fewest, kernel.default_units(params))
+        return units if _fits(kernel, params, units, limit) else fewest
     most = kernel.max_units(params)
     if type(wanted) is not int or not 1 <= wanted <= most:
         raise ConfigError(f"this {kernel.name} job can be cut into 1 to {most} units, not {wanted}")
-    if not _fits(kernel, params, wanted, memory_bytes):
+    if not _fits(kernel, params, wanted, memory.most):
         needs = kernel.cost(kernel.unit(params, wanted, 0)).memory_bytes
         raise ConfigError(
-            f"a unit of this {kernel.name} job in {wanted} units needs {_mb(needs)} MB, and workers have about "
-            f"{_mb(memory_bytes)} MB; cut it into {least} units or more"
+            f"a unit of this {kernel.name} job in {wanted} units needs {mib(needs)} MB, {says_most(memory.most)}; "
+            f"cut it into {least} units or more"
         )
     return wanted
 
@@ -103,10 +109,6 @@ def choose_units(kernel: ArrayKernel, params: Mapping[str, Any], wanted: int | N
 def _fits(kernel: ArrayKernel, params: Mapping[str, Any], units: int, memory_bytes: int) -> bool:
     some = {0, units // 2, units - 1}  # the largest is among these, or hardly larger
     return all(kernel.cost(kernel.unit(params, units, index)).memory_bytes <= memory_bytes for index in some)
-
-
-def _mb(size: int) -> int:
-    return -(-size // 1_000_000)
 
 
 # --- files ------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ REPLIES: list[type[Wire]] = [
     messages.OutlineReply, messages.TicketReply, messages.PieceReply,
 ]  # fmt: skip
 PARTS: list[type[Wire]] = [
-    messages.UnitEpoch, messages.Settled, messages.JobFacts, messages.Heartbeat, messages.PeerRecord,
+    messages.UnitEpoch, messages.Settled, messages.JobFacts, messages.TooLarge, messages.Heartbeat, messages.PeerRecord,
     messages.JobBeat,
 ]  # fmt: skip
 FACT_PARTS: list[type[Wire]] = [
