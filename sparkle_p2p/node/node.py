@@ -92,13 +92,9 @@ class Node:
         kernels = [f"{kernel.name}@{kernel.version}" for kernel in known] if works else []
         own_bytes = config.memory_mb * MIB
         self.membership = Membership(self.identity.peer_id, rng, wall_ms, own_bytes if works else 0)
-        self.memory = WorkerMemory(
-            own_bytes, works, lambda: self.membership.links, lambda: self.membership.memory
-        )
+        self.memory = WorkerMemory(own_bytes, works, lambda: self.membership.links, lambda: self.membership.memory)
         self.submitter = Submitter(self.identity, self._codec, rng, check_result)
-        self.worker = WorkerAgent(
-            self.identity, self._codec, rng, kernels, config.slots, device_class(), own_bytes
-        )
+        self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots, device_class(), own_bytes)
         self.overlay: Overlay | None = None
         self.started_ns = boot_ns()
         self.store = Store(home.path / "node.db")

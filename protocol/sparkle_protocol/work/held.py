@@ -104,7 +104,7 @@ class Hands:
         self.move(key, "running")
 
     def to_stop(self, key: UnitKey, *, resumes: bool = False) -> tuple[StopCompute, ...]:
-        """What the shell must hear when a unit that it prepares for or runs is let go; ``resumes``: perhaps not for ever."""
+        """What the shell must hear when a unit that it has is let go, for good unless it ``resumes``."""
         held = self.all[key]
         if held.run is None or held.state not in ("queued", "running"):
             return ()

@@ -368,16 +368,7 @@ class WorkerAgent:
         self._unshown -= states.keys()
         self.memory.told(peer, reply.too_large, now_ns)
         for state, fact, leases in granted:
-            self.jobs[state.id] = state
-            self._reporter.expect(state.id, peer, now_ns)
-            for item in leases.items:
-                key = (state.id, item.unit, item.epoch)
-                if not self.memory.allows(state.spec):
-                    self._reporter.refuse(key, peer, now_ns)
-                elif check_giver(state, peer, item) and state.is_keeper(peer):
-                    self._take(key, Held(peer, "queued", now_ns, now_ns + item.ttl_ms * 1_000_000, fact))
-                else:
-                    self._unseen_view(state, key, peer, now_ns)
+            self._accept(peer, state, fact, leases, now_ns)
         if granted:
             self._lookup.restart(now_ns)
         if not self._works:
@@ -388,6 +379,19 @@ class WorkerAgent:
             self._keepers.gave(peer, len(granted), reply.wait_ms * 1_000_000, now_ns, reply.waiting)
         else:
             self._keepers.finished(peer, now_ns)
+
+    def _accept(self, peer: PeerId, state: JobState, fact: Fact, leases: Leases, now_ns: int) -> None:
+        """Take the units that a keeper gives, or have them go back."""
+        self.jobs[state.id] = state
+        self._reporter.expect(state.id, peer, now_ns)
+        for item in leases.items:
+            key = (state.id, item.unit, item.epoch)
+            if not self.memory.allows(state.spec):
+                self._reporter.refuse(key, peer, now_ns)
+            elif check_giver(state, peer, item) and state.is_keeper(peer):
+                self._take(key, Held(peer, "queued", now_ns, now_ns + item.ttl_ms * 1_000_000, fact))
+            else:
+                self._unseen_view(state, key, peer, now_ns)
 
     def _unseen_view(self, state: JobState, key: UnitKey, peer: PeerId, now_ns: int) -> None:
         """A unit in a view that we have not seen, or that is over: it goes back. We ask to be shown the former."""

@@ -37,7 +37,12 @@ class Owner:
         self.holding = Holding(self.bench.plane, self.told.put_nowait, group)
         self.folder = folder / "results"
         self.jobs = ArrayJobs(
-            self.bench.plane, self.holding, store, self.folder, group, lambda _job: (PEER,),
+            self.bench.plane,
+            self.holding,
+            store,
+            self.folder,
+            group,
+            lambda _job: (PEER,),
             lambda: UnitMemory(64 * MB, 64 * MB),
         )
         self.blocks = [np.full((8, 4), at, np.float32) for at in range(2)]

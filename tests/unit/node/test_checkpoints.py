@@ -25,15 +25,19 @@ class Unit:
         self.done: list[float] = []
         self.paths: list[Path | None] = []
 
-    async def compute(self, *outcomes: Exception | None, number: int = 0, size: int = 1000, writes: bool = True) -> None:
+    async def compute(
+        self, *outcomes: Exception | None, number: int = 0, size: int = 1000, writes: bool = True
+    ) -> None:
         left = list(outcomes)
 
         async def run(path: Path | None, begin: Begun, resumed: Told) -> None:
             self.paths.append(path)
             begin()
+            process(path, left.pop(0), resumed)
+
+        def process(path: Path | None, outcome: Exception | None, resumed: Told) -> None:
             if path is not None and path.exists():
                 resumed(0.5)
-            outcome = left.pop(0)
             if path is not None and writes and outcome is not None:
                 new = path.with_name(path.name + ".new")
                 new.write_bytes(bytes(size))

@@ -51,7 +51,9 @@ def test_what_no_worker_allows_is_refused() -> None:
     spec = collatz()
     assert spec.resources.memory_bytes == 32 * MIB
     for memory in (known(16, 31), known(4096, 31, 16, works=False)):
-        with pytest.raises(ConfigError, match="needs 32 MB, but no worker that is known here allows more than (16|31)"):
+        with pytest.raises(
+            ConfigError, match=r"needs 32 MB, but no worker that is known here allows more than (16|31)"
+        ):
             memory.check(spec)
 
 

@@ -93,17 +93,21 @@ def test_what_is_given_all_the_same_goes_back_and_is_asked_for_ever_more_rarely(
     """By a keeper that does not know of limits."""
     worker = SmallWorker()
     worker.offer()
-    asked = 0
+    asked, returned = 0, []
     for _ in range(3600):
-        requests = [e for e in worker.effects if isinstance(e, fx.Send) and isinstance(e.message, m.LeaseRequest)]
-        if requests:
+        sent = {type(e.message) for e in worker.effects if isinstance(e, fx.Send)}
+        if m.LeaseRequest in sent:
             asked += 1
             worker.give(0)
-            _, _, report = worker.reported()
-            assert [item.unit for item in report.returned] == [0]
-            worker.effects.clear()
+        if m.Report in sent:
+            tag, _, report = worker.reported()
+            returned += [item.unit for item in report.returned]
+            worker.hear(tag)
         worker.let_pass(1)
+    assert not worker.took(fx.Prepare)
+    assert not worker.took(fx.Compute)
     assert not worker.agent.held
+    assert returned == [0] * asked
     assert asked == MAX_FAILURES + 1  # until it is offered again
 
 
