@@ -50,9 +50,12 @@ async def test_a_unit_survives_its_process_and_its_node(swarm: Swarm) -> None:
 
     kernel = NBody()
     params = kernel.with_arrays(BODIES, {})
-    expected = kernel.output_type(params).empty()
-    kernel.compute_into(kernel.unit(params, 1, 0), (), expected, lambda _: None)
-    np.testing.assert_array_equal(await product(owner, job), expected)
+    result = await product(owner, job)
+    for system in (0, BODIES["systems"] // 2, BODIES["systems"] - 1):  # before, between and after the interruptions
+        unit = kernel.unit(params, BODIES["systems"], system)
+        expected = kernel.result_type(unit).empty()
+        kernel.compute_into(unit, (), expected, lambda _: None)
+        np.testing.assert_array_equal(result[system], expected[0])
 
 
 async def test_what_a_worker_has_no_room_for_it_is_not_given(swarm: Swarm, tmp_path: Path) -> None:
