@@ -27,7 +27,6 @@ def test_both_ways_agree_within_the_stated_tolerance(params):
     sizes = CONV.result_type(unit).empty()
     conv2d_numpy.convolve(shape, *map(np.abs, tiles), sizes, quiet)
     assert np.all(np.abs(by_onnx - by_numpy) <= 2 * gamma(9 * 16, "float32") * sizes)
-    assert not np.array_equal(by_onnx, by_numpy)  # or it was not another way
 
 
 async def test_a_unit_has_room_for_it_in_the_memory_that_it_states(tmp_path: Path):
