@@ -141,7 +141,7 @@ def run_uv(rest: list[str]) -> int:
 
 
 def lock(rest: list[str]) -> int:
-    """Compiles both locks anew; with ``--upgrade`` to the newest versions that pyproject.toml allows."""
+    """Compiles all locks anew; with ``--upgrade`` to the newest versions that pyproject.toml allows."""
     PRIVATE.mkdir(exist_ok=True)
     uv = find_uv()
     both = [
@@ -149,7 +149,12 @@ def lock(rest: list[str]) -> int:
         *("--overrides", "requirements/overrides.txt", "--generate-hashes", "--no-header", "--quiet"),
         *("--no-emit-index-url", "--no-emit-find-links", *rest),
     ]
-    for name, options in (("run", ()), ("dev", ("--group", "dev", "--constraints", "requirements/run.txt"))):
+    like_run = ("--constraints", "requirements/run.txt")
+    for name, options in (
+        ("run", ()),
+        ("onnx", ("--extra", "onnx", *like_run)),
+        ("dev", ("--group", "dev", *like_run)),
+    ):
         output = f"requirements/{name}.txt"
         step(f"compiling {output}", [*both, *options, "--output-file", output], "See the log")
     alone = [word for word in both if word != "pyproject.toml"]  # what we are measured against, without us

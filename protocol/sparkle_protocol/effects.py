@@ -179,11 +179,12 @@ class Compute:
 
 @dataclass(frozen=True, slots=True)
 class StopCompute:
-    """Drop a running unit."""
+    """Drop a unit that is prepared or runs; ``resumes``: it may come back, so what it has come to can be kept."""
 
     job: JobId
     unit: int
     epoch: int
+    resumes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

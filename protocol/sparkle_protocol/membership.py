@@ -10,6 +10,7 @@ Rules
   (peer sampling: Jelasity et al. 2007), as long as there is room.
 - A peer with ``MAX_STRIKES`` rule violations is hung up on and not talked to for ``BAN_NS``; an hour without any
   clears the slate.
+- Peers say with each sample what a unit may use of their memory, so that nobody submits what nobody can take.
 - Peers say what time it is; when at least two of them and most of them are far from us on the same side, our clock is
   reported to be off, once until it is right again.
 """
@@ -102,8 +103,12 @@ def _names(address: str, peer: PeerId) -> bool:
 class Membership:
     """Decides whom to dial, whom to drop and what to tell others about peers."""
 
-    def __init__(self, me: PeerId, rng: Random, wall_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, me: PeerId, rng: Random, wall_ms: Callable[[], int], memory_bytes: int = messages.UNSAID
+    ) -> None:
         self.me = me
+        self.memory: dict[PeerId, int] = {}  # what units may use at connected peers, as they say
+        self._memory_bytes = memory_bytes
         self.links: dict[PeerId, tuple[str, ...]] = {}
         self.standings: dict[PeerId, Standing] = {}
         self.clock_off_ms = 0
@@ -197,6 +202,7 @@ class Membership:
         self.links.pop(peer, None)
         self._sample_at.pop(peer, None)
         self._clock_offsets.pop(peer, None)
+        self.memory.pop(peer, None)
         since_ns = self._up_ns.pop(peer, now_ns)
         candidate = self._candidates.get(peer)
         if candidate is not None:
@@ -313,7 +319,7 @@ class Membership:
         others = sorted(peer for peer, addresses in self.links.items() if addresses and peer != asker)
         chosen = self._rng.sample(others, min(SAMPLE, len(others)))
         records = [messages.PeerRecord(key_from_peer_id(peer), list(self.links[peer])) for peer in chosen]
-        return messages.PeersReply(records, self._wall_ms())
+        return messages.PeersReply(records, self._wall_ms(), self._memory_bytes)
 
     def _replied(self, event: Replied, now_ns: int) -> None:
         if self._asked.pop(event.tag, None) != event.peer or not isinstance(event.message, messages.PeersReply):
@@ -324,6 +330,8 @@ class Membership:
                 if _names(address, peer):
                     self._learn(address, "sample", now_ns)
         self._compare_clock(event.peer, event.message.time_ms)
+        if event.peer in self.links and event.message.memory_bytes != messages.UNSAID:
+            self.memory[event.peer] = event.message.memory_bytes
 
     def _compare_clock(self, peer: PeerId, time_ms: int) -> None:
         if peer not in self.links:

@@ -17,6 +17,7 @@ from sparkle_protocol.facts import (
     MAX_FACT_BYTES,
     MAX_RANGES,
     MAX_RESULT_BYTES,
+    Count,
     Epoch,
     Hash32,
     Key32,
@@ -28,6 +29,8 @@ from sparkle_protocol.facts import (
 RawFact = Annotated[bytes, Meta(max_length=MAX_FACT_BYTES + 256)]
 Progress = Annotated[float, Meta(ge=0.0, le=1.0)]
 Waiting = Annotated[int, Meta(ge=0, le=1 << 20)]
+Memory = Annotated[int, Meta(ge=-1, lt=1 << 53)]  # what one unit may use, in bytes
+UNSAID = -1
 Millis = Annotated[int, Meta(ge=0, le=86_400_000)]
 MAX_ADDRESS_CHARS = 256
 MAX_ADDRESSES = 8
@@ -36,6 +39,7 @@ Address = Annotated[str, Meta(min_length=8, max_length=MAX_ADDRESS_CHARS)]
 Result = Annotated[bytes, Meta(max_length=MAX_RESULT_BYTES)]
 MAX_WANT = 128
 MAX_KNOWN_JOBS = 64
+MAX_TOO_LARGE = 8
 MAX_HEARTBEATS = 256  # of one report
 MAX_RESULTS_PER_REPORT = 256
 REPORT_RESULT_BYTES = 640 << 10  # of one report, so that it stays under MAX_MESSAGE_BYTES with room for the rest
@@ -78,6 +82,7 @@ class LeaseRequest(Wire, tag=10, frozen=True):
     kernels: Annotated[list[Name], Meta(max_length=256)]  # "name@version"
     known_jobs: Annotated[list[Hash32], Meta(max_length=MAX_KNOWN_JOBS)] = []  # their specs need not be sent again
     device: Annotated[str, Meta(max_length=64)] = ""  # class of device that will compute, such as "cpu/x86_64"
+    memory_bytes: Memory = UNSAID  # units that need more are not wanted
 
 
 class JobFacts(Wire, frozen=True):
@@ -85,6 +90,13 @@ class JobFacts(Wire, frozen=True):
 
     spec: RawFact
     views: Annotated[list[RawFact], Meta(max_length=MAX_VIEW_FACTS)]
+
+
+class TooLarge(Wire, frozen=True):
+    """An open job whose units need more memory than the worker allows."""
+
+    job: Hash32
+    memory_bytes: Count
 
 
 class LeaseReply(Wire, tag=11, frozen=True):
@@ -95,6 +107,7 @@ class LeaseReply(Wire, tag=11, frozen=True):
     wait_ms: Millis
     open_jobs: Annotated[int, Meta(ge=0, le=1_000_000)]  # jobs here that are not finished
     waiting: Waiting = 0  # units that could be handed out now
+    too_large: Annotated[list[TooLarge], Meta(max_length=MAX_TOO_LARGE)] = []  # of jobs here that are not counted
 
 
 class Heartbeat(Wire, frozen=True):
@@ -167,6 +180,7 @@ class PeersReply(Wire, tag=17, frozen=True):
 
     peers: Annotated[list[PeerRecord], Meta(max_length=32)]
     time_ms: Annotated[int, Meta(ge=0)]
+    memory_bytes: Memory = UNSAID  # of the sender's own workers; 0: it computes nothing
 
 
 class Ok(Wire, tag=18, frozen=True):

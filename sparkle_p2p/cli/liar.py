@@ -44,9 +44,12 @@ class LyingExecutor(Executor):
         on_begin: Callable[[], None] | None = None,
         *,
         checkpoint: Path | None = None,
+        on_resume: Callable[[float], None] | None = None,
     ) -> None:
         """The right array with its last digits missing, as from a device that computes in bfloat16 to be faster."""
-        await super().run_arrays(kernel, version, unit, inputs, result, on_progress, on_begin, checkpoint=checkpoint)
+        await super().run_arrays(
+            kernel, version, unit, inputs, result, on_progress, on_begin, checkpoint=checkpoint, on_resume=on_resume
+        )
         dtype = get_array_kernel(kernel, version).result_type(unit).dtype
         await asyncio.to_thread(round_to_bfloat16, result, dtype)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sparkle_p2p.blobs.files import disk_errors, read_into, write_all
 from sparkle_p2p.blobs.sealing import JobCipher, input_label, sealed_bytes
 from sparkle_p2p.network_key import NetworkKey
+from sparkle_p2p.node.memory import UnitMemory, mib, says_most
 from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.errors import ConfigError
@@ -55,7 +56,7 @@ class CutJob:
 def cut_job(
     request: SubmitRequest,
     store: "BlobStore",
-    memory_bytes: int,
+    memory: UnitMemory,
     stopped: threading.Event,
     on_tile: Callable[[int, int], None],
     sealed_with: NetworkKey | None = None,
@@ -65,7 +66,7 @@ def cut_job(
     Args:
         request: what the user wants.
         store: where its tiles go.
-        memory_bytes: what a unit may use.
+        memory: what a unit may use.
         stopped: set when nobody wants the job any more.
         on_tile: told how many tiles and bytes are stored.
         sealed_with: the key of the network, if nobody without it may read them.
@@ -77,7 +78,7 @@ def cut_job(
     kernel = get_array_kernel(request.kernel)
     with ExitStack() as copies:
         arrays = {name: open_array(name, path, store, copies, stopped) for name, path in request.inputs.items()}
-        return _cut(kernel, request, arrays, store, memory_bytes, stopped, on_tile, sealed_with)
+        return _cut(kernel, request, arrays, store, memory, stopped, on_tile, sealed_with)
 
 
 def _cut(
@@ -85,13 +86,13 @@ def _cut(
     request: SubmitRequest,
     arrays: "Mapping[str, NDArray[Any]]",
     store: "BlobStore",
-    memory_bytes: int,
+    memory: UnitMemory,
     stopped: threading.Event,
     on_tile: Callable[[int, int], None],
     sealed_with: NetworkKey | None,
 ) -> CutJob:
     params = kernel.with_arrays(request.params, {name: array_type(name, array) for name, array in arrays.items()})
-    units = choose_units(kernel, params, request.units, memory_bytes)
+    units = choose_units(kernel, params, request.units, memory)
     salt = secrets.token_bytes(SALT_BYTES) if sealed_with is not None else b""
     cipher = JobCipher(sealed_with, salt) if sealed_with is not None else None
     inputs: list[BlobId] = []
@@ -123,20 +124,25 @@ def _check_wanted(stopped: threading.Event) -> None:
         raise ConfigError("the job was given up before it was submitted")
 
 
-def choose_units(kernel: ArrayKernel, params: Mapping[str, Any], wanted: int | None, memory_bytes: int) -> int:
+def choose_units(kernel: ArrayKernel, params: Mapping[str, Any], wanted: int | None, memory: UnitMemory) -> int:
     """How many units to make, so that each fits into a worker's memory. Raises ConfigError."""
-    least = kernel.least_units(params, memory_bytes)
+    least = kernel.least_units(params, memory.most)
     if wanted is None:
-        units = max(least, kernel.default_units(params))
-        return units if _fits(kernel, params, units, memory_bytes) else least
+        limit = memory.good
+        try:
+            fewest = kernel.least_units(params, limit)
+        except ConfigError:  # fewer workers can take part
+            limit, fewest = memory.most, least
+        units = max(fewest, kernel.default_units(params))
+        return units if _fits(kernel, params, units, limit) else fewest
     most = kernel.max_units(params)
     if type(wanted) is not int or not 1 <= wanted <= most:
         raise ConfigError(f"this {kernel.name} job can be cut into 1 to {most} units, not {wanted}")
-    if not _fits(kernel, params, wanted, memory_bytes):
+    if not _fits(kernel, params, wanted, memory.most):
         needs = kernel.cost(kernel.unit(params, wanted, 0)).memory_bytes
         raise ConfigError(
-            f"a unit of this {kernel.name} job in {wanted} units needs {_mb(needs)} MB, and workers have about "
-            f"{_mb(memory_bytes)} MB; cut it into {least} units or more"
+            f"a unit of this {kernel.name} job in {wanted} units needs {mib(needs)} MB, {says_most(memory.most)}; "
+            f"cut it into {least} units or more"
         )
     return wanted
 
@@ -144,10 +150,6 @@ def choose_units(kernel: ArrayKernel, params: Mapping[str, Any], wanted: int | N
 def _fits(kernel: ArrayKernel, params: Mapping[str, Any], units: int, memory_bytes: int) -> bool:
     some = {0, units // 2, units - 1}  # the largest is among these, or hardly larger
     return all(kernel.cost(kernel.unit(params, units, index)).memory_bytes <= memory_bytes for index in some)
-
-
-def _mb(size: int) -> int:
-    return -(-size // 1_000_000)
 
 
 # --- files ------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from sparkle_p2p.node.array_inputs import CutJob, cut_job
 from sparkle_p2p.node.array_units import array_unit, has_arrays
 from sparkle_p2p.node.data_plane import DataPlane, pause_s, to_its_end
 from sparkle_p2p.node.holding import Holding
+from sparkle_p2p.node.memory import UnitMemory
 from sparkle_p2p.node.plain_files import cipher_of, opened_array
 from sparkle_p2p.node.store import Store
 from sparkle_p2p.view import SubmitRequest
@@ -62,7 +63,7 @@ class ArrayJobs:
         folder: where results go, one file per job.
         group: where results are put together.
         partners: who keeps a job besides us.
-        memory_bytes: what a worker process may use, as far as is known.
+        memory: what a unit may use, as far as is known.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class ArrayJobs:
         folder: Path,
         group: asyncio.TaskGroup,
         partners: Callable[[KeptJob], tuple[PeerId, ...]],
-        memory_bytes: int,
+        memory: Callable[[], UnitMemory],
     ) -> None:
         self._plane = plane
         self._holding = holding
@@ -81,7 +82,7 @@ class ArrayJobs:
         self._folder = folder
         self._group = group
         self._partners = partners
-        self._memory_bytes = memory_bytes
+        self._memory = memory
         self._cutting = asyncio.Semaphore(CUTTING)
         self._collecting: dict[JobId, asyncio.Task[None]] = {}  # results on their way here
         self._have: dict[JobId, set[int]] = {}  # units whose results are here
@@ -104,10 +105,9 @@ class ArrayJobs:
             loop.call_soon_threadsafe(on_tile, tiles, size)
 
         async with self._cutting:
+            memory = self._memory()
             work = asyncio.ensure_future(
-                to_its_end(
-                    lambda: cut_job(request, self._plane.store, self._memory_bytes, stopped, told, sealed_with)
-                )
+                to_its_end(lambda: cut_job(request, self._plane.store, memory, stopped, told, sealed_with))
             )
             try:
                 return await asyncio.shield(work)

@@ -57,7 +57,7 @@ def blob_bytes(spec: JobSpec, type_: ArrayType) -> int:
 
 
 def input_sizes(spec: JobSpec) -> tuple[int, ...]:
-    """The size of each input's blob in order; empty for a job without any. Raises ConfigError when that cannot be told.
+    """The size of each input's blob in order; empty without inputs. Raises ConfigError when that cannot be told.
 
     Looks at about ``3 * MAX_TILES`` units at most: tiles are shared in the pattern of a grid at most, so that the
     first ones have all that a row of it shares, and evenly spread ones all that a column does.

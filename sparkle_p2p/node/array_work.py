@@ -10,8 +10,10 @@ from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.node.array_jobs import RESULTS_FOLDER, ArrayJobs, remove_unfinished
 from sparkle_p2p.node.array_units import has_arrays
 from sparkle_p2p.node.checking import ArrayChecker, Checking
-from sparkle_p2p.node.data_plane import BLOBS_FOLDER, MIB, DataPlane, open_data_plane
+from sparkle_p2p.node.checkpoints import CHECKPOINTS_FOLDER, Checkpoints
+from sparkle_p2p.node.data_plane import BLOBS_FOLDER, DataPlane, open_data_plane
 from sparkle_p2p.node.holding import Holding
+from sparkle_p2p.node.memory import MIB
 from sparkle_p2p.node.result_holding import ResultHolding
 from sparkle_p2p.node.tiles import Tiles
 from sparkle_p2p.runtime.clock import boot_ns
@@ -42,10 +44,13 @@ class ArrayWork:
     ) -> None:
         self.plane = plane
         memory_bytes = node.config.memory_mb * MIB
-        self.tiles = Tiles(plane, group, memory_bytes)
         self._node = node
+        checkpoints = Checkpoints(node.home.path / CHECKPOINTS_FOLDER, self._resumed)
+        self.tiles = Tiles(plane, group, memory_bytes, checkpoints)
         self._holding = Holding(plane, self._tell, group)
-        self.jobs = ArrayJobs(plane, self._holding, node.store, results, group, node.submitter.partners, memory_bytes)
+        self.jobs = ArrayJobs(
+            plane, self._holding, node.store, results, group, node.submitter.partners, node.memory.of_units
+        )
         self._results = ResultHolding(plane, node.store, self._tell, group, node.diary.publish)
         self._checking = Checking(plane, make_checker, self._tell, group, self._checked)
 
@@ -58,6 +63,11 @@ class ArrayWork:
             self.jobs.checked(job, blob)
         elif job in self._node.submitter.kept:
             self._results.keep(job, (blob,))
+
+    def _resumed(self, job: JobId, unit: int, share: float) -> None:
+        text = f"Unit {unit} of {job.hex()[:8]} goes on from its checkpoint, {share:.0%} done"
+        self._node.diary.note("info", text)
+        self._node.diary.publish("unit_resumed", {"job": job.hex(), "unit": unit, "progress": round(share, 4)})
 
     @property
     def ready(self) -> bool:

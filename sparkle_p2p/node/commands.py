@@ -44,6 +44,7 @@ class JobCommands:
         shell: performs what the core wants; raises ConfigError before the node has started.
         arrays: jobs with arrays; None where the node has no place for them.
         on_tile: told of a kernel and how many tiles and bytes of a job's inputs are stored.
+        check: refuses a job that nobody could compute, by raising ConfigError.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class JobCommands:
         shell: Callable[[], Shell],
         arrays: Callable[[], ArrayJobs | None] = lambda: None,
         on_tile: Callable[[str, int, int], None] = lambda _kernel, _tiles, _size: None,
+        check: Callable[[JobSpec], None] = lambda _spec: None,
     ) -> None:
         self._arrays = arrays
         self._on_tile = on_tile
+        self._check = check
         self._identity = identity
         self._submitter = submitter
         self._store = store
@@ -116,6 +119,7 @@ class JobCommands:
 
     async def _publish(self, spec: JobSpec, begun: Callable[[JobId], None] = lambda _job: None) -> str:
         shell = self._shell()  # a node that is still starting refuses here: the core must not have heard of the job
+        self._check(spec)
         job, effects = self._submitter.submit(spec, boot_ns())
         begun(job)
         published = self._publishing[job] = asyncio.get_running_loop().create_future()

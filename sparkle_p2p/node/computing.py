@@ -6,14 +6,13 @@ happens to the process before that is not held against it.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, Protocol
 
 from sparkle_p2p.node.array_units import has_arrays, unit_parameters
-from sparkle_p2p.node.tiles import Tiles
+from sparkle_p2p.node.tiles import ArrayExecutor, Tiles
 from sparkle_protocol.effects import Compute, Computed, ComputeFailed, ComputeProgress, StopCompute
 from sparkle_protocol.errors import (
     ComputeError,
@@ -34,7 +33,7 @@ STOP_TIMEOUT_S = 3.0
 UnitKey = tuple[bytes, int, int]
 
 
-class UnitExecutor(Protocol):
+class UnitExecutor(ArrayExecutor, Protocol):
     """What computes units in another process, one after the other (``sparkle_worker.executor.Executor``)."""
 
     async def run(
@@ -46,19 +45,6 @@ class UnitExecutor(Protocol):
         on_begin: Callable[[], None] | None = None,
     ) -> bytes:
         """Result bytes of one unit, of which up to ``MAX_HANDED`` may be under way. Raises ComputeError."""
-        ...
-
-    async def run_arrays(
-        self,
-        kernel: str,
-        version: int,
-        unit: Mapping[str, Any],
-        inputs: Sequence[Path],
-        result: Path,
-        on_progress: Callable[[float], None],
-        on_begin: Callable[[], None] | None = None,
-    ) -> None:
-        """Compute a unit from files into a file; the rest as ``run``."""
         ...
 
     def pause(self) -> None:
@@ -166,6 +152,8 @@ class Computing:
                 slot.units -= 1
             if self._tasks.get(key) is asyncio.current_task():
                 del self._tasks[key]
+        if isinstance(event, ComputeFailed) and event.blame and self._tiles is not None:
+            self._tiles.failed(key)
         self._tell(event)
 
     async def _compute(self, executor: UnitExecutor, effect: Compute) -> object:

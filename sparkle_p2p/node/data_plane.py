@@ -33,7 +33,6 @@ BLOBS_FOLDER = "blobs"
 STOP_S = 3.0
 FETCH_S = 6 * 3600.0  # for one blob; Bulk itself gives up a minute after the last byte came
 AT_ONCE = 4  # blobs of one call
-MIB = 1 << 20
 
 
 class DataPlane:

@@ -21,10 +21,10 @@ from sparkle_p2p.node.array_units import check_result, has_arrays, input_sizes, 
 from sparkle_p2p.node.array_work import ArrayWork, listen_host, open_array_work
 from sparkle_p2p.node.commands import JobCommands
 from sparkle_p2p.node.computing import Computing
-from sparkle_p2p.node.data_plane import MIB
 from sparkle_p2p.node.diary import Diary
 from sparkle_p2p.node.housekeeping import Housekeeping
 from sparkle_p2p.node.journals import Journals
+from sparkle_p2p.node.memory import MIB, WorkerMemory
 from sparkle_p2p.node.offenders import Offenders
 from sparkle_p2p.node.parts import ExecutorFactory, OverlayFactory, device_class, libp2p_overlay, local_executor
 from sparkle_p2p.node.restoring import restore_jobs
@@ -91,10 +91,12 @@ class Node:
         works = config.work and not config.bootstrap_only
         known = (*KERNELS.values(), *ARRAY_KERNELS.values())
         kernels = [f"{kernel.name}@{kernel.version}" for kernel in known] if works else []
-        self.membership = Membership(self.identity.peer_id, rng, wall_ms)
+        own_bytes = config.memory_mb * MIB
+        self.membership = Membership(self.identity.peer_id, rng, wall_ms, own_bytes if works else 0)
+        self.memory = WorkerMemory(own_bytes, works, lambda: self.membership.links, lambda: self.membership.memory)
         self.submitter = Submitter(self.identity, self._codec, rng, check_result)
         self.submitter.lend(config.blobs_mb * MIB, BlobSizes(input_sizes, result_size))
-        self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots, device_class())
+        self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots, device_class(), own_bytes)
         self.overlay: Overlay | None = None
         self.started_ns = boot_ns()
         self.store = Store(home.path / "node.db")
@@ -112,6 +114,7 @@ class Node:
             lambda: self.shell,
             self._array_jobs,
             self._told_tile,
+            self.memory.check,
         )
         self.totals: dict[str, int] = {}  # of earlier runs
         self._housekeeping = Housekeeping(self)

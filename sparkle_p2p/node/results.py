@@ -62,7 +62,8 @@ def _spec(
     identity: Identity,
     salt: bytes = b"",
 ) -> JobSpec:
-    cost = kernel.cost(kernel.unit(params, units, 0))
+    costs = [kernel.cost(kernel.unit(params, units, index)) for index in sorted({0, units // 2, units - 1})]
+    cost, memory = costs[0], max(cost.memory_bytes for cost in costs)  # the largest is among these, or hardly larger
     nonce = secrets.token_bytes(NONCE_BYTES)
     # The audit secret follows from the key and the nonce, so there is nothing to keep and nothing to lose.
     secret = digest(b"sparkle/audit/1\x00", identity.private_bytes(), nonce)
@@ -73,7 +74,7 @@ def _spec(
         units=units,
         verification=kernel.verification,
         policy=Policy(level, quorum),
-        resources=Resources(float(cost.flops), float(cost.bytes), int(cost.memory_bytes)),
+        resources=Resources(float(cost.flops), float(cost.bytes), int(memory)),
         deadlines=Deadlines(),
         audit_commitment=digest(secret),
         nonce=nonce,

@@ -7,18 +7,21 @@ settled, since nobody else has it before its keeper fetched it.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from sparkle_p2p.node.array_units import ArrayUnit, array_unit
+from sparkle_p2p.node.checkpoints import Checkpoints
 from sparkle_p2p.node.data_plane import DataPlane, pause_s
+from sparkle_p2p.node.memory import mib
 from sparkle_p2p.node.plain_files import cipher_of, new_result, plain_tiles
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.effects import Compute, Prepare, StopCompute
 from sparkle_protocol.errors import SparkleError, StorageError, TransportError
-from sparkle_protocol.facts import JobSpec
-from sparkle_protocol.ids import HASH_BYTES, PeerId
+from sparkle_protocol.facts import JobSpec, is_encrypted
+from sparkle_protocol.ids import HASH_BYTES, JobId, PeerId
+from sparkle_worker.kernels.arrays import Resumable
 
 log = logging.getLogger("sparkle.compute")
 
@@ -41,16 +44,22 @@ class ArrayExecutor(Protocol):
         result: Path,
         on_progress: Callable[[float], None],
         on_begin: Callable[[], None] | None = None,
+        *,
+        checkpoint: Path | None = None,
+        on_resume: Callable[[float], None] | None = None,
     ) -> None:
-        """Compute a unit from files into a file. Raises ComputeError."""
+        """Compute a unit from files into a file, from a checkpoint on if that is one. Raises ComputeError."""
         ...
 
 
 class Tiles:
     """The blobs of units that this node computes."""
 
-    def __init__(self, plane: DataPlane, group: asyncio.TaskGroup, memory_bytes: int) -> None:
+    def __init__(
+        self, plane: DataPlane, group: asyncio.TaskGroup, memory_bytes: int, checkpoints: Checkpoints
+    ) -> None:
         self._plane = plane
+        self._checkpoints = checkpoints
         self._memory_bytes = memory_bytes  # that a unit may use here
         self._group = group
         self._preparing: dict[UnitKey, asyncio.Task[None]] = {}
@@ -78,8 +87,14 @@ class Tiles:
             log.exception("preparing unit %d failed unexpectedly", effect.unit)
 
     def drop(self, effect: StopCompute) -> None:
-        """The unit is given up."""
+        """The unit is given up, or given back."""
         self._release((effect.job, effect.unit, effect.epoch))
+        if not effect.resumes:
+            self._checkpoints.give_up(effect.job, effect.unit)
+
+    def failed(self, key: UnitKey) -> None:
+        """The unit failed by its own fault: what it had come to is worth nothing."""
+        self._checkpoints.give_up(JobId(key[0]), key[1])
 
     def _release(self, key: UnitKey) -> None:
         task = self._preparing.pop(key, None)
@@ -112,22 +127,48 @@ class Tiles:
         key = (effect.job, effect.unit, effect.epoch)
         try:
             if self._too_large(effect.spec):
-                needs, has = (round(size / 1e6) for size in (effect.spec.resources.memory_bytes, self._memory_bytes))
+                needs, has = mib(effect.spec.resources.memory_bytes), mib(self._memory_bytes, down=True)
                 raise StorageError(f"the unit needs {needs} MB and this node allows {has} MB; raise --memory-mb")
             unit = array_unit(effect.spec, effect.unit)
             cipher_of(self._plane.network_key, effect.spec)  # without a key nothing need be fetched
             self._plane.keep(("tiles", key), unit.blobs)
             await self._fetch_patiently(unit, effect.keepers)
             spec, plane = effect.spec, self._plane
-            kernel, version = spec.kernel, spec.kernel_version
             async with plain_tiles(plane, spec, unit) as paths, new_result(plane, spec, unit) as made:
-                await executor.run_arrays(kernel, version, unit.params, paths, made.path, on_progress, on_begin)
+                await self._run(executor, effect, unit, paths, made.path, on_progress, on_begin)
                 result = await made.publish()
             self._computed.add(result)
             self._plane.keep(("computed", result), (result,))
             return bytes(result)
         finally:
             self._release(key)
+
+    async def _run(
+        self,
+        executor: ArrayExecutor,
+        effect: Compute,
+        unit: ArrayUnit,
+        tiles: Sequence[Path],
+        result: Path,
+        on_progress: Callable[[float], None],
+        on_begin: Callable[[], None],
+    ) -> None:
+        """Have the unit computed; one that can be carried on goes on where it was interrupted."""
+        kernel, version = effect.spec.kernel, effect.spec.kernel_version
+
+        def run(
+            checkpoint: Path | None, begin: Callable[[], None], resumed: Callable[[float], None]
+        ) -> Awaitable[None]:
+            return executor.run_arrays(
+                kernel, version, unit.params, tiles, result, on_progress, begin,
+                checkpoint=checkpoint, on_resume=resumed,
+            )  # fmt: skip
+
+        if isinstance(unit.kernel, Resumable) and not is_encrypted(effect.spec):  # no plain state stays on a disk
+            size = unit.result.nbytes
+            await self._checkpoints.compute(effect.job, effect.unit, size, run, on_begin, on_progress)
+        else:
+            await run(None, on_begin, on_progress)
 
     def _too_large(self, spec: JobSpec) -> bool:
         """Others may allow more: that is no fault of the unit's."""

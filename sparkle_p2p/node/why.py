@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from sparkle_p2p.node import reading
 from sparkle_p2p.node.journal_words import seconds, timeline
+from sparkle_p2p.node.memory import MIB, mib
 from sparkle_p2p.node.narrate import many
 from sparkle_p2p.node.picture import forecast, job_view, rejection_view
 from sparkle_p2p.node.why_peer import explain_peer
@@ -72,6 +73,7 @@ def _explain_node(node: "Node", view: NodeView) -> Explanation:
             {"done": view.units_done, "verified": view.units_verified},
         ),
     ]
+    details += _too_large(node)
     if node.membership.clock_off_ms:
         off_s = node.membership.clock_off_ms // 1000
         details.append(Reason("clock_off", f"This machine's clock is {abs(off_s)} s off.", {"seconds": off_s}))
@@ -82,6 +84,20 @@ def _explain_node(node: "Node", view: NodeView) -> Explanation:
         sentence = f"{many(total, 'rule violation')} by {many(len(offenders), 'peer')}, the latest by {who}."
         details.append(Reason("violations", sentence, {"violations": total, "offenders": len(offenders)}))
     return Explanation(view.peer_id, view.reason, tuple(details))
+
+
+def _too_large(node: "Node") -> list[Reason]:
+    """Open jobs that this node takes no unit of, because it allows too little memory."""
+    limit = node.config.memory_mb
+    return [
+        Reason(
+            "too_large",
+            f"This node's limit of {limit} MB is below the {mib(needed)} MB that a unit of {job.hex()[:8]} needs; "
+            "it takes none. --memory-mb sets the limit.",
+            {"job": job.hex(), "bytes": needed, "limit": limit * MIB},
+        )
+        for job, needed in list(node.worker.memory.too_large(boot_ns()).items())[:DETAILS_NAMED]
+    ]
 
 
 async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
@@ -108,6 +124,10 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
         details.append(_expected(expected) if isinstance(expected, Eta) else expected)
         details.append(_kept_by(job, node.identity.peer_id))
         details += _waiting_for_others(job)
+        lacking = node.memory.lacking(job.state.spec)
+        if lacking:
+            sentence = f"{lacking[0].upper()}{lacking[1:]}; it waits for one that does."
+            details.append(Reason("too_large", sentence, {"bytes": job.state.spec.resources.memory_bytes}))
     for class_, evidence in sorted(reading.excluded_classes(job).items()):
         sentence = f"Devices of class {class_} get one unit in a while: {evidence}."
         details.append(Reason("class_excluded", sentence, {"class": class_}))

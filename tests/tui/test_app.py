@@ -345,6 +345,7 @@ async def test_it_reads_the_node_by_itself() -> None:
                 read.set()
             return super().view()
 
-    app = SparkleApp(Counting(scenes.WORKING), refresh_hz=50)
-    async with app.run_test(), asyncio.timeout(10):
+    node = Counting(scenes.WORKING)
+    async with SparkleApp(node, refresh_hz=50).run_test(), asyncio.timeout(10):
         await read.wait()
+    assert node.reads >= 3

@@ -1,7 +1,7 @@
 """Units of array kernels in the worker process: what is mapped, computed, checked and refused."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class ArrayUnits:
     def compute(
         self,
         progress: Progress,
+        resumed: Callable[[float], None],
         name: str,
         version: int,
         unit: Mapping[str, Any],
@@ -40,7 +41,7 @@ class ArrayUnits:
         result: bytes,
         checkpoint: bytes | None,
     ) -> None:
-        """Fill the result file; go on from the checkpoint if it is this unit's.
+        """Fill the result file; go on from the checkpoint if it is this unit's, and tell ``resumed`` its share.
 
         Raises:
             SparkleError: the unit, a file or the kernel is not as it should be, or there is no room for the result.
@@ -57,7 +58,7 @@ class ArrayUnits:
             saved = Checkpoint(
                 Path(os.fsdecode(checkpoint)), owner_of(name, version, unit, inputs), self._checkpoint_s
             )
-            _resume(kernel, unit, arrays, target, progress, saved)
+            _resume(kernel, unit, arrays, target, progress, resumed, saved)
         else:
             kernel.compute_into(unit, arrays, target, progress)
 
@@ -132,16 +133,37 @@ def _resume(
     arrays: tuple[Any, ...],
     out: Any,
     progress: Progress,
+    resumed: Callable[[float], None],
     saved: Checkpoint,
 ) -> None:
     """Compute on from a checkpoint, from the beginning if the kernel cannot use it."""
-    state = saved.load()
+    found = saved.load()
+    share, state = found if found is not None else (0.0, None)
+    told = state is None
+
+    def took_it() -> None:
+        nonlocal told
+        if not told:  # a kernel that could not use it would have said so before
+            told = True
+            resumed(share)
+
+    def went_on(done: float) -> None:
+        nonlocal share
+        took_it()
+        share = done
+        progress(done)
+
+    def save(new: bytes) -> None:
+        took_it()
+        saved.save(share, new)
+
     try:
-        kernel.resume_into(unit, arrays, out, progress, state, saved.save)
+        kernel.resume_into(unit, arrays, out, went_on, state, save)
     except ConfigError:
         if state is None:
             raise
-        kernel.resume_into(unit, arrays, out, progress, None, saved.save)
+        share, told = 0.0, True
+        kernel.resume_into(unit, arrays, out, went_on, None, save)
     saved.remove()
 
 

@@ -2,7 +2,7 @@
 
 ::
 
-    "SPRKCKP1" ‖ keyed BLAKE2b-256 of the state ‖ state
+    "SPRKCKP2" ‖ keyed BLAKE2b-256 of the rest ‖ share of the unit that is done, float64 ‖ state
 
 The key says whose state it is: kernel, version, parameters of the unit, and the names of its tiles. So a checkpoint
 of another unit, and one that a crash of the machine has torn, are never taken for this unit's: it begins anew.
@@ -11,6 +11,7 @@ of another unit, and one that a crash of the machine has torn, are never taken f
 import hashlib
 import hmac
 import os
+import struct
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,8 +20,10 @@ from typing import Any
 
 import msgpack
 
-_MAGIC = b"SPRKCKP1"
+_MAGIC = b"SPRKCKP2"
 _DIGEST_BYTES = 32
+_SHARE = struct.Struct("<d")
+HEAD_BYTES = len(_MAGIC) + _DIGEST_BYTES + _SHARE.size  # before the state
 _NEW = ".new"
 
 
@@ -46,24 +49,26 @@ class Checkpoint:
         self._every_s = every_s
         self._due = time.monotonic() + every_s
 
-    def load(self) -> bytes | None:
-        """The state to go on from; None if there is none that is whole and this unit's."""
+    def load(self) -> tuple[float, bytes] | None:
+        """The share that is done and the state to go on from; None if there is none that is whole and this unit's."""
         try:
             data = self._path.read_bytes()
         except OSError:
             return None
-        head = len(_MAGIC) + _DIGEST_BYTES
-        state = data[head:]
-        return state if hmac.compare_digest(data[:head], self._head(state)) else None
+        rest, state = data[HEAD_BYTES - _SHARE.size : HEAD_BYTES], data[HEAD_BYTES:]
+        if not hmac.compare_digest(data[: HEAD_BYTES - _SHARE.size], self._head(rest, state)):
+            return None
+        return _SHARE.unpack(rest)[0], state
 
-    def save(self, state: bytes) -> None:
+    def save(self, share: float, state: bytes) -> None:
         """Replace the one on disk, if that is due. A full disk costs the checkpoint, not the unit."""
         if time.monotonic() < self._due:
             return
         new = self._path.with_name(self._path.name + _NEW)
         try:
             with new.open("wb") as file:
-                file.write(self._head(state))
+                packed = _SHARE.pack(share)
+                file.write(self._head(packed, state) + packed)
                 file.write(state)
             new.replace(self._path)
         except OSError as error:
@@ -75,8 +80,10 @@ class Checkpoint:
         """It is not needed any more."""
         _remove(self._path)
 
-    def _head(self, state: bytes) -> bytes:
-        return _MAGIC + hashlib.blake2b(state, digest_size=_DIGEST_BYTES, key=self._owner).digest()
+    def _head(self, share: bytes, state: bytes) -> bytes:
+        digest = hashlib.blake2b(share, digest_size=_DIGEST_BYTES, key=self._owner)
+        digest.update(state)
+        return _MAGIC + digest.digest()
 
 
 def _remove(path: Path) -> None:

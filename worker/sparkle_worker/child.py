@@ -151,7 +151,10 @@ class _Worker:
         return result
 
     def _compute_arrays(self, run: int, *request: Any) -> bytes:
-        self._arrays.compute(self._progress(run), *request)
+        def resumed(share: float) -> None:
+            self.send(["resumed", run, float(share)])
+
+        self._arrays.compute(self._progress(run), resumed, *request)
         return b""
 
     def _check(self, _run: int, *request: Any) -> bytes:

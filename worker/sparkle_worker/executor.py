@@ -132,6 +132,7 @@ class Executor:
         on_begin: Callable[[], None] | None = None,
         *,
         checkpoint: Path | None = None,
+        on_resume: Callable[[float], None] | None = None,
     ) -> None:
         """Compute one unit of an array kernel from files into a file; otherwise as ``run``.
 
@@ -150,6 +151,7 @@ class Executor:
             on_begin: called once, when this one's turn has come.
             checkpoint: where to go on from, if that is a checkpoint of this unit, and where to write new ones if the
                 kernel has such. Removed when the unit is done.
+            on_resume: called once if the unit goes on from the checkpoint, with the share that is done.
 
         Raises:
             ComputeError: as ``run``; also if a tile has the wrong size, or the disk is full.
@@ -168,6 +170,7 @@ class Executor:
             ],
             on_progress,
             on_begin,
+            on_resume,
         )
 
     async def check(
@@ -201,7 +204,11 @@ class Executor:
         return (await self._ask(message, _ignore, on_begin)).decode()
 
     async def _ask(
-        self, message: list[Any], on_progress: Callable[[float], None], on_begin: Callable[[], None] | None
+        self,
+        message: list[Any],
+        on_progress: Callable[[float], None],
+        on_begin: Callable[[], None] | None,
+        on_resume: Callable[[float], None] | None = None,
     ) -> bytes:
         """The answer of whatever process there is to a request (``frames``)."""
         if self._runs >= MAX_RUNS:
@@ -213,7 +220,7 @@ class Executor:
                 await self._allowed.wait()
                 child = await self._ready_child(stops)
                 try:
-                    return await child.ask(message, on_progress, on_begin or _nothing)
+                    return await child.ask(message, on_progress, on_begin or _nothing, on_resume or _ignore)
                 except NotBegun:
                     continue
         finally:

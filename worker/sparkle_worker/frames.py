@@ -10,6 +10,7 @@ to child   ``["check", run, kernel, version, unit,        say whether the array 
            inputs, result, seed]``
 to parent  ``["ready", FORMAT, missing]``                 imports are done; protections this system lacks
 to parent  ``["progress", run, share]``                   share of the unit done, 0..1, every few seconds
+to parent  ``["resumed", run, share]``                    the unit goes on from its checkpoint, which has that share
 to parent  ``["result", run, bytes]``                     the unit's result; of ``arrays`` nothing; of ``check``
                                                           a sentence on what is wrong, or nothing
 to parent  ``["error", run, sentence, traceback]``        the unit could not be computed; the child lives on
@@ -26,7 +27,7 @@ import msgpack
 
 from sparkle_protocol.errors import LocalProtocolError
 
-FORMAT = 2
+FORMAT = 3
 REQUEST_LIMIT = 2**20  # a unit's parameters; a whole job's are at most 64 kB
 REPLY_LIMIT = 2**23
 RESULT_LIMIT = REPLY_LIMIT - 2**10  # what one result may have; kernels of the network keep to 64 kB

@@ -33,6 +33,7 @@ class _Run:
     answer: asyncio.Future[bytes]
     on_progress: Callable[[float], None]
     on_begin: Callable[[], None]
+    on_resume: Callable[[float], None]
 
 
 class WorkerProcess(asyncio.SubprocessProtocol):
@@ -64,7 +65,11 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         return not self._ended and self._reason is None
 
     async def ask(
-        self, message: list[Any], on_progress: Callable[[float], None], on_begin: Callable[[], None]
+        self,
+        message: list[Any],
+        on_progress: Callable[[float], None],
+        on_begin: Callable[[], None],
+        on_resume: Callable[[float], None],
     ) -> bytes:
         """The bytes that answer a request of kernel, version, unit and more (``frames``), its number left out.
 
@@ -78,7 +83,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             request = frames.encode([kind, self._run, kernel, *rest], frames.REQUEST_LIMIT)
         except LocalProtocolError as error:
             raise ComputeError(f"the unit of {kernel} cannot be handed to the worker process: {error}") from error
-        run = _Run(self._run, request, self._loop.create_future(), on_progress, on_begin)
+        run = _Run(self._run, request, self._loop.create_future(), on_progress, on_begin, on_resume)
         self._waiting.append(run)
         if self._in_pipe:
             self._flush_soon()
@@ -224,7 +229,9 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         if run is None or number != run.number:
             raise LocalProtocolError(f"nobody waits for its '{kind}'")
         if kind == "progress":
-            self._report(run, float(rest[0]))
+            self._report(run, run.on_progress, float(rest[0]))
+        elif kind == "resumed":
+            self._report(run, run.on_resume, float(rest[0]))
         elif kind == "result":
             if type(rest[0]) is not bytes:
                 raise LocalProtocolError("its result is not bytes")
@@ -247,12 +254,12 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         self._flush_soon()
         self._begin_next()
 
-    def _report(self, run: _Run, share: float) -> None:
+    def _report(self, run: _Run, tell: Callable[[float], None], share: float) -> None:
         """Pass progress on; a failing callback fails the run that brought it."""
         if run.answer.done():
             return
         try:
-            run.on_progress(share)
+            tell(share)
         except Exception as error:  # noqa: BLE001 - handed to the caller of run, whose callback it is
             run.answer.set_exception(error)
 

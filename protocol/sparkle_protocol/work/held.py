@@ -103,10 +103,12 @@ class Hands:
         self._runs[held.run] = key
         self.move(key, "running")
 
-    def to_stop(self, key: UnitKey) -> tuple[StopCompute, ...]:
-        """What the shell must hear when a unit that it prepares for or runs is let go."""
+    def to_stop(self, key: UnitKey, *, resumes: bool = False) -> tuple[StopCompute, ...]:
+        """What the shell must hear when a unit that it has is let go, for good unless it ``resumes``."""
         held = self.all[key]
-        return (StopCompute(*held.run),) if held.run is not None and held.state in ("queued", "running") else ()
+        if held.run is None or held.state not in ("queued", "running"):
+            return ()
+        return (StopCompute(*held.run, resumes),)
 
     def move(self, key: UnitKey, state: HeldState) -> None:
         """Put a unit into another state."""

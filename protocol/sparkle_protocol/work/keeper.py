@@ -34,6 +34,7 @@ from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.leasing import Leasing
+from sparkle_protocol.work.memory import fits
 from sparkle_protocol.work.placement import network_prefix
 from sparkle_protocol.work.sealed import SealedRange
 
@@ -193,12 +194,16 @@ class Keeper(CoKeeping):
         worker, kernels = event.peer, frozenset(message.kernels)
         offered: list[KeptJob] = []
         others: set[KeptJob] = set()
+        too_large: list[messages.TooLarge] = []
         for job in self._open():
             if not job.leases.spans:
                 continue
             if not job.mine and job.leases.has_work:
                 others.add(job)
             if kernel_key(job.state.spec) in kernels:
+                if not fits(job.state.spec, message.memory_bytes):
+                    too_large.append(messages.TooLarge(job.state.id, job.state.spec.resources.memory_bytes))
+                    continue
                 job.devices.asks(worker, message.device, now_ns)
                 if not job.refuses(worker, now_ns):
                     offered.append(job)
@@ -209,11 +214,12 @@ class Keeper(CoKeeping):
             self._touched[job.state.id] = job
             leases.append(self._lease_fact(job, worker, granted).raw)
         self._idle.pop(worker, None)
-        if not leases and len(self._idle) < MAX_IDLE_KNOWN:
+        if not leases and (offered or not too_large) and len(self._idle) < MAX_IDLE_KNOWN:
             self._idle[worker] = None
         wait_ms = 0 if leases else int(IDLE_WAIT_MS * self._rng.uniform(0.75, 1.25))
         waiting = self._waiting_units(offered)
-        self._reply(event.token, messages.LeaseReply(hand.jobs, leases, wait_ms, len(offered), waiting))
+        left_out = too_large[: messages.MAX_TOO_LARGE]
+        self._reply(event.token, messages.LeaseReply(hand.jobs, leases, wait_ms, len(offered), waiting, left_out))
 
     @staticmethod
     def _waiting_units(jobs: Iterable[KeptJob]) -> int:

@@ -458,7 +458,7 @@ class Reporter:
         held = self._hands.all[key]
         if held.state != "queued" or now_ns <= held.deadline_ns:
             return False
-        self._out += self._hands.to_stop(key)
+        self._out += self._hands.to_stop(key, resumes=True)
         self._hands.pop(key)
         return True
 

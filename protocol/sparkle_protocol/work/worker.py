@@ -59,6 +59,7 @@ from sparkle_protocol.work.held import MAX_HELD, MAX_HELD_PER_KEEPER, Hands, Hel
 from sparkle_protocol.work.keepers import Keepers, backoff_ns
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.lookup import Lookup
+from sparkle_protocol.work.memory import MemoryLimit
 from sparkle_protocol.work.prefetch import Prefetch
 from sparkle_protocol.work.reporting import Reporter
 from sparkle_protocol.work.state import JobState
@@ -80,6 +81,7 @@ class WorkerAgent:
         kernels: Iterable[str],
         slots: int = 1,
         device: str = "",
+        memory_bytes: int = messages.UNSAID,
     ) -> None:
         self.me = signer.peer_id
         self.kernels = sorted(kernels)
@@ -88,6 +90,7 @@ class WorkerAgent:
         self.paused = False
         self.stopping = False
         self.units_done = 0
+        self.memory = MemoryLimit(memory_bytes)
         self._codec = codec
         self._rng = rng
         self._out: list[Effect] = []
@@ -333,7 +336,7 @@ class WorkerAgent:
         known = [job for job, state in self.jobs.items() if state.is_keeper(peer) and job not in self._unshown]
         known.sort(key=lambda job: not self._reporter.speaks_of(job))
         shown: list[bytes] = [*known[: messages.MAX_KNOWN_JOBS]]
-        request = messages.LeaseRequest(want, self.kernels, shown, self.device)
+        request = messages.LeaseRequest(want, self.kernels, shown, self.device, self.memory.size_bytes)
         self._keepers.asked(peer, self._send(peer, request), want, now_ns)
 
     def _replied(self, event: Replied, now_ns: int) -> None:
@@ -363,23 +366,32 @@ class WorkerAgent:
         if sum(len(leases.items) for _, _, leases in granted) > want:
             raise RemoteProtocolError("more leases than were asked for")
         self._unshown -= states.keys()
+        self.memory.told(peer, reply.too_large, now_ns)
         for state, fact, leases in granted:
-            self.jobs[state.id] = state
-            self._reporter.expect(state.id, peer, now_ns)
-            for item in leases.items:
-                key = (state.id, item.unit, item.epoch)
-                if check_giver(state, peer, item) and state.is_keeper(peer):
-                    self._take(key, Held(peer, "queued", now_ns, now_ns + item.ttl_ms * 1_000_000, fact))
-                else:
-                    self._unseen_view(state, key, peer, now_ns)
+            self._accept(peer, state, fact, leases, now_ns)
         if granted:
             self._lookup.restart(now_ns)
         if not self._works:
             self._give_back("queued")
-        if reply.open_jobs:
+        if granted and not any(self.memory.allows(state.spec) for state, _, _ in granted):
+            self._keepers.failed(peer, now_ns)  # it does not listen: it shall be asked ever more rarely
+        elif reply.open_jobs:
             self._keepers.gave(peer, len(granted), reply.wait_ms * 1_000_000, now_ns, reply.waiting)
         else:
             self._keepers.finished(peer, now_ns)
+
+    def _accept(self, peer: PeerId, state: JobState, fact: Fact, leases: Leases, now_ns: int) -> None:
+        """Take the units that a keeper gives, or have them go back."""
+        self.jobs[state.id] = state
+        self._reporter.expect(state.id, peer, now_ns)
+        for item in leases.items:
+            key = (state.id, item.unit, item.epoch)
+            if not self.memory.allows(state.spec):
+                self._reporter.refuse(key, peer, now_ns)
+            elif check_giver(state, peer, item) and state.is_keeper(peer):
+                self._take(key, Held(peer, "queued", now_ns, now_ns + item.ttl_ms * 1_000_000, fact))
+            else:
+                self._unseen_view(state, key, peer, now_ns)
 
     def _unseen_view(self, state: JobState, key: UnitKey, peer: PeerId, now_ns: int) -> None:
         """A unit in a view that we have not seen, or that is over: it goes back. We ask to be shown the former."""
@@ -469,6 +481,6 @@ class WorkerAgent:
             self._return(key)
 
     def _return(self, key: UnitKey) -> None:
-        """Give one unit back; nobody computes it here any more."""
-        self._out += self._hands.to_stop(key)
+        """Give one unit back; nobody computes it here unless it comes again."""
+        self._out += self._hands.to_stop(key, resumes=True)
         self._reporter.give_back(key)

@@ -150,12 +150,13 @@ class Counts(NBody):
     def compute_into(self, unit, arrays, out, progress):
         self.resume_into(unit, arrays, out, progress, None, lambda _: None)
 
-    def resume_into(self, unit, _arrays, out, _progress, checkpoint, save):
+    def resume_into(self, unit, _arrays, out, progress, checkpoint, save):
         if checkpoint == b"refused":
             raise ConfigError("this is no checkpoint")
         out[0] = at = int(checkpoint or 0)
         while at < unit["count"]:
             at += 1
+            progress(at / unit["count"])
             save(b"refused" if unit.get("refused") else str(at).encode())
             if at == unit["dies"]:
                 os.kill(os.getpid(), signal.SIGKILL)

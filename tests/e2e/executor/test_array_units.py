@@ -313,12 +313,14 @@ class Counting:
         self.checkpoint = folder / "checkpoint"
         self._result = folder / "result"
         self._result.touch()
+        self.resumed = []
 
     async def run(self, **unit):
         """Where it began, and where it ended."""
         await self._executor.run_arrays(
-            "counts", 1, {"count": 10, "dies": 0, **unit}, [], self._result, quiet, checkpoint=self.checkpoint
-        )
+            "counts", 1, {"count": 10, "dies": 0, **unit}, [], self._result, quiet,
+            checkpoint=self.checkpoint, on_resume=self.resumed.append,
+        )  # fmt: skip
         return tuple(np.fromfile(self._result))
 
 
@@ -326,7 +328,9 @@ async def test_a_killed_process_is_carried_on_by_the_next(executor, tmp_path):
     counting = Counting(executor, tmp_path)
     with pytest.raises(ExecutorCrashed):
         await counting.run(dies=7)
+    assert not counting.resumed
     assert await counting.run(dies=7) == (7, 10)
+    assert counting.resumed == [0.7]
     assert not counting.checkpoint.exists()  # and is not needed any more
     assert await counting.run() == (0, 10)
 
@@ -346,6 +350,7 @@ async def test_what_is_no_checkpoint_of_the_unit_costs_only_time(executor, tmp_p
     else:
         with pytest.raises(ExecutorCrashed):
             await counting.run(dies=7, **refused)
+    assert not counting.resumed
 
 
 async def test_a_checkpoint_that_cannot_be_written_costs_nothing(executor, tmp_path):

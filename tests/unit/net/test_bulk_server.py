@@ -1,9 +1,10 @@
 """The HTTPS server by hand: tickets replayed, expired, stolen or for something else; bounds and time-outs."""
 
 import asyncio
+import contextlib
 import hashlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from sparkle_p2p.net.bulk.wire import target
 from sparkle_protocol import messages
 from sparkle_protocol.blobs.tickets import TICKET_TTL_NS, Grant, Ticket, Wanted
 from sparkle_protocol.blobs.tree import BlobId
+from sparkle_protocol.ids import PeerId
 from tests.unit.net.bulk_peers import MB, Peer, Peers, content
 
 DATA = content(1, 5 * MB + 77)
@@ -158,6 +160,18 @@ async def test_a_handshake_that_does_not_come_is_not_waited_for(
 
 async def test_a_reader_that_takes_nothing_is_let_go(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "CHUNK_S", 0.5)
+    let_go = asyncio.Event()
+    answering = server_module.BulkServer._answering
+
+    @contextlib.contextmanager
+    def noted(server: server_module.BulkServer, peer: PeerId) -> Iterator[None]:
+        try:
+            with answering(server, peer):
+                yield
+        finally:
+            let_go.set()
+
+    monkeypatch.setattr(server_module.BulkServer, "_answering", noted)
     blob = client.holder.holds(content(8, 32 * MB))
     wanted = client.wanted = Wanted(blob, 0, 31, False)
     await client.get_ticket()
@@ -165,19 +179,11 @@ async def test_a_reader_that_takes_nothing_is_let_go(client: Client, monkeypatch
     writer.write(f"GET {target(wanted)} HTTP/1.1\r\nHost: x\r\nAuthorization: {client.header()}\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
     writer.transport.pause_reading()  # type: ignore[attr-defined]
+    assert client.holder.bulk.answering == 1
     async with asyncio.timeout(20):
-        while client.holder.bulk.answering:
-            await until_soon()
+        await let_go.wait()
+    assert not client.holder.bulk.answering
     writer.close()
-
-
-async def until_soon() -> None:
-    """Let a twentieth of a second pass."""
-    try:
-        async with asyncio.timeout(0.05):
-            await asyncio.Event().wait()
-    except TimeoutError:
-        return
 
 
 async def test_requests_at_a_time_and_connections_are_bounded(

@@ -15,6 +15,7 @@ from sparkle_p2p.blobs.store import BlobStore
 from sparkle_p2p.node import array_inputs
 from sparkle_p2p.node.array_inputs import CutJob, choose_units, cut_job, open_array
 from sparkle_p2p.node.array_units import input_sizes
+from sparkle_p2p.node.memory import UnitMemory
 from sparkle_p2p.node.results import make_array_spec
 from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.blobs.tree import BlobId
@@ -29,6 +30,13 @@ MB = 1 << 20
 @pytest.fixture
 def store(tmp_path: Path) -> BlobStore:
     return BlobStore(tmp_path / "blobs", 64 * MB)
+
+
+def limit(memory_mb: int) -> UnitMemory:
+    return UnitMemory(memory_mb * MB, memory_mb * MB)
+
+
+LIMIT = limit(64)
 
 
 def stored(folder: Path, name: str, array: Any) -> str:
@@ -86,7 +94,7 @@ def test_layouts_do_not_matter(tmp_path: Path, store: BlobStore) -> None:
     wanted = np.arange(12, dtype=np.float32).reshape(3, 4)
     for number, array in enumerate((np.asfortranarray(wanted), wanted.astype(">f4"))):
         inputs = {"a": stored(tmp_path, f"a{number}", array), "b": stored(tmp_path, "b", np.eye(4, dtype=np.float32))}
-        cut = cut_job(SubmitRequest("gemm", {}, 1, inputs=inputs), store, 64 * MB, threading.Event(), lambda *_: None)
+        cut = cut_job(SubmitRequest("gemm", {}, 1, inputs=inputs), store, LIMIT, threading.Event(), lambda *_: None)
         np.testing.assert_array_equal(store.open_array(cut.inputs[0], "<f4", (3, 4)), wanted)
 
 
@@ -147,7 +155,7 @@ def test_arrays_that_cannot_be_computed_with_are_refused(tmp_path: Path, array: 
     store = BlobStore(tmp_path / "blobs", 64 * MB)
     inputs = {name: stored(tmp_path, name, array) for name in ("a", "b")}
     with pytest.raises(ConfigError, match=reason):
-        cut_job(SubmitRequest("gemm", {}, inputs=inputs), store, 64 * MB, threading.Event(), lambda *_: None)
+        cut_job(SubmitRequest("gemm", {}, inputs=inputs), store, LIMIT, threading.Event(), lambda *_: None)
     assert not store.ids()
 
 
@@ -194,13 +202,13 @@ def test_units_fit_the_memory_that_workers_have() -> None:
     types = {name: array_type(name, np.broadcast_to(np.float32(0), (4096, 4096))) for name in ("a", "b")}
     params = kernel.with_arrays({}, types)
     for memory_mb in (48, 64, 256, 4096):
-        units = choose_units(kernel, params, None, memory_mb * MB)
+        units = choose_units(kernel, params, None, limit(memory_mb))
         needs = max(kernel.cost(kernel.unit(params, units, index)).memory_bytes for index in range(units))
         assert needs <= memory_mb * MB
     with pytest.raises(ConfigError, match="cut it into"):
-        choose_units(kernel, params, 1, 64 * MB)
+        choose_units(kernel, params, 1, limit(64))
     with pytest.raises(ConfigError):
-        choose_units(kernel, params, None, 32 * MB)
+        choose_units(kernel, params, None, limit(32))
 
 
 def test_what_does_not_fit_the_quota_leaves_nothing_pinned(tmp_path: Path) -> None:
@@ -208,7 +216,7 @@ def test_what_does_not_fit_the_quota_leaves_nothing_pinned(tmp_path: Path) -> No
     random = np.random.default_rng(1).standard_normal((1024, 1024)).astype(np.float32)
     inputs = {name: stored(tmp_path, name, random + at) for at, name in enumerate("ab")}
     with pytest.raises(StorageError, match="does not fit"):
-        cut_job(SubmitRequest("gemm", {}, 4, inputs=inputs), store, 64 * MB, threading.Event(), lambda *_: None)
+        cut_job(SubmitRequest("gemm", {}, 4, inputs=inputs), store, LIMIT, threading.Event(), lambda *_: None)
     store.put_bytes(bytes(2 * MB))  # evicts what was stored in vain
 
 
@@ -222,5 +230,5 @@ def test_a_job_that_nobody_wants_any_more_is_not_cut_further(tmp_path: Path) -> 
         stopped.set()
 
     with pytest.raises(ConfigError, match="given up"):
-        cut_job(SubmitRequest("gemm", {}, 4, inputs=inputs), store, 64 * MB, stopped, first)
+        cut_job(SubmitRequest("gemm", {}, 4, inputs=inputs), store, LIMIT, stopped, first)
     assert told == [1]

@@ -15,6 +15,7 @@ import pytest
 from sparkle_p2p.node import array_jobs, holding
 from sparkle_p2p.node.array_jobs import ArrayJobs
 from sparkle_p2p.node.holding import Holding
+from sparkle_p2p.node.memory import UnitMemory
 from sparkle_p2p.node.store import Store
 from sparkle_protocol.effects import HoldInputs, InputsHeld, ReleaseInputs, StoreResult
 from sparkle_protocol.errors import StorageError, TransportError
@@ -36,7 +37,13 @@ class Owner:
         self.holding = Holding(self.bench.plane, self.told.put_nowait, group)
         self.folder = folder / "results"
         self.jobs = ArrayJobs(
-            self.bench.plane, self.holding, store, self.folder, group, lambda _job: (PEER,), 64 * MB
+            self.bench.plane,
+            self.holding,
+            store,
+            self.folder,
+            group,
+            lambda _job: (PEER,),
+            lambda: UnitMemory(64 * MB, 64 * MB),
         )
         self.blocks = [np.full((8, 4), at, np.float32) for at in range(2)]
         inputs = [self.bench.store.put_bytes(bytes([at]) * (2 * MB)) for at in range(3)]

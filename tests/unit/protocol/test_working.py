@@ -273,7 +273,9 @@ def test_an_offer_during_the_request_is_not_lost() -> None:
     worker.give(open_jobs=0)
     worker.now += SECOND_NS
     worker.tell(fx.Tick())
-    worker.sent(m.LeaseRequest)
+    _, request = worker.sent(m.LeaseRequest)
+    assert isinstance(request, m.LeaseRequest)
+    assert request.want > 0
 
 
 def test_a_keeper_that_always_offers_and_never_gives_costs_little() -> None:

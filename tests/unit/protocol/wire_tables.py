@@ -35,8 +35,8 @@ REPLIES: list[type[Wire]] = [
     messages.OutlineReply, messages.TicketReply, messages.PieceReply,
 ]  # fmt: skip
 PARTS: list[type[Wire]] = [
-    messages.UnitEpoch, messages.Settled, messages.JobFacts, messages.Heartbeat, messages.PeerRecord,
-    messages.JobBeat,
+    messages.UnitEpoch, messages.Settled, messages.JobFacts, messages.TooLarge, messages.Heartbeat,
+    messages.PeerRecord, messages.JobBeat,
 ]  # fmt: skip
 FACT_PARTS: list[type[Wire]] = [
     facts.Policy, facts.Resources, facts.Deadlines, facts.LeaseItem, facts.CommitItem, facts.RevealItem,

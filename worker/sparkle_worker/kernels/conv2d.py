@@ -128,8 +128,8 @@ class Conv2d:
             if needed <= memory_bytes:
                 return units
         raise ConfigError(
-            f"the smallest unit of this conv2d job needs {needed / 1e6:.0f} MB, "
-            f"but no worker allows more than {memory_bytes / 1e6:.0f} MB; cut the images into several jobs"
+            f"the smallest unit of this conv2d job needs {-(-needed >> 20)} MB, "
+            f"but no worker allows more than {memory_bytes >> 20} MB; cut the images into several jobs"
         )
 
     def max_units(self, params: Params) -> int:

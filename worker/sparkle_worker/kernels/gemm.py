@@ -118,8 +118,8 @@ class Gemm:
         p, q = _finer_until(params, lambda p, q: _memory(params, p, q) <= memory_bytes)
         if _memory(params, p, q) > memory_bytes:
             raise ConfigError(
-                f"the smallest unit of this gemm job needs {_memory(params, p, q) / 1e6:.0f} MB, "
-                f"but no worker allows more than {memory_bytes / 1e6:.0f} MB; cut the job into several"
+                f"the smallest unit of this gemm job needs {-(-_memory(params, p, q) >> 20)} MB, "
+                f"but no worker allows more than {memory_bytes >> 20} MB; cut the job into several"
             )
         return p * q
 

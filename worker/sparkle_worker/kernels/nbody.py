@@ -130,8 +130,8 @@ class NBody:
             if count == most:
                 break
         raise ConfigError(
-            f"one system of this nbody job needs {needed / 1e6:.0f} MB, "
-            f"but no worker allows more than {memory_bytes / 1e6:.0f} MB; use fewer bodies"
+            f"one system of this nbody job needs {-(-needed >> 20)} MB, "
+            f"but no worker allows more than {memory_bytes >> 20} MB; use fewer bodies"
         )
 
     def unit(self, params: Params, units: int, index: int) -> dict[str, Any]:

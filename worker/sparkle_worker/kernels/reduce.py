@@ -113,8 +113,8 @@ class Reduce:
         needed = self.cost(self.unit(params, high, high - 1)).memory_bytes
         if needed > memory_bytes:
             raise ConfigError(
-                f"the smallest unit of this reduce job needs {needed / 1e6:.0f} MB, "
-                f"but no worker allows more than {memory_bytes / 1e6:.0f} MB; cut the job into several"
+                f"the smallest unit of this reduce job needs {-(-needed >> 20)} MB, "
+                f"but no worker allows more than {memory_bytes >> 20} MB; cut the job into several"
             )
         return high
 

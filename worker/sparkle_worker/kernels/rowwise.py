@@ -99,8 +99,8 @@ class _RowKernel(ABC):
         if units > self.max_units(params):
             needed = _memory(-(-rows // self.max_units(params)), length, params["dtype"])
             raise ConfigError(
-                f"the smallest unit of this {self.name} job needs {needed / 1e6:.0f} MB, "
-                f"but no worker allows more than {memory_bytes / 1e6:.0f} MB; cut the job into several"
+                f"the smallest unit of this {self.name} job needs {-(-needed >> 20)} MB, "
+                f"but no worker allows more than {memory_bytes >> 20} MB; cut the job into several"
             )
         return int(units)
 
