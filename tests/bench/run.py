@@ -14,7 +14,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)  # instead of this folder, so that our modules have one name each
 
-from tests.bench import arithmetic, bulk, growth, handover, idle, network, noop, overhead, starting, work  # noqa: E402
+from tests.bench import (  # noqa: E402
+    arithmetic,
+    bulk,
+    growth,
+    handover,
+    idle,
+    many_products,
+    network,
+    noop,
+    overhead,
+    product,
+    starting,
+    work,
+)
 from tests.bench.rows import Row, as_json, better, merge, missed, table  # noqa: E402
 
 RESULTS = ROOT / "bench" / "results.json"
@@ -34,6 +47,8 @@ MEASUREMENTS: dict[str, tuple[Measurement, int]] = {
     "executor": (work.executor, 300),
     "handover": (handover.handover, 300),
     "arithmetic": (arithmetic.arithmetic, 15),
+    "product": (product.product, 5),
+    "many_products": (many_products.many_products, 3),
     "units": (work.units, 3),
     "noop_units": (noop.noop_units, 3),
     "overhead": (overhead.overhead, 5),
