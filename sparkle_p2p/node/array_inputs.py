@@ -6,7 +6,9 @@ Files are read by their first bytes, not by their names: ``.npy`` (mapped, so it
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from sparkle_p2p.blobs.store import BlobStore
 
+STORING = 3  # tiles at a time, all in memory: while the disk takes one, the next is hashed and another one cut
 NPY_MAGIC = b"\x93NUMPY"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
@@ -64,22 +67,45 @@ def cut_job(
     arrays = {name: open_array(name, path) for name, path in request.inputs.items()}
     params = kernel.with_arrays(request.params, {name: array_type(name, array) for name, array in arrays.items()})
     units = choose_units(kernel, params, request.units, memory_bytes)
+    inputs = _stored(kernel.tiles(params, units, arrays), store, stopped, on_tile)
+    return CutJob(kernel, params, units, inputs)
+
+
+def _stored(
+    tiles: "Iterable[NDArray[Any]]",
+    store: "BlobStore",
+    stopped: threading.Event,
+    on_tile: Callable[[int, int], None],
+) -> tuple[BlobId, ...]:
+    """Store tiles, ``STORING`` at a time, and pin them; the ids in order, or nothing is pinned."""
+    coming: deque[tuple[Future[BlobId], int]] = deque()
     inputs: list[BlobId] = []
     size = 0
-    try:
-        for tile in kernel.tiles(params, units, arrays):
-            if stopped.is_set():
-                raise ConfigError("the job was given up before it was submitted")
-            blob = store.put_array(tile)
-            store.pin(blob)
-            inputs.append(blob)
-            size += tile.nbytes
-            on_tile(len(inputs), size)
-    except BaseException:
-        for blob in inputs:
-            store.unpin(blob)
-        raise
-    return CutJob(kernel, params, units, tuple(inputs))
+
+    def take() -> None:
+        nonlocal size
+        putting, tile_bytes = coming[0]
+        inputs.append(putting.result())
+        coming.popleft()
+        size += tile_bytes
+        on_tile(len(inputs), size)
+
+    with ThreadPoolExecutor(STORING, thread_name_prefix="sparkle-cut") as threads:
+        try:
+            for tile in tiles:
+                if stopped.is_set():
+                    raise ConfigError("the job was given up before it was submitted")
+                coming.append((threads.submit(store.put_array, tile, pin=True), tile.nbytes))
+                if len(coming) == STORING:
+                    take()
+            while coming:
+                take()
+        except BaseException:
+            inputs += [putting.result() for putting, _ in coming if putting.exception() is None]
+            for blob in inputs:
+                store.unpin(blob)
+            raise
+    return tuple(inputs)
 
 
 def choose_units(kernel: ArrayKernel, params: Mapping[str, Any], wanted: int | None, memory_bytes: int) -> int:
