@@ -144,7 +144,9 @@ class _Loop:
 
     def __enter__(self) -> "_Loop":
         with contextlib.ExitStack() as left:
-            self._owner = left.enter_context(module("plain_loop", self._folder / "owner.log", "owner", *self._arguments))
+            self._owner = left.enter_context(
+                module("plain_loop", self._folder / "owner.log", "owner", *self._arguments)
+            )
             self._workers = [
                 left.enter_context(module("plain_loop", self._folder / f"worker-{number}.log", "worker"))
                 for number in range(WORKERS)

@@ -1,5 +1,6 @@
 """What a measurement says, and whether that is good enough: figures, bars, the table, the JSON. No I/O."""
 
+import contextlib
 import json
 import statistics
 from collections.abc import Sequence
@@ -189,10 +190,8 @@ def _row(document: dict[str, Any]) -> Row:
 def merge(old: str, new: str) -> str:
     """The old list with the new one's rows in the places of those of the same name: a partial run keeps the rest."""
     rows: dict[str, Any] = {}
-    try:
+    with contextlib.suppress(ValueError, TypeError, KeyError):  # a file of another version, or cut off
         rows = {document["name"]: document for document in json.loads(old)}
-    except (ValueError, TypeError, KeyError):
-        pass  # a file of another version, or cut off
     rows |= {document["name"]: document for document in json.loads(new)}
     return json.dumps(list(rows.values()), indent=1) + "\n"
 

@@ -4,8 +4,6 @@
 so what runs in several threads adds up, and waiting costs nothing.
 """
 
-import asyncio.selector_events
-import asyncio.sslproto
 import functools
 import importlib
 import threading
@@ -90,5 +88,7 @@ def install() -> Clock:
             for name in names:
                 plain = getattr(target, name)
                 hasher = name == "blake3"
-                setattr(target, name, functools.partial(_Hasher, clock, plain) if hasher else clock.timed(kind, plain))
+                setattr(
+                    target, name, functools.partial(_Hasher, clock, plain) if hasher else clock.timed(kind, plain)
+                )
     return clock

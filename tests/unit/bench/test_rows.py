@@ -91,7 +91,9 @@ def test_a_partial_run_replaces_its_own_rows_only():
 
 def test_rows_are_read_back_as_they_were_written():
     rows = [
-        median_row("status", "ms", [30.0, 40.0], [10.0], bar=3, stretch=2, judged="ratio", against="python").under(1, "2026-01-02"),
+        median_row("status", "ms", [30.0, 40.0], [10.0], bar=3, stretch=2, judged="ratio", against="python").under(
+            1, "2026-01-02"
+        ),
         median_row("ray", "units/s", [7.0], stretch=2, judged="ratio", at_least=True, lacking="not installed"),
     ]
     assert from_json(as_json(rows)) == rows
@@ -99,7 +101,7 @@ def test_rows_are_read_back_as_they_were_written():
 
 @pytest.mark.parametrize("damaged", ["", "{}", "[1]", "null", '[{"name": "rpc"}]'])
 def test_figures_of_another_version_are_refused(damaged):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"figures of this version|Expecting value"):
         from_json(damaged)
 
 
@@ -107,7 +109,8 @@ def test_the_page_gets_the_table_in_its_place_and_nothing_else_changes():
     page = f"before\n{BEGIN}\nold figures\n{END}\nafter\n"
     rows = [Row("rpc", 2, "ms", measured="2026-01-02"), Row("status", 3, "ms", measured="2026-01-04")]
     new = with_figures(page, rows, "2 cores")
-    assert new.startswith(f"before\n{BEGIN}\n") and new.endswith(f"{END}\nafter\n")
+    assert new.startswith(f"before\n{BEGIN}\n")
+    assert new.endswith(f"{END}\nafter\n")
     assert "old figures" not in new
     assert "2 cores, measured 2026-01-02 to 2026-01-04." in new
     assert table(rows) in new
