@@ -34,13 +34,12 @@ def many_products(repeat: int) -> list[Row]:
     ours: list[Spent] = []
     bare: list[Spent] = []
     with scratch() as folder:
-        paths = save(folder, "large", GRID * SIZE, SIZE, GRID * SIZE)
+        paths = save(folder, GRID * SIZE, SIZE, GRID * SIZE)
         with _Peers(folder) as peers, _Loop(folder, paths) as loop:
-            small = save(folder, "small", SIZE, SIZE, SIZE)
-            peers.run(small, 4)
+            peers.run(save(folder, SIZE, SIZE, SIZE), 4)
             loop.run()
             for _ in range(min(repeat, AT_MOST)):
-                ours.append(peers.run(paths, UNITS))
+                ours.append(peers.run(save(folder, GRID * SIZE, SIZE, GRID * SIZE), UNITS))
                 bare.append(loop.run())
     return [
         _row("gemm_64", ours, bare, "all", "all", bar=1.6, stretch=1.35),

@@ -6,6 +6,7 @@ NumPy finds its factors in memory and leaves the result there.
 """
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -34,13 +35,13 @@ Array = np.ndarray[Any, Any]
 def product(repeat: int) -> list[Row]:
     """gemm 4096² in float32: rate over all, and processor seconds of both nodes with their workers."""
     with scratch() as folder:
-        paths = save(folder, "large", SIZE, SIZE, SIZE)
+        paths = save(folder, SIZE, SIZE, SIZE)
         threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), THREADS)
         command = [sys.executable, "-P", "-m", "tests.bench.numpy_product", *paths.values()]
         env = environment(PYTHONPATH=str(ROOT), **threads)
         with Child(command, folder / "numpy.log", env) as numpy:
             numpy.ask("warm up")
-            ours, cpu, bare = asyncio.run(_repeated(folder, paths, numpy, repeat))
+            ours, cpu, bare = asyncio.run(_repeated(folder, numpy, repeat))
     flops = 2.0 * SIZE**3
     return [
         median_row(
@@ -51,17 +52,15 @@ def product(repeat: int) -> list[Row]:
     ]  # fmt: skip
 
 
-async def _repeated(
-    folder: Path, paths: Mapping[str, str], numpy: Child, repeat: int
-) -> tuple[list[float], list[float], list[float]]:
+async def _repeated(folder: Path, numpy: Child, repeat: int) -> tuple[list[float], list[float], list[float]]:
     """Seconds of ours, processor seconds of ours, and seconds of NumPy's."""
     ours, cpu, bare = [], [], []
     async with local_peers("bench-product", PEERS) as peers:
-        small = save(folder, "small", WARM_UP, WARM_UP, WARM_UP)
+        small = save(folder, WARM_UP, WARM_UP, WARM_UP)
         await asyncio.to_thread(run_product, peers.client, small, 8)  # starts the worker processes
         for _ in range(repeat):
             bare.append((await asyncio.to_thread(numpy.ask, "next"))["took_s"])
-            took, used = await asyncio.to_thread(_timed, peers, paths)
+            took, used = await asyncio.to_thread(_timed, peers, save(folder, SIZE, SIZE, SIZE))
             ours.append(took)
             cpu.append(used)
     return ours, cpu, bare
@@ -76,13 +75,16 @@ def _timed(peers: Peers, paths: Mapping[str, str]) -> tuple[float, float]:
     return took, used
 
 
-def save(folder: Path, name: str, m: int, k: int, n: int) -> dict[str, str]:
-    """Two factors in files, by the name of the input."""
-    draw = np.random.default_rng(m)
+def save(folder: Path, m: int, k: int, n: int) -> dict[str, str]:
+    """Two factors in files, by the name of the input. New ones each time: a peer that has a blob does not fetch it."""
+    draw = np.random.default_rng()
     paths = {}
     for key, shape in (("a", (m, k)), ("b", (k, n))):
-        path = folder / f"{name}-{key}.npy"
-        np.save(path, draw.standard_normal(shape, dtype=np.float32))
+        path = folder / f"{key}-{m}x{k}x{n}.npy"
+        with path.open("wb") as file:
+            np.save(file, draw.standard_normal(shape, dtype=np.float32))
+            file.flush()
+            os.fsync(file.fileno())  # or the disk would be busy with it while the clock runs
         paths[key] = str(path)
     return paths
 
