@@ -77,7 +77,7 @@ def _timed(peers: Peers, paths: Mapping[str, str]) -> tuple[float, float]:
 
 
 def save(folder: Path, m: int, k: int, n: int) -> dict[str, str]:
-    """Two factors in files, by the name of the input. New ones each time: a peer that has a blob does not fetch it."""
+    """Two factors in files, by the name of the input. New ones each time: peers fetch no blob twice."""
     draw = np.random.default_rng()
     paths = {}
     for key, shape in (("a", (m, k)), ("b", (k, n))):
