@@ -180,14 +180,18 @@ class BlobStore:
         view = memoryview(data).cast("B") if len(data) else memoryview(b"")
         return self.put_pieces((view,), size_hint=len(view))
 
-    def put_array(self, array: "numpy.ndarray") -> BlobId:
+    def put_array(self, array: "numpy.ndarray", *, pin: bool = False) -> BlobId:
         """Take an array's items in C order, little-endian. Raises StorageError, ConfigError (object dtype)."""
         from sparkle_p2p.blobs.arrays import pieces_of
 
-        return self.put_pieces(pieces_of(array), size_hint=array.nbytes)
+        return self.put_pieces(pieces_of(array), size_hint=array.nbytes, pin=pin)
 
-    def put_pieces(self, pieces: Iterable[Buffer], *, size_hint: int = 0) -> BlobId:
-        """Take content as it comes, in pieces of any size. Memory stays flat. Raises StorageError."""
+    def put_pieces(self, pieces: Iterable[Buffer], *, size_hint: int = 0, pin: bool = False) -> BlobId:
+        """Take content as it comes, in pieces of any size; pinned at once if wanted. Memory stays flat.
+
+        Raises:
+            StorageError: there is no room for it.
+        """
         name = NEW + secrets.token_hex(8)
         try:
             self._grow(name, size_hint)
@@ -199,7 +203,10 @@ class BlobStore:
                         self._grow(name, new.size + len(part))
                         new.write(part)
                 outline = new.complete()
-                self._take_in(outline, new.publish)
+                with self._lock:
+                    self._take_in(outline, new.publish)
+                    if pin:
+                        self.pin(outline.id)
         finally:
             with self._lock:
                 self._writing.pop(name, None)

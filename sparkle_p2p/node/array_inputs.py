@@ -11,7 +11,9 @@ never were one array. A file that changes while it is copied is refused.
 import os
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from sparkle_p2p.blobs.store import BlobStore
 
 PIECE_BYTES = 4 << 20  # of a file that is copied
+STORING = 3  # tiles at a time, all in memory: while the disk takes one, the next is hashed and another one cut
 NPY_MAGIC = b"\x93NUMPY"
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
@@ -95,28 +98,57 @@ def _cut(
     units = choose_units(kernel, params, request.units, memory)
     salt = secrets.token_bytes(SALT_BYTES) if sealed_with is not None else b""
     cipher = JobCipher(sealed_with, salt) if sealed_with is not None else None
+
+    def put(position: int, tile: "NDArray[Any]") -> BlobId:
+        return store.put_array(tile, pin=True) if cipher is None else _put_sealed(store, cipher, position, tile)
+
+    return CutJob(
+        kernel, params, units, _stored(kernel.tiles(params, units, arrays), put, store, stopped, on_tile), salt
+    )
+
+
+def _stored(
+    tiles: "Iterable[NDArray[Any]]",
+    put: "Callable[[int, NDArray[Any]], BlobId]",
+    store: "BlobStore",
+    stopped: threading.Event,
+    on_tile: Callable[[int, int], None],
+) -> tuple[BlobId, ...]:
+    """Store tiles, ``STORING`` at a time, and pin them; the ids in order, or nothing is pinned."""
+    coming: deque[tuple[Future[BlobId], int]] = deque()
     inputs: list[BlobId] = []
     size = 0
-    try:
-        for tile in kernel.tiles(params, units, arrays):
-            _check_wanted(stopped)
-            blob = store.put_array(tile) if cipher is None else _put_sealed(store, cipher, len(inputs), tile)
-            store.pin(blob)
-            inputs.append(blob)
-            size += tile.nbytes
-            on_tile(len(inputs), size)
-    except BaseException:
-        for blob in inputs:
-            store.unpin(blob)
-        raise
-    return CutJob(kernel, params, units, tuple(inputs), salt)
+
+    def take() -> None:
+        nonlocal size
+        putting, tile_bytes = coming[0]
+        inputs.append(putting.result())
+        coming.popleft()
+        size += tile_bytes
+        on_tile(len(inputs), size)
+
+    with ThreadPoolExecutor(STORING, thread_name_prefix="sparkle-cut") as threads:
+        try:
+            for position, tile in enumerate(tiles):
+                _check_wanted(stopped)
+                coming.append((threads.submit(put, position, tile), tile.nbytes))
+                if len(coming) == STORING:
+                    take()
+            while coming:
+                take()
+        except BaseException:
+            inputs += [putting.result() for putting, _ in coming if putting.exception() is None]
+            for blob in inputs:
+                store.unpin(blob)
+            raise
+    return tuple(inputs)
 
 
 def _put_sealed(store: "BlobStore", cipher: JobCipher, position: int, tile: "NDArray[Any]") -> BlobId:
     from sparkle_p2p.blobs.arrays import pieces_of
 
     pieces = cipher.seal(input_label(position), tile.nbytes, pieces_of(tile))
-    return store.put_pieces(pieces, size_hint=sealed_bytes(tile.nbytes))
+    return store.put_pieces(pieces, size_hint=sealed_bytes(tile.nbytes), pin=True)
 
 
 def _check_wanted(stopped: threading.Event) -> None:

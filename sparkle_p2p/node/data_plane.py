@@ -32,7 +32,7 @@ log = logging.getLogger("sparkle.node")
 BLOBS_FOLDER = "blobs"
 STOP_S = 3.0
 FETCH_S = 6 * 3600.0  # for one blob; Bulk itself gives up a minute after the last byte came
-AT_ONCE = 4  # blobs of one call
+AT_ONCE = 2  # blobs of one call: of the places for transfers, some stay free for tiles that a unit waits for
 
 
 class DataPlane:

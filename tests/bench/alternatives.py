@@ -1,7 +1,7 @@
-"""Other systems' no-op tasks per second, in an environment of their own (``.sparkle-env/bench``).
+"""Other systems that we are measured against, in environments of their own (below ``.sparkle-env``).
 
-It is installed from ``requirements/bench.txt`` when it is needed first, by the uv that set-up uses, so that their
-dependencies never constrain ours. ``dask_tasks.py`` and ``ray_tasks.py`` run in it and need nothing of ours.
+Each is installed from its lock when it is needed first, by the uv that set-up uses, so that its dependencies never
+constrain ours. ``dask_tasks.py``, ``ray_tasks.py`` and ``hivemind_requests.py`` run there and need nothing of ours.
 """
 
 import functools
@@ -9,13 +9,12 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.processes import Child
+
 ROOT = Path(__file__).resolve().parents[2]
-HOME = ROOT / ".sparkle-env" / "bench"
-PYTHON = HOME / "bin" / "python"
-LOCK = ROOT / "requirements" / "bench.txt"
-STAMP = HOME / ".sparkle-stamp"
 INSTALL_LIMIT_S = 900.0
 RUN_LIMIT_S = 300.0
 REMEDY = "check the network and run 'python3 run.py bench' again"
@@ -25,17 +24,37 @@ class NotAvailable(Exception):
     """An alternative cannot be measured here; one sentence says why and what to do."""
 
 
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What is installed together."""
+
+    names: str  # for people
+    home: Path
+    lock: Path
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.home / "bin" / "python"
+
+
+TASKS = Environment("dask.distributed and Ray", ROOT / ".sparkle-env" / "bench", ROOT / "requirements" / "bench.txt")
+HIVEMIND = Environment(
+    "hivemind", ROOT / ".sparkle-env" / "bench-hivemind", ROOT / "requirements" / "bench-hivemind.txt"
+)
+
+
 def tasks_per_s(name: str, tasks: int, warm_up: int) -> float:
     """No-op tasks per second of ``dask`` or ``ray`` with three workers, in the steady state.
 
     Raises:
         NotAvailable: it could not be installed or does not run here.
     """
-    _install()
+    _install(TASKS)
     program = Path(__file__).with_name(f"{name}_tasks.py")
     try:
         done = subprocess.run(
-            [str(PYTHON), str(program), str(tasks), str(warm_up)],
+            [str(TASKS.python), str(program), str(tasks), str(warm_up)],
             capture_output=True, text=True, timeout=RUN_LIMIT_S, env=_environment(), check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -46,17 +65,23 @@ def tasks_per_s(name: str, tasks: int, warm_up: int) -> float:
     return float(json.loads(done.stdout.splitlines()[-1])["tasks_per_s"])
 
 
+def hivemind(role: str, log: Path) -> Child:
+    """One end of hivemind's requests, ``serve`` or ``ask``. Raises NotAvailable: it could not be installed."""
+    _install(HIVEMIND)
+    return Child([HIVEMIND.python, Path(__file__).with_name("hivemind_requests.py"), role], log, _environment())
+
+
 @functools.cache
-def _install() -> None:
-    """Have the environment hold exactly what the lock names; at once if it does."""
-    wanted = LOCK.read_text()
-    if STAMP.exists() and STAMP.read_text() == wanted and PYTHON.exists():
+def _install(wanted: Environment) -> None:
+    """Have the environment hold exactly what its lock names; at once if it does."""
+    lock, stamp = wanted.lock.read_text(), wanted.home / ".sparkle-stamp"
+    if stamp.exists() and stamp.read_text() == lock and wanted.python.exists():
         return
-    print("bench: installing dask.distributed and Ray to compare with ...", file=sys.stderr, flush=True)
+    print(f"bench: installing {wanted.names} to compare with ...", file=sys.stderr, flush=True)
     uv = [sys.executable, str(ROOT / "run.py"), "uv"]
     for command in (
-        [*uv, "venv", "--quiet", "--clear", "--no-project", "--python", sys.executable, str(HOME)],
-        [*uv, "pip", "sync", "--quiet", "--python", str(PYTHON), str(LOCK)],
+        [*uv, "venv", "--quiet", "--clear", "--no-project", "--python", sys.executable, str(wanted.home)],
+        [*uv, "pip", "sync", "--quiet", "--python", str(wanted.python), str(wanted.lock)],
     ):
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_LIMIT_S, check=False)
@@ -65,7 +90,7 @@ def _install() -> None:
         if done.returncode != 0:
             said = done.stderr.strip().splitlines()
             raise NotAvailable(f"could not be installed ({said[-1][:200] if said else 'uv failed'}); {REMEDY}")
-    STAMP.write_text(wanted)
+    stamp.write_text(lock)
 
 
 def _environment() -> dict[str, str]:

@@ -72,10 +72,14 @@ class Child:
 
     def ask(self, question: object, timeout_s: float = READY_S) -> dict[str, Any]:
         """Send a line and read the answer."""
+        self.tell(question)
+        return self.read(timeout_s)
+
+    def tell(self, question: object) -> None:
+        """Send a line."""
         if self.process.stdin is not None:
             self.process.stdin.write(json.dumps(question) + "\n")
             self.process.stdin.flush()
-        return self.read(timeout_s)
 
     def _said(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()

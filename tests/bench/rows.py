@@ -1,9 +1,10 @@
 """What a measurement says, and whether that is good enough: figures, bars, the table, the JSON. No I/O."""
 
+import contextlib
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 
@@ -31,6 +32,7 @@ class Row:
     load: float | None = None  # of the machine when the measurement began, per minute
     at_least: bool = False  # more is better
     lacking: str = ""  # why the alternative could not be measured
+    measured: str = ""  # on which day
 
     def __post_init__(self) -> None:
         if self.judged == "ratio" and self.bar is not None and not (self.baseline or self.lacking):
@@ -69,9 +71,9 @@ class Row:
             return "MISS"
         return "pass+" if self.stretch is not None and self._keeps(self.stretch) else "pass"
 
-    def under(self, load: float) -> "Row":
-        """The same row, measured while the machine had this load."""
-        return replace(self, load=round(load, 2))
+    def under(self, load: float, day: str = "") -> "Row":
+        """The same row, measured on this day while the machine had this load."""
+        return replace(self, load=round(load, 2), measured=day)
 
 
 def median_row(
@@ -160,18 +162,38 @@ def _document(row: Row) -> dict[str, Any]:
         "load": row.load,
         "at_least": row.at_least,
         "lacking": row.lacking or None,
+        "measured": row.measured or None,
     }
 
 
-def merge(old: str, new: str) -> str:
-    """The new list with the old one's rows of other names before it: a partial run keeps the rest."""
-    fresh = json.loads(new)
-    names = {document["name"] for document in fresh}
+def from_json(text: str) -> list[Row]:
+    """The rows of such a list, as exact as it says. Raises ValueError: it is none, or of another version."""
     try:
-        kept = [document for document in json.loads(old) if document["name"] not in names]
-    except (ValueError, TypeError, KeyError):
-        kept = []  # a file of another version, or cut off
-    return json.dumps([*kept, *fresh], indent=1) + "\n"
+        documents = json.loads(text)
+        if not isinstance(documents, list):
+            raise TypeError("it is no list")
+        return [_row(document) for document in documents]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"no figures of this version: {error}") from error
+
+
+def _row(document: dict[str, Any]) -> Row:
+    known = {field.name for field in fields(Row)}
+    values = {name: value for name, value in document.items() if name in known}
+    for name in ("against", "lacking", "measured"):
+        values[name] = values.get(name) or ""
+    if values["spread"] is not None:
+        values["spread"] = tuple(values["spread"])
+    return Row(**values)
+
+
+def merge(old: str, new: str) -> str:
+    """The old list with the new one's rows in the places of those of the same name: a partial run keeps the rest."""
+    rows: dict[str, Any] = {}
+    with contextlib.suppress(ValueError, TypeError, KeyError):  # a file of another version, or cut off
+        rows = {document["name"]: document for document in json.loads(old)}
+    rows |= {document["name"]: document for document in json.loads(new)}
+    return json.dumps(list(rows.values()), indent=1) + "\n"
 
 
 def _rounded(number: float | None) -> float | None:

@@ -5,7 +5,9 @@ there is one. The table goes to stdout, progress to stderr, the figures to ``ben
 """
 
 import argparse
+import datetime
 import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,9 +16,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT)  # instead of this folder, so that our modules have one name each
 
-from tests.bench import arithmetic, bulk, growth, handover, idle, network, noop, overhead, starting, work  # noqa: E402
-from tests.bench.rows import Row, as_json, better, merge, missed, table  # noqa: E402
+from tests.bench import (  # noqa: E402
+    arithmetic,
+    bulk,
+    growth,
+    handover,
+    idle,
+    many_products,
+    network,
+    noop,
+    overhead,
+    product,
+    starting,
+    work,
+)
+from tests.bench.page import with_figures  # noqa: E402
+from tests.bench.rows import Row, as_json, better, from_json, merge, missed, table  # noqa: E402
 
+PAGE = ROOT / "docs" / "reference" / "benchmarks.md"
 RESULTS = ROOT / "bench" / "results.json"
 BUSY = 0.5  # load per core, before we have begun, from which on somebody else's work is in the figures
 
@@ -34,6 +51,8 @@ MEASUREMENTS: dict[str, tuple[Measurement, int]] = {
     "executor": (work.executor, 300),
     "handover": (handover.handover, 300),
     "arithmetic": (arithmetic.arithmetic, 15),
+    "product": (product.product, 5),
+    "many_products": (many_products.many_products, 3),
     "units": (work.units, 3),
     "noop_units": (noop.noop_units, 3),
     "overhead": (overhead.overhead, 5),
@@ -46,6 +65,8 @@ MEASUREMENTS: dict[str, tuple[Measurement, int]] = {
 def main(arguments: Sequence[str]) -> int:
     """Measures, prints, writes; 1 if ``--check`` was given and a bar was missed or could not be measured."""
     parsed = _parser().parse_args(arguments)
+    if parsed.publish:
+        return _publish()
     rows: list[Row] = []
     failed: list[str] = []
     if parsed.cold:
@@ -61,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
             _say(f"{name} could not be measured: {type(error).__name__}: {error}")
             failed.append(name)
             continue
-        rows += [row.under(load) for row in found]
+        rows += [row.under(load, datetime.date.today().isoformat()) for row in found]
         _say(f"{name} took {time.monotonic() - began:.0f} s")
     document = as_json(rows)
     RESULTS.parent.mkdir(exist_ok=True)
@@ -73,6 +94,21 @@ def main(arguments: Sequence[str]) -> int:
     if failed:
         _say("not measured: " + ", ".join(failed))
     return 1 if parsed.check and (missed(rows) or failed) else 0
+
+
+def _publish() -> int:
+    """Put the figures of the last runs into the documentation."""
+    if not RESULTS.exists():
+        _say("there are no figures yet; run 'python3 run.py bench' first")
+        return 1
+    machine = f"{os.cpu_count()} {platform.machine()} cores, Python {platform.python_version()}"
+    try:
+        PAGE.write_text(with_figures(PAGE.read_text(), from_json(RESULTS.read_text()), machine))
+    except ValueError as error:
+        _say(f"the figures cannot be written into {PAGE.relative_to(ROOT)}: {error}")
+        return 1
+    _say(f"the figures are in {PAGE.relative_to(ROOT)}")
+    return 0
 
 
 def _measured(name: str, measure: Measurement, repeat: int) -> list[Row]:
@@ -93,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--check", action="store_true", help="exit with 1 if a bar is missed")
     parser.add_argument("--json", action="store_true", help="print what is written to bench/results.json")
     parser.add_argument("--quick", action="store_true", help="a third of the repetitions")
+    parser.add_argument("--publish", action="store_true", help="only write the last figures into the documentation")
     parser.add_argument("--cold", action="store_true", help="only the demo in a fresh clone with empty caches")
     return parser
 

@@ -1,5 +1,6 @@
 """Units of array kernels in the worker process: what is mapped, computed, checked and refused."""
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -50,17 +51,27 @@ class ArrayUnits:
         kernel = get_array_kernel(name, version, self._kernels)
         types, type_ = self._types(kernel, unit, inputs)
         arrays = self._tiles(kernel, inputs, types)
-        try:
-            target = self.files.result(result, type_)
-        except ComputeError as error:
-            raise ComputeError(f"the result of {name} {error}") from error
+        saved = None
         if checkpoint is not None and isinstance(kernel, Resumable):
-            saved = Checkpoint(
-                Path(os.fsdecode(checkpoint)), owner_of(name, version, unit, inputs), self._checkpoint_s
-            )
-            _resume(kernel, unit, arrays, target, progress, resumed, saved)
-        else:
-            kernel.compute_into(unit, arrays, target, progress)
+            owner = owner_of(name, version, unit, inputs)
+            saved = Checkpoint(Path(os.fsdecode(checkpoint)), owner, self._checkpoint_s)
+        with contextlib.ExitStack() as left:
+            try:
+                new = self.files.new_result(result, type_)
+                target = left.enter_context(new).array if new is not None else self.files.result(result, type_)
+            except ComputeError as error:
+                raise ComputeError(f"the result of {name} {error}") from error
+            if saved is not None and isinstance(kernel, Resumable):
+                _resume(kernel, unit, arrays, target, progress, resumed, saved)
+            else:
+                kernel.compute_into(unit, arrays, target, progress)
+            if new is not None:
+                try:
+                    new.write()
+                except ComputeError as error:
+                    raise ComputeError(f"the result of {name} {error}") from error
+            if saved is not None:
+                saved.remove()
 
     def check(
         self, name: str, version: int, unit: Mapping[str, Any], inputs: Sequence[bytes], result: bytes, seed: bytes
@@ -164,7 +175,6 @@ def _resume(
             raise
         share, told = 0.0, True
         kernel.resume_into(unit, arrays, out, went_on, None, save)
-    saved.remove()
 
 
 def _is_possible(type_: ArrayType) -> bool:

@@ -1,10 +1,13 @@
-"""Files as arrays: tiles are mapped, results are written through their map, and no byte is copied on the way.
+"""Files as arrays: tiles are mapped, and so are results in files that have been used before.
 
 Rules:
 
 - A file is as long as its array, or is a blob of the node's store: content, then what the store keeps about it
   (``sparkle_p2p/blobs/layout.py``). Nothing but the content is mapped.
 - A result's disk blocks are allocated before it is mapped. To write where there are none ends a process by SIGBUS.
+- A result in a new file is made in memory, which is kept for the next one, and written when it is complete: through a
+  map every page of a new file costs a journalled fault, on ext4 five times as much as the writing (4.5 ms and 0.9 ms
+  for 4 MiB). Results larger than ``MEMORY_BYTES`` are mapped all the same.
 - What was mapped stays mapped for the units that follow, most of which need a tile of the one before: the system
   takes longer to map a page than a kernel to read it. A file is known by its inode, which is nobody else's as long as
   it is mapped. Kept are at most ``KEPT_FILES`` and ``KEPT_BYTES``, and what the memory limit allows beside the next
@@ -18,7 +21,7 @@ import os
 import stat
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from sparkle_protocol.blobs.bitmap import bitmap_bytes
 from sparkle_protocol.blobs.tree import chunk_count
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 KEPT_FILES = 64  # each also takes a descriptor
 KEPT_BYTES = 2**28
+MEMORY_BYTES = 2**26  # of a result that is made in memory
+WRITE_BYTES = 2**17  # of one call, so that the system looks for no large pages
 
 _OPEN = os.O_CLOEXEC | os.O_NONBLOCK if os.name == "posix" else 0  # what is no file shall not be waited for
 _TRAILER = struct.Struct(">8sQ16s")  # of a blob file: magic, size of the content, boot id
@@ -71,13 +76,17 @@ class MappedFiles:
         self._memory_bytes = memory_bytes
         self._kept: dict[tuple[int, int, bool], _Kept] = {}  # by device, inode, written; the latest use is last
         self._bytes = 0
+        self._memory: mmap.mmap | None = None  # where results of new files are made
 
     def __bool__(self) -> bool:
-        return bool(self._kept)
+        return bool(self._kept) or self._memory is not None
 
     def make_room(self, count: int, needed_bytes: int) -> None:
         """Let go of files until a unit that has so many, and needs so much memory with them, fits beside the rest."""
         limit = min(KEPT_BYTES, self._memory_bytes - needed_bytes)
+        if self._memory is not None and len(self._memory) > limit:
+            self._memory = None  # the unit's own result counts among what it needs
+        limit -= 0 if self._memory is None else len(self._memory)
         while self._kept and (self._bytes > limit or len(self._kept) + count > KEPT_FILES):
             self._drop(next(iter(self._kept)))
 
@@ -100,10 +109,30 @@ class MappedFiles:
         """
         return self._array(path, type_, written=True)
 
+    def new_result(self, path: bytes, type_: ArrayType) -> "NewResult | None":
+        """A place in memory for the result that a file is to hold; None if that file had better be mapped.
+
+        Raises:
+            ComputeError, MemoryError: as ``result``.
+        """
+        if type_.nbytes > MEMORY_BYTES or os.name != "posix":
+            return None
+        try:
+            if os.stat(path).st_blocks * 512 >= type_.nbytes:
+                return None
+            if self._memory is None or len(self._memory) < type_.nbytes:
+                self._memory = mmap.mmap(-1, type_.nbytes)
+            return NewResult(path, type_, self._memory)
+        except OSError as error:
+            if error.errno == errno.ENOMEM:
+                raise MemoryError from error
+            raise ComputeError(f"cannot be opened: {_why(error)}") from error
+
     def release(self) -> None:
         """Keep nothing. Arrays that are in use stay good."""
         self._kept.clear()
         self._bytes = 0
+        self._memory = None
 
     def _array(self, path: bytes, type_: ArrayType, *, written: bool) -> "NDArray[Any]":
         try:
@@ -126,6 +155,40 @@ class MappedFiles:
 
     def _drop(self, key: tuple[int, int, bool]) -> None:
         self._bytes -= self._kept.pop(key).type.nbytes
+
+
+class NewResult:
+    """A result that is made in memory; ``write`` makes it the content of its file, whose blocks are there by then."""
+
+    def __init__(self, path: bytes, type_: ArrayType, memory: mmap.mmap) -> None:
+        self._content = memoryview(memory)[: type_.nbytes]
+        self.array = type_.view(self._content)
+        self._descriptor = os.open(path, os.O_RDWR | _OPEN)
+        try:
+            status = os.fstat(self._descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise ComputeError("is no ordinary file")
+            _allocate(self._descriptor, status, type_.nbytes)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def write(self) -> None:
+        """Raises ComputeError: the disk does not take it."""
+        try:
+            for offset in range(0, len(self._content), WRITE_BYTES):
+                piece = self._content[offset : offset + WRITE_BYTES]
+                while piece:
+                    written = os.pwrite(self._descriptor, piece, offset)
+                    offset, piece = offset + written, piece[written:]
+        except OSError as error:
+            raise ComputeError(f"cannot be written: {_why(error)}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
 
 
 def _opened(path: bytes, type_: ArrayType, written: bool) -> tuple[tuple[int, int, bool], _Kept]:

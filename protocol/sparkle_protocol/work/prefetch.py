@@ -9,7 +9,8 @@ While there is more to compute, reports leave no faster than every three units: 
 signature, a message and a write to disk, which costs more than short units do, and shows beside those of a second.
 
 An executor is handed a tenth of a second of work: it need not wait for us between short units, and what it was
-handed is hardly ever in its hands for nothing. Of units that take longer it gets one at a time.
+handed is hardly ever in its hands for nothing. Of units that take longer it gets one at a time; two if their tiles
+and results are files, for it would wait while one's result is read and hashed and the next one's file is made.
 """
 
 from collections.abc import Iterable
@@ -56,9 +57,14 @@ class Prefetch:
         mean, count = self._means.get(kernel, (0.0, 0))
         return min(max(MIN_PACE_NS, int(3 * mean / self._slots * SECOND_NS)), MAX_PACE_NS) if count else MIN_PACE_NS
 
-    def handed(self, kernels: Iterable[str]) -> int:
-        """Units that all slots together are handed at a time; the slowest of the kernels decides."""
-        return self._slots * min(map(self._handed, kernels), default=1)
+    def handed(self, kernels: Iterable[str], *, files: bool = False) -> int:
+        """Units that all slots together are handed at a time; the slowest of the kernels decides.
+
+        Args:
+            kernels: of the units in hand.
+            files: some of these units have files.
+        """
+        return self._slots * max(MIN_DEPTH if files else 1, min(map(self._handed, kernels), default=1))
 
     def _handed(self, kernel: str) -> int:
         mean, count = self._means.get(kernel, (0.0, 0))

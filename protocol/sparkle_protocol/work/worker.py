@@ -437,7 +437,8 @@ class WorkerAgent:
     def _start(self, now_ns: int) -> None:
         if not self._works or not self._hands.queued:
             return
-        free = self._prefetch.handed(self._kernels_in_hand()) - len(self._hands.running)
+        files = any(self.jobs[job].spec.inputs for job in self._hands.busy_jobs)
+        free = self._prefetch.handed(self._kernels_in_hand(), files=files) - len(self._hands.running)
         for key in [*islice(self._hands.queued, max(0, free))]:
             self._hands.start(key, now_ns)
             state, run = self.jobs[key[0]], self.held[key].run or key

@@ -14,6 +14,7 @@ import trio
 from libp2p.abc import INetStream
 from libp2p.network.stream.exceptions import StreamEOF
 
+from sparkle_p2p.net.libp2p.credit import credit_in_portions
 from sparkle_p2p.net.libp2p.frames import (
     PREFIX_BYTES,
     Frame,
@@ -36,6 +37,7 @@ CLOSE_TIMEOUT_S = 1.0
 FRAME_TIMEOUT_S = 20.0  # from a frame's first byte to its last: 1 MiB at 0.4 Mbit/s
 MAX_QUEUED_BYTES = 8 << 20  # per stream; the overflow policy is in `Channel.room`'s callers
 _CHUNK_BYTES = 65507  # fills Noise messages exactly; measured faster than 64 KiB
+_READ_BYTES = 64 << 10  # as much as has come, so that a small frame is one read: each costs as much as a message
 
 Resolve = Callable[[Any], None]  # a result, or an exception instance
 
@@ -52,9 +54,11 @@ class Channel(ABC):
         self.open = True
         self.heard_at = trio.current_time()
         self._stream = stream
+        credit_in_portions(stream)
         self._sink = sink
         self._stalled = stalled
         self._scope = trio.CancelScope()
+        self._unread = bytearray()  # at most a frame and _READ_BYTES
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._wake = trio.Event()
@@ -81,19 +85,20 @@ class Channel(ABC):
         return decode_body(body)
 
     async def _read_exactly(self, count: int, *, may_end: bool) -> bytes | None:
-        chunks = bytearray()
-        while len(chunks) < count:
+        while len(self._unread) < count:
             try:
-                data = await self._stream.read(count - len(chunks))
+                data = await self._stream.read(_READ_BYTES)
             except StreamEOF:
                 data = b""
             if data:
-                chunks += data
+                self._unread += data
                 continue
-            if (may_end and not chunks) or is_closing(self._stream):
+            if (may_end and not self._unread) or is_closing(self._stream):
                 return None
             raise RemoteProtocolError("its stream ended inside a frame")
-        return bytes(chunks)
+        taken = bytes(self._unread[:count])
+        del self._unread[:count]
+        return taken
 
     async def write_frame(self, data: bytes) -> None:
         """Write one frame.

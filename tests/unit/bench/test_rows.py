@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tests.bench.rows import Row, as_json, better, median_row, merge, missed, percentile, quartiles, table
+from tests.bench.page import BEGIN, END, with_figures
+from tests.bench.rows import Row, as_json, better, from_json, median_row, merge, missed, percentile, quartiles, table
 
 
 def test_a_value_is_held_against_its_bar():
@@ -84,8 +85,41 @@ def test_the_file_has_what_others_read():
 
 def test_a_partial_run_replaces_its_own_rows_only():
     first = as_json([Row("status", 1, "ms"), Row("rpc", 2, "ms")])
-    then = merge(first, as_json([Row("rpc", 3, "ms")]))
-    assert [(row["name"], row["value"]) for row in json.loads(then)] == [("status", 1), ("rpc", 3)]
+    then = merge(first, as_json([Row("new", 4, "ms"), Row("status", 3, "ms")]))
+    assert [(row["name"], row["value"]) for row in json.loads(then)] == [("status", 3), ("rpc", 2), ("new", 4)]
+
+
+def test_rows_are_read_back_as_they_were_written():
+    rows = [
+        median_row("status", "ms", [30.0, 40.0], [10.0], bar=3, stretch=2, judged="ratio", against="python").under(
+            1, "2026-01-02"
+        ),
+        median_row("ray", "units/s", [7.0], stretch=2, judged="ratio", at_least=True, lacking="not installed"),
+    ]
+    assert from_json(as_json(rows)) == rows
+
+
+@pytest.mark.parametrize("damaged", ["", "{}", "[1]", "null", '[{"name": "rpc"}]'])
+def test_figures_of_another_version_are_refused(damaged):
+    with pytest.raises(ValueError, match=r"figures of this version|Expecting value"):
+        from_json(damaged)
+
+
+def test_the_page_gets_the_table_in_its_place_and_nothing_else_changes():
+    page = f"before\n{BEGIN}\nold figures\n{END}\nafter\n"
+    rows = [Row("rpc", 2, "ms", measured="2026-01-02"), Row("status", 3, "ms", measured="2026-01-04")]
+    new = with_figures(page, rows, "2 cores")
+    assert new.startswith(f"before\n{BEGIN}\n")
+    assert new.endswith(f"{END}\nafter\n")
+    assert "old figures" not in new
+    assert "2 cores, measured 2026-01-02 to 2026-01-04." in new
+    assert table(rows) in new
+    assert with_figures(new, rows, "2 cores") == new
+
+
+def test_a_page_without_a_place_is_refused():
+    with pytest.raises(ValueError, match="lacks"):
+        with_figures("no place", [], "2 cores")
 
 
 @pytest.mark.parametrize("damaged", ["", "[{", "{}", "[1]", "null"])

@@ -254,14 +254,23 @@ def test_tiles_are_fetched_while_a_unit_waits_its_turn_and_from_whom() -> None:
 def test_what_was_prepared_and_is_given_back_is_stopped() -> None:
     scene = Scene(STRANGERS[0], inputs=TILES)
     scene.give(STRANGERS[0], 3)
-    scene.compute(3, seconds=100.0)  # units are long, so that only one at a time is handed to the executor
-    scene.give(STRANGERS[0], 4, 5)
+    scene.compute(3, seconds=1.0)  # units are long, so that only two at a time are handed to the executor
+    scene.give(STRANGERS[0], 4, 5, 6)
     waiting = [unit for unit, state in scene.states().items() if state == "queued"]
     assert waiting
     scene.took(fx.StopCompute)
     scene.perform(scene.agent.pause(scene.now))
     stopped = [stop for stop in scene.took(fx.StopCompute) if isinstance(stop, fx.StopCompute)]
     assert {(stop.unit, stop.epoch) for stop in stopped} >= {(unit, 0) for unit in waiting}
+
+
+def test_the_executor_is_handed_the_next_unit_before_the_result_of_one_is_a_blob() -> None:
+    scene = Scene(STRANGERS[0], inputs=TILES)
+    scene.give(STRANGERS[0], 3)
+    scene.compute(3, seconds=1.0)
+    scene.took(fx.Compute)
+    scene.give(STRANGERS[0], 4, 5, 6)
+    assert [effect.unit for effect in scene.took(fx.Compute) if isinstance(effect, fx.Compute)] == [4, 5]
 
 
 def test_a_job_without_inputs_needs_no_preparing() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sparkle_protocol.errors import ComputeError
-from sparkle_worker.files import KEPT_BYTES, KEPT_FILES, MappedFiles, WrongSize
+from sparkle_worker.files import KEPT_BYTES, KEPT_FILES, MEMORY_BYTES, MappedFiles, WrongSize
 from sparkle_worker.kernels.arrays import ArrayType
 
 NUMBERS = ArrayType("float64", (1000,))
@@ -91,6 +91,33 @@ def test_a_result_gets_its_blocks_before_it_is_written(files, tmp_path):
     assert set(path.read_bytes()) == {7}
 
 
+def test_a_result_in_a_new_file_is_made_in_memory_and_then_written(files, tmp_path):
+    path = tmp_path / "result"
+    path.touch()
+    pages = ArrayType("uint8", (64 * mmap.PAGESIZE + 1,))
+    for number in (7, 8):  # the second one finds the memory of the first
+        path.unlink()
+        path.touch()
+        with files.new_result(bytes(path), pages) as new:
+            assert path.stat().st_blocks * 512 >= pages.nbytes  # a full disk is noticed before anything is computed
+            new.array[:] = number
+            path.rename(tmp_path / "moved")  # its owner may, or remove it
+            new.write()
+        (tmp_path / "moved").rename(path)
+        assert path.read_bytes() == bytes([number]) * pages.nbytes
+    assert mapped(tmp_path) == 0
+    assert files
+    files.release()
+    assert not files
+
+
+def test_a_file_that_was_used_before_and_a_very_large_result_are_mapped(files, tmp_path):
+    path = written(tmp_path / "used", 1)
+    assert files.new_result(path, NUMBERS) is None
+    (tmp_path / "large").touch()
+    assert files.new_result(bytes(tmp_path / "large"), ArrayType("uint8", (MEMORY_BYTES + 1,))) is None
+
+
 def test_tiles_and_results_of_one_file_are_two_maps(files, tmp_path):
     path = written(tmp_path / "both", 1)
     tile, result = files.tile(path, NUMBERS), files.result(path, NUMBERS)
@@ -105,4 +132,7 @@ def test_what_cannot_be_mapped_is_said(files, tmp_path, name, words):
         files.tile(bytes(tmp_path / name), NUMBERS)
     with pytest.raises(ComputeError):
         files.result(bytes(tmp_path / name), NUMBERS)
+    with pytest.raises(ComputeError):
+        files.new_result(bytes(tmp_path / name), NUMBERS)
+    files.release()
     assert not files
