@@ -45,7 +45,7 @@ async def test_a_unit_survives_its_process_and_its_node(swarm: Swarm) -> None:
     again = await worker.event("unit_resumed", job=job, unit=0)
     assert first < again["progress"] < 1
     assert f"goes on from its checkpoint, {again['progress']:.0%} done" in worker.log.read_text()
-    await owner.done(job)
+    await owner.done(job, 200)
     assert not checkpoints(worker)
 
     kernel = NBody()
