@@ -12,7 +12,7 @@ unit are alike.
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -63,18 +63,24 @@ class JobCipher:
         for number, piece in enumerate(_regrouped(plain, size)):
             yield self._siv.encrypt(piece, _context(label, number, size))
 
-    def open(self, label: bytes, size: int, sealed: memoryview) -> Iterator[bytes]:
+    def open(self, label: bytes, size: int, length: int, read: Callable[[int, int], Buffer]) -> Iterator[bytes]:
         """The plain bytes of a whole blob, piece by piece; each was authenticated before it is given.
+
+        Args:
+            label: what the blob is.
+            size: how many plain bytes it must hold.
+            length: its own size.
+            read: its bytes by offset and count, fewer at its end.
 
         Raises:
             RemoteProtocolError: these are not ``size`` bytes that a holder of the key sealed under this label.
         """
-        if len(sealed) != sealed_bytes(size):
-            raise RemoteProtocolError(f"{len(sealed)} bytes are no sealed blob of {size}")
+        if length != sealed_bytes(size):
+            raise RemoteProtocolError(f"{length} bytes are no sealed blob of {size}")
         for number in range(_piece_count(size)):
-            start = number * CHUNK_BYTES
             try:
-                piece = self._siv.decrypt(sealed[start : start + CHUNK_BYTES], _context(label, number, size))
+                sealed = read(number * CHUNK_BYTES, CHUNK_BYTES)
+                piece = self._siv.decrypt(sealed, _context(label, number, size))
             except InvalidTag as error:
                 raise RemoteProtocolError("a blob does not open with the key of this network and job") from error
             if size:

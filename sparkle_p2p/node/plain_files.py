@@ -100,10 +100,15 @@ async def _opened(plane: DataPlane, cipher: JobCipher, label: bytes, blob: BlobI
 
 
 def _open_into(store: "BlobStore", cipher: JobCipher, label: bytes, blob: BlobId, size: int, path: Path) -> None:
-    with store.open(blob) as reader, disk_errors("write", path), path.open("r+b") as file:
+    with disk_errors("write", path), path.open("r+b") as file:
+        _open_to(store, cipher, label, blob, size, file.fileno())
+
+
+def _open_to(store: "BlobStore", cipher: JobCipher, label: bytes, blob: BlobId, size: int, descriptor: int) -> None:
+    with store.open(blob) as reader:  # read, not mapped: what is mapped counts as this process's memory
         offset = 0
-        for piece in cipher.open(label, size, reader.view()):
-            write_all(file.fileno(), [piece], offset)
+        for piece in cipher.open(label, size, reader.outline.size, reader.read):
+            write_all(descriptor, [piece], offset)
             offset += len(piece)
 
 
@@ -137,10 +142,6 @@ def opened_array(
     size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
     with disk_errors("write", folder), tempfile.TemporaryFile(dir=folder) as file:
         os.posix_fallocate(file.fileno(), 0, max(1, size))
-        with store.open(blob) as reader:
-            offset = 0
-            for piece in cipher.open(result_label(unit), size, reader.view()):
-                write_all(file.fileno(), [piece], offset)
-                offset += len(piece)
+        _open_to(store, cipher, result_label(unit), blob, size, file.fileno())
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return np.frombuffer(mapped, dtype=dtype, count=int(np.prod(shape, dtype=object))).reshape(shape)

@@ -20,7 +20,7 @@ from libp2p.network.connection.raw_connection import RawConnection
 from sparkle_p2p.net.libp2p.opening import GREETING
 
 NONCE_BYTES = 24
-_KEY_BYTES = 32
+READ_BYTES = 64 << 10
 _CLEAR = GREETING[:8]  # no nonce begins like this but one in 2^64
 
 TELL_AGAIN_S = 600.0  # of a stranger who keeps coming
@@ -33,6 +33,8 @@ class OtherNetworkKey(IOException):
 
 class PrivateConnection(RawConnection):
     """A connection under the network's key. Whatever its owner reads came from somebody who has the key.
+
+    One task reads at a time, as libp2p does.
 
     Args:
         inner: the connection itself; both have the same socket.
@@ -49,6 +51,8 @@ class PrivateConnection(RawConnection):
         self._receiving: Salsa20Cipher | None = None
         self._nonce = b""  # theirs, as far as it has come
         self._heard = b""  # how they began, until that is proven right
+        self._plain = b""  # read from the connection and not by our owner yet: from ``_at`` on
+        self._at = 0
 
     async def write(self, data: bytes) -> None:
         """Send. Encryption and sending have one order, since nothing waits in between but the stream's fair lock."""
@@ -60,11 +64,17 @@ class PrivateConnection(RawConnection):
 
     async def read(self, n: int | None = None) -> bytes:
         """Up to ``n`` bytes; none at the end. Raises OtherNetworkKey."""
-        if n == 0:
-            return b""
+        if self._at == len(self._plain) and n != 0:
+            self._plain, self._at = await self._receive(), 0
+        start, end = self._at, len(self._plain)
+        self._at = end if n is None else min(end, start + n)
+        return self._plain[start : self._at]
+
+    async def _receive(self) -> bytes:
+        """What has come, at most ``READ_BYTES``: portions as Noise takes them are too small to decrypt one by one."""
         if self._receiving is None and not await self._take_nonce():
             return b""
-        data = await self._inner.read(n)
+        data = await self._inner.read(READ_BYTES)
         if not data or self._receiving is None:
             return b""
         plain = self._receiving.decrypt(data)

@@ -30,7 +30,7 @@ def seal(plain: bytes, cipher: JobCipher = CIPHER, label: bytes = LABEL) -> byte
 
 
 def opened(sealed: bytes, size: int, cipher: JobCipher = CIPHER, label: bytes = LABEL) -> bytes:
-    return b"".join(cipher.open(label, size, memoryview(sealed)))
+    return b"".join(cipher.open(label, size, len(sealed), lambda at, count: sealed[at : at + count]))
 
 
 def text(size: int) -> bytes:
