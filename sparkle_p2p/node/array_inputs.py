@@ -8,6 +8,7 @@ somebody else makes shorter is ended by the system (SIGBUS), and one that is wri
 never were one array. A file that changes while it is copied is refused.
 """
 
+import mmap
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -94,11 +95,19 @@ def _cut(
             inputs.append(blob)
             size += tile.nbytes
             on_tile(len(inputs), size)
+            _forget_pages(arrays)
     except BaseException:
         for blob in inputs:
             store.unpin(blob)
         raise
     return CutJob(kernel, params, units, tuple(inputs))
+
+
+def _forget_pages(arrays: "Mapping[str, NDArray[Any]]") -> None:
+    """What was read of mapped files need not count as memory of this process; it is still in the system's cache."""
+    for array in arrays.values():
+        if isinstance(array.base, mmap.mmap):
+            array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _check_wanted(stopped: threading.Event) -> None:
