@@ -8,6 +8,7 @@ somebody else makes shorter is ended by the system (SIGBUS), and one that is wri
 never were one array. A file that changes while it is copied is refused.
 """
 
+import mmap
 import os
 import secrets
 import threading
@@ -102,9 +103,12 @@ def _cut(
     def put(position: int, tile: "NDArray[Any]") -> BlobId:
         return store.put_array(tile, pin=True) if cipher is None else _put_sealed(store, cipher, position, tile)
 
-    return CutJob(
-        kernel, params, units, _stored(kernel.tiles(params, units, arrays), put, store, stopped, on_tile), salt
-    )
+    def told(tiles: int, size: int) -> None:
+        _forget_pages(arrays)
+        on_tile(tiles, size)
+
+    inputs = _stored(kernel.tiles(params, units, arrays), put, store, stopped, told)
+    return CutJob(kernel, params, units, inputs, salt)
 
 
 def _stored(
@@ -149,6 +153,13 @@ def _put_sealed(store: "BlobStore", cipher: JobCipher, position: int, tile: "NDA
 
     pieces = cipher.seal(input_label(position), tile.nbytes, pieces_of(tile))
     return store.put_pieces(pieces, size_hint=sealed_bytes(tile.nbytes), pin=True)
+
+
+def _forget_pages(arrays: "Mapping[str, NDArray[Any]]") -> None:
+    """What was read of mapped files need not count as memory of this process; it is still in the system's cache."""
+    for array in arrays.values():
+        if isinstance(array.base, mmap.mmap):
+            array.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _check_wanted(stopped: threading.Event) -> None:

@@ -1,5 +1,7 @@
 """The checks of conv2d and of the tolerance class reject cheats, and never an honest result."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -125,3 +127,21 @@ def test_replicas_agree_up_to_their_rounding_and_any_wrong_element_is_named(name
     for pair in ((result, wrong), (wrong, result)):
         with pytest.raises(VerificationError, match=rf"element \({place[0]}, {place[1]}\) is"):
             agree(kernel, unit, tiles, *pair)
+
+
+def test_one_long_sum_is_checked_with_little_memory_beside_its_terms():
+    x = random(2**23 + 5, dtype="float32")
+    x[-1] = 1e6
+    for op, wrong in (("sum", 1.0), ("max", -1.0)):
+        unit, tiles, result = one_unit(REDUCE, {"op": op}, x=x)
+        tracemalloc.start()
+        try:
+            assert rejected(REDUCE, unit, tiles, result, b"s" * 32) is None
+            assert tracemalloc.get_traced_memory()[1] < x.nbytes
+        finally:
+            tracemalloc.stop()
+        assert rejected(REDUCE, unit, tiles, result + result.dtype.type(wrong), b"s" * 32)
+    x[7] = np.nan
+    unit, tiles, result = one_unit(REDUCE, {"op": "sum"}, x=x)
+    assert np.isnan(result).all()
+    assert rejected(REDUCE, unit, tiles, result, b"s" * 32) is None

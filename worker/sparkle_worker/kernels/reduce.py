@@ -222,7 +222,7 @@ class Reduce:
     def reference(
         self, unit: Params, arrays: "tuple[NDArray[Any], ...]", positions: "NDArray[np.intp]"
     ) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
-        """From the terms of each position, gathered."""
+        """From the terms of each position, gathered in blocks: a tile may be most of what a checker may use."""
         import numpy as np
 
         outer, inner = np.divmod(positions, unit["inner"])
@@ -231,12 +231,8 @@ class Reduce:
         with np.errstate(all="ignore"):
             for first in range(0, len(positions), step):
                 some = slice(first, first + step)
-                terms = arrays[0][outer[some], :, inner[some]].astype(np.float64)
-                exact[some] = _reduced(unit["op"], terms[:, :, None])[:, 0]
+                exact[some], size = _gathered(unit, arrays[0], outer[some], inner[some])
                 if unit["op"] == "sum":
-                    size = np.abs(terms).sum(axis=1)
-                    # An infinite sum of finite terms has overflowed, which depends on the order.
-                    size = np.where(np.isfinite(terms).all(axis=1), size, 0.0)
                     bound[some] = 2 * gamma(unit["length"], "float64") * size
         return exact, bound
 
@@ -275,6 +271,26 @@ def _reduced(op: str, box: "NDArray[Any]") -> "NDArray[Any]":
         return total
     extreme: NDArray[Any] = box.max(axis=1) if op == "max" else box.min(axis=1)
     return extreme
+
+
+def _gathered(
+    unit: Params, box: "NDArray[Any]", outer: "NDArray[np.intp]", inner: "NDArray[np.intp]"
+) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
+    """The results of some elements, and the sums of the sizes of their terms: 0 where a term is not finite."""
+    import numpy as np
+
+    total, size, finite = np.empty(len(outer)), np.zeros(len(outer)), np.ones(len(outer), bool)
+    for first in range(0, unit["length"], BLOCK_ELEMENTS):
+        terms = box[outer, first : first + BLOCK_ELEMENTS, inner].astype(np.float64)
+        piece = _reduced(unit["op"], terms[:, :, None])[:, 0]
+        if first:
+            _combine(unit["op"], total, piece)
+        else:
+            total[:] = piece
+        size += np.abs(terms).sum(axis=1)
+        finite &= np.isfinite(terms).all(axis=1)
+    # An infinite sum of finite terms has overflowed, which depends on the order.
+    return total, np.where(finite, size, 0.0)
 
 
 def _combine(op: str, total: "NDArray[Any]", piece: "NDArray[Any]") -> None:
