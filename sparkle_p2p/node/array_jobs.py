@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparkle_p2p.blobs.files import disk_errors, sync_folder
+from sparkle_p2p.blobs.files import disk_errors, sync_folder, write_gathered
 from sparkle_p2p.node.array_inputs import CutJob, cut_job
 from sparkle_p2p.node.array_units import array_unit, has_arrays
 from sparkle_p2p.node.data_plane import DataPlane, pause_s, to_its_end
@@ -31,6 +31,7 @@ from sparkle_protocol.errors import SparkleError, StorageError, TransportError
 from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.ids import JobId, PeerId
 from sparkle_protocol.work.kept_job import KeptJob
+from sparkle_worker.kernels.arrays import Gathering
 from sparkle_worker.kernels.base import Combined
 from sparkle_worker.kernels.registry import get_array_kernel
 
@@ -303,9 +304,12 @@ def write_result(spec: JobSpec, blobs: Sequence[BlobId], store: "BlobStore", pat
                 # All of it now: a mapped file that runs out of disk would end the process.
                 os.posix_fallocate(file.fileno(), 0, start + output.nbytes)
             with temporary.open("r+b") as mapped:
-                whole = mmap.mmap(mapped.fileno(), 0)  # goes with the last array that is made of it
-                kernel.assemble(params, spec.units, results(), output.view(memoryview(whole)[start:]))
-                whole.flush()
+                if isinstance(kernel, Gathering):  # through its map a new file costs five times as much
+                    write_gathered(mapped.fileno(), kernel.gather(params, spec.units, results()), start)
+                else:
+                    whole = mmap.mmap(mapped.fileno(), 0)  # goes with the last array that is made of it
+                    kernel.assemble(params, spec.units, results(), output.view(memoryview(whole)[start:]))
+                    whole.flush()
                 os.fsync(mapped.fileno())
             temporary.rename(path)
             sync_folder(path.parent)
