@@ -199,7 +199,7 @@ class Gemm:
         count, side_by_side = 0, []
         for block in results:
             count += 1
-            side_by_side.append((memoryview(block).cast("B"), block.shape[1] * block.itemsize))
+            side_by_side.append((block.data.cast("B"), block.shape[1] * block.itemsize))
             if len(side_by_side) < q:
                 continue
             for row in range(block.shape[0]):
