@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparkle_p2p.blobs.files import disk_errors, sync_folder, write_all
+from sparkle_p2p.blobs.files import disk_errors, sync_folder, write_gathered
 from sparkle_p2p.blobs.sealing import JobCipher
 from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.node.array_inputs import CutJob, cut_job
@@ -35,6 +35,7 @@ from sparkle_protocol.errors import ConfigError, SparkleError, StorageError, Tra
 from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.ids import JobId, PeerId
 from sparkle_protocol.work.kept_job import KeptJob
+from sparkle_worker.kernels.arrays import Gathering
 from sparkle_worker.kernels.base import Combined
 from sparkle_worker.kernels.registry import get_array_kernel
 
@@ -51,8 +52,6 @@ CUTTING = 2  # submissions at a time whose files are read; others wait
 RESULT_WAIT_S = 20.0  # less than the local API gives a call
 TELL_AFTER = 4  # failures, over about fifteen seconds: until then the job goes on as far as people see
 UNFINISHED = ".new"
-# Of a result that is put together in memory: to write a new file through its map costs the system five times as much.
-MEMORY_BYTES = 64 << 20
 
 
 class ArrayJobs:
@@ -332,16 +331,14 @@ def write_result(
                 start = file.tell()
                 # All of it now: a mapped file that runs out of disk would end the process.
                 os.posix_fallocate(file.fileno(), 0, start + output.nbytes)
-            with temporary.open("r+b") as opened:
-                if output.nbytes <= MEMORY_BYTES:
-                    array = output.empty()
-                    kernel.assemble(params, spec.units, results(), array)
-                    write_all(opened.fileno(), [array.data.cast("B")], start)
+            with temporary.open("r+b") as mapped:
+                if isinstance(kernel, Gathering):  # through its map a new file costs five times as much
+                    write_gathered(mapped.fileno(), kernel.gather(params, spec.units, results()), start)
                 else:
-                    whole = mmap.mmap(opened.fileno(), 0)  # goes with the last array that is made of it
+                    whole = mmap.mmap(mapped.fileno(), 0)  # goes with the last array that is made of it
                     kernel.assemble(params, spec.units, results(), output.view(memoryview(whole)[start:]))
                     whole.flush()
-                os.fsync(opened.fileno())
+                os.fsync(mapped.fileno())
             temporary.rename(path)
             sync_folder(path.parent)
         finally:

@@ -1,8 +1,8 @@
 """64 products in a plain loop with the data moved: ``plain_loop owner A.npy B.npy C.npy`` and ``plain_loop worker``.
 
 The owner serves the panels of both factors over aiohttp TLS and puts the blocks that are sent to it into a mapped
-file. A worker is asked for a share of the grid: it gets each panel that it needs once, multiplies with one BLAS thread
-and sends each block back while it computes the next one. Nothing is checked, hashed, kept or shared.
+file. A worker is asked for a share of the grid: it gets each panel that it needs once, multiplies with one BLAS
+thread and sends each block back while it computes the next one. Nothing is checked, hashed, kept or shared.
 """
 
 import asyncio

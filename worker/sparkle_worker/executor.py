@@ -136,8 +136,8 @@ class Executor:
     ) -> None:
         """Compute one unit of an array kernel from files into a file; otherwise as ``run``.
 
-        No array is copied: the process maps the files. They must stay as they are, except that they may be removed,
-        until the unit is done.
+        No array passes the pipe: the process maps the files, and writes a result whose file is new. They must stay as
+        they are, except that they may be removed, until the unit is done.
 
         Args:
             kernel: name of the kernel.

@@ -179,7 +179,7 @@ def test_how_large_inputs_are_is_known_from_the_spec_alone(
     inputs = {name: stored(tmp_path, name, array) for name, array in arrays_of(kernel).items()}
     given = {"steps": 2, "dt": 0.1} if kernel == "nbody" else {}
     request = SubmitRequest(kernel, given, units, inputs=inputs)
-    cut = cut_job(request, store, 64 * MB, threading.Event(), lambda *_: None)
+    cut = cut_job(request, store, LIMIT, threading.Event(), lambda *_: None)
     spec = make_array_spec(request, cut, Identity.generate())
     assert input_sizes(spec) == tuple(store.size(blob) for blob in cut.inputs)
     too_many = msgspec.structs.replace(spec, inputs=[*spec.inputs, b"x" * 32])

@@ -12,6 +12,7 @@ from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.node.array_inputs import cut_job
 from sparkle_p2p.node.array_jobs import write_result
 from sparkle_p2p.node.array_units import array_unit
+from sparkle_p2p.node.memory import UnitMemory
 from sparkle_p2p.node.plain_files import new_result, plain_result, plain_tiles
 from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.blobs.tree import CHUNK_BYTES
@@ -140,7 +141,7 @@ def cut(bench: BlobBench, folder: Path, units: int = 2) -> tuple[object, np.ndar
         np.save(folder / f"{name}.npy", array)
         inputs[name] = str(folder / f"{name}.npy")
     request = SubmitRequest("gemm", {}, units, inputs=inputs, sealed=True)
-    return cut_job(request, bench.store, 64 * MB, threading.Event(), lambda *_: None, KEY), a, b
+    return cut_job(request, bench.store, UnitMemory(64 * MB, 64 * MB), threading.Event(), lambda *_: None, KEY), a, b
 
 
 async def test_a_node_computes_with_plain_files_and_keeps_only_sealed_blobs(bench: BlobBench, tmp_path: Path) -> None:

@@ -163,6 +163,19 @@ class Tolerant(ArrayKernel, Protocol):
 
 
 @runtime_checkable
+class Gathering(ArrayKernel, Protocol):
+    """An array kernel whose results can be put together by writing pieces of them one after the other."""
+
+    def gather(self, params: Params, units: int, results: "Iterable[NDArray[Any]]") -> Iterator[memoryview]:
+        """What ``assemble`` makes of them, as bytes in C order; a few results at a time are held.
+
+        Raises:
+            VerificationError: there are more or fewer results than units.
+        """
+        ...
+
+
+@runtime_checkable
 class Resumable(ArrayKernel, Protocol):
     """An array kernel whose units can be carried on by another process, or another machine."""
 

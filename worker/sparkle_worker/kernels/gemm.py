@@ -193,6 +193,22 @@ class Gemm:
         if place + 1 != units:
             raise VerificationError(f"the job has {units} units but {place + 1} results")
 
+    def gather(self, params: Params, units: int, results: "Iterable[NDArray[Any]]") -> Iterator[memoryview]:
+        """Row by row of the blocks that lie side by side."""
+        _, q = grid(params["m"], params["n"], units)
+        count, side_by_side = 0, []
+        for block in results:
+            count += 1
+            side_by_side.append((block.data.cast("B"), block.shape[1] * block.itemsize))
+            if len(side_by_side) < q:
+                continue
+            for row in range(block.shape[0]):
+                for content, width in side_by_side:
+                    yield content[row * width : (row + 1) * width]
+            side_by_side = []
+        if count != units:
+            raise VerificationError(f"the job has {units} units but {count} results")
+
     def reference(
         self, unit: Params, arrays: "tuple[NDArray[Any], ...]", positions: "NDArray[np.intp]"
     ) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
