@@ -320,11 +320,12 @@ def test_a_newcomer_is_no_keeper_before_it_holds_the_inputs() -> None:
 
 def test_inputs_are_held_again_after_a_restart_and_released_in_the_end() -> None:
     world, submitter, others = nine(5, 1.0)
-    job = submitter.submit(checked_spec(8, world.rng, inputs=True))
+    job = submitter.submit(checked_spec(200, world.rng, inputs=True))  # not over before the restart is
     assert world.run(lambda: submitter.submitter.is_published(job), seconds=30)
     others[0].crash()
     others[0].start()
     assert world.run(lambda: others[0].holds.get(job, False), seconds=5)
+    assert not submitter.submitter.jobs[job].outcome
     assert world.run(lambda: nobody_is_left(world, job), seconds=600)
     world.run(lambda: False, seconds=1)
     assert not any(node.holds for node in others)
