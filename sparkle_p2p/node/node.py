@@ -26,7 +26,14 @@ from sparkle_p2p.node.housekeeping import Housekeeping
 from sparkle_p2p.node.journals import Journals
 from sparkle_p2p.node.memory import MIB, WorkerMemory
 from sparkle_p2p.node.offenders import Offenders
-from sparkle_p2p.node.parts import ExecutorFactory, OverlayFactory, device_class, libp2p_overlay, local_executor
+from sparkle_p2p.node.parts import (
+    ExecutorFactory,
+    OverlayFactory,
+    device_class,
+    libp2p_overlay,
+    local_checker,
+    local_executor,
+)
 from sparkle_p2p.node.restoring import restore_jobs
 from sparkle_p2p.node.shell import Core, Shell
 from sparkle_p2p.node.store import Store, StoreError
@@ -179,7 +186,7 @@ class Node:
         self._group = group
         self._shell = Shell(self.identity.peer_id, self.store, group, self._route, self._extra, self._refuses)
         if not self.config.bootstrap_only:
-            checker = partial(local_executor, self.config.memory_mb)
+            checker = partial(local_checker, self.config.memory_mb)
             self._arrays = await open_array_work(self, checker, group)
         executors = [self._executor_factory() for _ in range(self.config.slots)] if self.worker.kernels else []
         tiles = self._arrays.tiles if self._arrays is not None else None

@@ -39,6 +39,13 @@ def local_executor(memory_mb: int) -> "Executor":
     return Executor(memory_mb=memory_mb)
 
 
+def local_checker(memory_mb: int) -> "Executor":
+    """The same for the checks of other workers' results."""
+    from sparkle_worker.executor import Executor
+
+    return Executor(memory_mb=memory_mb, checks=True)
+
+
 def device_class() -> str:
     """What units are computed on here: keepers tell by it which failures are a device's fault."""
     return f"cpu/{platform.machine().lower() or 'unknown'}"[:64]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sparkle_worker import blas
 from tests.bench.processes import ROOT, Child, environment, scratch
 from tests.bench.rows import Row, median_row
 
@@ -17,10 +18,12 @@ def arithmetic(repeat: int) -> list[Row]:
     """gemm and conv2d against the peak, the projection check against the gemm that it checks; processor time."""
     with scratch() as folder:
         library, lacking = _peak_library(folder)
-        env = environment(PYTHONPATH=str(ROOT), OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
         command = [sys.executable, "-P", "-m", "tests.bench.one_core", *([library] if library else [])]
-        with Child(command, folder / "one_core.log", env) as child:
-            rounds = [child.ask("next") for _ in range(repeat + 1)][1:]  # the first warms up
+        with (
+            Child(command, folder / "computing.log", _blas(thin=False)) as computing,
+            Child(command, folder / "checking.log", _blas(thin=True)) as checking,
+        ):
+            rounds = [_round(computing, checking) for _ in range(repeat + 1)][1:]  # the first warms up
     peaks = [found["peak"] / GIGA for found in rounds if found["peak"]]
 
     def share(name: str, bar: float, stretch: float) -> Row:
@@ -43,6 +46,19 @@ def arithmetic(repeat: int) -> list[Row]:
         check(1024, None, None),
         check(2048, 0.05, 0.03),
     ]
+
+
+def _blas(*, thin: bool) -> dict[str, str]:
+    """The environment as in a process that computes, or that checks."""
+    env = environment(PYTHONPATH=str(ROOT))
+    blas.set_up(env, thin=thin)
+    return env
+
+
+def _round(computing: Child, checking: Child) -> dict[str, float]:
+    """What each takes for its own part, one after the other."""
+    found, checks = computing.ask("next"), checking.ask("next")
+    return {**found, **{name: took for name, took in checks.items() if name.startswith("check")}}
 
 
 def _peak_library(folder: Path) -> tuple[Path | None, str]:

@@ -1,7 +1,7 @@
 """The worker process: reads one unit at a time from its pipe, computes it, answers.
 
     python -P -m sparkle_worker.child --parent PID [--memory-mb N] [--normal-priority] [--kernels SOURCE:NAME]
-        [--checkpoint-seconds S]
+        [--checkpoint-seconds S] [--checks]
 
 Started by ``executor.Executor`` only. ``--kernels`` is the plug-in hook: ``NAME`` is a mapping of names to
 kernels in a module (``package.module:NAME``) or a file (``path/file.py:NAME``), added to the built-in ones;
@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, cast
 
 from sparkle_protocol.errors import ComputeError, ConfigError, LocalProtocolError, SparkleError
-from sparkle_worker import confine, frames
+from sparkle_worker import blas, confine, frames
 from sparkle_worker.array_units import ArrayUnits
 from sparkle_worker.kernels.arrays import ArrayKernel
 from sparkle_worker.kernels.base import Description, Kernel
@@ -31,7 +31,6 @@ from sparkle_worker.kernels.registry import ARRAY_KERNELS, KERNELS, get_kernel
 PROGRESS_SECONDS = 1.0  # what people watch; each message wakes the node, which costs as much as 0.1 % of a core does
 KEEP_SECONDS = 2.0  # without a unit until mapped files are let go of; the next unit of a job comes sooner
 READ_BYTES = 2**16  # what a pipe holds
-_BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 def main() -> None:
@@ -40,8 +39,7 @@ def main() -> None:
     missing = confine.die_with(arguments.parent)
     requests, replies = _take_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the node, which then ends us
-    for name in _BLAS_THREADS:  # two BLAS threads beside other work collapse; read when NumPy is loaded
-        os.environ[name] = "1"
+    blas.set_up(os.environ, thin=arguments.checks)
     more = load_kernels(arguments.kernels) if arguments.kernels else {}
     _warm_up()
     if not arguments.normal_priority:
@@ -180,6 +178,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--memory-mb", type=int, default=4096, help="address space that a unit may use")
     parser.add_argument("--normal-priority", action="store_true", help="compete with the machine's other work")
     parser.add_argument("--checkpoint-seconds", type=float, default=30.0, help="least time between two checkpoints")
+    parser.add_argument("--checks", action="store_true", help="check results rather than compute them")
     parser.add_argument("--kernels", help="more kernels: MODULE:NAME or FILE.py:NAME")
     return parser.parse_args()
 

@@ -41,6 +41,7 @@ class Executor:
         kernels: more kernels for the process, ``MODULE:NAME`` or ``FILE.py:NAME`` (see ``child``).
         startup_seconds: how long the process may take until it can compute, not counting pauses.
         checkpoint_seconds: least time between two checkpoints of a unit.
+        checks: it checks results rather than computing them; it can do both, but is set up for that.
     """
 
     def __init__(
@@ -51,10 +52,12 @@ class Executor:
         kernels: str | None = None,
         startup_seconds: float = STARTUP_SECONDS,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        checks: bool = False,
     ) -> None:
         self._options = ["--memory-mb", str(memory_mb), "--checkpoint-seconds", str(checkpoint_seconds)]
         self._options += [] if idle_priority else ["--normal-priority"]
         self._options += ["--kernels", kernels] if kernels else []
+        self._options += ["--checks"] if checks else []
         self._startup_seconds = startup_seconds
         self._child: WorkerProcess | None = None
         self._present: set[WorkerProcess] = set()  # all that are not yet gone; several only just after a kill
