@@ -70,6 +70,17 @@ class Peer:
         writer.close()
 
 
+async def sent_plainly(request: web.BaseRequest, view: memoryview) -> web.StreamResponse:
+    """Bytes as anybody would send them."""
+    response = web.StreamResponse()
+    response.content_length = len(view)
+    await response.prepare(request)
+    for start in range(0, len(view), PIECE_BYTES):
+        await response.write(view[start : start + PIECE_BYTES])
+    await response.write_eof()
+    return response
+
+
 async def serve_plainly(path: Path) -> int:
     """A plain aiohttp TLS server of one file, mapped; as anybody would write it."""
     certificate = make_certificate(Identity.generate(), NET)
@@ -77,13 +88,7 @@ async def serve_plainly(path: Path) -> int:
     async def whole(request: web.BaseRequest) -> web.StreamResponse:
         with path.open("rb") as file:
             view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        response = web.StreamResponse()
-        response.content_length = len(view)
-        await response.prepare(request)
-        for start in range(0, len(view), PIECE_BYTES):
-            await response.write(view[start : start + PIECE_BYTES])
-        await response.write_eof()
-        return response
+        return await sent_plainly(request, view)
 
     runner = web.ServerRunner(web.Server(whole, access_log=None))
     await runner.setup()

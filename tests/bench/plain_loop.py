@@ -18,11 +18,11 @@ from aiohttp import web
 
 from sparkle_p2p.net.bulk.certificate import client_context, make_certificate
 from sparkle_protocol.identity import Identity
+from tests.bench.bulk_peer import sent_plainly
 
 GRID = 8
 SIZE = 1024
 BLOCK_BYTES = 4 * SIZE * SIZE
-PIECE_BYTES = 1 << 20
 
 Array = np.ndarray[Any, Any]
 
@@ -54,23 +54,13 @@ class Owner:
         if request.method == "GET":
             whole = self._factors[name]
             panel = whole[block(int(places[0]))] if name == "a" else whole[:, block(int(places[0]))]
-            return await _sent(request, np.ascontiguousarray(panel).data.cast("B"))
+            return await sent_plainly(request, np.ascontiguousarray(panel).data.cast("B"))
         data = bytearray()
         async for piece in request.content.iter_any():
             data += piece
         rows, columns = map(int, places)
         self._product[block(rows), block(columns)] = np.frombuffer(data, np.float32).reshape(SIZE, SIZE)
         return web.Response()
-
-
-async def _sent(request: web.BaseRequest, view: memoryview) -> web.StreamResponse:
-    response = web.StreamResponse()
-    response.content_length = len(view)
-    await response.prepare(request)
-    for start in range(0, len(view), PIECE_BYTES):
-        await response.write(view[start : start + PIECE_BYTES])
-    await response.write_eof()
-    return response
 
 
 class Worker:

@@ -4,28 +4,12 @@ import asyncio
 import io
 import sys
 import types
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import sparkle_p2p as sparkle
-from tests.unit.api.array_node import ArrayNode, serving
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[ArrayNode]:
-    """A node in this process."""
-    with serving(tmp_path / "home") as running:
-        yield running
-
-
-@pytest.fixture
-def mesh(node: ArrayNode) -> Iterator[sparkle.Mesh]:
-    """A mesh through it."""
-    with sparkle.connect(node.home) as connected:
-        yield connected
+from tests.unit.api.array_node import ArrayNode
 
 
 class Terminal(io.StringIO):

@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +23,6 @@ from sparkle_protocol.errors import (
     StorageError,
 )
 from tests.unit.api.array_node import ArrayNode, interrupt, serving
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[ArrayNode]:
-    """A node in this process."""
-    with serving(tmp_path / "home") as running:
-        yield running
-
-
-@pytest.fixture
-def mesh(node: ArrayNode) -> Iterator[sparkle.Mesh]:
-    """A mesh through it."""
-    with sparkle.connect(node.home) as connected:
-        yield connected
-
 
 # --- values ---------------------------------------------------------------------------------------------------
 
