@@ -171,11 +171,11 @@ class Succession(Keeper):
             self._channels.drop_one(job.state.id, peer)
 
     def _note_away(self, job: KeptJob, away: set[PeerId]) -> None:
-        """Tell who went and who is back."""
+        """Tell who went and who is back; of those who were replaced meanwhile nothing is told any more."""
         care = self._care_of(job)
         for peer in sorted(away - care.away):
             self._notify("keeper_away", job=job.state.id.hex(), peer=peer)
-        for peer in sorted(care.away - away):
+        for peer in sorted((care.away - away).intersection(self.partners(job))):
             self._notify("keeper_back", job=job.state.id.hex(), peer=peer)
         care.away = away
 

@@ -299,6 +299,8 @@ def test_keepers_lost_while_others_are_there_are_made_up_for_soon() -> None:
     del owner.there[KEEPERS[1].peer_id]
     owner.wait(45)
     assert set(owner.sets[-1].keys) == {ME.public_key, *(one.public_key for one in KEEPERS[2:5])}
+    assert {one.fields["peer"] for one in owner.told("keeper_away")} == {one.peer_id for one in KEEPERS[:2]}
+    assert not owner.told("keeper_back")  # who is no keeper any more did not come back
 
 
 def test_after_many_agreed_sets_the_submitter_names_the_keepers_itself() -> None:
