@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from tests.bench.rows import Row, median_row
 from tests.bench.timed_kernels import SIZE, TIMED
 
 MEMORY = Path("/dev/shm")  # files that are never on a disk, where the system has such
-WARM = 10
+WARM = 3  # units of a block, until caches hold what the units need
+BLOCK = 20  # units in a row, as a busy worker computes them
 AGAINST = "ProcessPoolExecutor, the arrays pickled"
 
 Array = np.ndarray[Any, Any]
@@ -43,25 +45,32 @@ def add(a: Array, b: Array) -> Array:
 async def _measured(
     folder: Path, pool: ProcessPoolExecutor, repeat: int
 ) -> tuple[list[float], list[float], list[float]]:
-    """In turn: files that were there before, as in a job most tiles were; all three new; and the pool."""
+    """In turn blocks of: files that were there before, as in a job most tiles were; all three new; and the pool."""
     loop = asyncio.get_running_loop()
     draw = np.random.default_rng(1)
     a, b = (draw.standard_normal((SIZE, SIZE), dtype=np.float32) for _ in range(2))
     child = Executor(kernels=f"{timed_kernels.__file__}:TIMED", idle_priority=False)
-    same: list[float] = []
-    fresh: list[float] = []
-    bare: list[float] = []
+    kept = _files(folder / "kept", a, b)
+
+    async def same() -> float:
+        return await _run(child, *kept)
+
+    async def fresh() -> float:
+        return await _run(child, *_files(folder / "fresh", a, b))
+
+    async def bare() -> float:
+        began = time.perf_counter()
+        result = await loop.run_in_executor(pool, add, a, b)
+        return (time.perf_counter() - began) * 1e6 - float(result[0, 0])
+
+    found: dict[Callable[[], Awaitable[float]], list[float]] = {same: [], fresh: [], bare: []}
     try:
-        kept = _files(folder / "kept", a, b)
-        for _ in range(repeat + WARM):
-            same.append(await _run(child, *kept))
-            fresh.append(await _run(child, *_files(folder / "fresh", a, b)))
-            began = time.perf_counter()
-            result = await loop.run_in_executor(pool, add, a, b)
-            bare.append((time.perf_counter() - began) * 1e6 - float(result[0, 0]))
+        for _ in range(repeat):
+            for measure, times in found.items():
+                times += [await measure() for _ in range(WARM + BLOCK)][WARM:]
     finally:
         await child.stop()
-    return same[WARM:], fresh[WARM:], bare[WARM:]
+    return found[same], found[fresh], found[bare]
 
 
 def _files(folder: Path, a: Array, b: Array) -> tuple[list[Path], Path]:

@@ -49,7 +49,7 @@ MEASUREMENTS: dict[str, tuple[Measurement, int]] = {
     "rpc": (network.rpc, 5),
     "bulk": (bulk.bulk, 9),
     "executor": (work.executor, 300),
-    "handover": (handover.handover, 300),
+    "handover": (handover.handover, 15),
     "arithmetic": (arithmetic.arithmetic, 15),
     "product": (product.product, 5),
     "many_products": (many_products.many_products, 3),

@@ -29,7 +29,7 @@ class ArrayUnits:
         self._memory_bytes = memory_mb * 2**20
         self._checkpoint_s = checkpoint_s
         self.files = MappedFiles(self._memory_bytes)
-        self._last: tuple[Any, ...] = (None, None)  # kernel, unit, and what ``_described`` says of it
+        self._last: tuple[Any, ...] = (None,) * 5  # kernel, unit, and what ``_described`` says of it
 
     def compute(
         self,
@@ -96,6 +96,15 @@ class ArrayUnits:
         except VerificationError as error:
             return str(error)
         return ""
+
+    def make_room(self) -> None:
+        """Let go of files until one more unit like the last fits: the end of a removed file takes the system a while.
+
+        Called between two units, so that the next one need not wait for that.
+        """
+        _, _, types, _, needed = self._last
+        if types is not None:
+            self.files.make_room(len(types) + 1, needed)
 
     def _types(
         self, kernel: ArrayKernel, unit: Mapping[str, Any], inputs: Sequence[bytes]

@@ -113,6 +113,7 @@ class _Worker:
                 return
             for request in buffer.feed(data):
                 self.answer(request)
+                self._arrays.make_room()
 
     def send(self, message: list[Any]) -> None:
         """Write one frame; without a reader there is nothing left to live for."""

@@ -13,6 +13,7 @@ from sparkle_protocol.errors import ComputeError, ExecutorCrashed, LocalProtocol
 from sparkle_worker import frames
 
 PIPE_BYTES = 2**18  # requests without an answer; what goes beyond waits here (one alone may be longer)
+READ_BYTES = 2**16  # of replies at a time: what a pipe holds
 FORGOTTEN_SECONDS = 1.0  # how long the process may compute what was cancelled before its turn came
 _DRAIN_SECONDS = 1.0  # how long output is awaited after the process ended
 _STDERR_KEPT = 4096  # bytes; older output is dropped
@@ -186,6 +187,9 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         self.pid = self._transport.get_pid()
         replies = self._transport.get_pipe_transport(1)
         if replies is not None:
+            # Its own quarter of a MiB is memory that the system is asked for anew at each read, which takes longer
+            # than the reading.
+            cast(Any, replies).max_size = READ_BYTES
             replies.set_protocol(_Replies(self, replies.get_protocol()))
         if hasattr(os, "pidfd_open"):  # signals by descriptor cannot hit another process with a reused id
             try:
