@@ -43,7 +43,8 @@ class Partial:
         """Chunks that an earlier process left here; those it wrote before the machine went down are hashed anew."""
         found = read_tail(self._descriptor)
         if found is None or found[0] != self.outline:
-            os.ftruncate(self._descriptor, 0)
+            if os.fstat(self._descriptor).st_size:  # a file that was made empty is written out by ext4 on closing
+                os.ftruncate(self._descriptor, 0)
             have = Bitmap(self.outline.chunks)
         else:
             have, boot = found[1], found[2]

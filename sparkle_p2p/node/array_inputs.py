@@ -81,8 +81,17 @@ def cut_job(
     """
     kernel = get_array_kernel(request.kernel)
     with ExitStack() as copies:
-        arrays = {name: open_array(name, path, store, copies, stopped) for name, path in request.inputs.items()}
+        arrays = _opened(request.inputs, store, copies, stopped)
         return _cut(kernel, request, arrays, store, memory, stopped, on_tile, sealed_with)
+
+
+def _opened(
+    inputs: Mapping[str, str], store: "BlobStore", copies: ExitStack, stopped: threading.Event
+) -> "dict[str, NDArray[Any]]":
+    """All arrays, read at a time."""
+    with ThreadPoolExecutor(STORING, thread_name_prefix="sparkle-cut") as threads:
+        opening = {key: threads.submit(open_array, key, path, store, copies, stopped) for key, path in inputs.items()}
+    return {key: opened.result() for key, opened in opening.items()}
 
 
 def _cut(

@@ -7,7 +7,7 @@ Names last as long as the process; who keeps something says so again after a res
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -33,6 +33,8 @@ BLOBS_FOLDER = "blobs"
 STOP_S = 3.0
 FETCH_S = 6 * 3600.0  # for one blob; Bulk itself gives up a minute after the last byte came
 AT_ONCE = 2  # blobs of one call: of the places for transfers, some stay free for tiles that a unit waits for
+GIVE_WAY_S = 2.0  # a blob waits for those tiles so long at most
+LEASES_S = 0.1  # after a job came: its first leases come then too, and their tiles shall be the first
 
 
 class DataPlane:
@@ -45,6 +47,9 @@ class DataPlane:
         self._me = me
         self._bulk = bulk
         self._kept: dict[Hashable, set[BlobId]] = {}
+        self._urgent = 0  # units that wait for tiles
+        self._no_hurry = asyncio.Event()  # there is none
+        self._no_hurry.set()
 
     async def listen(self, host: str, port: int) -> None:
         """Serve blobs over HTTPS too. Raises ConfigError (the port is taken)."""
@@ -120,35 +125,44 @@ class DataPlane:
         except TimeoutError:
             raise RequestTimeout(f"the blob {blob.hex()[:12]} did not arrive within {FETCH_S / 3600:.0f} h") from None
 
+    async def fetch_tiles(self, tiles: Iterable[tuple[BlobId, int]], sources: Sequence[PeerId]) -> None:
+        """Have what a unit needs here, blobs with their sizes; ``fetch_all`` gives way to it. Raises as ``fetch``."""
+        self._urgent += 1
+        self._no_hurry.clear()
+        try:
+            await _all(self.fetch(blob, sources, size=size) for blob, size in tiles)
+        finally:
+            self._urgent -= 1
+            if not self._urgent:
+                self._no_hurry.set()
+
     async def fetch_all(
         self,
         blobs: Iterable[BlobId],
         sources: Sequence[PeerId],
         *,
-        durable: bool = False,
         likely: int | None = None,
         sizes: Sequence[int] = (),
     ) -> None:
-        """Have all of these here; several come at a time. Raises as ``fetch``, what came is kept.
+        """Have all of these here for good, several at a time, when no unit waits for its tiles.
 
-        ``sizes``: what the blobs must have, in order; empty where that is not known.
+        Raises as ``fetch``; what came is kept. ``sizes``: what the blobs must have, in order; empty where that is not
+        known.
         """
         places = asyncio.Semaphore(AT_ONCE)
 
         async def one(blob: BlobId, size: int | None) -> None:
             async with places:
-                await self.fetch(blob, sources, size=size, durable=durable, likely=likely)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(GIVE_WAY_S):
+                        await self._no_hurry.wait()
+                await self.fetch(blob, sources, size=size, durable=True, likely=likely)
 
         order = list(blobs)
         known: Sequence[int | None] = sizes or [None] * len(order)
         wanted = dict(zip(order, known, strict=True))
-        tasks = [asyncio.ensure_future(one(blob, size)) for blob, size in wanted.items()]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(LEASES_S)
+        await _all(one(blob, size) for blob, size in wanted.items())
 
     # --- what is made here ------------------------------------------------------------------------------------
 
@@ -236,6 +250,17 @@ async def to_its_end(call: Callable[[], T]) -> T:
         if not running.cancelled():
             running.exception()  # nobody asks any more
         raise
+
+
+async def _all(fetches: Iterable[Coroutine[None, None, None]]) -> None:
+    """Run these at a time; with the first failure all of them end."""
+    tasks = [asyncio.ensure_future(fetch) for fetch in fetches]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _split(sources: Sequence[PeerId], likely: int | None, me: PeerId) -> tuple[list[PeerId], list[PeerId]]:

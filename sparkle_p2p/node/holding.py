@@ -40,7 +40,7 @@ class Holding:
         while True:
             try:
                 await self._plane.fetch_all(
-                    map(BlobId, effect.inputs), effect.sources, durable=True, likely=effect.likely, sizes=effect.sizes
+                    map(BlobId, effect.inputs), effect.sources, likely=effect.likely, sizes=effect.sizes
                 )
                 break
             except SparkleError as error:

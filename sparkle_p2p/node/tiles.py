@@ -185,8 +185,7 @@ class Tiles:
                 await asyncio.sleep(pause_s(attempt))
 
     async def _fetch(self, unit: ArrayUnit, sources: Sequence[PeerId]) -> None:
-        for blob, size in unit.tiles:
-            await self._plane.fetch(blob, sources, size=size)
+        await self._plane.fetch_tiles(unit.tiles, sources)
 
     # --- after it ---------------------------------------------------------------------------------------------
 

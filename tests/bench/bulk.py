@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tests.bench.processes import Child, cpu_s, module, scratch
+from tests.bench.processes import Child, cpu_s, module, scratch, warm_memory
 from tests.bench.rows import Row, median_row
 
 BLOB_BYTES = 256 << 20
@@ -39,19 +39,11 @@ class _Pair:
 
     def measure(self, question: dict[str, Any]) -> tuple[float, float, float]:
         """MB/s, and CPU-ms per MB of the receiving and of the sending end."""
-        self._warm_memory()
+        warm_memory(self.folder, BLOB_BYTES)
         before = cpu_s(self.holder.process.pid)
         answer = self.asker.ask(question)
         sent = cpu_s(self.holder.process.pid) - before
         return MB / answer["took_s"], answer["cpu_s"] * 1e3 / MB, sent * 1e3 / MB
-
-    def _warm_memory(self) -> None:
-        """Whoever writes first after a pause pays for pages that a virtual machine has to get from its host."""
-        path = self.folder / "warm"
-        with path.open("wb") as file:
-            for _ in range(BLOB_BYTES >> 20):
-                file.write(bytes(1 << 20))
-        path.unlink()
 
 
 def _rows(pair: _Pair, path: Path, repeat: int) -> list[Row]:

@@ -34,6 +34,19 @@ def scratch(parent: Path | None = None) -> Iterator[Path]:
         yield Path(name)
 
 
+def warm_memory(folder: Path, count: int) -> None:
+    """Have so many bytes of memory at hand for files, and the disk idle.
+
+    Whoever writes first after a pause pays for pages that a virtual machine has to get from its host.
+    """
+    os.sync()
+    path = folder / "warm"
+    with path.open("wb") as file:
+        for _ in range(count >> 20):
+            file.write(bytes(1 << 20))
+    path.unlink()
+
+
 class Child:
     """A process that talks in JSON lines: its answers by ``read``, ours by ``write``. Ended on leaving."""
 

@@ -3,10 +3,12 @@
 The queue holds about three seconds of work: enough to outlast a round trip and a busy keeper, so little that other
 workers are not kept from it. A slot has at least one unit running and one waiting, so that it never idles during a
 round trip; a kernel that was not seen yet gets no more. It is filled up again when half of it is left, so that
-leases travel in batches.
+leases travel in batches. A keeper that gives less than was asked for keeps something for others: then it is asked
+again when half of what there is by now is left. Who asked at once, over and over, would have everything after all.
 
 While there is more to compute, reports leave no faster than every three units: commits and reveals then share a
 signature, a message and a write to disk, which costs more than short units do, and shows beside those of a second.
+Results that are files are reported at once: to move and check them takes so long that it had better begin.
 
 An executor is handed a tenth of a second of work: it need not wait for us between short units, and what it was
 handed is hardly ever in its hands for nothing. Of units that take longer it gets one at a time; two if their tiles
@@ -36,6 +38,7 @@ class Prefetch:
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._means: dict[str, tuple[float, int]] = {}  # seconds, how many run times
+        self._content: int | None = None  # units that have to do where fewer were given than asked for
 
     def ran(self, kernel: str, seconds: float) -> None:
         """A unit of the kernel took so long."""
@@ -52,10 +55,12 @@ class Prefetch:
             return MIN_DEPTH
         return MAX_DEPTH if mean * MAX_DEPTH <= QUEUE_S else max(MIN_DEPTH, ceil(QUEUE_S / mean))
 
-    def pace_ns(self, kernel: str) -> int:
-        """Between two reports about units of the kernel while there are more to compute."""
+    def pace_ns(self, kernel: str, *, files: bool = False) -> int:
+        """Between two reports about units of the kernel, with files or without, while there are more to compute."""
         mean, count = self._means.get(kernel, (0.0, 0))
-        return min(max(MIN_PACE_NS, int(3 * mean / self._slots * SECOND_NS)), MAX_PACE_NS) if count else MIN_PACE_NS
+        if files or not count:
+            return MIN_PACE_NS
+        return min(max(MIN_PACE_NS, int(3 * mean / self._slots * SECOND_NS)), MAX_PACE_NS)
 
     def handed(self, kernels: Iterable[str], *, files: bool = False) -> int:
         """Units that all slots together are handed at a time; the slowest of the kernels decides.
@@ -79,6 +84,12 @@ class Prefetch:
         """
         in_hand = set(kernels) or set(list(self._means)[-1:])
         depth = min((self.depth(kernel) for kernel in in_hand), default=MIN_DEPTH)
-        most = max(MAX_QUEUED, self._slots * MIN_DEPTH)
-        target = min(self._slots * depth, most)
-        return target - busy if 2 * busy <= target else 0
+        least = self._slots * MIN_DEPTH
+        target = min(self._slots * depth, max(MAX_QUEUED, least))
+        full = target if self._content is None else min(target, max(self._content, least))
+        return target - busy if 2 * busy <= full else 0
+
+    def given(self, count: int, want: int, busy: int) -> None:
+        """A keeper gave so many of the units that it was asked for; ``busy`` are in hand now."""
+        if count:
+            self._content = busy if count < want else None

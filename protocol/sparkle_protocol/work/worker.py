@@ -289,7 +289,7 @@ class WorkerAgent:
         return self._prefetch.room(self._hands.busy, self._kernels_in_hand())
 
     def _pace_ns(self, job: JobState) -> int:
-        return self._prefetch.pace_ns(kernel_key(job.spec))
+        return self._prefetch.pace_ns(kernel_key(job.spec), files=bool(job.spec.inputs))
 
     def _kernels_in_hand(self) -> Iterable[str]:
         return (kernel_key(self.jobs[job].spec) for job in self._hands.busy_jobs)
@@ -363,12 +363,14 @@ class WorkerAgent:
             if state.id in self.jobs:
                 self.jobs[state.id] = state
         granted = [self._check_leases(peer, self._codec.open(raw), states) for raw in reply.leases]
-        if sum(len(leases.items) for _, _, leases in granted) > want:
+        count = sum(len(leases.items) for _, _, leases in granted)
+        if count > want:
             raise RemoteProtocolError("more leases than were asked for")
         self._unshown -= states.keys()
         self.memory.told(peer, reply.too_large, now_ns)
         for state, fact, leases in granted:
             self._accept(peer, state, fact, leases, now_ns)
+        self._prefetch.given(count, want, self._hands.busy)
         if granted:
             self._lookup.restart(now_ns)
         if not self._works:

@@ -145,7 +145,6 @@ class Fetch:
         for task in asks:
             task.cancel()
         await asyncio.gather(*asks, return_exceptions=True)
-        await asyncio.gather(*(source.close() for source in self._sources.values()), return_exceptions=True)
         if self._done.done() and not self._done.cancelled():
             self._done.exception()  # it was raised, or something else was
         sources = self._core.sources.values()

@@ -1,14 +1,13 @@
 """Chunks over HTTPS, from the one certificate that the peer signed for."""
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from sparkle_p2p.net.bulk.connections import Connections
 from sparkle_p2p.net.bulk.https_client import Connection
 from sparkle_p2p.net.bulk.source import NoDirectPath, Sink
-from sparkle_protocol.blobs.source import MAX_ASKS
 from sparkle_protocol.blobs.tickets import Ticket, Wanted
 from sparkle_protocol.blobs.tree import Outline
 from sparkle_protocol.errors import PeerUnreachable
@@ -29,26 +28,23 @@ AccessGiver = Callable[[], Awaitable[Access]]
 
 
 class HttpsSource:
-    """A ``ChunkSource``. Its connections are kept for the next ask; one is used by one ask at a time."""
+    """A ``ChunkSource``. A connection is used by one ask at a time, and given back for the next one of anybody."""
 
     def __init__(
-        self, peer: PeerId, outline: Outline, access: AccessGiver, context: ssl.SSLContext, lines: Executor
+        self, peer: PeerId, outline: Outline, access: AccessGiver, connections: Connections, lines: Executor
     ) -> None:
         self._peer = peer
         self._outline = outline
         self._access = access
-        self._context = context
+        self._connections = connections
         self._lines = lines
-        self._idle: list[Connection] = []  # at most MAX_ASKS
         self._endpoint: tuple[str, int] | None = None  # the one that answered last
 
     async def read(self, first: int, last: int, sink: Sink, *, compress: bool) -> None:
         """See ``ChunkSource``; also raises NoDirectPath and TicketStale, before the first chunk."""
         access = await self._access()
         wanted = Wanted(self._outline.id, first, last, compress)
-        self._idle = [known for known in self._idle if known.certificate == access.certificate]
-        if self._idle:
-            connection = self._idle.pop()
+        while (connection := self._connections.idle(access.certificate)) is not None:
             try:
                 return await self._read(connection, access, wanted, sink)
             except PeerUnreachable:
@@ -58,7 +54,7 @@ class HttpsSource:
         failure = NoDirectPath(f"{short_peer(self._peer)} gives no address for blobs")
         for endpoint in endpoints:
             try:
-                connection = Connection(endpoint, access.certificate, self._context)
+                connection = self._connections.new(endpoint, access.certificate)
                 return await self._read(connection, access, wanted, sink)
             except NoDirectPath as error:
                 failure = error
@@ -81,15 +77,7 @@ class HttpsSource:
         except asyncio.CancelledError:
             connection.cut()
             await asyncio.gather(working, return_exceptions=True)
+            connection.close()
             raise
         self._endpoint = connection.endpoint
-        if len(self._idle) < MAX_ASKS:
-            self._idle.append(connection)
-        else:
-            connection.close()
-
-    async def close(self) -> None:
-        """Close the connections. Idempotent."""
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        self._connections.give_back(connection)

@@ -1,10 +1,10 @@
 """A blob at one peer: over HTTPS where that works, over libp2p where it does not."""
 
-import ssl
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from sparkle_p2p.net.bulk.certificate import check_certificate
+from sparkle_p2p.net.bulk.connections import Connections
 from sparkle_p2p.net.bulk.https_source import Access, HttpsSource
 from sparkle_p2p.net.bulk.rpc_source import RpcSource
 from sparkle_p2p.net.bulk.source import Asker, NoDirectPath, Sink, TicketStale, accepted
@@ -32,7 +32,7 @@ class PeerSource:
         *,
         net: str,
         hosts: Hosts,
-        context: ssl.SSLContext,
+        connections: Connections,
         clock: Callable[[], int],
         threads: Executor,
         lines: Executor,
@@ -45,7 +45,7 @@ class PeerSource:
         self._clock = clock
         self._access: Access | None = None
         self._detour_until_ns = 0
-        self._https = HttpsSource(peer, outline, self._give_access, context, lines)
+        self._https = HttpsSource(peer, outline, self._give_access, connections, lines)
         self._rpc = RpcSource(peer, outline, ask, threads)
         self.direct: bool | None = None  # which way the last chunks came
 
@@ -79,7 +79,3 @@ class PeerSource:
             endpoints = tuple((host, reply.port) for host in hosts)
             self._access = Access(Ticket(grant, self._clock()), reply.certificate, endpoints)
         return self._access
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._https.close()

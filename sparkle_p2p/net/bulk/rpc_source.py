@@ -57,6 +57,3 @@ class RpcSource:
         if len(reply.data) != count:
             raise RemoteProtocolError("a piece of a blob has another size than asked for")
         return reply.data
-
-    async def close(self) -> None:
-        """Nothing to give free."""

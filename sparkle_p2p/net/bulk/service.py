@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from sparkle_p2p.blobs.partial import Partial
 from sparkle_p2p.blobs.store import BlobStore
 from sparkle_p2p.net.bulk.certificate import client_context, make_certificate
+from sparkle_p2p.net.bulk.connections import Connections
 from sparkle_p2p.net.bulk.fetch import Fetch, FetchProgress, FetchReport
 from sparkle_p2p.net.bulk.holder import Holder
 from sparkle_p2p.net.bulk.outlines import fetch_outline
@@ -94,7 +95,7 @@ class Bulk:
         office = TicketOffice(secrets.token_bytes(32))
         self._server = BulkServer(store, office, certificate, clock, self._threads)
         self._holder = Holder(store, office, certificate, may_read, clock, self._threads)
-        self._context = client_context()
+        self._connections = Connections(client_context())
         self._settling: asyncio.Task[None] | None = None
         self._stopped = False
         self._running: dict[BlobId, _Running] = {}
@@ -132,6 +133,7 @@ class Bulk:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._connections.close()
         await self._server.stop()
         await self._settle_all()
         for pool in (self._lines, self._threads):
@@ -264,7 +266,7 @@ class Bulk:
                     target,
                     lambda peer: PeerSource(
                         peer, known, self._ask,
-                        net=self._net, hosts=self._hosts, context=self._context,
+                        net=self._net, hosts=self._hosts, connections=self._connections,
                         clock=self._clock, threads=self._threads, lines=self._lines,
                     ),
                     clock=self._clock,

@@ -59,10 +59,6 @@ class ChunkSource(Protocol):
         """
         ...
 
-    async def close(self) -> None:
-        """Give connections free."""
-        ...
-
 
 def accepted(reply: messages.Reply) -> messages.Reply:
     """The reply, unless it is a refusal. Raises NotThere, Declined, or TransportError for one that may change."""
