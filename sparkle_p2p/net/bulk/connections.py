@@ -15,6 +15,7 @@ class Connections:
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
         self._idle: dict[Connection, float] = {}  # since when, the longest first
+        self._ending: dict[Connection, asyncio.Future[None]] = {}  # whose answers are being read to their end
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -42,6 +43,16 @@ class Connections:
         if self._timer is None:
             self._timer = loop.call_later(IDLE_S, self._tidy)
 
+    def give_back_later(self, connection: Connection, reading: "asyncio.Future[None]") -> None:
+        """The same as soon as a thread has read the end of the answer, which closes the connection if it fails."""
+        self._ending[connection] = reading
+        reading.add_done_callback(lambda _: self._ended(connection))
+
+    def _ended(self, connection: Connection) -> None:
+        reading = self._ending.pop(connection)
+        if not reading.cancelled() and reading.exception() is None:
+            self.give_back(connection)
+
     def _tidy(self) -> None:
         loop, self._timer = asyncio.get_running_loop(), None
         while self._idle:
@@ -59,6 +70,8 @@ class Connections:
     def close(self) -> None:
         """Close those that are idle, and each of the others when it is given back."""
         self._closed = True
+        for connection in self._ending:
+            connection.cut()
         if self._timer is not None:
             self._timer.cancel()
         while self._idle:

@@ -34,6 +34,7 @@ class Connection:
         self.certificate = certificate
         self._context = context
         self.answered = False  # to the request that was made last
+        self.complete = False  # all chunks that it asked for were taken
         self._http = http.client.HTTPConnection(*endpoint)
         self._http.auto_open = 0  # it would connect again without TLS
         self._socket: socket.socket | None = None
@@ -71,7 +72,7 @@ class Connection:
         Raises:
             TransportError, Declined, TicketStale, RemoteProtocolError, and what the sink raises.
         """
-        self.answered = False
+        self.answered = self.complete = False
         try:
             self._http.putrequest("GET", target(wanted), skip_accept_encoding=True)
             self._http.putheader("Authorization", authorization)
@@ -82,6 +83,7 @@ class Connection:
                 read_one = self._read_packed if wanted.compress else self._read_chunk
                 for chunk in range(wanted.first, wanted.last + 1):
                     read_one(response, chunk, outline.chunk_size(chunk), sink)
+                self.complete = True
                 if response.read(1):
                     raise RemoteProtocolError("more came than was asked for")
         except (OSError, http.client.HTTPException) as error:

@@ -75,6 +75,9 @@ class HttpsSource:
         try:
             await asyncio.shield(working)
         except asyncio.CancelledError:
+            if connection.complete:  # the transfer has ended with what came; only the answer has not quite
+                self._connections.give_back_later(connection, working)
+                raise
             connection.cut()
             await asyncio.gather(working, return_exceptions=True)
             connection.close()

@@ -7,7 +7,7 @@ import pytest
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages as m
 from sparkle_protocol.work.keepers import Keepers
-from sparkle_protocol.work.prefetch import MAX_DEPTH, MAX_QUEUED, MIN_DEPTH, Prefetch
+from sparkle_protocol.work.prefetch import MAX_DEPTH, MAX_PACE_NS, MAX_QUEUED, MIN_DEPTH, MIN_PACE_NS, Prefetch
 from sparkle_protocol.work.worker import SECOND_NS, WorkerAgent
 from tests.unit.protocol.scripted_keepers import CODEC, ME, OTHERS, SUBMITTER, Scene, commits_in
 
@@ -290,3 +290,34 @@ def test_a_worker_that_just_ran_dry_waits_a_moment_before_it_looks_around() -> N
     assert not lookups(s)
     s.wait(1)
     assert len(lookups(s)) == 2
+
+
+def test_who_was_given_less_than_it_asked_for_uses_half_of_it_first() -> None:
+    """Or one that asks over and over, faster than others can, would have the whole job."""
+    prefetch = Prefetch(slots=1)
+    prefetch.ran("square@1", 0.1)
+    assert prefetch.room(0, ["square@1"]) == 30
+    prefetch.given(8, 30, busy=8)
+    assert prefetch.room(8, ["square@1"]) == prefetch.room(5, ["square@1"]) == 0
+    assert prefetch.room(4, ["square@1"]) == 26
+    prefetch.given(0, 26, busy=4)
+    assert prefetch.room(4, ["square@1"]) == 26
+    prefetch.given(26, 26, busy=30)
+    assert prefetch.room(16, ["square@1"]) == 0
+    assert prefetch.room(15, ["square@1"]) == 15
+
+
+def test_a_little_that_was_given_never_leaves_a_slot_idle() -> None:
+    prefetch = Prefetch(slots=4)
+    prefetch.ran("square@1", 0.1)
+    prefetch.given(1, 100, busy=1)
+    assert prefetch.room(1, ["square@1"]) > 0
+    assert prefetch.room(4, ["square@1"]) > 0
+    assert prefetch.room(5, ["square@1"]) == 0
+
+
+def test_results_that_are_files_are_reported_at_once() -> None:
+    prefetch = Prefetch(slots=1)
+    prefetch.ran("square@1", 1.0)
+    assert prefetch.pace_ns("square@1") == MAX_PACE_NS
+    assert prefetch.pace_ns("square@1", files=True) == prefetch.pace_ns("new@1") == MIN_PACE_NS
