@@ -1,0 +1,112 @@
+"""The worker processes of a simulated node: each slot computes one unit at a time, at the machine's speed."""
+
+from collections import deque
+from collections.abc import Callable
+from math import exp
+from typing import Protocol
+
+from sparkle_protocol.effects import Compute, Computed, ComputeFailed, StopCompute
+from sparkle_protocol.facts import JobSpec
+from sparkle_protocol.ids import JobId, digest
+from sparkle_sim.draws import Draws
+from sparkle_sim.kernel import SECOND, Kernel
+
+RESULT_BYTES = 8
+UnitKey = tuple[JobId, int, int]
+
+
+def true_result(job: bytes, unit: int) -> bytes:
+    """What an honest worker computes."""
+    return digest(job, unit.to_bytes(4, "big"))[:RESULT_BYTES]
+
+
+class Behaviour(Protocol):
+    """What a worker makes of a unit: honest or not."""
+
+    def result(self, spec: JobSpec, job: JobId, unit: int) -> bytes | None:
+        """Its result; None: it never has one."""
+        ...
+
+
+class Honest:
+    """Computes what was asked for."""
+
+    def result(self, spec: JobSpec, job: JobId, unit: int) -> bytes | None:
+        """The right one."""
+        return true_result(job, unit)
+
+
+class Slots:
+    """What a node computes.
+
+    Args:
+        kernel: the clock.
+        tell: takes ``Computed`` and ``ComputeFailed``; not called any more after ``stop``.
+        count: units at a time.
+        flops_per_s: of one slot.
+        noise: sigma of the lognormal factor on how long a unit takes.
+    """
+
+    __slots__ = (
+        "_behaviour", "_count", "_draws", "_kernel", "_paused", "_running", "_stopped", "_tell", "_waiting",
+        "flops_per_s", "noise",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        tell: Callable[[Computed | ComputeFailed], None],
+        behaviour: Behaviour,
+        random: Draws,
+        *,
+        count: int,
+        flops_per_s: float,
+        noise: float,
+    ) -> None:
+        self._kernel = kernel
+        self._tell = tell
+        self._behaviour = behaviour
+        self._draws = random
+        self._count = count
+        self.flops_per_s = flops_per_s
+        self.noise = noise
+        self._waiting: deque[Compute] = deque()
+        self._running: dict[UnitKey, Compute] = {}
+        self._paused = False
+        self._stopped = False
+
+    def start(self, effect: Compute) -> None:
+        """Compute a unit when its turn comes."""
+        self._waiting.append(effect)
+        self._fill()
+
+    def drop(self, effect: StopCompute) -> None:
+        """Give a unit up."""
+        key = (effect.job, effect.unit, effect.epoch)
+        self._running.pop(key, None)
+        self._waiting = deque(one for one in self._waiting if (one.job, one.unit, one.epoch) != key)
+        self._fill()
+
+    def stop(self) -> None:
+        """All of it is gone with the process."""
+        self._stopped = True
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._running) < self._count:
+            effect = self._waiting.popleft()
+            key = (effect.job, effect.unit, effect.epoch)
+            self._running[key] = effect
+            result = self._behaviour.result(effect.spec, effect.job, effect.unit)
+            if result is None:  # it never ends
+                continue
+            seconds = effect.spec.resources.flops / self.flops_per_s
+            if self.noise:
+                seconds *= exp(self.noise * self._draws.normal())
+            self._kernel.after(int(seconds * SECOND), self._done, key, effect, result, seconds)
+
+    def _done(self, key: UnitKey, effect: Compute, result: bytes, seconds: float) -> None:
+        if self._stopped or self._running.get(key) is not effect:
+            return
+        del self._running[key]
+        self._tell(Computed(effect.job, effect.unit, effect.epoch, result, seconds))
+        self._fill()

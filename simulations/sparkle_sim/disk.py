@@ -1,0 +1,80 @@
+"""What a simulated node has made durable: what its store would have."""
+
+from collections.abc import Iterable
+
+from sparkle_protocol import effects as fx
+from sparkle_protocol.facts import Fact, JobSpec, KeeperSet
+from sparkle_protocol.ids import FactId, JobId, ResultHash
+from sparkle_protocol.work.sealed import SealedRange
+
+
+class JobRecords:
+    """Of one job."""
+
+    __slots__ = ("commits", "facts", "results", "sealed")
+
+    def __init__(self) -> None:
+        self.facts: dict[FactId, Fact] = {}
+        self.results: dict[ResultHash, bytes] = {}
+        self.commits: dict[tuple[int, int], tuple[bytes, bytes]] = {}  # nonce and result by unit and epoch
+        self.sealed: dict[int, bytes] = {}
+
+    @property
+    def spec(self) -> Fact | None:
+        """The job's spec, if it is here."""
+        return next((fact for fact in self.facts.values() if isinstance(fact.payload, JobSpec)), None)
+
+    def names(self, key: bytes) -> bool:
+        """A keeper set names this key."""
+        sets = (fact.payload for fact in self.facts.values())
+        return any(isinstance(payload, KeeperSet) and key in payload.keys for payload in sets)
+
+    def ranges(self) -> list[SealedRange]:
+        """Records of sealed ranges, in order."""
+        return [SealedRange.decode(raw) for _, raw in sorted(self.sealed.items())]
+
+
+class Disk:
+    """Records by job."""
+
+    __slots__ = ("jobs",)
+
+    def __init__(self) -> None:
+        self.jobs: dict[JobId, JobRecords] = {}
+
+    def write(self, records: Iterable[fx.Record]) -> None:
+        """One transaction."""
+        for record in records:
+            self._write(record)
+
+    def _write(self, record: fx.Record) -> None:
+        job = record.fact.job if isinstance(record, fx.StoreFact) else record.job
+        kept = self.jobs.get(job)
+        if kept is None:
+            kept = self.jobs[job] = JobRecords()
+        match record:
+            case fx.StoreFact():
+                kept.facts[record.fact.id] = record.fact
+            case fx.DropFact():
+                kept.facts.pop(record.fact_id, None)
+            case fx.SealRange():
+                kept.sealed[record.index] = record.raw
+                for _, fact in record.drop:
+                    kept.facts.pop(fact, None)
+            case fx.StoreResult():
+                kept.results[record.result_hash] = record.result
+            case fx.StoreCommit():
+                kept.commits[record.unit, record.epoch] = record.nonce, record.result
+            case fx.DropCommit():
+                kept.commits.pop((record.unit, record.epoch), None)
+            case fx.DropCommits():
+                kept.commits.clear()
+            case fx.DropJob():
+                kept.results.clear()
+                if not kept.commits:  # else they prove what we committed to
+                    del self.jobs[job]
+
+    def results_there(self, job: JobId, names: Iterable[ResultHash]) -> list[bytes]:
+        """Results by their names; those that are not here are left out."""
+        kept = self.jobs.get(job)
+        return [] if kept is None else [kept.results[name] for name in names if name in kept.results]

@@ -1,0 +1,214 @@
+"""What lies between peers: distance, loss, NATs, partitions; and the connections that they have made.
+
+A connection is TCP with Noise and yamux on top, as libp2p makes it: four round trips until it can be used. What is
+sent over it arrives in order of its delays, not of its sending, as on the several streams of one connection; what is
+lost is a request or an answer that never comes, as when a stream is reset. Packets that TCP sends again are delay.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import exp
+from typing import Any, Protocol
+
+from sparkle_sim.draws import Draws, draws
+from sparkle_sim.kernel import MS, SECOND, Kernel
+
+HANDSHAKE_TRIPS = 4  # round trips: TCP, choosing Noise, Noise, choosing yamux
+REFUSED_S = 0.2  # until a dial to nobody fails where somebody says so
+DIAL_LIMIT_S = 10.0  # the shell's limit: a dial into a void fails then
+SILENCE_S = (15.0, 45.0)  # until a connection is given up whose other end has vanished
+PUBLIC, NAT, SYMMETRIC = "public", "nat", "symmetric"
+PUNCH_SUCCESS = {(NAT, NAT): 0.8, (NAT, SYMMETRIC): 0.1, (SYMMETRIC, NAT): 0.1, (SYMMETRIC, SYMMETRIC): 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a peer is."""
+
+    region: int = 0
+    nat: str = PUBLIC
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A connection as one of its ends sees it."""
+
+    relayed: bool = False
+
+
+@dataclass(slots=True)
+class Conditions:
+    """The state of the wires, which faults change.
+
+    Args:
+        round_trip_ms: between two regions, by their numbers.
+        jitter: sigma of the lognormal factor on each delay.
+        loss: share of requests and answers that never come.
+        twice: share of requests that arrive twice.
+    """
+
+    round_trip_ms: Sequence[Sequence[float]] = ((20.0,),)
+    jitter: float = 0.2
+    loss: float = 0.0
+    twice: float = 0.0
+    slower: dict[int, float] = field(default_factory=dict)  # factor on the delays of a peer
+
+
+class Ends(Protocol):
+    """What the network needs of its peers."""
+
+    def is_up(self, peer: int) -> bool:
+        """Whether its process runs."""
+        ...
+
+    def link_up(self, peer: int, other: int) -> None:
+        """A connection stands, at this end."""
+        ...
+
+    def link_down(self, peer: int, other: int) -> None:
+        """A connection is gone, as this end finds."""
+        ...
+
+
+class Network:
+    """Peers are numbers here."""
+
+    def __init__(
+        self, kernel: Kernel, ends: Ends, places: Sequence[Place], conditions: Conditions, seed: int
+    ) -> None:
+        self.conditions = conditions
+        self.places = list(places)
+        self.links: list[dict[int, Link]] = [{} for _ in places]
+        self._kernel = kernel
+        self._ends = ends
+        self._draws: list[Draws] = [draws(seed, peer, "network") for peer in range(len(places))]
+        self._blocked: dict[str, Callable[[int, int], bool]] = {}  # by fault: what does not get from one to another
+
+    # --- wires ------------------------------------------------------------------------------------------------
+
+    def delay_ns(self, sender: int, receiver: int) -> int:
+        """How long something takes that is sent now."""
+        if sender == receiver:
+            return 0
+        wires = self.conditions
+        trip_ms = wires.round_trip_ms[self.places[sender].region][self.places[receiver].region]
+        if self.is_relayed(sender, receiver):
+            trip_ms *= 2
+        factor = exp(wires.jitter * self._draws[sender].normal()) if wires.jitter else 1.0
+        if wires.slower:
+            factor *= max(wires.slower.get(sender, 1.0), wires.slower.get(receiver, 1.0))
+        return int(trip_ms * MS * factor / 2)
+
+    def carries(self, sender: int, receiver: int) -> bool:
+        """Whether something that is sent now will arrive."""
+        if sender == receiver:
+            return True
+        if self._blocked and any(blocks(sender, receiver) for blocks in self._blocked.values()):
+            return False
+        return not self.conditions.loss or self._draws[sender].random() >= self.conditions.loss
+
+    def send(self, sender: int, receiver: int, call: Callable[..., None], *arguments: Any) -> None:
+        """Have something done after the delay, unless it is lost."""
+        if self.carries(sender, receiver):
+            self._kernel.after(self.delay_ns(sender, receiver), call, *arguments)
+
+    def arrives_twice(self, sender: int) -> bool:
+        """Whether what is sent now arrives a second time."""
+        return bool(self.conditions.twice) and self._draws[sender].random() < self.conditions.twice
+
+    # --- faults -----------------------------------------------------------------------------------------------
+
+    def block(self, fault: str, blocks: Callable[[int, int], bool]) -> None:
+        """From now on nothing gets from one peer to another where ``blocks(sender, receiver)`` holds.
+
+        Connections that it breaks in either direction are noticed at their ends some time later.
+        """
+        self._blocked[fault] = blocks
+        for peer, links in enumerate(self.links):
+            for other in links:
+                if blocks(peer, other) or blocks(other, peer):
+                    self._notice(peer, other)
+
+    def unblock(self, fault: str) -> None:
+        """The fault is over; who lost a connection has to make it again."""
+        self._blocked.pop(fault, None)
+
+    def _passes(self, one: int, other: int) -> bool:
+        """Both ways."""
+        blocked = self._blocked.values()
+        return not any(blocks(one, other) or blocks(other, one) for blocks in blocked)
+
+    def _notice(self, peer: int, other: int) -> None:
+        """This end finds out that nothing comes any more, if that is still so by then."""
+        link = self.links[peer].get(other)
+
+        def look() -> None:
+            if self.links[peer].get(other) is link is not None and not self._passes(peer, other):
+                self._drop(peer, other)
+
+        self._kernel.after(int(self._draws[peer].uniform(*SILENCE_S) * SECOND), look)
+
+    # --- connections ------------------------------------------------------------------------------------------
+
+    def connected(self, peer: int, other: int) -> bool:
+        """There is a connection, as far as this end knows."""
+        return other in self.links[peer]
+
+    def is_relayed(self, peer: int, other: int) -> bool:
+        """Their connection passes a third peer."""
+        link = self.links[peer].get(other)
+        return link is not None and link.relayed
+
+    def dial(self, peer: int, other: int, done: Callable[[bool], None]) -> None:
+        """Connect, and say whether that worked; a peer that is not there fails at once or by the time-out."""
+        if peer == other or self.connected(peer, other):
+            self._kernel.after(0, done, peer != other)
+            return
+        if not self._passes(peer, other):
+            self._kernel.after(int(DIAL_LIMIT_S * SECOND), done, False)
+            return
+        if not self._ends.is_up(other):
+            self._kernel.after(int(REFUSED_S * SECOND), done, False)
+            return
+        link = Link(relayed=self._needs_relay(peer, other))
+        wait_ns = HANDSHAKE_TRIPS * (self.delay_ns(peer, other) + self.delay_ns(other, peer))
+        self._kernel.after(wait_ns * (2 if link.relayed else 1), self._connect, peer, other, link, done)
+
+    def _needs_relay(self, peer: int, other: int) -> bool:
+        """Whether no direct connection can be had; where one end has a public address, either can dial the other."""
+        kinds = self.places[peer].nat, self.places[other].nat
+        return kinds in PUNCH_SUCCESS and self._draws[peer].random() >= PUNCH_SUCCESS[kinds]
+
+    def _connect(self, peer: int, other: int, link: Link, done: Callable[[bool], None]) -> None:
+        if not (self._ends.is_up(peer) and self._ends.is_up(other) and self._passes(peer, other)):
+            done(False)
+            return
+        for end, far in ((peer, other), (other, peer)):
+            if far not in self.links[end]:
+                self.links[end][far] = link
+                self._ends.link_up(end, far)
+        done(True)
+
+    def hang_up(self, peer: int, other: int) -> None:
+        """Close a connection; the other end hears of it."""
+        if other in self.links[peer]:
+            self._drop(peer, other)
+            self._kernel.after(self.delay_ns(peer, other), self._drop, other, peer)
+
+    def leave(self, peer: int, *, silently: bool) -> None:
+        """A process is gone: its system closes its connections, unless that is gone too."""
+        for other in list(self.links[peer]):
+            link = self.links[other].get(peer)
+            wait_ns = self.delay_ns(peer, other)
+            if silently or not self._passes(peer, other):
+                wait_ns = int(self._draws[other].uniform(*SILENCE_S) * SECOND)
+            self._kernel.after(wait_ns, self._drop, other, peer, link)
+        self.links[peer].clear()
+
+    def _drop(self, peer: int, other: int, link: Link | None = None) -> None:
+        """This end gives the connection up: that one, if it is said which."""
+        known = self.links[peer].get(other)
+        if known is not None and (link is None or known is link):
+            del self.links[peer][other]
+            if self._ends.is_up(peer):
+                self._ends.link_down(peer, other)

@@ -1,0 +1,477 @@
+"""One simulated node: the production cores, and what its shell does for them on virtual time.
+
+What ``sparkle_p2p.node.shell`` does with asyncio, a store and an overlay is done here with events of the kernel, a
+``Disk`` and the models of the network; the rules (time-outs, limits, which core serves what, which refusals count as
+failures) are the same. Every message costs the node's event loop time, so that a busy node answers late.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sparkle_protocol import effects as fx
+from sparkle_protocol import messages
+from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
+from sparkle_protocol.ids import JobId, PeerId
+from sparkle_protocol.membership import Membership, peer_of
+from sparkle_protocol.work.submitter import Submitter
+from sparkle_protocol.work.worker import WorkerAgent
+from sparkle_sim.computing import Behaviour, Honest, Slots
+from sparkle_sim.disk import Disk
+from sparkle_sim.draws import draws, generator
+from sparkle_sim.kernel import MS, SECOND
+from sparkle_sim.lanes import Lanes
+from sparkle_sim.signing import CheapIdentity
+
+if TYPE_CHECKING:
+    from sparkle_sim.world import World
+
+REQUEST_TIMEOUT_NS = 20 * SECOND
+MAX_SENDS = 512
+FOUND_PEERS = 16
+MAX_REMEMBERED = 64
+TRANSIENT = frozenset({"busy", "internal", "storage", "stopping"})
+MEMBERSHIP, SUBMITTER, WORKER = range(3)
+
+Core = Membership | Submitter | WorkerAgent
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a node runs on.
+
+    Args:
+        flops_per_s: of one slot, in reference work.
+        slots: units at a time.
+        noise: sigma of the lognormal factor on how long a unit takes.
+        event_ns: of its event loop, for each message, timer and answer.
+        sync_s: shortest and longest time of a transaction of its disk.
+        memory_bytes: what a unit may use.
+        drift: of its clock, as a share: 1e-5 is a second a day.
+        skew_ms: how far its wall clock is off.
+    """
+
+    flops_per_s: float = 2e9
+    slots: int = 1
+    noise: float = 0.1
+    event_ns: int = MS // 4
+    sync_s: tuple[float, float] = (0.001, 0.02)
+    memory_bytes: int = messages.UNSAID
+    drift: float = 0.0
+    skew_ms: int = 0
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request of ours that has no answer yet."""
+
+    core: int
+    tag: int
+    peer: int
+    until_ns: int
+
+
+@dataclass(slots=True)
+class Life:
+    """A process of the node: what is gone when it ends."""
+
+    number: int
+    cores: tuple[Core, ...]
+    lanes: Lanes
+    slots: Slots
+    alarms: list[int | None] = field(default_factory=lambda: [None] * 3)  # when each core's next event is due
+    asked: dict[int, _Asked] = field(default_factory=dict)  # in the order in which they run out
+    served: dict[int, tuple[int, int]] = field(default_factory=dict)  # asker and its request, by our token
+    timing: bool = False  # an event looks after requests that run out
+    count: int = 0  # names requests and tokens; another life uses others
+
+
+class Peer:
+    """A node over all its lives."""
+
+    __slots__ = (
+        "_busy_ns", "_draws", "behaviour", "disk", "id", "identity", "life", "lives", "machine", "number",
+        "remembered", "works", "world",
+    )  # fmt: skip
+
+    def __init__(
+        self, world: "World", number: int, machine: Machine, *, works: bool = True, behaviour: Behaviour | None = None
+    ) -> None:
+        self.world = world
+        self.number = number
+        self.machine = machine
+        self.works = works
+        self.behaviour = behaviour or Honest()
+        self.identity = CheapIdentity(world.seed, number)
+        self.id: PeerId = self.identity.peer_id
+        self.disk = Disk()
+        self.remembered: dict[str, None] = {}
+        self.life: Life | None = None
+        self.lives = 0
+        self._busy_ns = 0
+        self._draws = draws(world.seed, number, "disk")
+
+    # --- clocks -----------------------------------------------------------------------------------------------
+
+    def now(self) -> int:
+        """Its monotonic clock."""
+        now = self.world.kernel.now
+        return now if not self.machine.drift else int(now * (1.0 + self.machine.drift))
+
+    def _real(self, own_ns: int) -> int:
+        """When its monotonic clock shows this."""
+        return own_ns if not self.machine.drift else int(own_ns / (1.0 + self.machine.drift)) + 1
+
+    def wall_ms(self) -> int:
+        """Its wall clock."""
+        return self.world.epoch_ms + self.now() // MS + self.machine.skew_ms
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    @property
+    def submitter(self) -> Submitter:
+        """Its core for jobs; only while it is up."""
+        return self._running.cores[SUBMITTER]  # type: ignore[return-value]
+
+    @property
+    def worker(self) -> WorkerAgent:
+        """Its core for units; only while it is up."""
+        return self._running.cores[WORKER]  # type: ignore[return-value]
+
+    @property
+    def membership(self) -> Membership:
+        """Its core for connections; only while it is up."""
+        return self._running.cores[MEMBERSHIP]  # type: ignore[return-value]
+
+    @property
+    def _running(self) -> Life:
+        if self.life is None:
+            raise LocalProtocolError(f"peer {self.number} is not up")
+        return self.life
+
+    def start(self, bootstrap: Iterable[str] = ()) -> None:
+        """Begin to live, with what its disk has."""
+        world, machine = self.world, self.machine
+        self.lives += 1
+        rng = generator(world.seed, self.number, "cores", self.lives)
+        kernels = [world.kernel_key] if self.works else []
+        memory_bytes = machine.memory_bytes if self.works else 0
+        self.life = life = Life(
+            self.lives,
+            (
+                Membership(self.id, rng, self.wall_ms, memory_bytes),
+                Submitter(self.identity, world.codec, rng, world.check_result),
+                WorkerAgent(self.identity, world.codec, rng, kernels, machine.slots, "", memory_bytes),
+            ),
+            Lanes(world.kernel, self.disk, self._draws, self._perform, 3, machine.sync_s),
+            Slots(
+                world.kernel, self._computed, self.behaviour, self._draws,
+                count=machine.slots, flops_per_s=machine.flops_per_s, noise=machine.noise,
+            ),
+            count=self.lives << 32,
+        )  # fmt: skip
+        self._busy_ns = world.kernel.now
+        world.note(self.number, "start", str(life.number))
+        self._restore(life)
+        self.submitter.addresses = world.addresses[self.number]
+        self._effects(MEMBERSHIP, self.membership.start(bootstrap, tuple(self.remembered), self.now()))
+        self._arm(SUBMITTER)
+        self._arm(WORKER)
+
+    def _restore(self, life: Life) -> None:
+        """Go on with what an earlier life left (``sparkle_p2p.node.restoring``)."""
+        now, key = self.now(), self.identity.public_key
+        for records in list(self.disk.jobs.values()):
+            spec = records.spec
+            if spec is None:
+                continue
+            others = [fact for fact in records.facts.values() if fact is not spec]
+            if spec.author == self.id or records.names(key):
+                size = 0 if spec.author == self.id else sum(map(len, records.results.values()))
+                effects = self.submitter.restore(spec, others, now, tuple(records.results), size, records.ranges())
+                self._effects(SUBMITTER, tuple(one for one in effects if not isinstance(one, fx.Notify)))
+            open_ = [(unit, epoch, *kept) for (unit, epoch), kept in records.commits.items()]
+            if open_:
+                self._effects(WORKER, self.worker.restore(spec, others, open_, now))
+
+    def crash(self, *, silently: bool = False) -> None:
+        """The process is killed; ``silently``: the whole machine is gone, and nobody is told."""
+        if self.life is None:
+            return
+        self.world.note(self.number, "crash")
+        self.life.lanes.crash()
+        self.life.slots.stop()
+        self.life = None
+        self.world.network.leave(self.number, silently=silently)
+
+    # --- events -----------------------------------------------------------------------------------------------
+
+    def arrive(self, call: Callable[..., None], *arguments: object) -> None:
+        """Have its event loop do something as soon as it gets to that, if it lives till then."""
+        life = self.life
+        if life is None:
+            return
+        now = self.world.kernel.now
+        start = max(now, self._busy_ns)
+        self._busy_ns = start + self.machine.event_ns
+        if start > now:
+            self.world.kernel.at(start, self._if_alive, life, call, arguments)
+        else:
+            call(*arguments)
+
+    def _if_alive(self, life: Life, call: Callable[..., None], arguments: tuple[object, ...]) -> None:
+        if self.life is life:
+            call(*arguments)
+
+    def tell(self, core: int, event: object) -> None:
+        """Give a core an event and perform what it wants done."""
+        life = self.life
+        if life is not None:
+            self._effects(core, life.cores[core].handle(event, self.now()))
+
+    def tell_all(self, event: object) -> None:
+        """Give all cores an event."""
+        for core in (MEMBERSHIP, SUBMITTER, WORKER):
+            self.tell(core, event)
+
+    def command(self, make: Callable[[Submitter, int], fx.Effects]) -> None:
+        """Have its owner ask something of the submitter."""
+        self._effects(SUBMITTER, make(self.submitter, self.now()))
+
+    def _effects(self, core: int, effects: fx.Effects) -> None:
+        if self.life is not None:
+            if effects:
+                self.life.lanes.perform(core, effects)
+            self._arm(core)
+
+    def _arm(self, core: int) -> None:
+        """See to it that the core's next deadline is kept; an event that comes too early looks again."""
+        life = self.life
+        due = life.cores[core].next_deadline() if life is not None else None
+        if life is None or due is None:
+            return
+        when, armed = max(self._real(due), self.world.kernel.now), life.alarms[core]
+        if armed is None or when < armed:
+            life.alarms[core] = when
+            self.world.kernel.at(when, self._ring, life, core, when)
+
+    def _ring(self, life: Life, core: int, when: int) -> None:
+        if self.life is not life or life.alarms[core] != when:
+            return
+        life.alarms[core] = None
+        due = life.cores[core].next_deadline()
+        if due is not None and self._real(due) <= self.world.kernel.now:
+            self.world.note(self.number, "tick", str(core))
+            self.arrive(self.tell, core, fx.Tick())
+        else:
+            self._arm(core)
+
+    # --- effects ----------------------------------------------------------------------------------------------
+
+    def _perform(self, core: int, effect: fx.Effect) -> None:
+        """One effect whose turn has come."""
+        if isinstance(effect, fx.Send):
+            self._send(core, effect)
+        elif isinstance(effect, fx.Reply):
+            self._reply(effect)
+        elif isinstance(effect, fx.Notify):
+            self.world.heard(self, effect)
+        elif isinstance(effect, fx.Compute):
+            self.world.note(self.number, "compute", f"{effect.job.hex()[:8]}/{effect.unit}.{effect.epoch}")
+            self._running.slots.start(effect)
+        elif isinstance(effect, fx.StopCompute):
+            self._running.slots.drop(effect)
+        elif isinstance(effect, fx.Violation):
+            self.world.violated(self, effect)
+            self._effects(MEMBERSHIP, self.membership.violation(effect.peer, self.now()))
+        else:
+            self._reach_out(core, effect)
+
+    def _reach_out(self, core: int, effect: fx.Effect) -> None:
+        """Effects upon the network that are no messages."""
+        world, life = self.world, self._running
+        if isinstance(effect, fx.Publish):
+            world.note(self.number, "publish", effect.topic)
+            world.gossip.publish(self.number, effect.topic, effect.payload)
+        elif isinstance(effect, fx.FindPeers):
+            find = effect
+            world.routing.closest(
+                self.number, effect.key, FOUND_PEERS, lambda found: self._found(life, core, find, found)
+            )
+        elif isinstance(effect, fx.Provide):
+            world.routing.provide(self.number, effect.key)
+        elif isinstance(effect, fx.FindProviders):
+            world.routing.providers(self.number, effect.key, self._meet)
+        elif isinstance(effect, fx.Dial):
+            self._dial(core, effect)
+        elif isinstance(effect, fx.Hangup):
+            world.network.hang_up(self.number, world.index[effect.peer])
+        elif isinstance(effect, fx.RememberPeer):
+            self._remember(effect.addresses)
+
+    def _remember(self, addresses: Iterable[str]) -> None:
+        for address in addresses:
+            self.remembered.pop(address, None)
+            self.remembered[address] = None
+        while len(self.remembered) > MAX_REMEMBERED:
+            del self.remembered[next(iter(self.remembered))]
+
+    def _dial(self, core: int, effect: fx.Dial) -> None:
+        life, peer = self._running, peer_of(effect.address)
+
+        def done(worked: bool) -> None:
+            if self.life is life:
+                reason = "" if worked else "nobody answers there"
+                event = fx.Dialled(effect.tag, effect.address, peer if worked else None, reason)
+                self.arrive(self.tell, core, event)
+
+        self.world.network.dial(self.number, self.world.index[peer], done)
+
+    def _found(self, life: Life, core: int, effect: fx.FindPeers, found: Iterable[int]) -> None:
+        if self.life is life:
+            peers = tuple(self.world.peers[number].id for number in found if number != self.number)
+            self.arrive(self.tell, core, fx.FoundPeers(effect.tag, peers))
+
+    def _meet(self, found: Iterable[int]) -> None:
+        for number in found:
+            if number != self.number and self.life is not None:
+                self.world.network.dial(self.number, number, lambda _: None)
+
+    def _computed(self, event: fx.Computed | fx.ComputeFailed) -> None:
+        name = f"{event.job.hex()[:8]}/{event.unit}.{event.epoch}"
+        self.world.note(self.number, "computed", name)
+        self.arrive(self.tell, WORKER, event)
+
+    # --- connections ------------------------------------------------------------------------------------------
+
+    def link_up(self, other: int) -> None:
+        """A connection stands."""
+        self.world.note(self.number, "up", str(other))
+        self.world.gossip.link_up(self.number, other)
+        self.arrive(self.tell_all, fx.PeerUp(self.world.peers[other].id, self.world.addresses[other]))
+
+    def link_down(self, other: int) -> None:
+        """A connection is gone, and with it what was asked over it."""
+        self.world.note(self.number, "down", str(other))
+        self.world.gossip.link_down(self.number, other)
+        self.arrive(self.tell_all, fx.PeerDown(self.world.peers[other].id))
+        for request in [number for number, asked in self._running.asked.items() if asked.peer == other]:
+            self._fail(request, "the connection was lost")
+
+    def gossiped(self, topic: str, author: int, payload: bytes) -> None:
+        """A message came that everybody gets."""
+        self.arrive(self.tell_all, fx.Gossiped(topic, self.world.peers[author].id, payload))
+
+    # --- asking -----------------------------------------------------------------------------------------------
+
+    def _send(self, core: int, effect: fx.Send) -> None:
+        life, target = self._running, self.world.index[effect.peer]
+        life.count += 1
+        request = life.count
+        life.asked[request] = _Asked(core, effect.tag, target, self.world.kernel.now + REQUEST_TIMEOUT_NS)
+        if len(life.asked) > MAX_SENDS:
+            self._fail(request, "too many requests under way")
+            return
+        if not life.timing:
+            life.timing = True
+            self.world.kernel.after(REQUEST_TIMEOUT_NS, self._look_at_requests, life)
+        message: messages.Request = effect.message
+        if effect.attach and isinstance(message, messages.Push):
+            message = messages.with_results(message, self.disk.results_there(JobId(message.job), effect.attach))
+        raw = messages.encode_message(message)
+        self.world.note(self.number, f"send {type(message).__name__}", str(target))
+        if target == self.number or self.world.network.connected(self.number, target):
+            self._ask(request, target, raw)
+            return
+
+        def connected(worked: bool) -> None:
+            if self.life is life and request in life.asked:
+                if worked:
+                    self._ask(request, target, raw)
+                else:
+                    self._fail(request, "it cannot be reached")
+
+        self.world.network.dial(self.number, target, connected)
+
+    def _ask(self, request: int, target: int, raw: bytes) -> None:
+        network, peer = self.world.network, self.world.peers[target]
+        for _ in range(2 if target != self.number and network.arrives_twice(self.number) else 1):
+            network.send(self.number, target, peer.asked_by, self.number, request, raw)
+
+    def _look_at_requests(self, life: Life) -> None:
+        """Requests run out in the order in which they were made."""
+        if self.life is not life:
+            return
+        now = self.world.kernel.now
+        while life.asked:
+            request, asked = next(iter(life.asked.items()))
+            if asked.until_ns > now:
+                self.world.kernel.at(asked.until_ns, self._look_at_requests, life)
+                return
+            self._fail(request, "it did not answer in time")
+        life.timing = False
+
+    def _fail(self, request: int, reason: str) -> None:
+        asked = self._running.asked.pop(request)
+        event = fx.SendFailed(asked.tag, self.world.peers[asked.peer].id, reason)
+        self.arrive(self.tell, asked.core, event)
+
+    def answered(self, request: int, raw: bytes) -> None:
+        """An answer is there."""
+        self.arrive(self._take_answer, request, raw)
+
+    def _take_answer(self, request: int, raw: bytes) -> None:
+        asked = self._running.asked.get(request)
+        if asked is None:  # too late, or it came twice
+            return
+        peer = self.world.peers[asked.peer].id
+        try:
+            reply = messages.decode_reply(raw)
+        except RemoteProtocolError as error:
+            self._fail(request, str(error))
+            self._perform(asked.core, fx.Violation(peer, str(error)))
+            return
+        if isinstance(reply, messages.Refusal) and reply.code in TRANSIENT:
+            self._fail(request, reply.text)
+            return
+        del self._running.asked[request]
+        self.tell(asked.core, fx.Replied(asked.tag, peer, reply))
+
+    # --- answering --------------------------------------------------------------------------------------------
+
+    def asked_by(self, asker: int, request: int, raw: bytes) -> None:
+        """A request is there."""
+        self.arrive(self._serve, asker, request, raw)
+
+    def _serve(self, asker: int, request: int, raw: bytes) -> None:
+        life, peer = self._running, self.world.peers[asker].id
+        try:
+            message = messages.decode_request(raw)
+        except RemoteProtocolError as error:
+            self._perform(MEMBERSHIP, fx.Violation(peer, str(error)))
+            return
+        if self.membership.banned(peer, self.now()):
+            self._answer(asker, request, messages.Refusal("banned", "too many rule violations"))
+            return
+        life.count += 1
+        life.served[life.count] = asker, request
+        core = SUBMITTER
+        if isinstance(message, messages.Offer | messages.Notice):
+            core = WORKER
+        elif isinstance(message, messages.PeersRequest):
+            core = MEMBERSHIP
+        self.tell(core, fx.Requested(life.count, peer, message))
+
+    def _reply(self, effect: fx.Reply) -> None:
+        asked = self._running.served.pop(effect.token, None)
+        if asked is None:
+            return
+        message = effect.message
+        if effect.attach and isinstance(message, messages.FetchReply):
+            message = messages.with_results(message, self.disk.results_there(JobId(message.job), effect.attach))
+        self._answer(*asked, message)
+
+    def _answer(self, asker: int, request: int, message: messages.Reply) -> None:
+        self.world.note(self.number, f"reply {type(message).__name__}", str(asker))
+        raw = messages.encode_message(message)
+        self.world.network.send(self.number, asker, self.world.peers[asker].answered, request, raw)

@@ -1,0 +1,120 @@
+"""All peers of a run, what connects them, and what they do."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from sparkle_protocol.effects import Notify, Violation
+from sparkle_protocol.errors import VerificationError
+from sparkle_protocol.facts import FactCodec, JobSpec
+from sparkle_protocol.ids import PeerId
+from sparkle_sim.computing import RESULT_BYTES, Behaviour
+from sparkle_sim.draws import draws
+from sparkle_sim.gossip import Gossip
+from sparkle_sim.kernel import Kernel
+from sparkle_sim.network import PUBLIC, Conditions, Network, Place
+from sparkle_sim.peer import Machine, Peer
+from sparkle_sim.routing import Routing
+from sparkle_sim.signing import CheapIdentity, verify_cheap
+from sparkle_sim.trace import Trace
+
+NET = "simulated"
+KERNEL = "reference"
+EPOCH_MS = 1_767_225_600_000  # 2026-01-01: when every run begins, as people write it
+
+
+class Watcher(Protocol):
+    """Who is told what happens: checkers and metrics. None of them may change anything."""
+
+    def heard(self, peer: Peer, effect: Notify) -> None:
+        """A peer told its owner something."""
+        ...
+
+    def violated(self, peer: Peer, effect: Violation) -> None:
+        """A peer found that another one broke a rule."""
+        ...
+
+
+class World:
+    """A run. Peers are numbers, and things here by these numbers."""
+
+    def __init__(
+        self, seed: int, places: Sequence[Place], conditions: Conditions, trace: Trace | None = None
+    ) -> None:
+        self.seed = seed
+        self.epoch_ms = EPOCH_MS
+        self.kernel_key = f"{KERNEL}@1"
+        self.kernel = Kernel()
+        self.codec = FactCodec(NET, verify_cheap)
+        self.trace = trace or Trace()
+        self.watchers: list[Watcher] = []
+        self.peers: list[Peer] = []
+        ids = [CheapIdentity(seed, number).peer_id for number in range(len(places))]
+        self.index: dict[PeerId, int] = {peer: number for number, peer in enumerate(ids)}
+        self.network = Network(self.kernel, self, places, conditions, seed)
+        self.gossip = Gossip(self.network, self)
+        self.routing = Routing(self.kernel, self, ids, seed)
+        self.addresses = [(self._address(number, peer, places),) for number, peer in enumerate(ids)]
+
+    def _address(self, number: int, peer: PeerId, places: Sequence[Place]) -> str:
+        """One public network of the internet for each peer; behind a NAT the address of a relay."""
+        if places[number].nat == PUBLIC:
+            return f"/ip4/{_ip(number)}/tcp/4001/p2p/{peer}"
+        relay = draws(self.seed, number, "relay").below(len(places))
+        return f"/ip4/{_ip(relay)}/tcp/4001/p2p-circuit/p2p/{peer}"
+
+    def add(self, machine: Machine, *, works: bool = True, behaviour: Behaviour | None = None) -> Peer:
+        """The next peer; it does not live yet."""
+        peer = Peer(self, len(self.peers), machine, works=works, behaviour=behaviour)
+        self.peers.append(peer)
+        return peer
+
+    # --- what the parts tell each other -----------------------------------------------------------------------
+
+    def is_up(self, peer: int) -> bool:
+        """Whether its process runs."""
+        return self.peers[peer].life is not None
+
+    def link_up(self, peer: int, other: int) -> None:
+        """A connection stands, at this end."""
+        self.peers[peer].link_up(other)
+
+    def link_down(self, peer: int, other: int) -> None:
+        """A connection is gone, as this end finds."""
+        self.peers[peer].link_down(other)
+
+    def gossiped(self, peer: int, topic: str, author: int, payload: bytes) -> None:
+        """A message came that everybody gets."""
+        self.peers[peer].gossiped(topic, author, payload)
+
+    def note(self, peer: int, what: str, detail: str = "") -> None:
+        """Write down what happens at a peer."""
+        self.trace.note(self.kernel.now, peer, what, detail)
+
+    def heard(self, peer: Peer, effect: Notify) -> None:
+        """A peer told its owner something."""
+        self.note(peer.number, effect.event, " ".join(f"{name}={value}" for name, value in effect.fields.items()))
+        for watcher in self.watchers:
+            watcher.heard(peer, effect)
+
+    def violated(self, peer: Peer, effect: Violation) -> None:
+        """A peer found that another one broke a rule."""
+        self.note(peer.number, "violation", f"{self.index[effect.peer]} {effect.reason}")
+        for watcher in self.watchers:
+            watcher.violated(peer, effect)
+
+    @staticmethod
+    def check_result(spec: JobSpec, unit: int, result: bytes) -> None:
+        """Refuse a result of impossible form. Raises VerificationError."""
+        if len(result) != RESULT_BYTES:
+            raise VerificationError(f"unit {unit} of {spec.kernel} has a result of {RESULT_BYTES} bytes")
+
+    # --- running ----------------------------------------------------------------------------------------------
+
+    def at(self, when_ns: int, call: Callable[[], None]) -> None:
+        """Have something happen from outside."""
+        self.kernel.at(when_ns, call)
+
+
+def _ip(number: int) -> str:
+    """A public address in a network of its own (a /24 each)."""
+    return f"{11 + number // 65536 % 80}.{number // 256 % 256}.{number % 256}.7"
