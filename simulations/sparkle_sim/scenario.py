@@ -1,0 +1,159 @@
+"""What a run is about, as it stands in a TOML file (``simulations/scenarios``).
+
+Times end in ``_s`` and count from the beginning of the run, in virtual seconds. Peers are numbers from 0; the first
+ones submit jobs and are honest. A part that a file leaves out has the values that stand here.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Positive = Annotated[float, Meta(gt=0.0)]
+Seconds = Annotated[float, Meta(ge=0.0)]
+Count = Annotated[int, Meta(ge=0)]
+Several = Annotated[int, Meta(ge=1)]
+
+
+class Part(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class Machines(Part, frozen=True):
+    """What the nodes run on.
+
+    Speeds are lognormal around a median: home computers differ by an order of magnitude (Anderson and Fedak 2006,
+    "The computational and storage potential of volunteer computing").
+    """
+
+    gigaflops: Positive = 2.0  # of one slot, median
+    spread: Annotated[float, Meta(ge=0.0, le=3.0)] = 0.5  # sigma of its logarithm
+    slots: Annotated[int, Meta(ge=1, le=256)] = 1
+    noise: Annotated[float, Meta(ge=0.0, le=3.0)] = 0.1  # sigma of the logarithm of a unit's time
+    slow_share: Share = 0.0  # of nodes that are slower by ``slow_factor``
+    slow_factor: Positive = 10.0
+    skew_s: Seconds = 1.0  # wall clocks are off by up to so much
+    drift: Annotated[float, Meta(ge=0.0, le=1e-3)] = 2e-5  # clocks run fast or slow by up to this share
+
+
+class Churn(Part, frozen=True):
+    """How nodes come and go: sessions and absences, each drawn anew."""
+
+    kind: Annotated[str, Meta(pattern="^(none|exponential|weibull|trace)$")] = "none"
+    session_s: Positive = 3600.0  # mean time that a node stays
+    absence_s: Positive = 3600.0  # mean time that it is away
+    shape: Positive = 0.5  # of Weibull sessions; below 1 who has stayed long stays longer
+    share: Share = 1.0  # of nodes that come and go at all
+    gone_share: Share = 0.0  # of departures after which a node does not come back
+    silent_share: Share = 0.3  # of departures that nobody is told of: the machine is switched off, or the line cut
+    trace: str = ""  # CSV with peer,up_s,down_s
+    begin_s: Seconds = 60.0  # until then everybody is there
+
+
+class Schedule(Part, frozen=True):
+    """When home users let their machine work: hours of the day where they live."""
+
+    share: Share = 0.0  # of nodes that have a schedule
+    from_h: Annotated[float, Meta(ge=0.0, lt=24.0)] = 20.0
+    to_h: Annotated[float, Meta(ge=0.0, lt=24.0)] = 8.0
+
+
+class Peers(Part, frozen=True):
+    """Who takes part."""
+
+    count: Annotated[int, Meta(ge=1, le=10_000_000)] = 50
+    arrive_s: Seconds = 10.0  # they start within this time
+    machines: Machines = Machines()
+    churn: Churn = Churn()
+    schedule: Schedule = Schedule()
+
+
+class Region(Part, frozen=True):
+    """A part of the world."""
+
+    name: str
+    share: Share  # of the peers; shares of all regions make one
+    inside_ms: Positive = 20.0  # round trip between two of its peers
+    utc_offset_h: Annotated[float, Meta(ge=-12.0, le=14.0)] = 0.0
+
+
+class Distance(Part, frozen=True):
+    """How far two regions are from each other."""
+
+    between: Annotated[list[str], Meta(min_length=2, max_length=2)]
+    round_trip_ms: Positive
+
+
+class Wires(Part, frozen=True):
+    """The network between them."""
+
+    regions: list[Region] = field(default_factory=lambda: [Region("here", 1.0)])
+    distances: list[Distance] = []  # those that are not named: ``far_ms``
+    far_ms: Positive = 120.0
+    jitter: Annotated[float, Meta(ge=0.0, le=2.0)] = 0.2
+    loss: Share = 0.0
+    twice: Share = 0.0
+    nat_share: Share = 0.0  # of peers behind a NAT that can be punched
+    symmetric_share: Share = 0.0  # of peers behind one that hardly can
+    upload_mbps: Positive = 20.0
+    download_mbps: Positive = 100.0
+
+
+class JobPlan(Part, frozen=True):
+    """Jobs that peers submit."""
+
+    at_s: Seconds = 20.0
+    submitter: Count = 0
+    units: Annotated[int, Meta(ge=1, le=1 << 20)] = 100
+    unit_s: Positive = 30.0  # reference work of a unit: on a machine of the median speed
+    quorum: Annotated[int, Meta(ge=1, le=16)] = 2
+    repeat: Several = 1  # so many jobs
+    every_s: Seconds = 0.0  # apart
+
+
+class Fault(Part, frozen=True):
+    """Something that goes wrong, and when it is over; what ``kind`` means is said in ``faults.py``."""
+
+    kind: str
+    at_s: Seconds
+    for_s: Seconds = 0.0  # 0: until the end of the run
+    peers: list[int] = []  # whom it hits
+    share: Share = 0.0  # or: so many, drawn at random among all but the submitters
+    regions: list[str] = []  # or: all of these regions
+    factor: Positive = 1.0
+    amount_s: float = 0.0
+
+
+class Adversaries(Part, frozen=True):
+    """Peers that do not keep to the rules; what ``kind`` means is said in ``adversaries``."""
+
+    kind: str
+    share: Share = 0.0  # of the peers
+    peers: list[int] = []  # or these
+    rate: Share = 1.0  # of the occasions at which they do it
+
+
+class Checks(Part, frozen=True):
+    """What is watched during the run."""
+
+    names: list[str] = []  # empty: all that apply
+    scan_every_s: Positive = 30.0
+    lost_keepers: Annotated[int, Meta(ge=0, le=8)] = 3  # of eight, that a view is to survive
+    lying_keepers: Annotated[int, Meta(ge=0, le=8)] = 3
+
+
+class Scenario(Part, frozen=True):
+    """A file."""
+
+    name: str
+    title: str = ""
+    engine: Annotated[str, Meta(pattern="^(full|population)$")] = "full"
+    seconds: Positive = 600.0
+    seed: Count = 1
+    until_done: bool = True  # end when all jobs are, if that is earlier
+    peers: Peers = Peers()
+    wires: Wires = Wires()
+    jobs: list[JobPlan] = field(default_factory=lambda: [JobPlan()])
+    faults: list[Fault] = []
+    adversaries: list[Adversaries] = []
+    checks: Checks = Checks()
