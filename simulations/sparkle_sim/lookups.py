@@ -1,21 +1,27 @@
 """Questions between simulated peers about who is near a place, and the lookups made of them.
 
 A question goes over a new stream: a round trip to agree on the protocol, one for question and answer. Who is not
-connected is dialled before. A lookup asks in rounds, as py-libp2p does: the ``alpha`` nearest that were not asked
-yet; when all have answered or failed, the nearest of all that are known now; until a round changes nothing.
+connected is dialled before; that connection is closed again, unless ``kept_links`` says otherwise. Either end keeps
+the other in its table, if there is room.
+
+A lookup asks in rounds, as py-libp2p does: the ``alpha`` nearest that were not asked yet; when all have answered or
+failed, the nearest of all that are known now; until a round changes nothing.
 """
 
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from sparkle_sim.draws import Draws
 from sparkle_sim.kernel import SECOND, Kernel
-from sparkle_sim.network import Network
+from sparkle_sim.network import HANDSHAKE_TRIPS, PUNCH_SUCCESS, REFUSED_S, Network
 from sparkle_sim.tables import Tables
 
 Found = Callable[[list[int]], None]
+Serve = Callable[[int], list[int]]  # what the peer that is asked says
+Answered = Callable[[int, list[int]], None]  # who said what
+
+STREAM_TRIPS = 3  # one-way trips until a question is there: a round trip to agree on the protocol, and its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,8 @@ class RoutingParameters:
         handling_s: least and most time of an answer at the peer that gives it. Measured with py-libp2p 0.8.1.
         hanging: share of questions to peers that are well which never get an answer. Assumed, until there are
             recordings.
+        kept_links: with fewer connections, a peer keeps those that its questions made. The library does so up to 300,
+            which lets each node of a large network end there.
         primed: at their first start peers have tables as after a long time in the network.
         primed_gone: share of those who are not there that such a table has all the same. Assumed.
     """
@@ -62,6 +70,7 @@ class RoutingParameters:
     refresh_s: float = 600.0
     handling_s: tuple[float, float] = (0.004, 0.007)
     hanging: float = 0.01
+    kept_links: int = 0
     primed: bool = True
     primed_gone: float = 0.05
 
@@ -140,55 +149,49 @@ class Lookups:
 
     # --- questions --------------------------------------------------------------------------------------------
 
-    def ask(
-        self,
-        peer: int,
-        other: int,
-        serve: Callable[[int], Any],
-        answered: Callable[[int, Any], None],
-        failed: Callable[[int], None],
-    ) -> None:
+    def ask(self, peer: int, other: int, serve: Serve, answered: Answered, failed: Callable[[int], None]) -> None:
         """Have ``answered(other, serve(other))`` called, or ``failed(other)`` if it cannot be reached, or nothing."""
         self.queries += 1
-        life = self._lives[peer]
-        if self._network.connected(peer, other):
-            self._open(peer, other, life, serve, answered)
+        life, network = self._lives[peer], self._network
+        if network.connected(peer, other):
+            self._open(peer, other, life, 0, serve, answered)
             return
 
         def dialled(worked: bool) -> None:
-            if self._lives[peer] != life:
-                return
-            if worked:
-                self._open(peer, other, life, serve, answered)
-            else:
-                failed(other)
+            if self._lives[peer] == life:
+                if worked:
+                    self._open(peer, other, life, 0, serve, answered)
+                else:
+                    failed(other)
 
-        self._network.dial(peer, other, dialled)
+        if len(network.links[peer]) < self._rules.kept_links:
+            network.dial(peer, other, dialled)
+        elif not self._lives[other]:
+            self._kernel.after(int(REFUSED_S * SECOND), dialled, False)
+        else:
+            both_hidden = (network.places[peer].nat, network.places[other].nat) in PUNCH_SUCCESS
+            self._open(peer, other, life, 2 * HANDSHAKE_TRIPS * (2 if both_hidden else 1), serve, answered)
 
-    def _open(
-        self, peer: int, other: int, life: int, serve: Callable[[int], Any], answered: Callable[[int, Any], None]
-    ) -> None:
-        network = self._network
-        if network.carries(peer, other):
-            wait_ns = 2 * network.delay_ns(peer, other) + network.delay_ns(other, peer)
+    def _open(self, peer: int, other: int, life: int, trips: int, serve: Serve, answered: Answered) -> None:
+        """A new stream, after so many one-way trips for the connection; the delays of one exchange go together."""
+        if self._network.carries(peer, other):
+            wait_ns = (trips + STREAM_TRIPS) * self._network.delay_ns(peer, other)
             self._kernel.after(wait_ns, self._serve, peer, other, life, serve, answered)
 
-    def _serve(
-        self, peer: int, other: int, life: int, serve: Callable[[int], Any], answered: Callable[[int, Any], None]
-    ) -> None:
+    def _serve(self, peer: int, other: int, life: int, serve: Serve, answered: Answered) -> None:
         network, random = self._network, self._draws[other]
-        if not self._lives[other] or not network.connected(other, peer) or random.random() < self._rules.hanging:
+        if not self._lives[other] or random.random() < self._rules.hanging:
             return
+        self._tables.hear(other, (peer,))
         answer = serve(other)
         if network.carries(other, peer):
             handling_ns = int(random.uniform(*self._rules.handling_s) * SECOND)
             wait_ns = handling_ns + network.delay_ns(other, peer)
             self._kernel.after(wait_ns, self._answered, peer, other, life, answered, answer)
 
-    def _answered(
-        self, peer: int, other: int, life: int, answered: Callable[[int, Any], None], answer: object
-    ) -> None:
-        if self._lives[peer] == life and self._network.connected(peer, other):
+    def _answered(self, peer: int, other: int, life: int, answered: Answered, answer: list[int]) -> None:
+        if self._lives[peer] == life:
+            self._tables.add(peer, other)
             answered(other, answer)
 
     # --- lookups ----------------------------------------------------------------------------------------------

@@ -154,13 +154,17 @@ class Routing:
         until_ns = self._kernel.now + int(self.parameters.lookup_s * SECOND)
         self._keep(peer, key, peer)
 
+        def keep(other: int) -> list[int]:
+            self._keep(other, key, peer)
+            return []
+
+        def failed(other: int) -> None:
+            self.lookups.banish(peer, other)
+
         def done(near: list[int]) -> None:
             for other in near:
                 if other != peer and not self.lookups.is_banished(peer, other) and self._kernel.now < until_ns:
-                    self.lookups.ask(
-                        peer, other, lambda at: self._keep(at, key, peer),
-                        lambda _, __: None, lambda one: self.lookups.banish(peer, one),
-                    )  # fmt: skip
+                    self.lookups.ask(peer, other, keep, lambda _, __: None, failed)
 
         self.lookups.look_up(peer, _record_place(key), self.parameters.lookup_s, done)
 

@@ -61,11 +61,19 @@ class Tables:
 
     def hear(self, peer: int, others: Iterable[int]) -> None:
         """Keep those for whom there is room."""
+        table = self._tables[peer]
+        if table is None:
+            table = self._tables[peer] = []
+        places, size, own, last = self.places, self._size, self.places[peer], DEPTH - 1
         for other in others:
-            if other != peer:
-                bucket = self._bucket(peer, other)
-                if len(bucket) < self._size and other not in bucket:
-                    bucket.append(other)
+            if other == peer:
+                continue
+            depth = BITS - (own ^ places[other]).bit_length()
+            bucket = table[depth if depth < last else last] if depth < len(table) else None
+            if bucket is None:
+                self._bucket(peer, other).append(other)
+            elif len(bucket) < size and other not in bucket:
+                bucket.append(other)
 
     def remove(self, peer: int, other: int) -> None:
         """Forget a peer."""
