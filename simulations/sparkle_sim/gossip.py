@@ -15,6 +15,7 @@ they lack (IWANT). The rules, of which each stands in libp2p's specification unl
 
 All nodes subscribe to the same topics, so that one mesh stands for all of them. Heartbeats begin at one of a hundred
 times in each second, and all of one time share an event; one that would find nothing to do costs a look at an array.
+What would tell a peer nothing new (a second copy, an IHAVE of what it has) is counted as sent, but makes no event.
 """
 
 from array import array
@@ -28,7 +29,7 @@ from sparkle_sim.network import Network
 
 PHASES = 100  # heartbeats begin at one of so many times in each interval
 FOREVER = (1 << 63) - 1
-OLDEST = 255  # ages of messages above this are not told apart: by then none is under way
+OLDEST = 255  # greatest age in seconds that is told apart; by then no message is under way
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,26 +198,30 @@ class Gossip:
         node = self._nodes[peer]
         if node is not None:
             message = _Message(self._kernel.now, peer, topic, payload, len(self._nodes))
-            self._is_new(peer, node, message)
+            self._is_new(peer, message)
             self._spread(peer, node, peer, message)
 
     def _arrive(self, peer: int, source: int, message: _Message) -> None:
         node = self._nodes[peer]
         if node is None or source not in self._network.links[peer]:  # what was under way is lost with a connection
             return
-        if self._is_new(peer, node, message):
+        if self._is_new(peer, message):
             self._spread(peer, node, source, message)
             if message.author != peer:
                 self._listeners.gossiped(peer, message.topic, message.author, message.payload)
 
-    def _is_new(self, peer: int, node: _Node, message: _Message) -> bool:
-        """Whether this process has not heard it in the last ``seen_s``; from now on it has."""
-        age_s = min(OLDEST, (self._kernel.now - message.at_ns) // SECOND + 1)
-        seen = message.seen[peer]
-        message.seen[peer] = age_s
-        if not seen or age_s - seen > self.parameters.seen_s:
-            return True
-        return message.at_ns + seen * SECOND < node.since_ns
+    def _knows(self, peer: int, message: _Message) -> bool:
+        """Whether this process heard it in the last ``seen_s``."""
+        node, seen = self._nodes[peer], message.seen[peer]
+        if not seen or node is None or message.at_ns + seen * SECOND < node.since_ns:
+            return False
+        return (self._kernel.now - message.at_ns) // SECOND + 1 - seen <= self.parameters.seen_s
+
+    def _is_new(self, peer: int, message: _Message) -> bool:
+        """Whether it does not know it; from now on it does."""
+        known = self._knows(peer, message)
+        message.seen[peer] = min(OLDEST, (self._kernel.now - message.at_ns) // SECOND + 1)
+        return not known
 
     def _spread(self, peer: int, node: _Node, source: int, message: _Message) -> None:
         node.kept.append((self._beats(node.phase), message))
@@ -232,7 +237,7 @@ class Gossip:
     def _pass_on(self, peer: int, other: int, message: _Message, handling_ns: int) -> None:
         self.messages += 1
         network = self._network
-        if network.carries(peer, other):
+        if not self._knows(other, message) and network.carries(peer, other):
             delay_ns = handling_ns + network.delay_ns(peer, other)
             self._kernel.after(delay_ns, self._arrive, other, peer, message)
 
@@ -295,7 +300,10 @@ class Gossip:
             outside = self._outside(node)
             free = [other for other in outside if not self._waits(node, other)]
             for other in self._choose(peer, free, max(rules.lazy_degree, int(len(outside) * rules.lazy_share))):
-                self._control(peer, other, self._told, recent)
+                if all(self._knows(other, message) for message in recent):
+                    self.controls += 1
+                else:
+                    self._control(peer, other, self._told, recent)
         if beat - node.kept[0][0] >= rules.history:
             node.kept = [one for one in node.kept if beat - one[0] < rules.history]
 
@@ -348,18 +356,10 @@ class Gossip:
             node.mesh.remove(source)
         self._wake[peer] = 0
 
-    def _told(self, peer: int, node: _Node, source: int, there: tuple[_Message, ...]) -> None:
-        wanted = tuple(message for message in there if not self._has(peer, node, message))
+    def _told(self, peer: int, _node: _Node, source: int, there: tuple[_Message, ...]) -> None:
+        wanted = tuple(message for message in there if not self._knows(peer, message))
         if wanted:
             self._control(peer, source, self._asked, wanted)
-
-    def _has(self, peer: int, node: _Node, message: _Message) -> bool:
-        """Whether this process knows a message; being told of it keeps that alive."""
-        before = message.seen[peer]
-        new = self._is_new(peer, node, message)
-        if new:
-            message.seen[peer] = before
-        return not new
 
     def _asked(self, peer: int, node: _Node, source: int, wanted: tuple[_Message, ...]) -> None:
         for _, message in node.kept:

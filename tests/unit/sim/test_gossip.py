@@ -217,3 +217,15 @@ def test_a_seed_decides_everything() -> None:
     assert _trace(1, "4711") == first
     assert _trace(2, "0") != first
     assert int(first.split()[1]) > 10_000
+
+
+def test_a_message_is_known_for_its_time_and_no_longer() -> None:
+    world = Wired(20)
+    world.connect(3)
+    world.gossip.publish(0, "jobs", b"news")
+    world.run(1.0)
+    message = next(node.kept[0][1] for node in world.gossip._nodes if node is not None and node.kept)
+    world.run(115.0)
+    assert all(world.gossip._knows(peer, message) for peer in range(20))
+    world.run(10.0)
+    assert not any(world.gossip._knows(peer, message) for peer in range(20))
