@@ -172,6 +172,7 @@ class Peer:
         )  # fmt: skip
         self._busy_ns = world.kernel.now
         world.note(self.number, "start", str(life.number))
+        world.begins(self.number)
         self._restore(life)
         self.submitter.addresses = world.addresses[self.number]
         self._effects(MEMBERSHIP, self.membership.start(bootstrap, tuple(self.remembered), self.now()))
@@ -202,6 +203,7 @@ class Peer:
         self.life.lanes.crash()
         self.life.slots.stop()
         self.life = None
+        self.world.ends(self.number)
         self.world.network.leave(self.number, silently=silently)
 
     # --- events -----------------------------------------------------------------------------------------------

@@ -51,8 +51,8 @@ class World:
         ids = [CheapIdentity(seed, number).peer_id for number in range(len(places))]
         self.index: dict[PeerId, int] = {peer: number for number, peer in enumerate(ids)}
         self.network = Network(self.kernel, self, places, conditions, seed)
-        self.gossip = Gossip(self.network, self)
-        self.routing = Routing(self.kernel, self, ids, seed)
+        self.gossip = Gossip(self.kernel, self.network, self, seed)
+        self.routing = Routing(self.kernel, self.network, self, ids, seed)
         self.addresses = [(self._address(number, peer, places),) for number, peer in enumerate(ids)]
 
     def _address(self, number: int, peer: PeerId, places: Sequence[Place]) -> str:
@@ -74,12 +74,24 @@ class World:
         """Whether its process runs."""
         return self.peers[peer].life is not None
 
+    def begins(self, peer: int) -> None:
+        """Its process starts."""
+        self.gossip.begin(peer)
+        self.routing.begin(peer)
+
+    def ends(self, peer: int) -> None:
+        """Its process is gone."""
+        self.gossip.end(peer)
+        self.routing.end(peer)
+
     def link_up(self, peer: int, other: int) -> None:
         """A connection stands, at this end."""
+        self.routing.link_up(peer, other)
         self.peers[peer].link_up(other)
 
     def link_down(self, peer: int, other: int) -> None:
         """A connection is gone, as this end finds."""
+        self.routing.link_down(peer, other)
         self.peers[peer].link_down(other)
 
     def gossiped(self, peer: int, topic: str, author: int, payload: bytes) -> None:
