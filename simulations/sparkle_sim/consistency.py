@@ -9,7 +9,8 @@ from typing import Any
 from sparkle_sim.expected import did_you_mean, in_words
 from sparkle_sim.scenario import Adversaries, Churn, Fault, Scenario
 
-FAULTS = ("kill", "lose-disk", "freeze", "partition", "one-way", "slow-link", "skew")
+FAULTS = ("kill", "lose-disk", "freeze", "partition", "one-way", "slow-link", "slow", "skew", "slow-reader")
+FACTORED = ("slow-link", "slow", "slow-reader")
 ADVERSARIES = (
     "cheat", "sometimes", "collude", "copy", "withhold", "hoard", "silent-keeper", "equivocate", "sybil", "flood",
 )  # fmt: skip
@@ -40,9 +41,12 @@ def _tables(document: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]
 def _size(scenario: Scenario) -> Iterator[Mistake]:
     peers = scenario.peers
     if scenario.engine == "full" and peers.count > FULL_PEERS:
-        yield "peers.count", (
-            f"is {peers.count}, and the full engine takes some 30 kB and thousands of events for each; "
-            f"ask for at most {FULL_PEERS}, or set engine = 'population'"
+        yield (
+            "peers.count",
+            (
+                f"is {peers.count}, and the full engine takes some 30 kB and thousands of events for each; "
+                f"ask for at most {FULL_PEERS}, or set engine = 'population'"
+            ),
         )
     if peers.arrive_s >= scenario.seconds:
         yield "peers.arrive_s", f"must be less than seconds ({scenario.seconds:g}), or some never arrive"
@@ -112,7 +116,10 @@ def _jobs(scenario: Scenario) -> Iterator[Mistake]:
         if plan.repeat > 1 and not plan.every_s:
             at_once[plan.submitter, plan.at_s] = at_once.get((plan.submitter, plan.at_s), 0) + plan.repeat
             if at_once[plan.submitter, plan.at_s] > JOBS_AT_ONCE:
-                yield f"{key}.repeat", f"gives peer {plan.submitter} over {JOBS_AT_ONCE} jobs at once, which none keeps"
+                yield (
+                    f"{key}.repeat",
+                    f"gives peer {plan.submitter} over {JOBS_AT_ONCE} jobs at once, which none keeps",
+                )
     units = sum(plan.units * plan.repeat for plan in scenario.jobs)
     if scenario.engine == "full" and units > ALL_UNITS:
         yield "jobs", f"have {units} units, and the full engine takes {ALL_UNITS}; set engine = 'population'"
@@ -204,8 +211,8 @@ def _partition(key: str, fault: Fault, regions: Sequence[str], count: int) -> It
 
 
 def _amount(key: str, fault: Fault) -> Iterator[Mistake]:
-    if fault.kind == "slow-link" and fault.factor == 1.0:
-        yield f"{key}.factor", "must be given for 'slow-link', and not be 1: how many times longer everything takes"
+    if fault.kind in FACTORED and fault.factor == 1.0:
+        yield f"{key}.factor", f"must be given for '{fault.kind}', and not be 1: how many times longer things take"
     if fault.kind == "skew" and not fault.amount_s:
         yield f"{key}.amount_s", "must be given for 'skew', and not be 0: by how much clocks go wrong"
 
@@ -242,8 +249,8 @@ def _known_kind(key: str, kind: str, known: Sequence[str]) -> Iterator[Mistake]:
 
 
 def _one_of(key: str, table: Mapping[str, Any], names: Sequence[str], what: str) -> Iterator[Mistake]:
-    given = [name for name in names if name in table]
-    if not given:
+    given = [name for name in names if table.get(name)]
+    if not given and "share" not in table:  # a share of 0 is where a sweep may begin
         yield key, f"does not say {what}: give {in_words(names)}"
     elif len(given) > 1:
         yield f"{key}.{given[1]}", f"stands beside {given[0]}; give one of them"

@@ -181,9 +181,7 @@ def _set(document: dict[str, Any], override: Override) -> None:
 
 
 def _step(place: Any, name: str, key: str, flag: str) -> Any:
-    inner = (
-        place[_position(place, name, key, flag)] if isinstance(place, list) else place.setdefault(name, {})
-    )
+    inner = place[_position(place, name, key, flag)] if isinstance(place, list) else place.setdefault(name, {})
     if not isinstance(inner, dict | list):
         raise ConfigError(f"{flag}: {key} is {shown(inner)}, so it has no keys of its own")
     return inner
