@@ -118,7 +118,7 @@ def _jobs(scenario: Scenario) -> Iterator[Mistake]:
             if at_once[plan.submitter, plan.at_s] > JOBS_AT_ONCE:
                 yield (
                     f"{key}.repeat",
-                    f"gives peer {plan.submitter} over {JOBS_AT_ONCE} jobs at once, which none keeps",
+                    f"gives peer {plan.submitter} more than {JOBS_AT_ONCE} jobs at once",
                 )
     units = sum(plan.units * plan.repeat for plan in scenario.jobs)
     if scenario.engine == "full" and units > ALL_UNITS:

@@ -8,8 +8,7 @@ run that was killed leaves a stream without an end; all but its last mebibyte ca
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import msgpack
 import msgspec
@@ -54,9 +53,7 @@ class TraceWriter:
     def __enter__(self) -> "TraceWriter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def write(self, entry: Entry) -> None:
@@ -74,7 +71,7 @@ class TraceWriter:
             finally:
                 self._file.close()
 
-    def _pass_on(self, mode: int) -> None:
+    def _pass_on(self, mode: Literal[1, 2]) -> None:
         packed = self._compressor.compress(bytes(self._waiting), mode)
         self._waiting.clear()
         try:

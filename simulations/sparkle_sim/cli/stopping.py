@@ -1,4 +1,4 @@
-"""Ctrl-C ends a run between two events, so that what it came to by then can be kept; a second one ends the program."""
+"""Ctrl-C ends a run between two events, so that what it came to can be kept; a second one ends the program."""
 
 import signal
 from collections.abc import Iterator
