@@ -117,8 +117,9 @@ def _of_run(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Draw]:
     plots = {
         "units": over_time(lambda axes: _units(axes, times, columns)),
         "online": over_time(lambda axes: _online(axes, times, columns)),
-        "messages": over_time(lambda axes: _messages(axes, times, columns)),
     }
+    if "messages" in columns:
+        plots["messages"] = over_time(lambda axes: _messages(axes, times, columns))
     path = folder / outputs.LATENCY
     latency = outputs.read_columns(path) if path.exists() else {}
     if latency.get("units"):
@@ -139,7 +140,7 @@ def _units(axes: "Axes", times: Sequence[float], columns: Columns) -> None:
     axes.plot(times, columns["replicas"], color=ORANGE, linestyle="--", label="computed (replicas)")
     if max(columns["wrong_finals"]) > 0:
         axes.plot(times, columns["wrong_finals"], color=RED, linestyle=":", label="final, but wrong")
-    if max(columns["rejected"]) > 0:
+    if max(columns.get("rejected", [0])) > 0:
         axes.plot(times, columns["rejected"], color=GREEN, linestyle="-.", label="results rejected")
     axes.set_ylabel("units")
     axes.legend()

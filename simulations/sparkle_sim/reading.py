@@ -93,7 +93,8 @@ class _Wrong(Exception):
         for key, flag in flags.items():
             if self.key == key or self.key.startswith(f"{key}."):
                 return f"{flag}: {self.key} {self.text}"
-        return f"{path}: {self.key} {self.text}" if self.key else f"{path}: {self.text}"
+        changed = " with " + ", ".join(f"{flag} {key}" for key, flag in flags.items()) if flags else ""
+        return f"{path}{changed}: {self.key} {self.text}"
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -75,8 +75,6 @@ def progress_text(progress: "Progress") -> str:
     wall_s = max(progress.wall_s, 1e-9)
     factor = progress.virtual_s / wall_s
     left_s = (progress.end_s - progress.virtual_s) / factor if factor else None
-    rate = f"{progress.events / wall_s:,.0f}".replace(",", " ")
-    return (
-        f"{duration(progress.virtual_s)} of {duration(progress.end_s)}  {factor:.3g} × real time  "
-        f"{rate} events/s  ETA {duration(left_s)}"
-    )
+    rate = f"  {progress.events / wall_s:,.0f} events/s".replace(",", " ") if progress.events else ""
+    done = f"{duration(progress.virtual_s)} of {duration(progress.end_s)}"
+    return f"{done}  {factor:.3g} × real time{rate}  ETA {duration(left_s)}"
