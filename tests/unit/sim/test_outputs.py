@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -178,6 +179,12 @@ def test_a_folder_must_be_new_or_empty(tmp_path: Path) -> None:
         outputs.new_folder(tmp_path / "a" / "file")
     with pytest.raises(ConfigError, match="there is a file of this name"):
         outputs.new_folder(tmp_path / "a" / "file" / "below")
+
+
+def test_a_folder_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root, who runs tests in containers, may write everywhere
+    with pytest.raises(ConfigError, match="may not be written; choose another --out"):
+        outputs.new_folder(tmp_path)
 
 
 # --- plots ------------------------------------------------------------------------------------------------------
