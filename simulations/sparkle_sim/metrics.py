@@ -9,7 +9,7 @@ from math import ceil, exp, floor, log
 
 from sparkle_protocol.effects import Notify, Violation
 from sparkle_protocol.ids import JobId, hash_result
-from sparkle_sim.computing import true_result
+from sparkle_sim.computing import result_size, true_result
 from sparkle_sim.kernel import SECOND
 from sparkle_sim.peer import Peer
 from sparkle_sim.world import World
@@ -115,8 +115,8 @@ class Metrics:
         name = JobId(bytes.fromhex(job))
         kept = peer.submitter.jobs.get(name)
         given = kept.decided(unit) if kept is not None else None
-        if given is not None and given != hash_result(true_result(name, unit)):
-            self.wrong += 1
+        if kept is not None and given is not None:
+            self.wrong += given != hash_result(true_result(name, unit, result_size(kept.state.spec)))
 
     # --- telling ------------------------------------------------------------------------------------------------
 

@@ -65,6 +65,11 @@ class Outcome:
         """It was stopped before it was over."""
         return bool(self.manifest["interrupted"])
 
+    @property
+    def findings(self) -> list[str]:
+        """What the checkers found that must not be."""
+        return [str(one) for one in self.summary.get("findings") or ()]
+
 
 OnProgress = Callable[[Progress], None]
 

@@ -1,5 +1,6 @@
 """Many runs: every combination of values with every seed, and what each group of them comes to."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -18,6 +19,8 @@ from sparkle_protocol.version import __version__
 from sparkle_sim import outputs
 from sparkle_sim.reading import Override, parse_value, read_scenario
 from sparkle_sim.scenario import Scenario
+
+log = logging.getLogger(__name__)
 
 FILE = "sweep.csv"
 MAX_RUNS = 1_000_000
@@ -90,12 +93,24 @@ def run_one(scenario: bytes, seed: int) -> bytes:
         outcome = run_scenario(msgspec.json.decode(scenario, type=Scenario), seed)
     except SparkleError as error:
         return msgspec.json.encode({"error": str(error)})
+    except Exception as error:  # a bug, in this one run; the sweep goes on
+        log.exception("seed %s", seed)
+        return msgspec.json.encode({"error": f"a bug in the simulator: {type(error).__name__}: {error}"})
+    findings: Any = outcome.findings
     latency: Any = outcome.summary.get("latency_s") or {}
     figures = {
         **outcome.summary, "latency_p50_s": latency.get("p50"), "latency_p99_s": latency.get("p99")
     }  # fmt: skip
     about = {name: outcome.manifest[name] for name in ("trace_hash", "virtual_seconds", "wall_seconds", "events")}
-    return msgspec.json.encode({**about, **{name: figures.get(name) for name in MEASURES}, "error": None})
+    about |= {"findings": len(findings), "error": findings[0] if findings else None}
+    return msgspec.json.encode(
+        {
+            **about,
+            **{name: figures.get(name) for name in MEASURES},
+            "findings": len(findings),
+            "error": findings[0] if findings else None,
+        }
+    )
 
 
 class Sweep:
@@ -106,7 +121,7 @@ class Sweep:
         folder: where ``sweep.csv`` and ``manifest.json`` are written; None: nowhere.
     """
 
-    COLUMNS = ("seed", "trace_hash", "virtual_seconds", "wall_seconds", "events", *MEASURES, "error")
+    COLUMNS = ("seed", "trace_hash", "virtual_seconds", "wall_seconds", "events", *MEASURES, "findings", "error")
 
     def __init__(self, runs: Sequence[Planned], folder: Path | None) -> None:
         self.runs = runs

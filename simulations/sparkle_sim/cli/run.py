@@ -55,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.parquet and folder is not None:
         outputs.write_parquet(folder / outputs.METRICS)
     _tell(outcome, folder, as_json=arguments.json)
-    return INTERRUPTED if outcome.interrupted else 0
+    if outcome.interrupted:
+        return INTERRUPTED
+    return 1 if outcome.findings else 0
 
 
 def _tell(outcome: "Outcome", folder: object, *, as_json: bool) -> None:
@@ -74,3 +76,5 @@ def _tell(outcome: "Outcome", folder: object, *, as_json: bool) -> None:
         sys.stderr.write(f"sparkle-sim: interrupted after {at_s:g} virtual seconds{kept}\n")
     elif folder is not None:
         sys.stderr.write(f"wrote {folder}\n")
+    for finding in outcome.findings:
+        sys.stderr.write(f"sparkle-sim: found {finding}\n")
