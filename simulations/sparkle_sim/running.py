@@ -132,9 +132,9 @@ def _full(
             table = outputs.Table(folder / outputs.METRICS, COLUMNS)
             stack.callback(table.close)
         until_s, over = 0.0, False
-        # Threads of others (a Dask worker's) need their clock; only a process of our own can do without.
+        # Threads of others (a Dask worker's) need their clock and their collector; a process of our own does without.
         alone = threading.current_thread() is threading.main_thread()
-        with few_collections(), no_outside() if alone else nullcontext():
+        with few_collections() if alone else nullcontext(), no_outside() if alone else nullcontext():
             while not over and not stop():
                 until_s = min(until_s + every_s, scenario.seconds)
                 over = run.advance(until_s)
