@@ -5,6 +5,7 @@ simulated world. A rejected result is one whose worker was told so.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from math import ceil, exp, floor, log
 
 from sparkle_protocol.effects import Notify, Violation
@@ -63,10 +64,12 @@ class Metrics:
 
     Args:
         every_s: how far apart samples are.
+        submitters: whose jobs count; those of floods do not.
     """
 
-    def __init__(self, every_s: float = 1.0) -> None:
+    def __init__(self, every_s: float, submitters: Iterable[int]) -> None:
         self._every_s = every_s
+        self._submitters = frozenset(submitters)
         self.notified: Counter[str] = Counter()
         self.violations = 0
         self.units = 0  # submitted
@@ -89,14 +92,14 @@ class Metrics:
         if event == "unit_final":
             if effect.fields["own"]:
                 self._final(peer, str(effect.fields["job"]), int(effect.fields["unit"] or 0))
-        elif event == "job_submitted":
+        elif event == "job_submitted" and peer.number in self._submitters:
             job = str(effect.fields["job"])
             if job not in self._submitted_ns:
                 self._submitted_ns[job] = now = peer.world.kernel.now
                 self._known[job] = set()
                 self.units += int(effect.fields["units"] or 0)
                 self.first_submit_ns = now if self.first_submit_ns is None else self.first_submit_ns
-        elif event == "worker_rejected":
+        elif event == "worker_rejected" and peer.number in self._submitters:
             self._refused.add((str(effect.fields["job"]), str(effect.fields["peer"])))
 
     def violated(self, peer: Peer, effect: Violation) -> None:

@@ -117,7 +117,7 @@ def _full(
     scenario: Scenario, seed: int, folder: Path | None, trace: bool, on_progress: OnProgress, stop: Stop
 ) -> Found:
     every_s, clock = sample_every_s(scenario.seconds), time.perf_counter
-    metrics, began = Metrics(every_s), clock()
+    metrics, began = Metrics(every_s, (plan.submitter for plan in scenario.jobs)), clock()
     with ExitStack() as stack:
         keep = None
         if trace and folder is not None:
