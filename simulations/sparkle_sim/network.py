@@ -79,6 +79,8 @@ class Network:
         self.conditions = conditions
         self.places = list(places)
         self.links: list[dict[int, Link]] = [{} for _ in places]
+        self.messages = 0  # sent, also those that are lost
+        self.bytes = 0  # of what they carry
         self._kernel = kernel
         self._ends = ends
         self._draws: list[Draws] = [draws(seed, peer, "network") for peer in range(len(places))]
@@ -108,7 +110,11 @@ class Network:
         return not self.conditions.loss or self._draws[sender].random() >= self.conditions.loss
 
     def send(self, sender: int, receiver: int, call: Callable[..., None], *arguments: Any) -> None:
-        """Have something done after the delay, unless it is lost."""
+        """Have something done after the delay, unless it is lost. The last argument is what the message carries."""
+        self.messages += 1
+        carried = arguments[-1] if arguments else None
+        if type(carried) is bytes:
+            self.bytes += len(carried)
         if self.carries(sender, receiver):
             self._kernel.after(self.delay_ns(sender, receiver), call, *arguments)
 
