@@ -11,6 +11,7 @@ A schedule pauses the worker, as its user would: connections and jobs that the n
 
 import csv
 from collections.abc import Callable
+from itertools import pairwise
 from math import gamma
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def read_trace(path: Path, peers: int) -> dict[int, list[tuple[float, float]]]:
         ) from error
     for number, spans in found.items():
         spans.sort()
-        if any(up_s < down_s for (_, down_s), (up_s, _) in zip(spans, spans[1:], strict=False)):
+        if any(up_s < down_s for (_, down_s), (up_s, _) in pairwise(spans)):
             raise ConfigError(f"in the trace {path} peer {number} comes while it is there")
     return dict(sorted(found.items()))
 

@@ -90,8 +90,8 @@ class Peer:
     """A node over all its lives."""
 
     __slots__ = (
-        "_busy_ns", "_draws", "_frozen", "_waiting", "away", "behaviour", "bootstrap", "disk", "id", "identity", "life",
-        "lives", "lost", "machine", "number", "paused", "remembered", "works", "world",
+        "_busy_ns", "_draws", "_frozen", "_waiting", "away", "behaviour", "bootstrap", "disk", "id", "identity",
+        "life", "lives", "lost", "machine", "number", "paused", "remembered", "works", "world",
     )  # fmt: skip
 
     def __init__(
@@ -234,6 +234,11 @@ class Peer:
         self.lost = True
         self.leave("lost", silently=True)
         self.disk = Disk(self.disk.watch)
+
+    @property
+    def frozen(self) -> bool:
+        """Its process is suspended."""
+        return bool(self._frozen)
 
     def freeze(self, why: str) -> None:
         """Its process is suspended: it does nothing, what is for it waits, and its connections look alive."""

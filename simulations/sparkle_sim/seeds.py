@@ -20,7 +20,8 @@ LIMIT_S = 1800.0  # for what is left to be done
 MAX_FAULTS = 8
 MAX_LOST = 3  # peers that are gone for good: as many keepers as a view is to survive
 KINDS = (
-    "kill", "kill", "lose-disk", "freeze", "freeze", "partition", "one-way", "slow-link", "slow", "skew", "slow-reader",
+    "kill", "kill", "lose-disk", "freeze", "freeze", "partition", "one-way", "slow-link", "slow", "skew",
+    "slow-reader",
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Every signed fact that any peer ever made durable, and what these facts together prove.
 
-It repeats on purpose, and in the simplest way, what ``sparkle_protocol.work.state`` works out: an error there must not
-hide itself from the checkers.
+It repeats on purpose, and in the simplest way, what ``sparkle_protocol.work.state`` works out: an error there must
+not hide itself from the checkers.
 """
 
 from collections.abc import Iterable

@@ -22,11 +22,11 @@ SETTLE_S = 120.0  # for keepers to tell each other everything, once nothing goes
 class Acknowledged(Checker):
     """Nothing that was acknowledged is lost while no more keepers of a view are lost than it is made for.
 
-    From ``job_published`` on the job is on the disk of one of its keepers, or of its submitter, and so is every result
-    that was called final, with the verdict, until the job ends; and a job does not fail for want of what was accepted.
-    Of smaller views as many may be lost as their share of ``lost_keepers`` in eight. A job that lost more is only
-    counted: ``report`` tells how many there are beside how many there would be if those who were lost had been drawn
-    at random.
+    From ``job_published`` on the job is on the disk of one of its keepers, or of its submitter, and so is every
+    result that was called final, with the verdict, until the job ends; and a job does not fail for want of what was
+    accepted. Of smaller views as many may be lost as their share of ``lost_keepers`` in eight. A job that lost more
+    is only counted: ``report`` tells how many there are beside how many there would be if those who were lost had
+    been drawn at random.
     """
 
     name = "acknowledged"

@@ -1,7 +1,7 @@
 """What leaves a node rests on what is on its disk, so that no crash can make it a lie."""
 
 from sparkle_protocol import messages
-from sparkle_protocol.effects import Record, Reply, SealRange, Send, StoreCommit, StoreFact
+from sparkle_protocol.effects import DropCommit, Record, Reply, SealRange, Send, StoreCommit, StoreFact
 from sparkle_protocol.facts import Commits, Endorsements, Fact, KeeperSet, Seals, Verdicts
 from sparkle_protocol.ids import FactId, JobId
 from sparkle_protocol.work.sealed import SealedRange
@@ -111,22 +111,27 @@ class Promises(Checker):
         for peer in self.world.peers:
             if peer.lost:
                 continue
+            if peer.life is None or peer.frozen:
+                continue
+            self._look_for_commits(peer, before)
             for job, records in peer.disk.jobs.items():
-                if peer.life is not None:
-                    for unit, epoch in records.commits:
-                        self._look_for(peer, (job, unit, epoch), before)
                 for fact in records.facts.values():
-                    if fact.author == peer.id and isinstance(fact.payload, Verdicts):
+                    kept = peer.submitter.job(job) is not None  # else its results may be gone already
+                    if kept and fact.author == peer.id and isinstance(fact.payload, Verdicts):
                         self._check_results(peer, job, fact.payload)
 
-    def _look_for(self, peer: Peer, key: tuple[JobId, int, int], before: dict[Place, None]) -> None:
-        """A commit on disk is in the worker's hands; twice in a row it is not only on its way."""
-        if key in peer.worker.held:
-            return
-        place = (peer.number, peer.lives, *key)
-        self._forgotten[place] = None
-        if place in before and key[:2] not in [held[:2] for held in peer.worker.held]:
-            self.found(peer.number, f"it forgot that it committed to unit {named(key[0], key[1])}")
+    def _look_for_commits(self, peer: Peer, before: dict[Place, None]) -> None:
+        """A commit on disk is in the worker's hands, or about to be dropped. One scan later it is not on its way."""
+        dropped = [record for record in peer.worker._reporter.shelf.gone if isinstance(record, DropCommit)]
+        known = {*peer.worker.held, *((record.job, record.unit, record.epoch) for record in dropped)}
+        for job, records in peer.disk.jobs.items():
+            for unit, epoch in records.commits:
+                place = (peer.number, peer.lives, job, unit, epoch)
+                if (job, unit, epoch) in known:
+                    continue
+                self._forgotten[place] = None
+                if place in before:
+                    self.found(peer.number, f"it forgot that it committed to unit {named(job, unit)}")
 
     def _check_results(self, peer: Peer, job: JobId, verdicts: Verdicts) -> None:
         records = peer.disk.jobs[job]
