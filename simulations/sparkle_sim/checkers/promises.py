@@ -2,11 +2,12 @@
 
 from sparkle_protocol import messages
 from sparkle_protocol.effects import DropCommit, Record, Reply, SealRange, Send, StoreCommit, StoreFact
-from sparkle_protocol.facts import Commits, Endorsements, Fact, KeeperSet, Seals, Verdicts
+from sparkle_protocol.facts import NO_RANGE, Commits, Endorsements, Fact, KeeperSet, Seals, Verdicts, view_of
 from sparkle_protocol.ids import FactId, JobId
 from sparkle_protocol.work.sealed import SealedRange
 from sparkle_sim.checkers.base import Checker, named
 from sparkle_sim.checkers.evidence import Evidence
+from sparkle_sim.disk import JobRecords
 from sparkle_sim.peer import Peer
 from sparkle_sim.scenario import Scenario
 from sparkle_sim.world import World
@@ -115,15 +116,16 @@ class Promises(Checker):
                 continue
             self._look_for_commits(peer, before)
             for job, records in peer.disk.jobs.items():
-                for fact in records.facts.values():
-                    kept = peer.submitter.job(job) is not None  # else its results may be gone already
-                    if kept and fact.author == peer.id and isinstance(fact.payload, Verdicts):
-                        self._check_results(peer, job, fact.payload)
+                if peer.submitter.job(job) is not None:  # else its results may be gone already
+                    self._check_words(peer, job, records)
 
     def _look_for_commits(self, peer: Peer, before: dict[Place, None]) -> None:
         """A commit on disk is in the worker's hands, or about to be dropped. One scan later it is not on its way."""
         dropped = [record for record in peer.worker._reporter.shelf.gone if isinstance(record, DropCommit)]
-        known = {*peer.worker.held, *((record.job, record.unit, record.epoch) for record in dropped)}
+        carried = [
+            held.stored_as for held in peer.worker.held.values()
+        ]  # into another epoch, not committed there yet
+        known = {*peer.worker.held, *carried, *((record.job, record.unit, record.epoch) for record in dropped)}
         for job, records in peer.disk.jobs.items():
             for unit, epoch in records.commits:
                 place = (peer.number, peer.lives, job, unit, epoch)
@@ -133,8 +135,26 @@ class Promises(Checker):
                 if place in before:
                     self.found(peer.number, f"it forgot that it committed to unit {named(job, unit)}")
 
-    def _check_results(self, peer: Peer, job: JobId, verdicts: Verdicts) -> None:
-        records = peer.disk.jobs[job]
+    def _check_words(self, peer: Peer, job: JobId, records: JobRecords) -> None:
+        """A keeper has the verdicts that it stands by, and their results."""
+        for fact in list(records.facts.values()):
+            if fact.author != peer.id:
+                continue
+            if isinstance(fact.payload, Verdicts):
+                self._check_results(peer, job, records, fact.payload)
+            elif isinstance(fact.payload, Endorsements) and fact.payload.range != NO_RANGE:
+                for name in fact.payload.facts:
+                    verdicts = records.facts.get(FactId(name))
+                    if verdicts is not None and isinstance(verdicts.payload, Verdicts):
+                        self._check_results(peer, job, records, verdicts.payload)
+                    elif fact.payload.range not in records.sealed:
+                        self.found(peer.number, f"it stands by a verdict on job {named(job)} that it does not have")
+
+    def _check_results(self, peer: Peer, job: JobId, records: JobRecords, verdicts: Verdicts) -> None:
+        known = self.evidence.jobs[job]
         for item in verdicts.items:
-            if item.result_hash not in records.results:
-                self.found(peer.number, f"it accepted a result of unit {named(job, item.unit)} that it does not have")
+            kept = peer.id == known.submitter or peer.id in known.keepers(view_of(item.epoch))
+            if kept and item.result_hash not in records.results:
+                self.found(
+                    peer.number, f"it stands by a result of unit {named(job, item.unit)} that it does not have"
+                )
