@@ -106,13 +106,14 @@ def never_asks_for_results(patch: pytest.MonkeyPatch) -> None:
 
 
 def abandons_a_lost_submitters_jobs(patch: pytest.MonkeyPatch) -> None:
-    """A keeper forgets a job when the connection to its submitter is gone."""
+    """A keeper takes the submitter's leave for its word that it needs the job no longer."""
     handle = Keeper.handle
 
     def faithless(self: Keeper, event: object, now_ns: int) -> Effects:
         if isinstance(event, PeerDown):
             for job in [job for job, kept in self.kept.items() if kept.state.submitter == event.peer]:
                 self._let_go(job)
+                self._released[job] = None
         return handle(self, event, now_ns)
 
     patch.setattr(Keeper, "handle", faithless)

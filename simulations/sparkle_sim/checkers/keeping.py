@@ -16,7 +16,7 @@ from sparkle_sim.scenario import Scenario
 from sparkle_sim.world import World
 
 KEEPERS = 8
-SETTLE_S = 120.0  # for keepers to tell each other everything, once nothing goes wrong any more
+SETTLE_S = 60.0  # for keepers to tell each other everything, once nothing goes wrong any more
 
 
 class Acknowledged(Checker):
