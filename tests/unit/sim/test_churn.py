@@ -58,11 +58,11 @@ def test_who_is_met_in_mid_session_stays_on_average_as_renewal_theory_says() -> 
 
 
 def test_all_are_there_until_it_begins_and_then_as_many_as_sessions_and_absences_leave() -> None:
-    run = begun(scene(Churn("exponential", 300.0, 100.0, begin_s=60.0), peers=30))
-    assert len(up(run, 60.0)) == 30
-    shares = [len(up(run, at_s)) / 30 for at_s in range(1000, 4000, 100)]
+    run = begun(scene(Churn("exponential", 150.0, 50.0, begin_s=60.0), peers=24, seconds=1600.0))
+    assert len(up(run, 60.0)) == 24
+    shares = [len(up(run, at_s)) / 24 for at_s in range(400, 1600, 40)]
     assert fmean(shares) == pytest.approx(0.75, abs=0.07)
-    assert 0 in up(run, 4000.0)
+    assert 0 in up(run, 1600.0)
     assert run.world.peers[0].lives == 1
 
 

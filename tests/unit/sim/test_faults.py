@@ -17,7 +17,7 @@ def scene(*wrong: Fault, peers: int = 6, regions: list[Region] | None = None) ->
     wires = Wires(regions=regions or [Region("here", 1.0)], jitter=0.0)
     jobs = [JobPlan(at_s=5.0, units=6, unit_s=4.0)]
     return Scenario(
-        "faults", seconds=300.0, peers=Peers(count=peers, arrive_s=1.0), wires=wires, jobs=jobs, faults=[*wrong]
+        "faults", seconds=300.0, until_done=False, peers=Peers(peers, 1.0), wires=wires, jobs=jobs, faults=[*wrong]
     )
 
 
