@@ -1,7 +1,7 @@
 """What leaves a node rests on what is on its disk, so that no crash can make it a lie."""
 
 from sparkle_protocol import messages
-from sparkle_protocol.effects import DropCommit, Record, Reply, SealRange, Send, StoreCommit, StoreFact
+from sparkle_protocol.effects import DropCommit, DropJob, Record, Reply, SealRange, Send, StoreCommit, StoreFact
 from sparkle_protocol.facts import NO_RANGE, Commits, Endorsements, Fact, KeeperSet, Seals, Verdicts, view_of
 from sparkle_protocol.ids import FactId, JobId
 from sparkle_protocol.work.sealed import SealedRange
@@ -24,6 +24,7 @@ class _Kept:
         self.committed: set[tuple[JobId, int, int]] = set()
         self.said: dict[tuple[JobId, int, int], bytes] = {}  # commits that left
         self.facts: set[FactId] = set()
+        self.released: set[JobId] = set()  # their results need not be kept any longer
 
 
 class Promises(Checker):
@@ -56,6 +57,8 @@ class Promises(Checker):
                 kept.facts.add(record.fact.id)
             if isinstance(payload, Verdicts):
                 kept.decided.update((record.fact.job, item.unit) for item in payload.items)
+        elif isinstance(record, DropJob):
+            kept.released.add(record.job)
         elif isinstance(record, StoreCommit):
             kept.committed.add((record.job, record.unit, record.epoch))
         elif isinstance(record, SealRange):
@@ -116,7 +119,7 @@ class Promises(Checker):
                 continue
             self._look_for_commits(peer, before)
             for job, records in peer.disk.jobs.items():
-                if peer.submitter.job(job) is not None:  # else its results may be gone already
+                if job not in self._kept[peer.number].released:
                     self._check_words(peer, job, records)
 
     def _look_for_commits(self, peer: Peer, before: dict[Place, None]) -> None:
