@@ -21,7 +21,6 @@ from sparkle_sim.disk import Disk
 from sparkle_sim.draws import draws, generator
 from sparkle_sim.kernel import MS, SECOND
 from sparkle_sim.lanes import Lanes
-from sparkle_sim.signing import CheapIdentity
 
 if TYPE_CHECKING:
     from sparkle_sim.world import World
@@ -102,7 +101,7 @@ class Peer:
         self.machine = machine
         self.works = works
         self.behaviour = behaviour or Honest()
-        self.identity = CheapIdentity(world.seed, number)
+        self.identity = world.identities[number]
         self.id: PeerId = self.identity.peer_id
         self.disk = Disk()
         self.remembered: dict[str, None] = {}
