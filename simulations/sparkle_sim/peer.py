@@ -368,6 +368,9 @@ class Peer:
         life.count += 1
         request = life.count
         life.asked[request] = _Asked(core, effect.tag, target, self.world.kernel.now + REQUEST_TIMEOUT_NS)
+        if self.membership.banned(effect.peer, self.now()):
+            self._fail(request, "it broke too many rules")
+            return
         if len(life.asked) > MAX_SENDS:
             self._fail(request, "too many requests under way")
             return
