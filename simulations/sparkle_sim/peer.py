@@ -447,13 +447,13 @@ class Peer:
 
     def _serve(self, asker: int, request: int, raw: bytes) -> None:
         life, peer = self._running, self.world.peers[asker].id
+        if self.membership.banned(peer, self.now()):
+            self._answer(asker, request, messages.Refusal("banned", "too many rule violations"))
+            return
         try:
             message = messages.decode_request(raw)
         except RemoteProtocolError as error:
             self._perform(MEMBERSHIP, fx.Violation(peer, str(error)))
-            return
-        if self.membership.banned(peer, self.now()):
-            self._answer(asker, request, messages.Refusal("banned", "too many rule violations"))
             return
         life.count += 1
         life.served[life.count] = asker, request

@@ -127,9 +127,9 @@ def play(seed: int, *entries: Adversaries, **changes: object) -> Played:
     return played
 
 
-def keepers_of(seed: int) -> list[int]:
+def keepers_of(seed: int, **changes: object) -> list[int]:
     """Who will be asked to keep the job, the nearest first."""
-    played = world(seed)
+    played = world(seed, **changes)
     played.run.advance(30)
     return played.keepers
 
@@ -215,7 +215,7 @@ def test_colluders_get_through_where_two_of_them_meet_and_only_there(seed: int) 
 @pytest.mark.parametrize(("f", "m"), [(0.25, 2), (0.35, 3)])
 def test_wrong_results_are_accepted_as_often_as_the_voting_law_says(f: float, m: int) -> None:
     """Jobs of one unit, so that nobody is rejected before it votes; the submitter, who is trusted, does not work."""
-    jobs = 200
+    jobs = 120
     entry = Adversaries("collude", share=1.0, rate=f)
     played = world(3, entry, peers=14, units=1, unit_s=2.0, quorum=m, repeat=jobs, every_s=0.5, seconds=1200.0)
     played.run.world.peers[0].works = False
@@ -295,14 +295,13 @@ def test_keepers_that_store_nothing_do_not_stop_a_job(liars: int, rate: float) -
 
 def test_three_keepers_that_say_they_hold_and_do_not_hold_up_a_job() -> None:
     """The limit of the design: five of eight are fewer than three quarters. Nothing wrong comes of it."""
-    played = play(1, Adversaries("silent-keeper", peers=keepers_of(1)[:3], rate=0.0), seconds=300.0)
+    played = play(1, Adversaries("silent-keeper", peers=keepers_of(1, seconds=150.0)[:3], rate=0.0), seconds=150.0)
     assert not played.run.outcomes
     assert played.wrong == 0
     check_one_final(played)
 
 
-@pytest.mark.parametrize("liars", [1, 3])
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("seed", "liars"), [(1, 1), (1, 3), (2, 3)])
 def test_up_to_three_keepers_of_eight_that_equivocate_never_make_two_finals(seed: int, liars: int) -> None:
     played = play(seed, Adversaries("equivocate", peers=keepers_of(seed)[:liars]))
     show("equivocate", seed, played)
@@ -329,6 +328,6 @@ def test_a_run_with_adversaries_can_be_repeated(kind: str) -> None:
     hashes = []
     for seed in (5, 5, 6):
         played = world(seed, Adversaries(kind, share=0.3), peers=10, units=20)
-        played.run.advance(60)
+        played.run.advance(35)
         hashes.append(played.run.world.trace.hash)
     assert hashes[0] == hashes[1] != hashes[2]
