@@ -191,11 +191,11 @@ def test_a_liar_is_rejected_and_nothing_wrong_is_accepted(kind: str, rate: float
 
 def lied(played: Played) -> set[int]:
     """Who ever showed a wrong result."""
-    shown = [fact for fact in played.codec.said.values() if isinstance(fact.payload, Reveals)]
+    shown = [(fact, fact.payload) for fact in played.codec.said.values() if isinstance(fact.payload, Reveals)]
     return {
         played.run.world.index[fact.author]
-        for fact in shown
-        for item in fact.payload.items  # type: ignore[union-attr]
+        for fact, stated in shown
+        for item in stated.items
         if item.result_hash != hash_result(true_result(fact.job, item.unit))
     }
 

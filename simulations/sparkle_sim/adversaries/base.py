@@ -13,7 +13,7 @@ from sparkle_protocol import messages
 from sparkle_protocol.errors import LocalProtocolError
 from sparkle_protocol.facts import Fact, JobSpec, Payload
 from sparkle_protocol.ids import JobId, digest
-from sparkle_sim.computing import RESULT_BYTES, Behaviour, Honest, true_result
+from sparkle_sim.computing import Behaviour, Honest, result_size, true_result
 from sparkle_sim.draws import draws
 from sparkle_sim.kernel import SECOND
 from sparkle_sim.peer import SUBMITTER, Machine, Peer
@@ -197,13 +197,13 @@ class Lies:
     def result(self, spec: JobSpec, job: JobId, unit: int) -> bytes | None:
         """The right one, or a wrong one."""
         if happens(self._rate, self._whose, job, unit.to_bytes(4, "big")):
-            return wrong_result(self._what, job, unit)
-        return true_result(job, unit)
+            return wrong_result(self._what, spec, job, unit)
+        return true_result(job, unit, result_size(spec))
 
 
-def wrong_result(what: bytes, job: JobId, unit: int) -> bytes:
+def wrong_result(what: bytes, spec: JobSpec, job: JobId, unit: int) -> bytes:
     """One that is of the right form and nothing else."""
-    return digest(b"wrong/", what, job, unit.to_bytes(4, "big"))[:RESULT_BYTES]
+    return true_result(digest(b"wrong/", what, job), unit, result_size(spec))
 
 
 def happens(rate: float, *what: bytes) -> bool:

@@ -20,10 +20,10 @@ from sparkle_protocol import messages
 from sparkle_protocol.facts import CommitItem, Commits, RevealItem, Reveals
 from sparkle_protocol.ids import JobId, hash_result
 from sparkle_sim.adversaries.base import Adversary
+from sparkle_sim.computing import result_size
 from sparkle_sim.peer import SUBMITTER, WORKER
 
 PATIENCE_S = 20.0
-PLACEHOLDER = bytes(8)  # a result that it commits to in the eyes of its own core
 MAX_SEEN = 8192  # of each kind; the first seen is forgotten
 
 Unit = tuple[JobId, int]
@@ -99,7 +99,7 @@ class Copy(Adversary):
     def _try(self, effect: fx.Compute) -> None:
         """Have a result of a unit if there is anything to copy; its core forgets the failure that is to come."""
         unit = (effect.job, effect.unit)
-        result = PLACEHOLDER if self._copies_commit(*unit) else None
+        result = bytes(result_size(effect.spec)) if self._copies_commit(*unit) else None  # for its own core to see
         if not self.does(effect.job, effect.unit.to_bytes(4, "big")):
             result = self._results.get(self._openings.get(unit, (b"", b""))[0])
         if result is not None:

@@ -16,7 +16,7 @@ from sparkle_protocol.work.placement import threshold
 from sparkle_protocol.work.state import JobState
 from sparkle_protocol.work.views import View
 from sparkle_sim.adversaries.base import Adversary, wrong_result
-from sparkle_sim.computing import true_result
+from sparkle_sim.computing import result_size, true_result
 from sparkle_sim.signing import CheapIdentity
 
 TURN_S = 1.5
@@ -48,7 +48,8 @@ class Equivocate(Adversary):
     def _say_two_things(self, state: JobState, friends: list[CheapIdentity], others: list[PeerId]) -> None:
         """The wrong result to some, the right one to others, each signed for by all friends."""
         unit = self.random.below(state.spec.units)
-        results = true_result(state.id, unit), wrong_result(self.group.salt, state.id, unit)
+        size = result_size(state.spec)
+        results = true_result(state.id, unit, size), wrong_result(self.group.salt, state.spec, state.id, unit)
         told = [(result, self._verdict(state, unit, result, friends)) for result in results]
         for peer in others:
             result, facts = told[self.random.below(2)]

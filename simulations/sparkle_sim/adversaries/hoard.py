@@ -12,7 +12,7 @@ from typing import ClassVar
 from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.ids import JobId
 from sparkle_sim.adversaries.base import Adversary
-from sparkle_sim.computing import Behaviour, true_result
+from sparkle_sim.computing import Behaviour, result_size, true_result
 from sparkle_sim.peer import Machine
 
 SLOTS = 64
@@ -38,4 +38,6 @@ class _Never:
 
     def result(self, spec: JobSpec, job: JobId, unit: int) -> bytes | None:
         """None where it hoards."""
-        return None if self._hoarder.does(job, unit.to_bytes(4, "big")) else true_result(job, unit)
+        if self._hoarder.does(job, unit.to_bytes(4, "big")):
+            return None
+        return true_result(job, unit, result_size(spec))

@@ -12,10 +12,11 @@ from sparkle_sim.adversaries.base import Lies
 from sparkle_sim.computing import true_result
 from sparkle_sim.engine import build_world
 from sparkle_sim.peer import Peer
-from sparkle_sim.planned import planned_job
+from sparkle_sim.planned import planned_job, planned_spec
 from sparkle_sim.scenario import Adversaries, JobPlan, Peers, Scenario
 
 JOB = JobId(digest(b"a job"))
+SPEC = planned_spec(Scenario("a"), 1, JobPlan(), 0)
 
 
 def scenario(*entries: Adversaries, peers: int = 100, submitters: Sequence[int] = (0,)) -> Scenario:
@@ -76,24 +77,23 @@ def test_what_cannot_be_had_is_refused_in_a_sentence(entry: Adversaries, words: 
 def test_every_kind_has_a_file_of_its_name_and_says_what_stops_it() -> None:
     for kind, made in KINDS.items():
         assert made.__module__ == f"sparkle_sim.adversaries.{kind.replace('-', '_')}"
-        words = __import__(made.__module__, fromlist=["x"]).__doc__
+        words = __import__(made.__module__, fromlist=["x"]).__doc__ or ""
         assert words.startswith(f"``{kind}``:")
         assert "What stops it" in words
 
 
 def test_lies_are_told_at_their_rate_and_always_alike() -> None:
-    spec = None  # no lie looks at it
     lies = Lies(b"me", b"what", 0.3)
-    results = [lies.result(spec, JOB, unit) for unit in range(2000)]  # type: ignore[arg-type]
+    results = [lies.result(SPEC, JOB, unit) for unit in range(2000)]
     wrong = sum(result != true_result(JOB, unit) for unit, result in enumerate(results))
     assert 520 < wrong < 680
-    assert results == [lies.result(spec, JOB, unit) for unit in range(2000)]  # type: ignore[arg-type]
+    assert results == [lies.result(SPEC, JOB, unit) for unit in range(2000)]
 
 
 def test_colluders_agree_and_cheats_do_not() -> None:
     def answers(kind: str) -> set[bytes | None]:
         found = assign(1, scenario(Adversaries(kind, share=0.1))).values()
-        return {one.behaviour().result(None, JOB, 4) for one in found}  # type: ignore[arg-type]
+        return {one.behaviour().result(SPEC, JOB, 4) for one in found}
 
     assert len(answers("collude")) == 1
     assert len(answers("cheat")) == 10
