@@ -13,7 +13,7 @@ from sparkle_sim.laws.parties import seed_of
 ID_BITS = 64
 BUCKETS = (1, 8, 20)
 SIZES, QUICK_SIZES = tuple(1 << power for power in range(8, 18)), (256, 1024, 4096, 16384)
-LOOKUPS = 1000  # at each N
+LOOKUPS, QUICK_LOOKUPS = 10_000, 4_000  # at each N
 NETWORKS = 4  # that these are spread over
 SLACK = 0.05  # of the slope: N is not infinite
 
@@ -90,7 +90,7 @@ def measure(seed: int, quick: bool) -> Iterator[Point]:
     for k in BUCKETS:
         series, seen = f"k = {k}", []
         for peers in QUICK_SIZES if quick else SIZES:
-            hops = hops_of(seed, peers, k, LOOKUPS // 2 if quick else LOOKUPS)
+            hops = hops_of(seed, peers, k, QUICK_LOOKUPS if quick else LOOKUPS)
             seen += [(log2(peers), float(value)) for value in hops]
             expected = log2(peers) / bits_per_hop(k)
             yield about(series, f"k = {k}, N = {peers}", peers, expected, 1.0, mean_of(hops))

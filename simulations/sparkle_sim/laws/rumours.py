@@ -13,7 +13,8 @@ from sparkle_sim.network import Conditions, Network, Place
 ROUND_NS = SECOND  # much longer than a message or two take
 MOST_ROUNDS = 1000
 SIZES, QUICK_SIZES = (64, 256, 1024, 4096, 16384), (64, 256, 1024)
-RUNS = 40
+PEER_RUNS, QUICK_PEER_RUNS = 400_000, 80_000  # so many peers times runs at each N
+RUNS = 20, 200  # at least and at most
 SLOPE_SLACK = 0.1  # rounds are whole numbers, and the left-out terms still change a little over these N
 
 
@@ -96,7 +97,7 @@ class Rumour:
 
 def _rounds(seed: int, quick: bool, *, fanout: int = 1, pulls: bool = False) -> Iterator[tuple[int, list[int]]]:
     for peers in QUICK_SIZES if quick else SIZES:
-        runs = RUNS // 2 if quick or peers > 5000 else RUNS  # noqa: PLR2004 - the largest take most of the time
+        runs = sorted((RUNS[0], (QUICK_PEER_RUNS if quick else PEER_RUNS) // peers, RUNS[1]))[1]
         seeds = [seed_of(seed, "rumour", peers, run) for run in range(runs)]
         yield peers, [Rumour(one, peers, fanout=fanout, pulls=pulls).spread() for one in seeds]
 

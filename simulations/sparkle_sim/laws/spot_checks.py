@@ -13,8 +13,8 @@ from sparkle_sim.network import Conditions, Network, Place
 WORKERS, UNITS = 400, 100
 CHECKED = 0.1  # q
 BAD = 0.2  # f
-RATES = (0.02, 0.05, 0.1, 0.2, 0.4)  # s; the worst is 1 / (q (n + 1)), nearly 0.1
-RUNS, QUICK_RUNS = 40, 10
+RATES, QUICK_RATES = (0.02, 0.05, 0.1, 0.2, 0.3), (0.05, 0.1, 0.2)  # s; the worst is 1 / (q (n + 1)), nearly 0.1
+RUNS, QUICK_RUNS = 40, 8
 MASTER = 0
 
 
@@ -43,7 +43,8 @@ class Project:
         self._lies = [draws(seed, worker, "lies") for worker in range(WORKERS + 1)]
         self._s = s
         self._blacklists = blacklists
-        self._given: list[list[bool]] = [[] for _ in range(WORKERS + 1)]  # results of a worker: is it wrong?
+        self._handed = [0] * (WORKERS + 1)
+        self._given: list[list[bool]] = [[] for _ in range(WORKERS + 1)]  # of units that are not known: is it wrong?
         self._caught = [False] * (WORKERS + 1)
 
     def run(self) -> tuple[int, int]:
@@ -55,6 +56,7 @@ class Project:
         return sum(map(sum, kept)), sum(map(len, kept))
 
     def _hand_out(self, worker: int) -> None:
+        self._handed[worker] += 1
         known = self._checks.random() < CHECKED
         self._network.send(MASTER, worker, self._compute, worker, known)
 
@@ -63,21 +65,23 @@ class Project:
         self._kernel.after(SECOND, self._network.send, worker, MASTER, self._take, worker, known, wrong)
 
     def _take(self, worker: int, known: bool, wrong: bool) -> None:
-        self._given[worker].append(wrong)
-        if known and wrong and self._blacklists:
+        if not known:
+            self._given[worker].append(wrong)
+        elif wrong and self._blacklists:
             self._caught[worker] = True
-        elif len(self._given[worker]) < UNITS:
+            return
+        if self._handed[worker] < UNITS:
             self._hand_out(worker)
 
 
 def measure(seed: int, quick: bool, *, blacklists: bool = True) -> Iterator[Point]:
     """The share of wrong results for several rates of lies, against the formula and the bound."""
     most = bound(CHECKED, UNITS, BAD)
-    for s in RATES:
+    for s in QUICK_RATES if quick else RATES:
         seeds = [seed_of(seed, "spot checks", str(s), run) for run in range(QUICK_RUNS if quick else RUNS)]
         ours = ratio_of([Project(one, s, blacklists=blacklists).run() for one in seeds])
         setting = f"lies at {s:g} of the units"
-        yield exactly("formula", setting, s, error_rate(CHECKED, UNITS, BAD, s), ours, wide=0.6 if quick else 0.3)
+        yield exactly("formula", setting, s, error_rate(CHECKED, UNITS, BAD, s), ours, wide=0.8 if quick else 0.4)
         yield at_most("bound", setting, s, most, ours)
 
 
@@ -89,7 +93,7 @@ LAW = Law(
     "Systems 18(4), 561-572, 2002",
     f"A master and {WORKERS} workers on Kernel, Network and Draws: of the units handed out, q = {CHECKED} are known to "
     f"the master; f = {BAD} of the workers lie at rate s; whoever is caught loses all its results. Each does "
-    f"n = {UNITS} units.",
+    f"n = {UNITS} units, the known ones among them.",
     "At every rate of lies the formula is in our interval, and the bound is not exceeded.",
     Axes("rate of lies s", "share of wrong results", log_x=True, log_y=True),
     measure,

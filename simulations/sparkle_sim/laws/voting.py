@@ -84,6 +84,8 @@ class Polls:
         self.world.kernel.run(self.world.kernel.now + LIMIT_S * SECOND)
 
     def _submit(self) -> None:
+        if not self._planned:
+            return
         submitter, units = self.world.peers[0], self._planned.pop()
         self._count += 1
         spec = JobSpec(
