@@ -88,8 +88,8 @@ LAW = Law(
     "adaptive",
     "BOINC's adaptive replication",
     "results per job ≈ 1 + √(2 n + 80) / n after n jobs",
-    "D. P. Anderson, BOINC: a platform for volunteer computing, Journal of Grid Computing 18, 99-122, 2020 (the rule: "
-    "trusted with probability 1 - 1/CV from CV = 10 on; the formula follows from dCV/dn = 1/CV)",
+    "D. P. Anderson, BOINC: a platform for volunteer computing, Journal of Grid Computing 18, 99-122, 2020 (the "
+    "rule: trusted with probability 1 - 1/CV from CV = 10 on; the formula follows from dCV/dn = 1/CV)",
     "A server and honest hosts on Kernel, Network and Draws; second results come from further hosts that are not "
     "counted.",
     "At every n our interval meets the formula ± 1/n: it takes CV for continuous, which is worth less than one job.",

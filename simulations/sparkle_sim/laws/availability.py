@@ -64,7 +64,9 @@ def measure(seed: int, quick: bool) -> Iterator[Point]:
                     stays[number] += (peer.until_ns - kernel.now) / SECOND / UP_S
         share = ratio_of([(there, LOOKS) for there in online])
         left = ratio_of(list(zip(stays, online, strict=True)))
-        yield exactly("share online", f"shape {shape:g}, share online", shape, UP_S / (UP_S + DOWN_S), share, wide=0.1)
+        yield exactly(
+            "share online", f"shape {shape:g}, share online", shape, UP_S / (UP_S + DOWN_S), share, wide=0.1
+        )
         expected = residual(UP_S, shape) / UP_S
         yield exactly("rest of the session", f"shape {shape:g}, rest / mean", shape, expected, left, wide=0.3)
 
@@ -73,9 +75,9 @@ LAW = Law(
     "availability",
     "Weibull availability",
     "share online = E[up] / (E[up] + E[down]); rest of a session = E[up²] / (2 E[up])",
-    "Renewal theory: D. R. Cox, Renewal theory, Methuen 1962, sections 5.2 and 7.3; Weibull sessions of volunteers: D. "
-    "Nurmi, J. Brevik and R. Wolski, Modeling machine availability in enterprise and wide-area distributed computing "
-    "environments, Euro-Par 2005",
+    "Renewal theory: D. R. Cox, Renewal theory, Methuen 1962, sections 5.2 and 7.3; Weibull sessions of volunteers: "
+    "D. Nurmi, J. Brevik and R. Wolski, Modeling machine availability in enterprise and wide-area distributed "
+    "computing environments, Euro-Par 2005",
     "Peers that come and go on Kernel with Draws.weibull, all from the same moment; looked at after 60 mean periods, "
     f"{LOOKS} times.",
     "The share online and the mean rest of the sessions (as a share of the mean session) are in our intervals for "

@@ -59,7 +59,7 @@ def slope_of(points: Sequence[tuple[float, float]]) -> Interval:
 
 def student(freedom: int) -> float:
     """How many standard errors an interval reaches (Abramowitz and Stegun 1964, 26.7.5)."""
-    if freedom < 5:  # noqa: PLR2004 - the series is of no use there
+    if freedom < 5:
         return inf
     z = _TAIL
     terms = (
@@ -67,7 +67,7 @@ def student(freedom: int) -> float:
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
-    return z + sum(float(term) / freedom**power for power, term in enumerate(terms, 1))
+    return z + sum(float(term) / float(freedom**power) for power, term in enumerate(terms, 1))
 
 
 def _around(value: float, squares: float, count: int, freedom: int) -> Interval:

@@ -84,8 +84,17 @@ def measure(seed: int, quick: bool) -> Iterator[Point]:
             found = [Exchange(one, servers, load).run(units) for one in seeds]
             setting, wide = f"c = {servers}, load {load:g}", 0.8 if quick else 0.3
             shares, waits = mean_of([share for share, _ in found]), mean_of([wait for _, wait in found])
-            yield exactly(f"c = {servers}: wait", f"{setting}, mean wait", load, mean_wait(servers, load), waits, wide=wide)
-            yield exactly(f"c = {servers}: share that waits", f"{setting}, share that waits", load, erlang_c(servers, load), shares, wide=wide)
+            yield exactly(
+                f"c = {servers}: wait", f"{setting}, mean wait", load, mean_wait(servers, load), waits, wide=wide
+            )
+            yield exactly(
+                f"c = {servers}: share that waits",
+                f"{setting}, share that waits",
+                load,
+                erlang_c(servers, load),
+                shares,
+                wide=wide,
+            )
 
 
 LAW = Law(

@@ -155,4 +155,3 @@ PUSH_PULL = Law(
     _AXES,
     measure_push_pull,
 )
-

@@ -91,8 +91,8 @@ LAW = Law(
     "ε = s f (1 - q s)ⁿ / (1 - f + f (1 - q s)ⁿ) ≤ f / ((1 - f) q n e)",
     "L. F. G. Sarmenta, Sabotage-tolerance mechanisms for volunteer computing systems, Future Generation Computer "
     "Systems 18(4), 561-572, 2002",
-    f"A master and {WORKERS} workers on Kernel, Network and Draws: of the units handed out, q = {CHECKED} are known to "
-    f"the master; f = {BAD} of the workers lie at rate s; whoever is caught loses all its results. Each does "
+    f"A master and {WORKERS} workers on Kernel, Network and Draws: of the units handed out, q = {CHECKED} are known "
+    f"to the master; f = {BAD} of the workers lie at rate s; whoever is caught loses all its results. Each does "
     f"n = {UNITS} units, the known ones among them.",
     "At every rate of lies the formula is in our interval, and the bound is not exceeded.",
     Axes("rate of lies s", "share of wrong results", log_x=True, log_y=True),

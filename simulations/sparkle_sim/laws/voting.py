@@ -21,11 +21,10 @@ UNIT_S = 4.0
 FLOPS_PER_S = 2e9
 MOST_REPLICAS = 16
 AT_ONCE = 4  # jobs
-CASES = ((2, 0.1), (2, 0.2), (2, 0.35), (3, 0.2), (3, 0.35))  # m, f
-QUICK_CASES = ((2, 0.2), (3, 0.35))
-UNITS, QUICK_UNITS = 2000, 300
+CASES = ((2, 0.1, 1000), (2, 0.2, 1000), (2, 0.35, 600), (3, 0.2, 1000), (3, 0.35, 600))  # m, f, units
+QUICK_CASES = ((2, 0.2, 240), (3, 0.35, 120))
 LIARS = 0.2
-LONG_UNITS, QUICK_LONG_UNITS = 1000, 300
+LONG_UNITS, QUICK_LONG_UNITS = 1000, 200
 LIMIT_S = 24 * 3600
 ENDED = ("job_done", "job_failed", "job_cancelled")
 
@@ -143,8 +142,8 @@ def persistent(seed: int, m: int, f: float, units: int) -> Polls:
 
 def measure(seed: int, quick: bool, *, law: Callable[[int, float], float] = error_rate) -> Iterator[Point]:
     """The share of wrong results that became final."""
-    for m, f in QUICK_CASES if quick else CASES:
-        polls = independent(seed_of(seed, "voting", m, str(f)), m, f, QUICK_UNITS if quick else UNITS)
+    for m, f, units in QUICK_CASES if quick else CASES:
+        polls = independent(seed_of(seed, "voting", m, str(f)), m, f, units)
         ours = share_of(polls.wrong, polls.wrong + polls.right)
         yield exactly(f"m = {m}", f"m = {m}, f = {f:g}", f, law(m, f), ours, wide=0.9 if quick else 0.5)
     polls = persistent(seed_of(seed, "liars"), 2, LIARS, QUICK_LONG_UNITS if quick else LONG_UNITS)
@@ -159,8 +158,8 @@ LAW = Law(
     "L. F. G. Sarmenta, Sabotage-tolerance mechanisms for volunteer computing systems, CCGrid 2001",
     f"A World of {WORKERS} workers and a submitter that does not compute, with the production cores: each result is "
     "wrong with probability f, and all wrong ones of a unit agree.",
-    "ε is in our interval for every m and f while jobs are small; in one long job, whose losers get no more units, the "
-    "share of wrong results does not exceed it.",
+    "ε is in our interval for every m and f while jobs are small; in one long job, whose losers get no more units, "
+    "the share of wrong results does not exceed it.",
     Axes("share of wrong results given f", "share of wrong results accepted", log_y=True),
     measure,
 )
