@@ -13,8 +13,8 @@ from sparkle_sim.network import Conditions, Network, Place
 ROUND_NS = SECOND  # much longer than a message or two take
 MOST_ROUNDS = 1000
 SIZES, QUICK_SIZES = (64, 256, 1024, 4096, 16384), (64, 256, 1024)
-PEER_RUNS, QUICK_PEER_RUNS = 400_000, 80_000  # so many peers times runs at each N
-RUNS = 20, 200  # at least and at most
+PEER_RUNS, QUICK_PEER_RUNS = 150_000, 60_000  # so many peers times runs at each N
+RUNS = 12, 200  # at least and at most
 SLOPE_SLACK = 0.1  # rounds are whole numbers, and the left-out terms still change a little over these N
 
 

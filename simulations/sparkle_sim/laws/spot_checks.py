@@ -14,7 +14,7 @@ WORKERS, UNITS = 400, 100
 CHECKED = 0.1  # q
 BAD = 0.2  # f
 RATES, QUICK_RATES = (0.02, 0.05, 0.1, 0.2, 0.3), (0.05, 0.1, 0.2)  # s; the worst is 1 / (q (n + 1)), nearly 0.1
-RUNS, QUICK_RUNS = 40, 8
+RUNS, QUICK_RUNS = 40, 10
 MASTER = 0
 
 

@@ -19,7 +19,7 @@ DISAGREES = 1
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add the command; ``run`` in its namespace takes the namespace and returns the exit code."""
+    """Add the command; ``command`` in its namespace takes that and returns the exit code."""
     parser: ArgumentParser = subparsers.add_parser(
         "validate",
         help="hold the simulator against published laws",
@@ -34,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--publish", type=Path, metavar="FILE", help="rewrite the table of this page, and its plots in ../pictures"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(command=run)
 
 
 def run(arguments: Namespace) -> int:
