@@ -7,8 +7,8 @@ from sparkle_sim.draws import draws
 from sparkle_sim.kernel import SECOND, Kernel
 from sparkle_sim.laws.intervals import mean_of
 from sparkle_sim.laws.law import Axes, Law, Point, about
-from sparkle_sim.laws.parties import Everybody
-from sparkle_sim.network import Conditions, Network, Place
+from sparkle_sim.laws.parties import Everybody, wires
+from sparkle_sim.network import Network, Place
 
 VALID_FIRST = 10  # consecutive valid results before a host is trusted at all
 MARKS, QUICK_MARKS = (10, 30, 100, 300, 1000, 3000), (10, 30, 100, 300)
@@ -34,8 +34,7 @@ class Project:
 
     def __init__(self, seed: int, hosts: int, *, first: int = VALID_FIRST) -> None:
         self._kernel = Kernel()
-        wires = Conditions(((40.0,),))
-        self._network = Network(self._kernel, Everybody(), [Place()] * (2 * hosts + 1), wires, seed)
+        self._network = Network(self._kernel, Everybody(), [Place()] * (2 * hosts + 1), wires(), seed)
         self._trust = [draws(seed, host, "trust") for host in range(hosts + 1)]
         self._hosts = hosts
         self._first = first

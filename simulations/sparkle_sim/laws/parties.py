@@ -1,6 +1,7 @@
 """What the small protocols of the laws share."""
 
 from sparkle_sim.draws import draws
+from sparkle_sim.network import Conditions
 
 
 class Everybody:
@@ -15,6 +16,11 @@ class Everybody:
 
     def link_down(self, peer: int, other: int) -> None:
         """Nobody minds."""
+
+
+def wires() -> Conditions:
+    """A round trip takes 40 ms between any two peers, and nothing is lost."""
+    return Conditions(((40.0,),), jitter=0.0)
 
 
 def seed_of(seed: int, *purpose: str | int) -> int:

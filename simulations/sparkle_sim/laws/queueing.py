@@ -18,8 +18,8 @@ from sparkle_sim.laws.parties import seed_of
 SERVERS = (1, 2, 4)
 LOADS = (0.5, 0.7, 0.85)
 SERVICE_S = 10.0
-RUNS, QUICK_RUNS = 50, 20
-UNITS, QUICK_UNITS = 8000, 4000
+RUNS, QUICK_RUNS = 40, 16
+UNITS, QUICK_UNITS = 8000, 3500
 SETTLE = 500  # units whose waiting is not counted: at first nobody has to
 JOB = JobId(bytes(32))
 SPEC = JobSpec(

@@ -7,13 +7,13 @@ from sparkle_sim.draws import draws
 from sparkle_sim.kernel import SECOND, Kernel
 from sparkle_sim.laws.intervals import Interval, mean_of, slope_of
 from sparkle_sim.laws.law import Axes, Law, Point
-from sparkle_sim.laws.parties import Everybody, seed_of
-from sparkle_sim.network import Conditions, Network, Place
+from sparkle_sim.laws.parties import Everybody, seed_of, wires
+from sparkle_sim.network import Network, Place
 
 ROUND_NS = SECOND  # much longer than a message or two take
 MOST_ROUNDS = 1000
 SIZES, QUICK_SIZES = (64, 256, 1024, 4096, 16384), (64, 256, 1024)
-PEER_RUNS, QUICK_PEER_RUNS = 150_000, 60_000  # so many peers times runs at each N
+PEER_RUNS, QUICK_PEER_RUNS = 150_000, 40_000  # so many peers times runs at each N
 RUNS = 12, 200  # at least and at most
 SLOPE_SLACK = 0.1  # rounds are whole numbers, and the left-out terms still change a little over these N
 
@@ -45,8 +45,7 @@ class Rumour:
 
     def __init__(self, seed: int, peers: int, *, fanout: int = 1, pulls: bool = False) -> None:
         self._kernel = Kernel()
-        wires = Conditions(((40.0,),), jitter=0.2)
-        self._network = Network(self._kernel, Everybody(), [Place()] * peers, wires, seed)
+        self._network = Network(self._kernel, Everybody(), [Place()] * peers, wires(), seed)
         self._draws = [draws(seed, peer, "partners") for peer in range(peers)]
         self._heard: list[int | None] = [None] * peers  # in which round
         self._know = 0

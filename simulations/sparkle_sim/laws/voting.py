@@ -21,10 +21,10 @@ UNIT_S = 4.0
 FLOPS_PER_S = 2e9
 MOST_REPLICAS = 16
 AT_ONCE = 4  # jobs
-CASES = ((2, 0.1, 1000), (2, 0.2, 1000), (2, 0.35, 600), (3, 0.2, 1000), (3, 0.35, 600))  # m, f, units
-QUICK_CASES = ((2, 0.2, 240), (3, 0.35, 120))
+CASES = ((2, 0.1, 800), (2, 0.2, 800), (2, 0.35, 500), (3, 0.2, 800), (3, 0.35, 500))  # m, f, units
+QUICK_CASES = ((2, 0.35, 150), (3, 0.35, 120))
 LIARS = 0.2
-LONG_UNITS, QUICK_LONG_UNITS = 1000, 200
+LONG_UNITS, QUICK_LONG_UNITS = 600, 300
 LIMIT_S = 24 * 3600
 ENDED = ("job_done", "job_failed", "job_cancelled")
 
