@@ -60,7 +60,6 @@ def test_the_same_seed_gives_the_same_figures_in_another_process() -> None:
 
 
 def test_figures_and_plots_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib")
     assert command(*QUICKEST, "--quick", "--json", "--out", str(tmp_path / "new")) == 0
     laws = json.loads(capsys.readouterr().out)
     assert [law["law"] for law in laws] == list(QUICKEST)

@@ -19,12 +19,12 @@ SLACK = 0.05  # of the slope: N is not infinite
 
 
 class Tables(Protocol):
-    """What the peers of a network know of each other."""
+    """What the peers of a network know of each other; ``sparkle_sim.tables.Tables`` fits too."""
 
-    ids: Sequence[int]
+    places: Sequence[int]
 
-    def near(self, peer: int, target: int) -> Sequence[int]:
-        """Whom a peer names when it is asked for a target: none or more peers, by their numbers."""
+    def nearest(self, peer: int, place: int, count: int) -> Sequence[int]:
+        """Those that a peer knows who are nearest to a place, nearest first."""
         ...
 
 
@@ -34,7 +34,7 @@ class BucketTables:
     A bucket is drawn when it is looked at, always the same, so that a million of them need no memory.
 
     Args:
-        seed: decides the ids and who is in which bucket.
+        seed: decides the places and who is in which bucket.
         peers: how many.
         k: the size of a bucket.
     """
@@ -44,18 +44,21 @@ class BucketTables:
         drawn: dict[int, None] = {}
         while len(drawn) < peers:
             drawn[random.bits()] = None
-        self.ids: Sequence[int] = sorted(drawn)
+        self.places: Sequence[int] = sorted(drawn)
         self._seed = seed
         self._k = k
 
-    def near(self, peer: int, target: int) -> Sequence[int]:
-        """The bucket that a target belongs to, which is never empty if the target is there."""
-        distance = self.ids[peer] ^ self.ids[target]
-        if not distance:
-            return [target]
-        height = distance.bit_length() - 1
-        begin = self.ids[target] >> height << height
-        first, end = bisect_left(self.ids, begin), bisect_left(self.ids, begin + (1 << height))
+    def nearest(self, peer: int, place: int, count: int) -> Sequence[int]:
+        """Those nearest in the bucket that the place belongs to: the others are all farther away."""
+        bucket = self._bucket(peer, (self.places[peer] ^ place).bit_length() - 1)
+        return sorted(bucket, key=lambda other: self.places[other] ^ place)[:count]
+
+    def _bucket(self, peer: int, height: int) -> Sequence[int]:
+        """Whom a peer knows in the subtree of so many bits beside its own."""
+        if height < 0:
+            return [peer]
+        begin = (self.places[peer] >> height ^ 1) << height
+        first, end = bisect_left(self.places, begin), bisect_left(self.places, begin + (1 << height))
         if end - first <= self._k:
             return range(first, end)
         random = draws(self._seed, peer, "bucket", height)
@@ -66,14 +69,14 @@ class BucketTables:
 
 
 def lookup(tables: Tables, start: int, target: int) -> int:
-    """Hops from a peer to another, going on to the nearest one that each names; -1 when that leads nowhere."""
-    ids, here, hops = tables.ids, start, 0
-    goal = ids[target]
+    """Hops from a peer to another, each to the nearest one that the last one knows; -1: they lead nowhere."""
+    places, here, hops = tables.places, start, 0
+    goal = places[target]
     while here != target:
-        best = min(tables.near(here, target), key=lambda peer: ids[peer] ^ goal, default=here)
-        if ids[best] ^ goal >= ids[here] ^ goal:
+        known = tables.nearest(here, goal, 1)
+        if not known or places[known[0]] ^ goal >= places[here] ^ goal:
             return -1
-        here, hops = best, hops + 1
+        here, hops = known[0], hops + 1
     return hops
 
 

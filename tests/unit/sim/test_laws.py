@@ -153,22 +153,22 @@ def test_buckets_of_two_are_no_buckets_of_one():
     assert isclose(hops.value, 12 / kademlia.bits_per_hop(2), abs_tol=1)
 
 
-class Line:
-    """Tables of peers in a row: each knows the next one, and one knows nobody."""
+class OneBitEach:
+    """Tables that set one bit right at each hop; one peer knows nobody."""
 
-    ids = range(8)
+    places = range(8)
 
     def __init__(self, mute: int | None = None) -> None:
         self.mute = mute
 
-    def near(self, peer: int, target: int) -> list[int]:
-        return [] if peer == self.mute else [peer ^ (1 << (peer ^ target).bit_length() - 1)]
+    def nearest(self, peer: int, place: int, count: int) -> list[int]:
+        return [] if peer == self.mute else [peer ^ (1 << (peer ^ place).bit_length() - 1)][:count]
 
 
 def test_a_lookup_counts_its_hops_and_ends_where_nobody_knows_more():
-    assert kademlia.lookup(Line(), 0, 7) == 3
-    assert kademlia.lookup(Line(), 5, 5) == 0
-    assert kademlia.lookup(Line(mute=4), 0, 7) == -1
+    assert kademlia.lookup(OneBitEach(), 0, 7) == 3
+    assert kademlia.lookup(OneBitEach(), 5, 5) == 0
+    assert kademlia.lookup(OneBitEach(mute=4), 0, 7) == -1
 
 
 # --- reports ----------------------------------------------------------------------------------------------------
