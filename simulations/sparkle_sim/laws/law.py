@@ -1,7 +1,7 @@
 """What a law is, what we measured of it, and whether that agrees.
 
-A figure of ours has an interval: 999 of 1000 such intervals contain what an endless run would give. So of the fifty
-figures of a validation one in twenty runs shows a false alarm. A figure agrees if its interval meets what the law
+A figure of ours has an interval: 999 of 1000 such intervals contain what an endless run would give. So with ninety
+figures less than one validation of ten shows a false alarm. A figure agrees if its interval meets what the law
 allows there, and if it is narrow enough to have been able to disagree.
 """
 
