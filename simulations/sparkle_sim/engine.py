@@ -1,0 +1,206 @@
+"""A run of the full engine: a scenario becomes a world, and the world lives until it is over."""
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from math import exp
+
+from sparkle_protocol.effects import Notify, Violation
+from sparkle_protocol.errors import ConfigError
+from sparkle_protocol.facts import Deadlines, JobSpec, Policy, Resources
+from sparkle_protocol.ids import JobId, digest
+from sparkle_sim.draws import draws
+from sparkle_sim.kernel import SECOND
+from sparkle_sim.network import NAT, PUBLIC, SYMMETRIC, Conditions, Place
+from sparkle_sim.peer import Machine, Peer
+from sparkle_sim.scenario import JobPlan, Machines, Peers, Scenario, Wires
+from sparkle_sim.trace import Trace
+from sparkle_sim.world import KERNEL, Watcher, World
+
+BOOTSTRAPS = 3  # peers that a new one knows
+GIGA = 1e9
+ENDED = ("job_done", "job_failed", "job_cancelled")
+
+
+class Run:
+    """One run. Jobs are submitted as the scenario plans; it is over at its end, or when all jobs are.
+
+    Args:
+        scenario: what happens.
+        seed: decides everything that the scenario leaves open.
+        trace: where it is written down.
+        watchers: who else is told what happens.
+    """
+
+    def __init__(
+        self, scenario: Scenario, seed: int, *, trace: Trace | None = None, watchers: Sequence[Watcher] = ()
+    ) -> None:
+        self.scenario = scenario
+        self.seed = seed
+        self.world = build_world(scenario, seed, trace)
+        self.plans: dict[JobId, JobPlan] = {}
+        self.submitted_ns: dict[JobId, int] = {}
+        self.ended_ns: dict[JobId, int] = {}
+        self.outcomes: dict[JobId, str] = {}  # the last of "job_done", "job_failed", "job_cancelled"
+        self.over = False
+        self._waiting = sum(plan.repeat for plan in scenario.jobs)  # jobs that are not submitted yet
+        self.world.watchers += [self, *watchers]
+        self._let_arrive()
+        number = 0
+        for plan in scenario.jobs:
+            for repeat in range(plan.repeat):
+                at_s = plan.at_s + repeat * plan.every_s
+                self.world.kernel.at(int(at_s * SECOND), self._submit, plan, number)
+                number += 1
+
+    def advance(self, until_s: float) -> bool:
+        """Let virtual time pass up to then; True when the run is over."""
+        end_ns = int(min(until_s, self.scenario.seconds) * SECOND)
+        if not self.over:
+            self.world.kernel.run(end_ns)
+        self.over = self.over or self.world.kernel.now >= int(self.scenario.seconds * SECOND)
+        return self.over
+
+    @property
+    def now_s(self) -> float:
+        """Virtual seconds that have passed."""
+        return self.world.kernel.now / SECOND
+
+    def summary(self) -> dict[str, object]:
+        """What became of it, as plain values."""
+        kernel = self.world.kernel
+        jobs = [
+            {
+                "job": job.hex(),
+                "units": self.plans[job].units,
+                "outcome": self.outcomes.get(job, "running").removeprefix("job_"),
+                "submitted_s": self.submitted_ns[job] / SECOND,
+                "ended_s": self.ended_ns[job] / SECOND if job in self.ended_ns else None,
+            }
+            for job in self.plans
+        ]
+        return {
+            "virtual_seconds": kernel.now / SECOND,
+            "events": kernel.events,
+            "peers": len(self.world.peers),
+            "online": sum(1 for peer in self.world.peers if peer.life is not None),
+            "jobs": jobs,
+        }
+
+    # --- what is planned --------------------------------------------------------------------------------------
+
+    def _let_arrive(self) -> None:
+        """Each peer starts at its time and knows a few that were there before."""
+        world, plan = self.world, self.scenario.peers
+        random = draws(self.seed, "arrivals")
+        for number, peer in enumerate(world.peers):
+            known = min(number, max(1, number // 2), BOOTSTRAPS)
+            bootstrap = [world.addresses[random.below(number)][0] for _ in range(known)] if number else []
+            at_s = random.uniform(0.0, plan.arrive_s) * number / len(world.peers)
+            world.kernel.at(int(at_s * SECOND), self._arrive, peer, bootstrap)
+
+    @staticmethod
+    def _arrive(peer: Peer, bootstrap: Sequence[str]) -> None:
+        if peer.life is None:
+            peer.start(bootstrap)
+
+    def _submit(self, plan: JobPlan, number: int) -> None:
+        self._waiting -= 1
+        peer = self.world.peers[plan.submitter]
+        if peer.life is None:  # its owner waits until it is back
+            self._waiting += 1
+            self.world.kernel.after(SECOND, self._submit, plan, number)
+            return
+        job, effects = peer.submitter.submit(self._spec(plan, number), peer.now())
+        self.plans[job] = plan
+        self.submitted_ns[job] = self.world.kernel.now
+        self.world.note(plan.submitter, "submit", job.hex())
+        peer.command(lambda _submitter, _now: effects)
+
+    def _spec(self, plan: JobPlan, number: int) -> JobSpec:
+        flops = plan.unit_s * self.scenario.peers.machines.gigaflops * GIGA
+        total_s = max(1, int(self.scenario.seconds) + 1)
+        nonce = digest(f"{self.seed}/job/{number}".encode())[:16]
+        policy = Policy(quorum=plan.quorum, max_replicas=max(8, plan.quorum))
+        return JobSpec(
+            KERNEL, 1, {"result_bytes": plan.result_bytes}, plan.units, "exact", policy,
+            Resources(flops=flops), Deadlines(total_s=total_s), bytes(32), nonce, self.world.epoch_ms,
+        )  # fmt: skip
+
+    # --- watching ---------------------------------------------------------------------------------------------
+
+    def heard(self, peer: Peer, effect: Notify) -> None:
+        """Jobs end, or go on once more."""
+        if effect.event == "units_requeued":
+            self.outcomes.pop(JobId(bytes.fromhex(str(effect.fields["job"]))), None)
+        if effect.event not in ENDED:
+            return
+        job = JobId(bytes.fromhex(str(effect.fields["job"])))
+        plan = self.plans.get(job)
+        if plan is not None and plan.submitter == peer.number:
+            self.outcomes[job] = effect.event
+            self.ended_ns[job] = self.world.kernel.now
+            if self.scenario.until_done and not self._waiting and len(self.outcomes) == len(self.plans):
+                self.over = True
+                self.world.kernel.stop()
+
+    def violated(self, peer: Peer, effect: Violation) -> None:
+        """Nothing follows from it here."""
+
+
+def build_world(scenario: Scenario, seed: int, trace: Trace | None = None) -> World:
+    """The peers of a scenario, where they are and what they run on; none lives yet."""
+    submitters = {plan.submitter for plan in scenario.jobs}
+    places = _places(scenario.peers, scenario.wires, seed, submitters)
+    wires = scenario.wires
+    conditions = Conditions(_round_trips(wires), wires.jitter, wires.loss, wires.twice)
+    world = World(seed, places, conditions, trace)
+    for number in range(scenario.peers.count):
+        world.add(machine_of(scenario.peers.machines, seed, number))
+    return world
+
+
+def machine_of(machines: Machines, seed: int, number: int) -> Machine:
+    """What one peer runs on."""
+    random = draws(seed, number, "machine")
+    speed = machines.gigaflops * GIGA * exp(machines.spread * random.normal())
+    if random.random() < machines.slow_share:
+        speed /= machines.slow_factor
+    return Machine(
+        flops_per_s=speed,
+        slots=machines.slots,
+        noise=machines.noise,
+        drift=machines.drift * random.uniform(-1.0, 1.0),
+        skew_ms=int(1000 * machines.skew_s * random.uniform(-1.0, 1.0)),
+    )
+
+
+def _places(peers: Peers, wires: Wires, seed: int, submitters: AbstractSet[int]) -> list[Place]:
+    """Peers by their regions' shares; those who submit, and the first, whom all know, have public addresses."""
+    places = []
+    for number in range(peers.count):
+        random = draws(seed, number, "place")
+        drawn, region = random.random(), 0
+        for region, one in enumerate(wires.regions):  # noqa: B007 - the last one takes what rounding leaves
+            drawn -= one.share
+            if drawn < 0:
+                break
+        kind, nat = random.random(), PUBLIC
+        if number and number not in submitters and kind < wires.nat_share + wires.symmetric_share:
+            nat = NAT if kind < wires.nat_share else SYMMETRIC
+        places.append(Place(region, nat))
+    return places
+
+
+def _round_trips(wires: Wires) -> list[list[float]]:
+    """Between each two regions. Raises ConfigError for a distance to a region that there is not."""
+    numbers = {region.name: number for number, region in enumerate(wires.regions)}
+    table = [[wires.far_ms] * len(numbers) for _ in numbers]
+    for name, number in numbers.items():
+        table[number][number] = next(region.inside_ms for region in wires.regions if region.name == name)
+    for distance in wires.distances:
+        unknown = [name for name in distance.between if name not in numbers]
+        if unknown:
+            raise ConfigError(f"wires.distances names '{unknown[0]}', which is no region of the scenario")
+        one, other = (numbers[name] for name in distance.between)
+        table[one][other] = table[other][one] = distance.round_trip_ms
+    return table
