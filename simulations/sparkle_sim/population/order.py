@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,9 @@ EPOCH_STEPS = 64  # sorted ahead; one look through all things for as many steps
 class Calendar:
     """When each of ``count`` things is due, at most one time each.
 
-    Steps are taken in order. A thing's time is exact; only that it is noticed waits for the end of its step. What is
-    due within the next ``EPOCH_STEPS`` steps lies in buckets, everything later in ``due`` alone, so that a thing takes
-    12 bytes however far ahead it is planned.
+    Steps are taken in order. A thing's time is exact; only that it is noticed waits for the end of its step. What
+    is due within the next ``EPOCH_STEPS`` steps lies in buckets, everything later in ``due`` alone, so that a thing
+    takes 12 bytes however far ahead it is planned.
     """
 
     def __init__(self, count: int, step_s: float) -> None:
@@ -79,7 +80,7 @@ def grouped(things: Index, keys: NDArray[np.int64]) -> Iterator[tuple[Index, int
     order = np.argsort(ahead, kind="stable")  # 16 bits are sorted by radix
     things, keys = things[order], keys[order]
     cuts = [0, *(np.flatnonzero(np.diff(keys)) + 1).tolist(), len(keys)]
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in pairwise(cuts):
         yield things[start:stop], int(keys[start])
 
 

@@ -83,7 +83,7 @@ class Presence:
     @property
     def active(self) -> NDArray[np.bool_]:
         """Who may compute."""
-        return self._away == 0
+        return np.equal(self._away, 0)
 
     @property
     def online(self) -> int:
@@ -92,7 +92,7 @@ class Presence:
 
     def are_active(self, peers: Index) -> NDArray[np.bool_]:
         """Which of these may compute."""
-        return self._away[peers] == 0
+        return np.equal(self._away[peers], 0)
 
     def advance(self, step: int) -> list[Change]:
         """What changes within a step."""
@@ -124,7 +124,9 @@ class Presence:
         if plan.begin_s <= 0:
             here = random.random(len(who), np.float32) < plan.session_s / (plan.session_s + plan.absence_s)
         self._away[who[~here]] |= AWAY
-        left_s = np.where(here, residual_s(plan, len(who), random), plan.absence_s * random.exponential(size=len(who)))
+        left_s = np.where(
+            here, residual_s(plan, len(who), random), plan.absence_s * random.exponential(size=len(who))
+        )
         self._calendar.plan(who, plan.begin_s + left_s)
 
     def _churn(self, peers: Index, when_s: Times) -> Change:

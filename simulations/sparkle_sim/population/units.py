@@ -10,18 +10,19 @@ place in the line; the last of them lets go of it.
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparkle_sim.population.order import NONE, Index, Later, Line, Times, distinct
-from sparkle_sim.population.voting import AGREED, LONE, RIGHT, decide
+from sparkle_sim.population.voting import AGREED, LONE, RIGHT, Decisions, decide
 from sparkle_sim.scenario import JobPlan, Scenario
 
+T = TypeVar("T", bound=np.generic)
 FIRST_ROWS = 1024
 MAX_REPLICAS = 8  # facts.Policy: more than that without agreement, and the unit is dead
 DECIDES = 4  # a right vote of the submitter itself
-MAX_WITHHELD = 2  # sparkle_protocol.work.conduct
 
 Rows = NDArray[np.int32]
 Kinds = NDArray[np.uint8]
@@ -87,13 +88,13 @@ class Units:
         self._free: Rows = NONE
         self._width = int(self._most.max(initial=MAX_REPLICAS))
         self.job: Index = np.zeros(0, np.int32)
-        self._given = np.zeros(0, np.uint8)  # workers that hold it or voted
-        self._need = np.zeros(0, np.int16)  # workers that it is to have
-        self._held = np.zeros(0, np.int16)
-        self._over = np.zeros(0, np.bool_)
-        self._votes = np.zeros((DECIDES + 1, 0), np.uint8)  # by kind
+        self._given: NDArray[np.uint8] = np.zeros(0, np.uint8)  # workers that hold it or voted
+        self._need: NDArray[np.int16] = np.zeros(0, np.int16)  # workers that it is to have
+        self._held: NDArray[np.int16] = np.zeros(0, np.int16)
+        self._over: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        self._votes: NDArray[np.uint8] = np.zeros((0, DECIDES + 1), np.uint8)  # by kind
         self._members: NDArray[np.int32] = np.zeros((0, self._width), np.int32)
-        self._ballots = np.zeros((0, self._width), np.uint8)
+        self._ballots: NDArray[np.uint8] = np.zeros((0, self._width), np.uint8)
         self._place: Index = np.zeros(0, np.int32)
         self._grow(FIRST_ROWS)
 
@@ -152,7 +153,9 @@ class Units:
         over = self._over[rows]
         if not over.any():
             return rows
-        self._let_go(rows[over])
+        useless = rows[over]
+        for now in distinct(useless, self._place):
+            self._let_go(useless[now])
         return rows[~over]
 
     def put_back(self, rows: Rows) -> None:
@@ -193,7 +196,7 @@ class Units:
 
     def bar(self, rows: Rows, peers: Index) -> None:
         """These get nothing more of the jobs of these units."""
-        for number in np.unique(self.job[rows]).tolist():
+        for number in _occurring(self.job[rows]):
             job = self.jobs[number]
             if not job.over:
                 if job.barred is None:
@@ -236,7 +239,7 @@ class Units:
         kinds = np.where(peers == self._submitter[self.job[rows]], DECIDES, kinds).astype(np.uint8)
         for now in distinct(rows, self._place):
             self._vote(rows[now], peers[now], kinds[now], when_s[now])
-        self._let_go(rows)
+            self._let_go(rows[now])
 
     def _vote(self, rows: Rows, peers: Index, kinds: Kinds, when_s: Times) -> None:
         late = self._over[rows]
@@ -246,16 +249,28 @@ class Units:
             return
         place = (self._members[rows] == peers[:, None]).argmax(axis=1)
         self._ballots[rows, place] = kinds
-        self._votes[kinds, rows] += 1
-        votes, job = self._votes[:, rows], self.job[rows]
-        decided = decide(
-            votes[RIGHT] + votes[DECIDES], votes[AGREED], votes[LONE], self._quorum[job], self._most[job]
-        )
-        accepted = np.where(votes[DECIDES] > 0, RIGHT, decided.accepted)
-        over = (accepted > 0) | decided.dead
-        self._want_more(rows[~over], decided.wanted[~over])
+        self._votes[rows, kinds] += 1
+        accepted, wanted, dead = self._decide(rows)
+        over = (accepted > 0) | dead
+        self._want_more(rows[~over], wanted[~over])
         if over.any():
             self._end(rows[over], accepted[over], when_s[over])
+
+    def _decide(self, rows: Rows) -> Decisions:
+        """What their votes mean. Where nobody disagrees only their number counts: the law is for the others."""
+        votes, job = self._votes[rows], self.job[rows]
+        quorum, right = self._quorum[job], votes[:, RIGHT]
+        accepted = np.where(right >= quorum, RIGHT, 0).astype(np.uint8)
+        wanted, dead = quorum.astype(np.int16), np.zeros(len(rows), np.bool_)
+        disputed = np.flatnonzero((votes[:, AGREED] > 0) | (votes[:, LONE] > 0))
+        if len(disputed):
+            few = votes[disputed]
+            accepted[disputed], wanted[disputed], dead[disputed] = decide(
+                few[:, RIGHT], few[:, AGREED], few[:, LONE], quorum[disputed], self._most[job[disputed]]
+            )
+        decides = votes[:, DECIDES] > 0
+        accepted[decides], dead[decides] = RIGHT, False
+        return Decisions(accepted, wanted, dead)
 
     def _want_more(self, rows: Rows, wanted: NDArray[np.int16]) -> None:
         """Disputes want further workers."""
@@ -268,9 +283,8 @@ class Units:
     def _end(self, rows: Rows, accepted: NDArray[np.uint8], when_s: Times) -> None:
         self._over[rows] = True
         jobs = self.job[rows]
-        votes = self._votes[:, rows]
-        self.totals.votes += int(votes.sum())
-        for number in np.unique(jobs).tolist():
+        self.totals.votes += int(self._votes[rows].sum())
+        for number in _occurring(jobs):
             job, mine = self.jobs[number], jobs == number
             result = accepted[mine]
             job.dead += int((result == 0).sum())
@@ -286,7 +300,7 @@ class Units:
 
     def _reject(self, rows: Rows, accepted: NDArray[np.uint8]) -> None:
         """Whoever voted for something else gets nothing more of the job."""
-        disputed = self._votes[AGREED, rows] + self._votes[LONE, rows] > 0
+        disputed = self._votes[rows, AGREED] + self._votes[rows, LONE] > 0
         rows, accepted = rows[disputed], accepted[disputed]
         if not len(rows):
             return
@@ -309,28 +323,33 @@ class Units:
         self._need[rows] = quorum
         self._held[rows] = quorum
         self._over[rows] = False
-        self._votes[:, rows] = 0
+        self._votes[rows] = 0
         return rows.copy()
 
     def _let_go(self, rows: Rows) -> None:
-        """One holder less for each; rows that nobody holds are free again."""
-        np.subtract.at(self._held, rows, 1)
+        """One holder less for each of these different rows; those that nobody holds are free again."""
+        self._held[rows] -= 1
         empty = rows[(self._held[rows] == 0) & self._over[rows]]
         if len(empty):
-            once = next(distinct(empty, self._place))
-            self._free = np.concatenate([self._free, empty[once]])
+            self._free = np.concatenate([self._free, empty])
 
     def _grow(self, size: int) -> None:
         old = len(self.job)
         more = size - old
-
-        def longer(array: NDArray[np.generic], axis: int = 0) -> NDArray[np.generic]:
-            shape = list(array.shape)
-            shape[axis] = more
-            return np.concatenate([array, np.zeros(shape, array.dtype)], axis=axis)
-
-        self.job = longer(self.job)
-        self._given, self._need, self._held = longer(self._given), longer(self._need), longer(self._held)
-        self._over, self._votes, self._place = longer(self._over), longer(self._votes, 1), longer(self._place)
-        self._members, self._ballots = longer(self._members), longer(self._ballots)
+        self.job, self._place = _longer(self.job, more), _longer(self._place, more)
+        self._given, self._need, self._held = (
+            _longer(self._given, more), _longer(self._need, more), _longer(self._held, more)
+        )  # fmt: skip
+        self._over, self._votes = _longer(self._over, more), _longer(self._votes, more)
+        self._members, self._ballots = _longer(self._members, more), _longer(self._ballots, more)
         self._free = np.concatenate([self._free, np.arange(size - 1, old - 1, -1, dtype=np.int32)])
+
+
+def _longer(array: NDArray[T], more: int) -> NDArray[T]:
+    """With so many more rows of zeros."""
+    return np.concatenate([array, np.zeros((more, *array.shape[1:]), array.dtype)])
+
+
+def _occurring(numbers: Index) -> list[int]:
+    """The different ones, ascending; they are small."""
+    return [int(number) for number in np.flatnonzero(np.bincount(numbers))]

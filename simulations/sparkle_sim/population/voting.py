@@ -14,7 +14,7 @@ RIGHT, AGREED, LONE = 1, 2, 3  # kinds of votes; 0: none yet
 
 
 class Decisions(NamedTuple):
-    """Of each unit: what is accepted (0, RIGHT, AGREED or LONE), how many votes it needs in all, whether it is dead."""
+    """Of each unit: what is accepted (0, RIGHT, AGREED, LONE), how many votes it needs in all, whether it is dead."""
 
     accepted: Counts
     wanted: NDArray[np.int16]

@@ -1,4 +1,4 @@
-"""What peers compute: each slot has a unit that it computes and one that waits, so that it never idles for want of one.
+"""What peers compute: each slot has a unit that it computes and one that waits, so that it never idles.
 
 That is what ``sparkle_protocol.work.prefetch`` asks for where units take seconds and more. A unit that is finished is
 reported at once, and the next begins at that very moment, however long a step is.
@@ -74,13 +74,15 @@ class Workers:
 
     def _of(self, slots: Index) -> Index:
         """Their peers."""
-        return slots if self._slots == 1 else slots // self._slots
+        return slots if self._slots == 1 else np.floor_divide(slots, self._slots, dtype=np.int32)
 
     def slots_of(self, peers: Index) -> Index:
         """All slots of these peers."""
         if self._slots == 1:
             return peers
-        return (peers[:, None] * self._slots + np.arange(self._slots, dtype=np.int32)).ravel()
+        slots: Index = np.repeat(peers * np.int32(self._slots), self._slots)
+        slots += np.tile(np.arange(self._slots, dtype=np.int32), len(peers))
+        return slots
 
     # --- who asks ---------------------------------------------------------------------------------------------
 
@@ -185,7 +187,7 @@ class Workers:
     def hand_out(self, now_s: float) -> int:
         """Units go to those who ask, first come first served; returns how many."""
         handed = 0
-        again: list[Index] = []
+        again: list[Index] = []  # who was not given what there was
         for _ in range(ROUNDS):
             most = min(len(self._asking), self._units.waiting())
             if most <= 0:
