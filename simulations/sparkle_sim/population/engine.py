@@ -1,6 +1,6 @@
 """A run of the population engine: a scenario, a seed, and what became of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,6 +50,8 @@ def run_population(
     seed: int,
     on_progress: Callable[[float, Row], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    *,
+    speeds: Sequence[float] | None = None,
 ) -> PopulationRun:
     """Run a scenario to its end, the same for the same seed on every machine with the same NumPy.
 
@@ -58,11 +60,12 @@ def run_population(
         seed: decides everything that the scenario leaves open.
         on_progress: is told virtual seconds and the latest row, at each row.
         should_stop: is asked between steps; where it says so, the run ends there and is marked as not complete.
+        speeds: of each peer's slots, as multiples of the median; drawn as ``peers.machines`` says where there are none.
 
     Raises:
         ConfigError: the scenario asks for what this engine has no model of.
     """
-    model = _Model(scenario, seed)
+    model = _Model(scenario, seed, speeds)
     stopped = False
     while not model.over and not stopped:
         row = model.step()
@@ -85,8 +88,10 @@ def step_s(scenario: Scenario) -> float:
 class _Model:
     """The state of a run."""
 
-    def __init__(self, scenario: Scenario, seed: int) -> None:
+    def __init__(self, scenario: Scenario, seed: int, speeds: Sequence[float] | None) -> None:
         _check(scenario)
+        if speeds is not None and len(speeds) != scenario.peers.count:
+            raise ConfigError(f"there are {len(speeds)} speeds for {scenario.peers.count} peers; give one for each")
         self._scenario = scenario
         self._seed = seed
         self._step_s = step_s(scenario)
@@ -98,7 +103,9 @@ class _Model:
         self._trip_s = float(shares @ self._trips_s @ shares)
         self._units = Units(scenario, self._step_s)
         self._presence = Presence(scenario, self._regions, seed, self._step_s)
-        self._workers = Workers(scenario, self._presence, self._units, seed, self._step_s, self._trip_s)
+        self._workers = Workers(
+            scenario, self._presence, self._units, seed, step_s=self._step_s, delay_s=self._trip_s, speeds=speeds
+        )
         self._lookup_s = lookup_s(scenario.peers.count, self._trip_s)
         self._every = max(1, self._steps // MOST_ROWS)
         self._announced: dict[str, float] = {}

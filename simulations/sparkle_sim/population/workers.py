@@ -4,6 +4,8 @@ That is what ``sparkle_protocol.work.prefetch`` asks for where units take second
 reported at once, and the next begins at that very moment, however long a step is.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +15,7 @@ from sparkle_sim.population.presence import Change, Presence
 from sparkle_sim.population.streams import stream
 from sparkle_sim.population.units import Units
 from sparkle_sim.population.voting import AGREED, LONE, RIGHT
-from sparkle_sim.scenario import Scenario
+from sparkle_sim.scenario import Machines, Scenario
 
 KINDS = {"cheat": LONE, "sometimes": LONE, "collude": AGREED, "withhold": 4}
 WITHHELD = 4
@@ -31,10 +33,19 @@ class Workers:
         presence: who may compute.
         units: what there is to compute.
         delay_s: from asking for a unit to having it.
+        speeds: of each peer, as a multiple of the median; drawn where there are none.
     """
 
     def __init__(
-        self, scenario: Scenario, presence: Presence, units: Units, seed: int, step_s: float, delay_s: float
+        self,
+        scenario: Scenario,
+        presence: Presence,
+        units: Units,
+        seed: int,
+        *,
+        step_s: float,
+        delay_s: float,
+        speeds: Sequence[float] | None = None,
     ) -> None:
         machines, count = scenario.peers.machines, scenario.peers.count
         self._slots = machines.slots
@@ -44,10 +55,7 @@ class Workers:
         self._step_s = step_s
         self._noise = machines.noise
         self._random = stream(seed, "computing")
-        speeds = stream(seed, "machines")
-        self._speed = np.exp(machines.spread * speeds.standard_normal(count, np.float32))
-        if machines.slow_share:
-            self._speed[speeds.random(count, np.float32) < machines.slow_share] /= np.float32(machines.slow_factor)
+        self._speed = _speeds(machines, count, seed) if speeds is None else np.array(speeds, np.float32)
         self._kind, self._rate = _liars(scenario, seed)
         self._owes = np.zeros(count if (self._kind == WITHHELD).any() else 0, np.uint8)
         lanes = count * self._slots
@@ -208,7 +216,8 @@ class Workers:
         """Those that still are there and have room; the others ask no more."""
         fits = self._presence.are_active(self._of(slots)) & (self._queued[slots] == FREE)
         self._asks[slots[~fits]] = False
-        return slots[fits]
+        fitting: Index = slots[fits]
+        return fitting
 
     def _take(self, slots: Index, rows: Index, now_s: float) -> int:
         self._asks[slots] = False
@@ -225,6 +234,15 @@ class Workers:
         front = self._units.barred_from_all(self._of(slots))
         self._parked.append(slots[front])
         self._asking.join(slots[~front])
+
+
+def _speeds(machines: Machines, count: int, seed: int) -> NDArray[np.float32]:
+    """Of each peer, as a multiple of the median."""
+    random = stream(seed, "machines")
+    speeds = np.exp(machines.spread * random.standard_normal(count, np.float32))
+    slow = random.random(count, np.float32) < machines.slow_share
+    speeds[slow] /= np.float32(machines.slow_factor)
+    return speeds
 
 
 def _liars(scenario: Scenario, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
