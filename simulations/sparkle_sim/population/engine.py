@@ -60,7 +60,7 @@ def run_population(
         seed: decides everything that the scenario leaves open.
         on_progress: is told virtual seconds and the latest row, at each row.
         should_stop: is asked between steps; where it says so, the run ends there and is marked as not complete.
-        speeds: of each peer's slots, as multiples of the median; drawn as ``peers.machines`` says where there are none.
+        speeds: of each peer, as multiples of the median; without them drawn as ``peers.machines`` says.
 
     Raises:
         ConfigError: the scenario asks for what this engine has no model of.
@@ -173,6 +173,7 @@ class _Model:
             "t_s": self.now_s,
             "online": online,
             "computing": workers.computing,
+            "results": totals.results,
             "units_done": totals.final,
             "units_per_s": (totals.final - final) / ((self._step - step) * self._step_s),
             "wrong_final": totals.wrong,

@@ -60,6 +60,7 @@ class Totals:
     wrong: int = 0
     dead: int = 0
     leases: int = 0
+    results: int = 0  # that were shown
     votes: int = 0  # about units that are final now, before that
     late: int = 0  # after that
     outvoted: int = 0  # for another result than the accepted one
@@ -236,6 +237,7 @@ class Units:
 
     def vote(self, rows: Rows, peers: Index, kinds: Kinds, when_s: Times) -> None:
         """Results of these units."""
+        self.totals.results += len(rows)
         kinds = np.where(peers == self._submitter[self.job[rows]], DECIDES, kinds).astype(np.uint8)
         for now in distinct(rows, self._place):
             self._vote(rows[now], peers[now], kinds[now], when_s[now])

@@ -239,7 +239,7 @@ class Workers:
 def _speeds(machines: Machines, count: int, seed: int) -> NDArray[np.float32]:
     """Of each peer, as a multiple of the median."""
     random = stream(seed, "machines")
-    speeds = np.exp(machines.spread * random.standard_normal(count, np.float32))
+    speeds: NDArray[np.float32] = np.exp(machines.spread * random.standard_normal(count, np.float32))
     slow = random.random(count, np.float32) < machines.slow_share
     speeds[slow] /= np.float32(machines.slow_factor)
     return speeds
