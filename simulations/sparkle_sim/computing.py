@@ -15,9 +15,15 @@ RESULT_BYTES = 8
 UnitKey = tuple[JobId, int, int]
 
 
-def true_result(job: bytes, unit: int) -> bytes:
-    """What an honest worker computes."""
-    return digest(job, unit.to_bytes(4, "big"))[:RESULT_BYTES]
+def true_result(job: bytes, unit: int, size: int = RESULT_BYTES) -> bytes:
+    """What an honest worker computes; large results repeat themselves."""
+    seed = digest(job, unit.to_bytes(4, "big"))
+    return (seed * (size // len(seed) + 1))[:size]
+
+
+def result_size(spec: JobSpec) -> int:
+    """Bytes of each result of a job."""
+    return int(spec.params.get("result_bytes", RESULT_BYTES))
 
 
 class Behaviour(Protocol):
@@ -33,7 +39,7 @@ class Honest:
 
     def result(self, spec: JobSpec, job: JobId, unit: int) -> bytes | None:
         """The right one."""
-        return true_result(job, unit)
+        return true_result(job, unit, result_size(spec))
 
 
 class Slots:

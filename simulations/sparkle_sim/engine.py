@@ -120,8 +120,9 @@ class Run:
         flops = plan.unit_s * self.scenario.peers.machines.gigaflops * GIGA
         total_s = max(1, int(self.scenario.seconds) + 1)
         nonce = digest(f"{self.seed}/job/{number}".encode())[:16]
+        policy = Policy(quorum=plan.quorum, max_replicas=max(8, plan.quorum))
         return JobSpec(
-            KERNEL, 1, {}, plan.units, "exact", Policy(quorum=plan.quorum, max_replicas=max(8, plan.quorum)),
+            KERNEL, 1, {"result_bytes": plan.result_bytes}, plan.units, "exact", policy,
             Resources(flops=flops), Deadlines(total_s=total_s), bytes(32), nonce, self.world.epoch_ms,
         )  # fmt: skip
 

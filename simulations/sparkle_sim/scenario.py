@@ -107,6 +107,7 @@ class JobPlan(Part, frozen=True):
     units: Annotated[int, Meta(ge=1, le=1 << 20)] = 100
     unit_s: Positive = 30.0  # reference work of a unit: on a machine of the median speed
     quorum: Annotated[int, Meta(ge=1, le=16)] = 2
+    result_bytes: Annotated[int, Meta(ge=1, le=65536)] = 8  # of each unit
     repeat: Several = 1  # so many jobs
     every_s: Seconds = 0.0  # apart
 

@@ -7,7 +7,7 @@ from sparkle_protocol.effects import Notify, Violation
 from sparkle_protocol.errors import VerificationError
 from sparkle_protocol.facts import FactCodec, JobSpec
 from sparkle_protocol.ids import PeerId
-from sparkle_sim.computing import RESULT_BYTES, Behaviour
+from sparkle_sim.computing import Behaviour, result_size
 from sparkle_sim.draws import draws
 from sparkle_sim.gossip import Gossip
 from sparkle_sim.kernel import Kernel
@@ -105,8 +105,8 @@ class World:
     @staticmethod
     def check_result(spec: JobSpec, unit: int, result: bytes) -> None:
         """Refuse a result of impossible form. Raises VerificationError."""
-        if len(result) != RESULT_BYTES:
-            raise VerificationError(f"unit {unit} of {spec.kernel} has a result of {RESULT_BYTES} bytes")
+        if len(result) != result_size(spec):
+            raise VerificationError(f"unit {unit} of {spec.kernel} has a result of {result_size(spec)} bytes")
 
     # --- running ----------------------------------------------------------------------------------------------
 

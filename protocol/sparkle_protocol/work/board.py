@@ -61,7 +61,7 @@ class Board(ABC):
         self._check_result = check_result
         self._channels = Channels(rng, self._send)
         self._touched: dict[JobId, KeptJob] = {}  # jobs that may have something to store or to tell
-        self._spread: dict[JobId, dict[FactId, tuple[Fact, PeerId]]] = {}  # new facts, and who has them already
+        self._spread: dict[JobId, dict[FactId, tuple[Fact, PeerId | None]]] = {}  # new facts, and who keeps them
         self._checks = CheckQueue()
         self._tag = 0
         self._out: list[Effect] = []
@@ -130,8 +130,8 @@ class Board(ABC):
         self._touched[job.state.id] = job
         return fact
 
-    def _pass_on(self, job: KeptJob, facts: Iterable[Fact], source: PeerId) -> None:
-        """Have the other keepers told."""
+    def _pass_on(self, job: KeptJob, facts: Iterable[Fact], source: PeerId | None) -> None:
+        """Have the other keepers told; ``source`` is the one that told us, if it was one of them."""
         self._spread.setdefault(job.state.id, {}).update({fact.id: (fact, source) for fact in facts})
 
     def _conclude(self, job: KeptJob, now_ns: int) -> None:

@@ -221,7 +221,7 @@ class CoKeeping(Beats):
 
     def _forget(self, job_id: JobId) -> None:
         super()._forget(job_id)
-        for left in (self._held_until, self._dismissed_ns, self._fetching, self._spans):
+        for left in (self._held_until, self._dismissed_ns, self._fetching, self._in_vain, self._spans):
             left.pop(job_id, None)
         self.quota.remove(job_id)
         self._spares.release(job_id)
@@ -289,9 +289,10 @@ class CoKeeping(Beats):
                     channel.fetch[asked.facts[at : at + SHORT_ID]] = None
         facts = [self._codec.open(raw) for fact_id, raw in came.items() if fact_id not in job.state]
         sealed = [job.take_record(raw, now_ns) for raw in message.ranges]
-        self._learn(job, facts, message.results, channel.peer, now_ns)
-        if message.results or any(sealed):
+        if message.results or any(sealed):  # what did not fit into this answer is asked for at once
             self._fetching.pop(job.state.id, None)
+            self._in_vain.pop(job.state.id, None)
+        self._learn(job, facts, message.results, channel.peer, now_ns)
 
     def _learn(
         self,

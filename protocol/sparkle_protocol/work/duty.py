@@ -3,7 +3,8 @@
 - Of our own jobs we hand out everything; of others', while the submitter is away, the ranges of which we are the
   first keeper that is there. While there is no room for a job's results, nothing of it is handed out.
 - After a restart a job is held for a moment, until we heard what the others know.
-- Results that should be here are fetched from one of the other keepers, the next time from another.
+- Results that should be here are fetched from the submitter, which has them if anybody does, and from one keeper
+  after the other as long as that brings none.
 """
 
 from abc import abstractmethod
@@ -30,7 +31,7 @@ class Duty(Board):
         self._held_until: dict[JobId, int] = {}  # restored jobs that nothing is handed out of yet
         self._spans: dict[JobId, tuple[int, list[bytes], Spans]] = {}  # ours, by view and who is there
         self._fetching: dict[JobId, int] = {}  # when results may be asked for next
-        self._source = 0
+        self._in_vain: dict[JobId, int] = {}  # so many times in a row nobody had any of them
 
     def lend(self, space_bytes: int, sizes: BlobSizes) -> None:
         """Keep blobs of others' jobs too, in a part of so much space. Before there are any jobs."""
@@ -120,12 +121,9 @@ class Duty(Board):
             self._beat_soon(now_ns)
 
     def _fetch_results(self, job: KeptJob, now_ns: int) -> None:
-        """Ask one of the others for results and records that should be here; the next time another."""
-        if (
-            not (job.lacking or job.wanted)
-            or now_ns < self._fetching.get(job.state.id, 0)
-            or self.quota.over(job.state.id)
-        ):
+        """Ask one of the others for results and records that should be here; another if that was in vain."""
+        at_ns = self._next_fetch_ns(job)
+        if at_ns is None or now_ns < at_ns:
             return
         there = [
             self._channels.to(job.state.id, peer)
@@ -135,7 +133,14 @@ class Duty(Board):
         usable = [channel for channel in there if not channel.refused]
         self._fetching[job.state.id] = now_ns + FETCH_PAUSE_NS
         if usable:
-            self._source += 1
-            channel = usable[self._source % len(usable)]
+            tried = self._in_vain.get(job.state.id, 0)
+            self._in_vain[job.state.id] = tried + 1
+            channel = usable[tried % len(usable)]
             channel.ranges.update(dict.fromkeys(job.wanted))
             channel.results.update(job.lacking)
+
+    def _next_fetch_ns(self, job: KeptJob) -> int | None:
+        """When to ask for results and records that should be here; None if there are none, or no room for them."""
+        if not (job.lacking or job.wanted) or self.quota.over(job.state.id):
+            return None
+        return self._fetching.get(job.state.id, 0)

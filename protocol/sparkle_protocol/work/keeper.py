@@ -145,7 +145,7 @@ class Keeper(CoKeeping):
         if any(job.leases.spans for job in open_):
             times.append(self._announce_ns)
         for job in open_:
-            times.append(job.leases.next_deadline())
+            times += [job.leases.next_deadline(), self._next_fetch_ns(job)]
         times += list(self._held_until.values())
         return min((time for time in times if time is not None), default=None)
 
@@ -244,7 +244,7 @@ class Keeper(CoKeeping):
             new = job.report(event.peer, message, facts, now_ns)
             self._leasing.answered(job, event.peer, now_ns)
             self._leasing.returned(job, returned, len(self._peers))
-            self._pass_on(job, new, event.peer)
+            self._pass_on(job, new, None)  # what its worker states, a node's keeper has not heard of
             self._conclude(job, now_ns)
             self._after_news(job, now_ns)
         self._told_ns[event.peer] = now_ns

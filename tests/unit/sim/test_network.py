@@ -1,0 +1,117 @@
+"""Connections between simulated peers: how they are made, and how their ends learn that they are gone."""
+
+from sparkle_sim.kernel import MS, SECOND, Kernel
+from sparkle_sim.network import NAT, PUBLIC, SILENCE_S, SYMMETRIC, Conditions, Network, Place
+
+
+class Bench:
+    """Peers that write down what they notice."""
+
+    def __init__(self, places: list[Place], conditions: Conditions | None = None) -> None:
+        self.kernel = Kernel()
+        self.down: set[int] = set()
+        self.seen: list[tuple[float, int, str, int]] = []
+        self.dialled: list[bool] = []
+        self.network = Network(self.kernel, self, places, conditions or Conditions(jitter=0.0), seed=1)
+
+    def is_up(self, peer: int) -> bool:
+        return peer not in self.down
+
+    def link_up(self, peer: int, other: int) -> None:
+        self.seen.append((self.kernel.now / SECOND, peer, "up", other))
+
+    def link_down(self, peer: int, other: int) -> None:
+        self.seen.append((self.kernel.now / SECOND, peer, "down", other))
+
+    def dial(self, peer: int, other: int) -> bool:
+        self.network.dial(peer, other, self.dialled.append)
+        self.run(30)
+        return self.dialled.pop()
+
+    def run(self, seconds: float) -> list[tuple[float, int, str, int]]:
+        self.kernel.run(self.kernel.now + int(seconds * SECOND))
+        seen, self.seen = self.seen, []
+        return seen
+
+
+def test_a_connection_takes_four_round_trips_and_both_ends_learn_of_it() -> None:
+    bench = Bench([Place(0), Place(1)], Conditions([[10, 50], [50, 10]], jitter=0.0))
+    bench.network.dial(0, 1, bench.dialled.append)
+    assert bench.run(1) == [(0.2, 0, "up", 1), (0.2, 1, "up", 0)]
+    assert bench.dialled == [True]
+    assert bench.network.connected(0, 1)
+    bench.network.dial(1, 0, bench.dialled.append)
+    assert bench.run(1) == []  # it is there already
+    assert bench.dialled == [True, True]
+
+
+def test_who_is_not_there_cannot_be_dialled() -> None:
+    bench = Bench([Place(), Place()])
+    bench.down.add(1)
+    assert not bench.dial(0, 1)
+
+
+def test_the_other_end_of_a_killed_process_is_told_at_once_and_of_a_vanished_machine_later() -> None:
+    bench = Bench([Place(), Place(), Place()])
+    assert bench.dial(0, 1)
+    assert bench.dial(0, 2)
+    bench.run(1)
+    bench.down.add(1)
+    bench.network.leave(1, silently=False)
+    assert [what for _, *what in bench.run(1)] == [[0, "down", 1]]
+    bench.down.add(2)
+    bench.network.leave(2, silently=True)
+    assert bench.run(SILENCE_S[0] - 0.1) == []
+    assert [what for _, *what in bench.run(SILENCE_S[1])] == [[0, "down", 2]]
+
+
+def test_a_new_life_is_not_told_of_connections_of_the_one_before() -> None:
+    bench = Bench([Place(), Place()])
+    assert bench.dial(0, 1)
+    bench.network.leave(1, silently=True)
+    bench.network.hang_up(0, 1)
+    assert bench.dial(1, 0)
+    bench.run(1)
+    assert bench.run(60) == []
+    assert bench.network.connected(0, 1)
+
+
+def test_a_partition_breaks_connections_and_keeps_new_ones_from_being_made() -> None:
+    bench = Bench([Place(), Place(), Place()])
+    assert bench.dial(0, 1)
+    assert bench.dial(0, 2)
+    bench.run(1)
+    bench.network.block("storm", lambda sender, receiver: (sender == 1) != (receiver == 1))
+    assert not bench.network.carries(0, 1)
+    assert bench.network.carries(0, 2)
+    assert sorted(what for _, *what in bench.run(60)) == [[0, "down", 1], [1, "down", 0]]
+    assert not bench.dial(1, 0)
+    bench.network.unblock("storm")
+    assert bench.dial(1, 0)
+
+
+def test_a_connection_outlives_a_short_partition() -> None:
+    bench = Bench([Place(), Place()])
+    assert bench.dial(0, 1)
+    bench.network.block("blink", lambda _sender, _receiver: True)
+    bench.run(SILENCE_S[0] - 1)
+    bench.network.unblock("blink")
+    assert [what for _, *what in bench.run(120)] == []
+
+
+def test_only_two_peers_behind_nats_may_need_a_relay() -> None:
+    places = [Place(0, PUBLIC), Place(0, NAT), Place(0, SYMMETRIC), Place(0, SYMMETRIC)]
+    bench = Bench(places)
+    for peer, other in ((0, 1), (1, 0), (0, 2), (2, 0), (2, 3)):
+        bench.network.hang_up(peer, other)
+        bench.run(1)
+        assert bench.dial(peer, other)
+        assert bench.network.is_relayed(peer, other) == (0 not in (peer, other))
+    assert bench.network.delay_ns(2, 3) == 2 * bench.network.delay_ns(0, 1) == 20 * MS
+
+
+def test_loss_is_a_share_of_what_is_sent_and_spares_what_a_node_says_to_itself() -> None:
+    bench = Bench([Place(), Place()], Conditions(loss=0.3))
+    lost = sum(not bench.network.carries(0, 1) for _ in range(4000))
+    assert 1100 < lost < 1300
+    assert all(bench.network.carries(0, 0) for _ in range(100))
