@@ -38,6 +38,7 @@ class Change(NamedTuple):
     gone_s: Times
     queue_s: Times  # those that they had not begun
     given_up_s: Times  # those that they computed
+    paused: bool = False  # they are still heard of
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ class Presence:
         gone = switch.peers[(before == 0) & (after != 0)]
         gone_s = np.full(len(gone), switch.at_s)
         if switch.bit == OFF_HOURS:
-            return Change(back, gone, gone_s, gone_s, gone_s + PAUSE_HOLD_S)
+            return Change(back, gone, gone_s, gone_s, gone_s + PAUSE_HOLD_S, paused=True)
         known_s = gone_s + self._noticed_s(np.full(len(gone), switch.silent))
         return Change(back, gone, gone_s, known_s, known_s)
 

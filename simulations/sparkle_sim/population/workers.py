@@ -21,6 +21,7 @@ KINDS = {"cheat": LONE, "sometimes": LONE, "collude": AGREED, "withhold": 4}
 WITHHELD = 4
 REVEAL_DEADLINE_S = 30.0  # sparkle_protocol.work.lease
 MAX_WITHHELD = 2  # sparkle_protocol.work.conduct: who owes more gets no more units
+COPIED_S = 10.0  # sparkle_protocol.work.lease.SILENT_NS after the last report, which was 0 to 10 s before
 ROUNDS = 8  # of handing out in one step; who then has no unit that it may take asks again in the next
 FREE = -1
 
@@ -132,7 +133,14 @@ class Workers:
         if not len(change.gone):
             return
         slots = self.slots_of(change.gone)
-        gone_s, queue_s, known_s = (np.repeat(times, self._slots) for times in change[2:])
+        gone_s, queue_s, known_s = (
+            np.repeat(times, self._slots) for times in (change.gone_s, change.queue_s, change.given_up_s)
+        )
+        if (
+            not change.paused and not self._units.waiting()
+        ):  # whoever has nothing else to do gets copies of what nothing is heard of
+            known_s = np.minimum(known_s, gone_s + COPIED_S)
+            queue_s = np.minimum(queue_s, known_s)
         running, due_s = self._running[slots], self._calendar.due[slots]
         lost = (running != FREE) & (due_s > gone_s)
         which = slots[lost]
