@@ -268,8 +268,11 @@ class Gossip:
         if node is None:
             return
         size = len(node.mesh)
-        free = [other for other in self._outside(node) if not self._waits(node, other)]
-        for other in self._choose(peer, free, rules.degree - size if size < rules.low else rules.eager_grafts):
+        if node.backing_off is not None:
+            self._forget_back_offs(node)
+        for other in self._choose(
+            peer, self._free(node), rules.degree - size if size < rules.low else rules.eager_grafts
+        ):
             node.mesh.append(other)
             self._control(peer, other, self._grafted)
         if size > rules.high:
@@ -280,9 +283,16 @@ class Gossip:
 
     @staticmethod
     def _outside(node: _Node) -> list[int]:
-        """Whom it could graft."""
+        """Connected peers that are not in the mesh."""
         mesh = node.mesh
         return [other for other in node.known if other not in mesh]
+
+    def _free(self, node: _Node) -> list[int]:
+        """Whom it could graft."""
+        outside, waits, now = self._outside(node), node.backing_off, self._kernel.now
+        if waits is None:
+            return outside
+        return [other for other in outside if waits.get(other, 0) <= now]
 
     def _shed(self, peer: int, node: _Node, count: int) -> None:
         """Prune some."""
@@ -297,9 +307,8 @@ class Gossip:
         rules, beat = self.parameters, self._beats(node.phase)
         recent = tuple(message for since, message in node.kept if beat - since <= rules.window)
         if recent:
-            outside = self._outside(node)
-            free = [other for other in outside if not self._waits(node, other)]
-            for other in self._choose(peer, free, max(rules.lazy_degree, int(len(outside) * rules.lazy_share))):
+            count = max(rules.lazy_degree, int((len(node.known) - len(node.mesh)) * rules.lazy_share))
+            for other in self._choose(peer, self._free(node), count):
                 if all(self._knows(other, message) for message in recent):
                     self.controls += 1
                 else:
@@ -379,12 +388,14 @@ class Gossip:
 
     def _waits(self, node: _Node, other: int) -> bool:
         """Whether a peer is in back-off."""
-        waits = node.backing_off
-        if not waits or other not in waits:
-            return False
-        if waits[other] > self._kernel.now:
-            return True
-        del waits[other]
-        if not waits:
-            node.backing_off = None
-        return False
+        return node.backing_off is not None and node.backing_off.get(other, 0) > self._kernel.now
+
+    def _forget_back_offs(self, node: _Node) -> None:
+        """Those that are over; they lie in the order in which they end."""
+        waits, now = node.backing_off, self._kernel.now
+        while waits:
+            other = next(iter(waits))
+            if waits[other] > now:
+                return
+            del waits[other]
+        node.backing_off = None
