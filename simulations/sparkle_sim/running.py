@@ -1,7 +1,6 @@
 """One run from beginning to end: lets virtual time pass, samples, writes the run's folder, stops when asked to."""
 
 import gc
-import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -159,7 +158,8 @@ def _population(
     """Its trace's hash is that of its time series: it knows no single events."""
     if trace:
         raise ConfigError("--trace needs engine = 'full': the population engine knows no single events")
-    run_population = importlib.import_module("sparkle_sim.population").run_population
+    from sparkle_sim.population import run_population  # NumPy is loaded for it alone
+
     began, tables, hasher = time.perf_counter(), list[outputs.Table](), blake3()
     with ExitStack() as stack:
 
