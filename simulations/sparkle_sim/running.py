@@ -100,7 +100,13 @@ def run_scenario(
         outputs.write_json(folder / outputs.MANIFEST, manifest)
     conduct = _population if scenario.engine == "population" else _full
     began = time.perf_counter()
-    found, summary = conduct(scenario, seed, folder, trace, on_progress, stop or Stop())
+    try:
+        found, summary = conduct(scenario, seed, folder, trace, on_progress, stop or Stop())
+    except ConfigError:
+        if folder is not None and not (folder / outputs.METRICS).exists():
+            for name in (outputs.MANIFEST, FILE):  # nothing was run: the folder is free for another try
+                (folder / name).unlink(missing_ok=True)
+        raise
     manifest |= {**found, "wall_seconds": round(time.perf_counter() - began, 3)}
     summary = {"name": scenario.name, "seed": seed, "interrupted": manifest["interrupted"], **summary}
     if folder is not None:
