@@ -158,9 +158,9 @@ def lock(rest: list[str]) -> int:
         output = f"requirements/{name}.txt"
         step(f"compiling {output}", [*both, *options, "--output-file", output], "See the log")
     alone = [word for word in both if word != "pyproject.toml"]  # without what a node needs
-    for name, options in (("sim", like_run), ("bench", ())):  # the simulator; what we are measured against
-        output = f"requirements/{name}.txt"
-        step(f"compiling {output}", [*alone, "--group", name, *options, "--output-file", output], "See the log")
+    for group in ("sim", "bench"):  # the simulator; what we are measured against
+        output, like = f"requirements/{group}.txt", like_run if group == "sim" else ()
+        step(f"compiling {output}", [*alone, "--group", group, *like, "--output-file", output], "See the log")
     return 0
 
 

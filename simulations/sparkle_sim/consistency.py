@@ -1,26 +1,21 @@
 """What the keys of a scenario have to do with each other, and what cannot be simulated at all."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from sparkle_protocol.errors import ConfigError
+from sparkle_sim import adversaries, checkers, faults
+from sparkle_sim.churn import read_trace
 from sparkle_sim.expected import did_you_mean, in_words
 from sparkle_sim.scenario import Adversaries, Churn, Fault, Scenario
 
-FAULTS = ("kill", "lose-disk", "freeze", "partition", "one-way", "slow-link", "slow", "skew", "slow-reader")
-FACTORED = ("slow-link", "slow", "slow-reader")
-ADVERSARIES = (
-    "cheat", "sometimes", "collude", "copy", "withhold", "hoard", "silent-keeper", "equivocate", "sybil", "flood",
-)  # fmt: skip
 HINTS = {"restart": "; 'kill' with for_s starts them again after that time"}
 
 FULL_PEERS = 200_000  # some 30 kB each: 6 GB
 JOBS_AT_ONCE = 1024  # of one submitter (sparkle_protocol.work.submitter.MAX_JOBS)
 ALL_UNITS = 20_000_000  # of the full engine; each costs some kB and some tens of events
 SHARES_MISS = 1e-3  # thirds are written as 0.333
-MAX_TRACE_ROWS = 10_000_000
 
 Mistake = tuple[str, str]  # key, and what is wrong, to follow it
 
@@ -31,6 +26,9 @@ def mistakes(scenario: Scenario, document: Mapping[str, Any]) -> Iterator[Mistak
         yield from check(scenario)
     yield from _faults(scenario, _tables(document, "faults"))
     yield from _adversaries(scenario, _tables(document, "adversaries"))
+    known = [kind.name for kind in checkers.KINDS]
+    for name in scenario.checks.names:
+        yield from _known_kind("checks.names", name, known)
 
 
 def _tables(document: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
@@ -137,44 +135,13 @@ def _churn(scenario: Scenario) -> Iterator[Mistake]:
 
 def _trace(churn: Churn, scenario: Scenario) -> Iterator[Mistake]:
     """The CSV is there, and each line of it can be."""
-    key, path = "peers.churn.trace", Path(churn.trace)
     if not churn.trace:
-        yield key, "is missing: with kind = 'trace' it names a CSV file with peer,up_s,down_s"
+        yield "peers.churn.trace", "is missing: with kind = 'trace' it names a CSV file with peer,up_s,down_s"
         return
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            wrong = _wrong_row(csv.reader(file), scenario.peers.count)
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-        yield key, f"names {path}, which cannot be read: {(why or str(error)).lower()}"
-        return
-    except csv.Error as error:
-        wrong = str(error)
-    if wrong:
-        yield key, f"names {path}, {wrong}"
-
-
-def _wrong_row(rows: Iterator[list[str]], count: int) -> str:
-    """What is wrong with the file, or nothing."""
-    head = next(rows, [])
-    if [name.strip() for name in head] != ["peer", "up_s", "down_s"]:
-        return "whose first line must be peer,up_s,down_s"
-    number = 0
-    for number, row in enumerate(rows, 2):
-        if number > MAX_TRACE_ROWS:
-            return f"which has more than {MAX_TRACE_ROWS} lines"
-        if not row:
-            continue
-        try:
-            peer, up_s, down_s = int(row[0]), float(row[1]), float(row[2])
-            possible = len(row) == 3 and 0.0 <= up_s < down_s and isfinite(down_s)
-        except (ValueError, IndexError):
-            possible = False
-        if not possible:
-            return f"whose line {number} must be a peer and two times, the second one later"
-        if not 0 <= peer < count:
-            return f"whose line {number} has peer {peer}, but the peers are 0 to {count - 1}"
-    return "" if number else "which has no lines besides the first"
+        read_trace(Path(churn.trace), scenario.peers.count)
+    except ConfigError as error:
+        yield "peers.churn.trace", f"names a file that cannot be used: {error}"
 
 
 # --- faults and adversaries -------------------------------------------------------------------------------------
@@ -184,7 +151,7 @@ def _faults(scenario: Scenario, tables: Sequence[Mapping[str, Any]]) -> Iterator
     names = [region.name for region in scenario.wires.regions]
     for number, fault in enumerate(scenario.faults):
         key = f"faults.{number}"
-        yield from _known_kind(f"{key}.kind", fault.kind, FAULTS)
+        yield from _known_kind(f"{key}.kind", fault.kind, faults.KINDS)
         yield from _one_of(key, tables[number], ("peers", "share", "regions"), "whom it hits")
         yield from _peers_there(f"{key}.peers", fault.peers, scenario.peers.count)
         for name in fault.regions:
@@ -211,7 +178,7 @@ def _partition(key: str, fault: Fault, regions: Sequence[str], count: int) -> It
 
 
 def _amount(key: str, fault: Fault) -> Iterator[Mistake]:
-    if fault.kind in FACTORED and fault.factor == 1.0:
+    if fault.kind in faults.FACTORED and fault.factor == 1.0:
         yield f"{key}.factor", f"must be given for '{fault.kind}', and not be 1: how many times longer things take"
     if fault.kind == "skew" and not fault.amount_s:
         yield f"{key}.amount_s", "must be given for 'skew', and not be 0: by how much clocks go wrong"
@@ -221,8 +188,10 @@ def _adversaries(scenario: Scenario, tables: Sequence[Mapping[str, Any]]) -> Ite
     submitters = [plan.submitter for plan in scenario.jobs]
     for number, group in enumerate(scenario.adversaries):
         key = f"adversaries.{number}"
-        yield from _known_kind(f"{key}.kind", group.kind, ADVERSARIES)
+        yield from _known_kind(f"{key}.kind", group.kind, list(adversaries.KINDS))
         yield from _one_of(key, tables[number], ("peers", "share"), "who they are")
+        if group.rate != 1.0 and group.kind in adversaries.KINDS and not adversaries.KINDS[group.kind].rated:
+            yield f"{key}.rate", f"has no effect with kind = '{group.kind}'"
         yield from _peers_there(f"{key}.peers", group.peers, scenario.peers.count)
         for peer in group.peers:
             if peer in submitters:

@@ -1,7 +1,6 @@
 """One run from beginning to end: lets virtual time pass, samples, writes the run's folder, stops when asked to."""
 
 import gc
-import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -101,7 +100,13 @@ def run_scenario(
         outputs.write_json(folder / outputs.MANIFEST, manifest)
     conduct = _population if scenario.engine == "population" else _full
     began = time.perf_counter()
-    found, summary = conduct(scenario, seed, folder, trace, on_progress, stop or Stop())
+    try:
+        found, summary = conduct(scenario, seed, folder, trace, on_progress, stop or Stop())
+    except ConfigError:
+        if folder is not None and not (folder / outputs.METRICS).exists():
+            for name in (outputs.MANIFEST, FILE):  # nothing was run: the folder is free for another try
+                (folder / name).unlink(missing_ok=True)
+        raise
     manifest |= {**found, "wall_seconds": round(time.perf_counter() - began, 3)}
     summary = {"name": scenario.name, "seed": seed, "interrupted": manifest["interrupted"], **summary}
     if folder is not None:
@@ -161,7 +166,8 @@ def _population(
     """Its trace's hash is that of its time series: it knows no single events."""
     if trace:
         raise ConfigError("--trace needs engine = 'full': the population engine knows no single events")
-    run_population = importlib.import_module("sparkle_sim.population").run_population
+    from sparkle_sim.population import run_population  # NumPy is loaded for it alone
+
     began, tables, hasher = time.perf_counter(), list[outputs.Table](), blake3()
     with ExitStack() as stack:
 

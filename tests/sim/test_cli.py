@@ -57,6 +57,25 @@ def test_one_seed_is_one_run_in_every_process(tmp_path: Path) -> None:
         assert (a / name).read_bytes() == (b / name).read_bytes() != (c / name).read_bytes()
 
 
+def test_the_population_engine_writes_the_same_folder(tmp_path: Path) -> None:
+    crowd = ("--peers", "500", "--seconds", "600", "--set", "jobs.0.units=1000")
+    for name in "ab":
+        out = ("--out", str(tmp_path / name))
+        done = simulate("run", str(SCENARIOS / "flash-crowd.toml"), *crowd, *out, hash_seed=str(ord(name)))
+        assert done.returncode == 0, done.stderr
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert (a / "metrics.csv").read_bytes() == (b / "metrics.csv").read_bytes()
+    assert manifest(a)["trace_hash"] == manifest(b)["trace_hash"]
+    assert manifest(a)["engine"] == "population"
+    summary = json.loads((a / "summary.json").read_text())
+    with (a / "metrics.csv").open(newline="") as file:
+        assert float(list(csv.DictReader(file))[-1]["units_final"]) == summary["units_final"] > 0
+    refused = simulate("run", str(SCENARIOS / "flash-crowd.toml"), "--trace", "--out", str(tmp_path / "c"))
+    assert refused.returncode == 2
+    assert "--trace needs engine = 'full'" in refused.stderr
+    assert list((tmp_path / "c").iterdir()) == [], "the folder is free for another try"
+
+
 def test_json_is_one_document(tmp_path: Path) -> None:
     done = simulate("run", CALM, *QUICK, "--json")
     document = json.loads(done.stdout)

@@ -8,7 +8,6 @@ imported when one is made.
 import argparse
 import difflib
 import importlib
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -49,9 +48,7 @@ def build() -> tuple[Parser, list[str]]:
     parser.add_argument("--version", action="version", version=f"sparkle-sim {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in NAMES:
-        where = f"sparkle_sim.cli.{name}"
-        if importlib.util.find_spec(where) is not None:
-            importlib.import_module(where).add_parser(commands)
+        importlib.import_module(f"sparkle_sim.cli.{name}").add_parser(commands)
     return parser, list(commands.choices)
 
 

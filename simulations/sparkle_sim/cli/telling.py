@@ -34,7 +34,8 @@ def told(outcome: "Outcome") -> list[str]:
             ("submitted to final", ", ".join(f"{name} {_figure(value)} s" for name, value in latency.items()))
         )
     if manifest["trace_hash"]:
-        rows.append(("trace", f"{manifest['trace_hash'][:32]}… of {manifest['events']} events"))
+        happened = "events" if manifest["engine"] == "full" else "steps"
+        rows.append(("trace", f"{manifest['trace_hash'][:32]}… of {manifest['events']} {happened}"))
     return aligned(rows)
 
 

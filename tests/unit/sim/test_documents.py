@@ -6,8 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from sparkle_sim import adversaries, faults
 from sparkle_sim.cli.parser import build
-from sparkle_sim.consistency import ADVERSARIES, FAULTS
 from tests.unit.sim.scenario_tables import PAGE, with_tables
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,7 +30,7 @@ def test_every_flag_of_every_command_is_on_the_page() -> None:
 
 def test_every_kind_of_fault_and_adversary_is_on_the_page() -> None:
     page = PAGE.read_text()
-    missing = [kind for kind in (*FAULTS, *ADVERSARIES) if f"| `{kind}` |" not in page]
+    missing = [kind for kind in (*faults.KINDS, *adversaries.KINDS) if f"| `{kind}` |" not in page]
     assert not missing
 
 

@@ -7,13 +7,14 @@ import signal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sparkle_protocol.errors import ConfigError, StorageError
 from sparkle_sim import outputs
 from sparkle_sim.metrics import Latencies, sample_every_s
 from sparkle_sim.plots import plot_folder
 from sparkle_sim.running import Outcome, Progress, Stop, population_row, population_summary, run_scenario
-from sparkle_sim.scenario import JobPlan, Peers, Scenario
+from sparkle_sim.scenario import Fault, JobPlan, Peers, Scenario
 from sparkle_sim.trace import Entry, Trace
 from sparkle_sim.trace_file import FILE, TraceReader, TraceWriter
 
@@ -58,6 +59,13 @@ def test_the_time_series_ends_with_the_summary(ran: tuple[Path, Outcome]) -> Non
     assert times == sorted(times)
     done = sum(float(row["units_per_s"]) for row in series)
     assert done == pytest.approx(12), "units per second over seconds make the units"
+
+
+def test_what_goes_wrong_is_seen_in_the_time_series(tmp_path: Path) -> None:
+    killed = replace(SMALL, until_done=False, seconds=60.0, faults=[Fault("kill", at_s=30.0, for_s=10.0, share=0.5)])
+    run_scenario(killed, 3, folder=tmp_path)
+    online = {float(row["time_s"]): int(row["online"]) for row in rows(tmp_path / "metrics.csv")}
+    assert (online[29.0], online[35.0], online[50.0]) == (12, 6, 12)
 
 
 def test_latencies_are_a_distribution_of_all_units(ran: tuple[Path, Outcome]) -> None:
