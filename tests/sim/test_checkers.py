@@ -26,7 +26,7 @@ def scene(name: str, *wrong: Fault, peers: int = 10, units: int = 4, unit_s: flo
         peers=Peers(count=peers, arrive_s=2.0, machines=Machines(spread=0.2)),
         jobs=[JobPlan(at_s=5.0, units=units, unit_s=unit_s)],
         faults=[*(fault for fault in NOISE if max(fault.peers) < peers), *wrong],
-        checks=Checks(scan_every_s=5.0),
+        checks=Checks(scan_every_s=1.0),
     )
 
 
