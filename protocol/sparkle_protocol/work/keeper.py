@@ -10,10 +10,12 @@ from random import Random
 
 from sparkle_protocol import messages
 from sparkle_protocol.effects import (
+    DropJob,
     Effects,
     InputsHeld,
     PeerDown,
     PeerUp,
+    Persist,
     Provide,
     Publish,
     Replied,
@@ -26,7 +28,7 @@ from sparkle_protocol.effects import (
     Violation,
 )
 from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import Fact, FactCodec, Signer, kernel_key
+from sparkle_protocol.facts import Fact, FactCodec, Signer, Verdicts, kernel_key
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 from sparkle_protocol.work.co_keeping import CoKeeping
 from sparkle_protocol.work.fairness import Weigh, equal_weight
@@ -87,9 +89,14 @@ class Keeper(CoKeeping):
     ) -> Effects:
         """Continue a job from its stored facts; ``results`` (in so many bytes) and ``sealed`` are stored with it.
 
-        ``age_ns``: how long somebody else's job was kept in earlier lives, so that restarts do not prolong it.
+        Somebody else's job that was let go before is not taken up again: its facts may still be stored for the sake
+        of our worker. ``age_ns``: how long such a job was kept in earlier lives, so that restarts do not prolong it.
         """
+        results = tuple(results)
         job = self._take_up(spec, facts, now_ns, results, sealed)
+        if not job.mine and _was_let_go(job, results):
+            self._forget(job.state.id)
+            return (Persist((DropJob(job.state.id),)),)
         if not job.mine:
             job.started_ns = now_ns - age_ns
             self._count(job, self._network_of(job.state.submitter), result_bytes)
@@ -419,3 +426,14 @@ class Keeper(CoKeeping):
         self._touched.clear()
         out, self._out = tuple(self._out), []
         return out
+
+
+def _was_let_go(job: KeptJob, results: Iterable[ResultHash]) -> bool:
+    """We stand by a result that is not here: as it was stored before we said so, it was dropped with the job."""
+    state, kept = job.state, set(results)
+    return any(
+        item.result_hash not in kept and state.may_keep(job.me, item.epoch)
+        for fact in state.facts()
+        if isinstance(fact.payload, Verdicts) and job.me in state.supporters(fact.id)
+        for item in fact.payload.items
+    )

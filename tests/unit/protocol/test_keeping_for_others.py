@@ -79,6 +79,28 @@ def test_after_a_restart_what_is_on_disk_counts() -> None:
     assert again.quota.total.result_bytes == len(RIGHT)
 
 
+def test_a_job_that_was_let_go_is_not_taken_up_again_though_our_worker_needs_its_facts() -> None:
+    """The simulator found released jobs that came back with a restart, without their results, and spread."""
+    keeper = LoneKeeper()
+    job, _ = keeper.offer(ALICE, 4)
+    for worker in WORKERS[:2]:
+        keeper.lease(worker, 1)
+        keeper.commit(worker, job, 0)
+    for worker in WORKERS[:2]:
+        keeper.show(worker, job, 0)
+    verdict = f.VerdictItem(0, keeper.job(job).state.epoch(0), hash_result(RIGHT), [WORKERS[0].public_key], [])
+    facts = [one.fact for one in keeper.disk if isinstance(one, fx.StoreFact)]
+    facts.append(CODEC.seal(ME, f.Verdicts(job, [verdict])))
+    again = Submitter(ME, CODEC, Random(2), check_form)
+    effects = again.restore(facts[0], facts[1:], 0)
+    assert effects == (fx.Persist((fx.DropJob(job),)),)
+    assert not again.kept
+    assert len(again.quota) == 0
+    kept = Submitter(ME, CODEC, Random(2), check_form)
+    kept.restore(facts[0], facts[1:], 0, [hash_result(RIGHT)], len(RIGHT))
+    assert list(kept.kept) == [job]
+
+
 def test_a_job_for_whose_results_there_is_no_room_gets_no_more_leases_until_there_is() -> None:
     keeper = LoneKeeper()
     keeper.core.quota = bounded(result_bytes=8)

@@ -9,7 +9,7 @@ from sparkle_sim.checkers import Finding
 from sparkle_sim.replaying import Window, of_file, replay
 from sparkle_sim.scenario import Adversaries, Churn, Fault, JobPlan, Peers, Region, Scenario, Wires
 from sparkle_sim.seeds import scenario_of
-from sparkle_sim.shrinking import ddmin, read_file, shrink, to_toml, write_regression
+from sparkle_sim.shrinking import Step, ddmin, read_file, shrink, to_toml, write_regression
 from sparkle_sim.trace import Entry
 
 FOUND = Finding("bounds", 1.0, None, "too much")
@@ -31,7 +31,7 @@ def test_delta_debugging_keeps_just_what_is_needed_together() -> None:
 def test_a_scenario_shrinks_in_every_direction_and_stays_with_its_checker() -> None:
     wrong = [Fault("kill", float(n), 1.0, share=0.5) for n in range(12)]
     scenario = Scenario("big", seconds=600.0, peers=Peers(32), jobs=[JobPlan(units=64)], faults=wrong)
-    steps = []
+    steps: list[Step] = []
 
     def fails(one: Scenario) -> Finding | None:
         if not one.faults:
