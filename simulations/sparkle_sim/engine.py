@@ -7,6 +7,7 @@ from math import exp
 from sparkle_protocol.effects import Notify, Violation
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.ids import JobId
+from sparkle_sim import churn, faults
 from sparkle_sim.adversaries import assign
 from sparkle_sim.draws import draws
 from sparkle_sim.kernel import SECOND
@@ -51,6 +52,8 @@ class Run:
                 at_s = plan.at_s + repeat * plan.every_s
                 self.world.kernel.at(int(at_s * SECOND), self._submit, plan, number)
                 number += 1
+        faults.begin(self.world, scenario)
+        churn.begin(self.world, scenario)
 
     def advance(self, until_s: float) -> bool:
         """Let virtual time pass up to then; True when the run is over."""

@@ -1,0 +1,1 @@
+"""``sparkle-sim``. Commands are imported when one is run."""
