@@ -1,6 +1,7 @@
 """Who is an adversary, and what single kinds do to results, reports and answers."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -8,9 +9,9 @@ from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.ids import JobId, digest
 from sparkle_protocol.work.placement import distance, network_prefix
 from sparkle_sim.adversaries import KINDS, assign, expected_wrong, expected_wrong_among
-from sparkle_sim.adversaries.base import Lies
+from sparkle_sim.adversaries.base import Adversary, Lies
 from sparkle_sim.computing import true_result
-from sparkle_sim.engine import build_world
+from sparkle_sim.engine import Run, build_world
 from sparkle_sim.peer import Peer
 from sparkle_sim.planned import planned_job, planned_spec
 from sparkle_sim.scenario import Adversaries, JobPlan, Peers, Scenario
@@ -118,3 +119,16 @@ def test_the_voting_law() -> None:
     assert expected_wrong(0.3, 1) == pytest.approx(0.3)
     assert expected_wrong_among(10_000, 500, 2) == pytest.approx(expected_wrong(0.05, 2), rel=0.02)
     assert expected_wrong_among(3, 1, 2) == 0.0
+
+
+def test_the_adversary_of_the_documentation_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "write-an-adversary.md").read_text()
+    names: dict[str, type[Adversary]] = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    monkeypatch.setitem(KINDS, "mute", names["Mute"])
+    kept = []
+    for entries in ((), (Adversaries("mute", peers=[1, 2, 3]),)):
+        run = Run(Scenario("mute", peers=Peers(count=4), jobs=[JobPlan(units=8)], adversaries=list(entries)), 1)
+        run.advance(70)
+        kept.append(run.world.trace.hash)
+    assert kept[0] != kept[1]
