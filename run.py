@@ -153,13 +153,14 @@ def lock(rest: list[str]) -> int:
     for name, options in (
         ("run", ()),
         ("onnx", ("--extra", "onnx", *like_run)),
-        ("dev", ("--group", "dev", *like_run)),
+        ("dev", ("--group", "dev", "--extra", "sim", *like_run)),
     ):
         output = f"requirements/{name}.txt"
         step(f"compiling {output}", [*both, *options, "--output-file", output], "See the log")
-    alone = [word for word in both if word != "pyproject.toml"]  # what we are measured against, without us
-    output = "requirements/bench.txt"
-    step(f"compiling {output}", [*alone, "--group", "bench", "--output-file", output], "See the log")
+    alone = [word for word in both if word != "pyproject.toml"]  # without what a node needs
+    for name, options in (("sim", like_run), ("bench", ())):  # the simulator; what we are measured against
+        output = f"requirements/{name}.txt"
+        step(f"compiling {output}", [*alone, "--group", name, *options, "--output-file", output], "See the log")
     return 0
 
 

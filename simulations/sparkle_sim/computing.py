@@ -54,8 +54,8 @@ class Slots:
     """
 
     __slots__ = (
-        "_behaviour", "_count", "_draws", "_kernel", "_paused", "_running", "_stopped", "_tell", "_waiting",
-        "flops_per_s", "noise",
+        "_behaviour", "_count", "_draws", "_due", "_kernel", "_running", "_stood_ns", "_stopped", "_suspended",
+        "_suspended_ns", "_tell", "_waiting", "flops_per_s", "noise",
     )  # fmt: skip
 
     def __init__(
@@ -78,7 +78,10 @@ class Slots:
         self.noise = noise
         self._waiting: deque[Compute] = deque()
         self._running: dict[UnitKey, Compute] = {}
-        self._paused = False
+        self._suspended: set[str] = set()  # why nothing is computed now
+        self._suspended_ns = 0  # since when
+        self._stood_ns = 0  # how long nothing was computed, before
+        self._due: list[tuple[UnitKey, Compute, bytes, float, int]] = []  # came to their end while suspended
         self._stopped = False
 
     def start(self, effect: Compute) -> None:
@@ -93,12 +96,30 @@ class Slots:
         self._waiting = deque(one for one in self._waiting if (one.job, one.unit, one.epoch) != key)
         self._fill()
 
+    def suspend(self, why: str) -> None:
+        """Compute nothing until all that suspended it is over."""
+        if not self._suspended:
+            self._suspended_ns = self._kernel.now
+        self._suspended.add(why)
+
+    def resume(self, why: str) -> None:
+        """Go on where it was."""
+        if why not in self._suspended:
+            return
+        self._suspended.discard(why)
+        if not self._suspended:
+            self._stood_ns += self._kernel.now - self._suspended_ns
+            due, self._due = self._due, []
+            for one in due:
+                self._done(*one)
+            self._fill()
+
     def stop(self) -> None:
         """All of it is gone with the process."""
         self._stopped = True
 
     def _fill(self) -> None:
-        while self._waiting and len(self._running) < self._count:
+        while self._waiting and len(self._running) < self._count and not self._suspended:
             effect = self._waiting.popleft()
             key = (effect.job, effect.unit, effect.epoch)
             self._running[key] = effect
@@ -108,10 +129,17 @@ class Slots:
             seconds = effect.spec.resources.flops / self.flops_per_s
             if self.noise:
                 seconds *= exp(self.noise * self._draws.normal())
-            self._kernel.after(int(seconds * SECOND), self._done, key, effect, result, seconds)
+            due_ns = int(seconds * SECOND) + self._kernel.now - self._stood_ns  # on the clock of what is computed
+            self._kernel.at(due_ns + self._stood_ns, self._done, key, effect, result, seconds, due_ns)
 
-    def _done(self, key: UnitKey, effect: Compute, result: bytes, seconds: float) -> None:
+    def _done(self, key: UnitKey, effect: Compute, result: bytes, seconds: float, due_ns: int) -> None:
         if self._stopped or self._running.get(key) is not effect:
+            return
+        if self._suspended:
+            self._due.append((key, effect, result, seconds, due_ns))
+            return
+        if self._kernel.now < due_ns + self._stood_ns:
+            self._kernel.at(due_ns + self._stood_ns, self._done, key, effect, result, seconds, due_ns)
             return
         del self._running[key]
         self._tell(Computed(effect.job, effect.unit, effect.epoch, result, seconds))

@@ -1,6 +1,6 @@
 """What a simulated node has made durable: what its store would have."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import Fact, JobSpec, KeeperSet
@@ -35,17 +35,20 @@ class JobRecords:
 
 
 class Disk:
-    """Records by job."""
+    """Records by job. ``watch`` is shown each record that is durable."""
 
-    __slots__ = ("jobs",)
+    __slots__ = ("jobs", "watch")
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[fx.Record], None] | None = None) -> None:
         self.jobs: dict[JobId, JobRecords] = {}
+        self.watch = watch
 
     def write(self, records: Iterable[fx.Record]) -> None:
         """One transaction."""
         for record in records:
             self._write(record)
+            if self.watch is not None:
+                self.watch(record)
 
     def _write(self, record: fx.Record) -> None:
         job = record.fact.job if isinstance(record, fx.StoreFact) else record.job

@@ -16,6 +16,7 @@ from sparkle_sim.kernel import MS, SECOND, Kernel
 HANDSHAKE_TRIPS = 4  # round trips: TCP, choosing Noise, Noise, choosing yamux
 REFUSED_S = 0.2  # until a dial to nobody fails where somebody says so
 DIAL_LIMIT_S = 10.0  # the shell's limit: a dial into a void fails then
+WAITING = 4096  # messages for a peer that is suspended; beyond that its windows are full, and nothing more comes
 SILENCE_S = (15.0, 45.0)  # until a connection is given up whose other end has vanished
 PUBLIC, NAT, SYMMETRIC = "public", "nat", "symmetric"
 PUNCH_SUCCESS = {(NAT, NAT): 0.8, (NAT, SYMMETRIC): 0.1, (SYMMETRIC, NAT): 0.1, (SYMMETRIC, SYMMETRIC): 0.0}
@@ -79,9 +80,12 @@ class Network:
         self.conditions = conditions
         self.places = list(places)
         self.links: list[dict[int, Link]] = [{} for _ in places]
+        self.messages = 0  # sent, also those that are lost
+        self.bytes = 0  # of what they carry
         self._kernel = kernel
         self._ends = ends
         self._draws: list[Draws] = [draws(seed, peer, "network") for peer in range(len(places))]
+        self._suspended: dict[int, list[tuple[Callable[..., None], tuple[Any, ...]]]] = {}  # and what waits for them
         self._blocked: dict[str, Callable[[int, int], bool]] = {}  # by fault: what does not get from one to another
 
     # --- wires ------------------------------------------------------------------------------------------------
@@ -108,7 +112,13 @@ class Network:
         return not self.conditions.loss or self._draws[sender].random() >= self.conditions.loss
 
     def send(self, sender: int, receiver: int, call: Callable[..., None], *arguments: Any) -> None:
-        """Have something done after the delay, unless it is lost."""
+        """Have something done after the delay, unless it is lost. The last argument is what the message carries."""
+        self.messages += 1
+        carried = arguments[-1] if arguments else None
+        if type(carried) is bytes:
+            self.bytes += len(carried)
+        if self._suspended and self._waits(sender, receiver, call, arguments):
+            return
         if self.carries(sender, receiver):
             self._kernel.after(self.delay_ns(sender, receiver), call, *arguments)
 
@@ -132,6 +142,25 @@ class Network:
     def unblock(self, fault: str) -> None:
         """The fault is over; who lost a connection has to make it again."""
         self._blocked.pop(fault, None)
+
+    def suspend(self, peer: int) -> None:
+        """A process hears and says nothing for a while; its connections look alive, and what is for it waits."""
+        self._suspended.setdefault(peer, [])
+
+    def resume(self, peer: int, *, alive: bool = True) -> None:
+        """It goes on with what waited, or it is gone with that."""
+        for call, arguments in self._suspended.pop(peer, []) if alive else ():
+            self._kernel.after(0, call, *arguments)
+        self._suspended.pop(peer, None)
+
+    def _waits(self, sender: int, receiver: int, call: Callable[..., None], arguments: tuple[Any, ...]) -> bool:
+        """Whether something does not go on its way because one end is suspended."""
+        waiting = self._suspended.get(receiver)
+        if waiting is None or sender == receiver:
+            return sender in self._suspended
+        if sender not in self._suspended and len(waiting) < WAITING and self.carries(sender, receiver):
+            waiting.append((call, arguments))
+        return True
 
     def _passes(self, one: int, other: int) -> bool:
         """Both ways."""
@@ -164,7 +193,7 @@ class Network:
         if peer == other or self.connected(peer, other):
             self._kernel.after(0, done, peer != other)
             return
-        if not self._passes(peer, other):
+        if other in self._suspended or not self._passes(peer, other):
             self._kernel.after(int(DIAL_LIMIT_S * SECOND), done, False)
             return
         if not self._ends.is_up(other):
@@ -180,7 +209,8 @@ class Network:
         return kinds in PUNCH_SUCCESS and self._draws[peer].random() >= PUNCH_SUCCESS[kinds]
 
     def _connect(self, peer: int, other: int, link: Link, done: Callable[[bool], None]) -> None:
-        if not (self._ends.is_up(peer) and self._ends.is_up(other) and self._passes(peer, other)):
+        up = self._ends.is_up(peer) and self._ends.is_up(other) and self._passes(peer, other)
+        if not up or peer in self._suspended or other in self._suspended:
             done(False)
             return
         for end, far in ((peer, other), (other, peer)):

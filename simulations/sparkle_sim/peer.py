@@ -7,7 +7,7 @@ failures) are the same. Every message costs the node's event loop time, so that 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
@@ -21,7 +21,6 @@ from sparkle_sim.disk import Disk
 from sparkle_sim.draws import draws, generator
 from sparkle_sim.kernel import MS, SECOND
 from sparkle_sim.lanes import Lanes
-from sparkle_sim.signing import CheapIdentity
 
 if TYPE_CHECKING:
     from sparkle_sim.world import World
@@ -90,8 +89,8 @@ class Peer:
     """A node over all its lives."""
 
     __slots__ = (
-        "_busy_ns", "_draws", "behaviour", "disk", "id", "identity", "life", "lives", "machine", "number",
-        "remembered", "works", "world",
+        "_busy_ns", "_draws", "_frozen", "_waiting", "away", "behaviour", "bootstrap", "disk", "id", "identity",
+        "life", "lives", "lost", "machine", "number", "paused", "remembered", "works", "world",
     )  # fmt: skip
 
     def __init__(
@@ -102,12 +101,18 @@ class Peer:
         self.machine = machine
         self.works = works
         self.behaviour = behaviour or Honest()
-        self.identity = CheapIdentity(world.seed, number)
+        self.identity = world.identities[number]
         self.id: PeerId = self.identity.peer_id
         self.disk = Disk()
         self.remembered: dict[str, None] = {}
         self.life: Life | None = None
         self.lives = 0
+        self.bootstrap: tuple[str, ...] = ()  # as its owner configured it
+        self.away: set[str] = set()  # why it does not run, though it did or would
+        self.lost = False  # it will never be back
+        self.paused = False  # its owner lets it compute nothing
+        self._frozen: set[str] = set()  # why its process is suspended
+        self._waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []  # for a process that is
         self._busy_ns = 0
         self._draws = draws(world.seed, number, "disk")
 
@@ -150,7 +155,10 @@ class Peer:
         return self.life
 
     def start(self, bootstrap: Iterable[str] = ()) -> None:
-        """Begin to live, with what its disk has."""
+        """Begin to live, with what its disk has; unless it is kept from it, then later."""
+        self.bootstrap = tuple(bootstrap) or self.bootstrap
+        if self.away:
+            return
         world, machine = self.world, self.machine
         self.lives += 1
         rng = generator(world.seed, self.number, "cores", self.lives)
@@ -172,11 +180,14 @@ class Peer:
         )  # fmt: skip
         self._busy_ns = world.kernel.now
         world.note(self.number, "start", str(life.number))
+        world.begins(self.number)
         self._restore(life)
         self.submitter.addresses = world.addresses[self.number]
-        self._effects(MEMBERSHIP, self.membership.start(bootstrap, tuple(self.remembered), self.now()))
+        self._effects(MEMBERSHIP, self.membership.start(self.bootstrap, tuple(self.remembered), self.now()))
         self._arm(SUBMITTER)
         self._arm(WORKER)
+        if self.paused:
+            self._pause()
 
     def _restore(self, life: Life) -> None:
         """Go on with what an earlier life left (``sparkle_p2p.node.restoring``)."""
@@ -202,7 +213,81 @@ class Peer:
         self.life.lanes.crash()
         self.life.slots.stop()
         self.life = None
+        self.world.ends(self.number)
+        self._frozen.clear()
+        self._waiting.clear()
+        self.world.network.resume(self.number, alive=False)
         self.world.network.leave(self.number, silently=silently)
+
+    def leave(self, why: str, *, silently: bool = False) -> None:
+        """Be gone until ``come_back`` was said for every reason to be."""
+        self.away.add(why)
+        self.crash(silently=silently)
+
+    def come_back(self, why: str) -> None:
+        """A reason to be gone is over."""
+        self.away.discard(why)
+        if self.life is None and not self.away:
+            self.start()
+
+    def lose_disk(self) -> None:
+        """Be gone for good, with all that was kept here."""
+        self.lost = True
+        self.leave("lost", silently=True)
+        self.disk = Disk(self.disk.watch)
+
+    @property
+    def frozen(self) -> bool:
+        """Its process is suspended."""
+        return bool(self._frozen)
+
+    def freeze(self, why: str) -> None:
+        """Its process is suspended: it does nothing, what is for it waits, and its connections look alive."""
+        if self.life is not None:
+            self.world.note(self.number, "freeze")
+            self._frozen.add(why)
+            self.life.slots.suspend(why)
+            self.world.network.suspend(self.number)
+
+    def thaw(self, why: str) -> None:
+        """Its process goes on with what waited, once every reason to be suspended is over."""
+        life = self.life
+        if life is None or why not in self._frozen:
+            return
+        self._frozen.discard(why)
+        life.slots.resume(why)
+        if self._frozen:
+            return
+        self.world.note(self.number, "thaw")
+        waiting, self._waiting = self._waiting, []
+        for call, arguments in waiting:
+            if call == self._perform:  # what the disk let go on comes before anything that may follow it
+                call(*arguments)
+            else:
+                self.arrive(call, *arguments)
+        self.world.network.resume(self.number)
+        for core in (MEMBERSHIP, SUBMITTER, WORKER):
+            self._arm(core)
+
+    def pause(self) -> None:
+        """Have its owner let it compute nothing, now and in later lives."""
+        self.paused = True
+        self.arrive(self._pause)
+
+    def resume(self) -> None:
+        """Have its owner let it compute again."""
+        self.paused = False
+        self.arrive(self._resume)
+
+    def _pause(self) -> None:
+        self._running.slots.suspend("paused")
+        if not self.worker.paused:
+            self._effects(WORKER, self.worker.pause(self.now()))
+
+    def _resume(self) -> None:
+        self._running.slots.resume("paused")
+        if self.worker.paused:
+            self._effects(WORKER, self.worker.resume(self.now()))
 
     # --- events -----------------------------------------------------------------------------------------------
 
@@ -210,6 +295,9 @@ class Peer:
         """Have its event loop do something as soon as it gets to that, if it lives till then."""
         life = self.life
         if life is None:
+            return
+        if self._frozen:
+            self._waiting.append((call, arguments))
             return
         now = self.world.kernel.now
         start = max(now, self._busy_ns)
@@ -220,7 +308,11 @@ class Peer:
             call(*arguments)
 
     def _if_alive(self, life: Life, call: Callable[..., None], arguments: tuple[object, ...]) -> None:
-        if self.life is life:
+        if self.life is not life:
+            return
+        if self._frozen:
+            self._waiting.append((call, arguments))
+        else:
             call(*arguments)
 
     def tell(self, core: int, event: object) -> None:
@@ -259,6 +351,8 @@ class Peer:
         if self.life is not life or life.alarms[core] != when:
             return
         life.alarms[core] = None
+        if self._frozen:
+            return
         due = life.cores[core].next_deadline()
         if due is not None and self._real(due) <= self.world.kernel.now:
             self.world.note(self.number, "tick", str(core))
@@ -270,6 +364,11 @@ class Peer:
 
     def _perform(self, core: int, effect: fx.Effect) -> None:
         """One effect whose turn has come."""
+        if self._frozen:
+            self._waiting.append((self._perform, (core, effect)))
+            return
+        if self.world.listeners and isinstance(effect, fx.Send | fx.Reply):
+            self.world.said(self, effect)
         if isinstance(effect, fx.Send):
             self._send(core, effect)
         elif isinstance(effect, fx.Reply):
@@ -369,6 +468,9 @@ class Peer:
         life.count += 1
         request = life.count
         life.asked[request] = _Asked(core, effect.tag, target, self.world.kernel.now + REQUEST_TIMEOUT_NS)
+        if self.membership.banned(effect.peer, self.now()):
+            self._fail(request, "it broke too many rules")
+            return
         if len(life.asked) > MAX_SENDS:
             self._fail(request, "too many requests under way")
             return
@@ -401,6 +503,9 @@ class Peer:
     def _look_at_requests(self, life: Life) -> None:
         """Requests run out in the order in which they were made."""
         if self.life is not life:
+            return
+        if self._frozen:
+            self._waiting.append((self._look_at_requests, (life,)))
             return
         now = self.world.kernel.now
         while life.asked:
@@ -445,13 +550,13 @@ class Peer:
 
     def _serve(self, asker: int, request: int, raw: bytes) -> None:
         life, peer = self._running, self.world.peers[asker].id
+        if self.membership.banned(peer, self.now()):
+            self._answer(asker, request, messages.Refusal("banned", "too many rule violations"))
+            return
         try:
             message = messages.decode_request(raw)
         except RemoteProtocolError as error:
             self._perform(MEMBERSHIP, fx.Violation(peer, str(error)))
-            return
-        if self.membership.banned(peer, self.now()):
-            self._answer(asker, request, messages.Refusal("banned", "too many rule violations"))
             return
         life.count += 1
         life.served[life.count] = asker, request

@@ -28,10 +28,10 @@ class Machines(Part, frozen=True):
 
     gigaflops: Positive = 2.0  # of one slot, median
     spread: Annotated[float, Meta(ge=0.0, le=3.0)] = 0.5  # sigma of its logarithm
-    slots: Annotated[int, Meta(ge=1, le=256)] = 1
+    slots: Annotated[int, Meta(ge=1, le=256)] = 1  # units that a node computes at a time
     noise: Annotated[float, Meta(ge=0.0, le=3.0)] = 0.1  # sigma of the logarithm of a unit's time
     slow_share: Share = 0.0  # of nodes that are slower by ``slow_factor``
-    slow_factor: Positive = 10.0
+    slow_factor: Positive = 10.0  # how many times slower those are
     skew_s: Seconds = 1.0  # wall clocks are off by up to so much
     drift: Annotated[float, Meta(ge=0.0, le=1e-3)] = 2e-5  # clocks run fast or slow by up to this share
 
@@ -39,7 +39,7 @@ class Machines(Part, frozen=True):
 class Churn(Part, frozen=True):
     """How nodes come and go: sessions and absences, each drawn anew."""
 
-    kind: Annotated[str, Meta(pattern="^(none|exponential|weibull|trace)$")] = "none"
+    kind: Annotated[str, Meta(pattern="^(none|exponential|weibull|trace)$")] = "none"  # distribution of sessions
     session_s: Positive = 3600.0  # mean time that a node stays
     absence_s: Positive = 3600.0  # mean time that it is away
     shape: Positive = 0.5  # of Weibull sessions; below 1 who has stayed long stays longer
@@ -54,59 +54,59 @@ class Schedule(Part, frozen=True):
     """When home users let their machine work: hours of the day where they live."""
 
     share: Share = 0.0  # of nodes that have a schedule
-    from_h: Annotated[float, Meta(ge=0.0, lt=24.0)] = 20.0
-    to_h: Annotated[float, Meta(ge=0.0, lt=24.0)] = 8.0
+    from_h: Annotated[float, Meta(ge=0.0, lt=24.0)] = 20.0  # hour at which it begins
+    to_h: Annotated[float, Meta(ge=0.0, lt=24.0)] = 8.0  # hour at which it ends, perhaps of the next day
 
 
 class Peers(Part, frozen=True):
     """Who takes part."""
 
-    count: Annotated[int, Meta(ge=1, le=10_000_000)] = 50
+    count: Annotated[int, Meta(ge=1, le=10_000_000)] = 50  # how many
     arrive_s: Seconds = 10.0  # they start within this time
-    machines: Machines = Machines()
-    churn: Churn = Churn()
-    schedule: Schedule = Schedule()
+    machines: Machines = Machines()  # what they run on
+    churn: Churn = Churn()  # how they come and go
+    schedule: Schedule = Schedule()  # when they work
 
 
 class Region(Part, frozen=True):
     """A part of the world."""
 
-    name: str
+    name: str  # by which distances and faults name it
     share: Share  # of the peers; shares of all regions make one
     inside_ms: Positive = 20.0  # round trip between two of its peers
-    utc_offset_h: Annotated[float, Meta(ge=-12.0, le=14.0)] = 0.0
+    utc_offset_h: Annotated[float, Meta(ge=-12.0, le=14.0)] = 0.0  # of its clocks
 
 
 class Distance(Part, frozen=True):
     """How far two regions are from each other."""
 
-    between: Annotated[list[str], Meta(min_length=2, max_length=2)]
-    round_trip_ms: Positive
+    between: Annotated[list[str], Meta(min_length=2, max_length=2)]  # names of two regions
+    round_trip_ms: Positive  # of a message and its answer
 
 
 class Wires(Part, frozen=True):
     """The network between them."""
 
-    regions: list[Region] = field(default_factory=lambda: [Region("here", 1.0)])
+    regions: list[Region] = field(default_factory=lambda: [Region("here", 1.0)])  # where peers are
     distances: list[Distance] = []  # those that are not named: ``far_ms``
-    far_ms: Positive = 120.0
-    jitter: Annotated[float, Meta(ge=0.0, le=2.0)] = 0.2
-    loss: Share = 0.0
-    twice: Share = 0.0
+    far_ms: Positive = 120.0  # round trip between two regions whose distance is not said
+    jitter: Annotated[float, Meta(ge=0.0, le=2.0)] = 0.2  # sigma of the logarithm of a delay
+    loss: Share = 0.0  # of messages that never come
+    twice: Share = 0.0  # of messages that come twice
     nat_share: Share = 0.0  # of peers behind a NAT that can be punched
     symmetric_share: Share = 0.0  # of peers behind one that hardly can
-    upload_mbps: Positive = 20.0
-    download_mbps: Positive = 100.0
+    upload_mbps: Positive = 20.0  # of a peer's line
+    download_mbps: Positive = 100.0  # of a peer's line
 
 
 class JobPlan(Part, frozen=True):
     """Jobs that peers submit."""
 
-    at_s: Seconds = 20.0
-    submitter: Count = 0
-    units: Annotated[int, Meta(ge=1, le=1 << 20)] = 100
+    at_s: Seconds = 20.0  # when the first one is submitted
+    submitter: Count = 0  # the peer that submits them
+    units: Annotated[int, Meta(ge=1, le=1 << 20)] = 100  # of each job
     unit_s: Positive = 30.0  # reference work of a unit: on a machine of the median speed
-    quorum: Annotated[int, Meta(ge=1, le=16)] = 2
+    quorum: Annotated[int, Meta(ge=1, le=16)] = 2  # workers that must agree on a result
     result_bytes: Annotated[int, Meta(ge=1, le=65536)] = 8  # of each unit
     repeat: Several = 1  # so many jobs
     every_s: Seconds = 0.0  # apart
@@ -115,20 +115,20 @@ class JobPlan(Part, frozen=True):
 class Fault(Part, frozen=True):
     """Something that goes wrong, and when it is over; what ``kind`` means is said in ``faults.py``."""
 
-    kind: str
-    at_s: Seconds
+    kind: str  # what goes wrong
+    at_s: Seconds  # when it begins
     for_s: Seconds = 0.0  # 0: until the end of the run
     peers: list[int] = []  # whom it hits
     share: Share = 0.0  # or: so many, drawn at random among all but the submitters
     regions: list[str] = []  # or: all of these regions
-    factor: Positive = 1.0
-    amount_s: float = 0.0
+    factor: Positive = 1.0  # how many times slower
+    amount_s: float = 0.0  # by how much clocks jump
 
 
 class Adversaries(Part, frozen=True):
     """Peers that do not keep to the rules; what ``kind`` means is said in ``adversaries``."""
 
-    kind: str
+    kind: str  # what they do
     share: Share = 0.0  # of the peers
     peers: list[int] = []  # or these
     rate: Share = 1.0  # of the occasions at which they do it
@@ -138,23 +138,23 @@ class Checks(Part, frozen=True):
     """What is watched during the run."""
 
     names: list[str] = []  # empty: all that apply
-    scan_every_s: Positive = 30.0
+    scan_every_s: Positive = 30.0  # how often everything is looked at
     lost_keepers: Annotated[int, Meta(ge=0, le=8)] = 3  # of eight, that a view is to survive
-    lying_keepers: Annotated[int, Meta(ge=0, le=8)] = 3
+    lying_keepers: Annotated[int, Meta(ge=0, le=8)] = 3  # of eight, that must not change what is accepted
 
 
 class Scenario(Part, frozen=True):
     """A file."""
 
-    name: str
-    title: str = ""
-    engine: Annotated[str, Meta(pattern="^(full|population)$")] = "full"
-    seconds: Positive = 600.0
-    seed: Count = 1
+    name: str  # of the scenario; its file is called so
+    title: str = ""  # what it is about
+    engine: Annotated[str, Meta(pattern="^(full|population)$")] = "full"  # each message, or a model of the whole
+    seconds: Positive = 600.0  # the longest that it runs
+    seed: Count = 1  # decides all that is random, unless ``--seed`` does
     until_done: bool = True  # end when all jobs are, if that is earlier
-    peers: Peers = Peers()
-    wires: Wires = Wires()
-    jobs: list[JobPlan] = field(default_factory=lambda: [JobPlan()])
-    faults: list[Fault] = []
-    adversaries: list[Adversaries] = []
-    checks: Checks = Checks()
+    peers: Peers = Peers()  # who takes part
+    wires: Wires = Wires()  # what lies between them
+    jobs: list[JobPlan] = field(default_factory=lambda: [JobPlan()])  # what there is to do
+    faults: list[Fault] = []  # what goes wrong
+    adversaries: list[Adversaries] = []  # who does not keep to the rules
+    checks: Checks = Checks()  # what is watched

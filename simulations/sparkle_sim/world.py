@@ -1,9 +1,10 @@
 """All peers of a run, what connects them, and what they do."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
-from sparkle_protocol.effects import Notify, Violation
+from sparkle_protocol.effects import Notify, Record, Reply, Send, Violation
 from sparkle_protocol.errors import VerificationError
 from sparkle_protocol.facts import FactCodec, JobSpec
 from sparkle_protocol.ids import PeerId
@@ -16,6 +17,9 @@ from sparkle_sim.peer import Machine, Peer
 from sparkle_sim.routing import Routing
 from sparkle_sim.signing import CheapIdentity, verify_cheap
 from sparkle_sim.trace import Trace
+
+if TYPE_CHECKING:
+    from sparkle_sim.adversaries.base import Adversary
 
 NET = "simulated"
 KERNEL = "reference"
@@ -34,11 +38,36 @@ class Watcher(Protocol):
         ...
 
 
+class Listener(Protocol):
+    """Who is told what leaves a node, and what it makes durable: that costs time for every message."""
+
+    def said(self, peer: Peer, effect: Send | Reply) -> None:
+        """A peer sends something, or answers."""
+        ...
+
+    def wrote(self, peer: Peer, record: Record) -> None:
+        """A record is on a peer's disk."""
+        ...
+
+
 class World:
-    """A run. Peers are numbers, and things here by these numbers."""
+    """A run. Peers are numbers, and things here by these numbers.
+
+    Args:
+        seed: decides all that is random.
+        places: where the peers are.
+        conditions: of the wires between them.
+        trace: where it is written down.
+        adversaries: the peers that are none of ours.
+    """
 
     def __init__(
-        self, seed: int, places: Sequence[Place], conditions: Conditions, trace: Trace | None = None
+        self,
+        seed: int,
+        places: Sequence[Place],
+        conditions: Conditions,
+        trace: Trace | None = None,
+        adversaries: Mapping[int, "Adversary"] | None = None,
     ) -> None:
         self.seed = seed
         self.epoch_ms = EPOCH_MS
@@ -47,24 +76,37 @@ class World:
         self.codec = FactCodec(NET, verify_cheap)
         self.trace = trace or Trace()
         self.watchers: list[Watcher] = []
+        self.listeners: list[Listener] = []
         self.peers: list[Peer] = []
-        ids = [CheapIdentity(seed, number).peer_id for number in range(len(places))]
+        self.adversaries: Mapping[int, Adversary] = adversaries or {}
+        self.identities = [self._identity(number) for number in range(len(places))]
+        ids = [identity.peer_id for identity in self.identities]
         self.index: dict[PeerId, int] = {peer: number for number, peer in enumerate(ids)}
         self.network = Network(self.kernel, self, places, conditions, seed)
-        self.gossip = Gossip(self.network, self)
-        self.routing = Routing(self.kernel, self, ids, seed)
+        self.gossip = Gossip(self.kernel, self.network, self, seed)
+        self.routing = Routing(self.kernel, self.network, self, ids, seed)
         self.addresses = [(self._address(number, peer, places),) for number, peer in enumerate(ids)]
+
+    def _identity(self, number: int) -> CheapIdentity:
+        adversary = self.adversaries.get(number)
+        return CheapIdentity(self.seed, number) if adversary is None else adversary.identity
 
     def _address(self, number: int, peer: PeerId, places: Sequence[Place]) -> str:
         """One public network of the internet for each peer; behind a NAT the address of a relay."""
         if places[number].nat == PUBLIC:
-            return f"/ip4/{_ip(number)}/tcp/4001/p2p/{peer}"
+            adversary = self.adversaries.get(number)
+            return f"/ip4/{_ip(number if adversary is None else adversary.network())}/tcp/4001/p2p/{peer}"
         relay = draws(self.seed, number, "relay").below(len(places))
         return f"/ip4/{_ip(relay)}/tcp/4001/p2p-circuit/p2p/{peer}"
 
     def add(self, machine: Machine, *, works: bool = True, behaviour: Behaviour | None = None) -> Peer:
         """The next peer; it does not live yet."""
-        peer = Peer(self, len(self.peers), machine, works=works, behaviour=behaviour)
+        number = len(self.peers)
+        adversary = self.adversaries.get(number)
+        if adversary is None:
+            peer = Peer(self, number, machine, works=works, behaviour=behaviour)
+        else:
+            peer = adversary.join(self, number, machine, works=works)
         self.peers.append(peer)
         return peer
 
@@ -74,12 +116,24 @@ class World:
         """Whether its process runs."""
         return self.peers[peer].life is not None
 
+    def begins(self, peer: int) -> None:
+        """Its process starts."""
+        self.gossip.begin(peer)
+        self.routing.begin(peer)
+
+    def ends(self, peer: int) -> None:
+        """Its process is gone."""
+        self.gossip.end(peer)
+        self.routing.end(peer)
+
     def link_up(self, peer: int, other: int) -> None:
         """A connection stands, at this end."""
+        self.routing.link_up(peer, other)
         self.peers[peer].link_up(other)
 
     def link_down(self, peer: int, other: int) -> None:
         """A connection is gone, as this end finds."""
+        self.routing.link_down(peer, other)
         self.peers[peer].link_down(other)
 
     def gossiped(self, peer: int, topic: str, author: int, payload: bytes) -> None:
@@ -107,6 +161,22 @@ class World:
         """Refuse a result of impossible form. Raises VerificationError."""
         if len(result) != result_size(spec):
             raise VerificationError(f"unit {unit} of {spec.kernel} has a result of {result_size(spec)} bytes")
+
+    def listen(self, listener: Listener) -> None:
+        """Tell somebody what is said and written from now on."""
+        self.listeners.append(listener)
+        for peer in self.peers:
+            peer.disk.watch = partial(self.wrote, peer)
+
+    def said(self, peer: Peer, effect: Send | Reply) -> None:
+        """A peer sends something, or answers."""
+        for listener in self.listeners:
+            listener.said(peer, effect)
+
+    def wrote(self, peer: Peer, record: Record) -> None:
+        """A record is on a peer's disk."""
+        for listener in self.listeners:
+            listener.wrote(peer, record)
 
     # --- running ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,297 @@
+"""Questions between simulated peers about who is near a place, and the lookups made of them.
+
+A question goes over a new stream: a round trip to agree on the protocol, one for question and answer. Who is not
+connected is dialled before; that connection is closed again, unless ``kept_links`` says otherwise. Either end keeps
+the other in its table, if there is room.
+
+A lookup asks in rounds, as py-libp2p does: the ``alpha`` nearest that were not asked yet; when all have answered or
+failed, the nearest of all that are known now; until a round changes nothing.
+"""
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sparkle_sim.draws import Draws
+from sparkle_sim.kernel import SECOND, Kernel
+from sparkle_sim.network import HANDSHAKE_TRIPS, PUNCH_SUCCESS, REFUSED_S, Network
+from sparkle_sim.tables import Tables
+
+Found = Callable[[list[int]], None]
+Serve = Callable[[int], list[int]]  # what the peer that is asked says
+Answered = Callable[[int, list[int]], None]  # who said what
+
+STREAM_TRIPS = 3  # one-way trips until a question is there: a round trip to agree on the protocol, and its own
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingParameters:
+    """What the node sets (``sparkle_p2p.net.libp2p.routing``), what the library does, and what was measured.
+
+    Args:
+        bucket_size: k of Kademlia: of buckets, of answers and of lookups. The specification's.
+        alpha: questions of a round. The specification's, and the library's.
+        rounds: of a lookup at most. The library's.
+        few: with fewer peers in its table a lookup begins with the connected ones too. The library's.
+        query_s: time for one question, with dialling. Set by the node.
+        banished_s: how long who did not answer is left out. Set by the node.
+        max_banished: at most so many; the oldest are forgotten first. Set by the node.
+        lookup_s: time for a whole lookup or announcement. Set by the node.
+        asked: peers that are asked for providers. Set by the node.
+        max_found: providers in an answer. Set by the node.
+        provided_s: lifetime of provider records. Set by the node.
+        max_providers: of one key at one peer; further ones are refused. The specification's.
+        max_keys: with records at one peer; the oldest go first. The library has no bound.
+        max_lookups: of one peer at a time; further ones get what its table knows. The library has no bound.
+        refresh_s: a peer looks up itself and a place in each of its buckets so often; 0: never. The library has 600.
+        handling_s: least and most time of an answer at the peer that gives it. Measured with py-libp2p 0.8.1.
+        hanging: share of questions to peers that are well which never get an answer. Assumed, until there are
+            recordings.
+        kept_links: with fewer connections, a peer keeps those that its questions made. The library does so up to 300,
+            which lets each node of a large network end there.
+        primed: at their first start peers have tables as after a long time in the network.
+        primed_gone: share of those who are not there that such a table has all the same. Assumed.
+    """
+
+    bucket_size: int = 20
+    alpha: int = 10
+    rounds: int = 20
+    few: int = 5
+    query_s: float = 1.5
+    banished_s: float = 60.0
+    max_banished: int = 1024
+    lookup_s: float = 5.0
+    asked: int = 8
+    max_found: int = 8
+    provided_s: float = 900.0
+    max_providers: int = 20
+    max_keys: int = 1024
+    max_lookups: int = 32
+    refresh_s: float = 600.0
+    handling_s: tuple[float, float] = (0.004, 0.007)
+    hanging: float = 0.01
+    kept_links: int = 0
+    primed: bool = True
+    primed_gone: float = 0.05
+
+
+class _Lookup:
+    """One on its way."""
+
+    __slots__ = ("asked", "closest", "done", "fresh", "life", "over", "peer", "place", "rounds", "waiting")
+
+    def __init__(self, peer: int, life: int, place: int, closest: list[int], done: Found) -> None:
+        self.peer = peer
+        self.life = life
+        self.place = place
+        self.closest = closest
+        self.done = done
+        self.asked: dict[int, None] = {}
+        self.waiting: dict[int, None] = {}  # whose answers the present round lacks
+        self.fresh: dict[int, None] = {}  # whom the present round told of
+        self.rounds = 0
+        self.over = False
+
+
+class Lookups:
+    """Peers are numbers here. ``queries`` counts questions, ``lookups`` and ``cut`` lookups and those out of time."""
+
+    def __init__(
+        self, kernel: Kernel, network: Network, tables: Tables, random: list[Draws], parameters: RoutingParameters
+    ) -> None:
+        self.queries = self.lookups = self.cut = 0
+        self._kernel = kernel
+        self._network = network
+        self._tables = tables
+        self._draws = random
+        self._rules = parameters
+        self._lives = array("q", bytes(8 * len(random)))  # 0: it does not run
+        self._life = 0
+        self._running = array("i", bytes(4 * len(random)))  # lookups
+        self._banished: dict[int, dict[int, int]] = {}  # by peer: whom it leaves out, until when
+
+    def begin(self, peer: int) -> None:
+        """A process starts."""
+        self._life += 1
+        self._lives[peer] = self._life
+        self._running[peer] = 0
+
+    def end(self, peer: int) -> None:
+        """A process ends: nobody gets its answers."""
+        self._lives[peer] = 0
+        self._banished.pop(peer, None)
+
+    def life(self, peer: int) -> int:
+        """Of a peer's process; 0 if it does not run."""
+        return self._lives[peer]
+
+    # --- who is left out --------------------------------------------------------------------------------------
+
+    def banish(self, peer: int, other: int) -> None:
+        """Leave a peer out for a while."""
+        banished = self._banished.setdefault(peer, {})
+        banished.pop(other, None)
+        if len(banished) >= self._rules.max_banished:
+            del banished[next(iter(banished))]
+        banished[other] = self._kernel.now + int(self._rules.banished_s * SECOND)
+        self._tables.remove(peer, other)
+
+    def pardon(self, peer: int, other: int) -> None:
+        """It is there after all."""
+        banished = self._banished.get(peer)
+        if banished:
+            banished.pop(other, None)
+
+    def is_banished(self, peer: int, other: int) -> bool:
+        """Whether a peer is left out."""
+        banished = self._banished.get(peer)
+        return banished is not None and banished.get(other, 0) > self._kernel.now
+
+    # --- questions --------------------------------------------------------------------------------------------
+
+    def ask(self, peer: int, other: int, serve: Serve, answered: Answered, failed: Callable[[int], None]) -> None:
+        """Have ``answered(other, serve(other))`` called, or ``failed(other)`` if it cannot be reached, or nothing."""
+        self.queries += 1
+        life, network = self._lives[peer], self._network
+        if network.connected(peer, other):
+            self._open(peer, other, life, 0, serve, answered)
+            return
+
+        def dialled(worked: bool) -> None:
+            if self._lives[peer] == life:
+                if worked:
+                    self._open(peer, other, life, 0, serve, answered)
+                else:
+                    failed(other)
+
+        if len(network.links[peer]) < self._rules.kept_links:
+            network.dial(peer, other, dialled)
+        elif not self._lives[other]:
+            self._kernel.after(int(REFUSED_S * SECOND), dialled, False)
+        else:
+            both_hidden = (network.places[peer].nat, network.places[other].nat) in PUNCH_SUCCESS
+            self._open(peer, other, life, 2 * HANDSHAKE_TRIPS * (2 if both_hidden else 1), serve, answered)
+
+    def _open(self, peer: int, other: int, life: int, trips: int, serve: Serve, answered: Answered) -> None:
+        """A new stream, after so many one-way trips for the connection; the delays of one exchange go together."""
+        if self._network.carries(peer, other):
+            wait_ns = (trips + STREAM_TRIPS) * self._network.delay_ns(peer, other)
+            self._kernel.after(wait_ns, self._serve, peer, other, life, serve, answered)
+
+    def _serve(self, peer: int, other: int, life: int, serve: Serve, answered: Answered) -> None:
+        network, random = self._network, self._draws[other]
+        if not self._lives[other] or random.random() < self._rules.hanging:
+            return
+        self._tables.hear(other, (peer,))
+        answer = serve(other)
+        if network.carries(other, peer):
+            handling_ns = int(random.uniform(*self._rules.handling_s) * SECOND)
+            wait_ns = handling_ns + network.delay_ns(other, peer)
+            self._kernel.after(wait_ns, self._answered, peer, other, life, answered, answer)
+
+    def _answered(self, peer: int, other: int, life: int, answered: Answered, answer: list[int]) -> None:
+        if self._lives[peer] == life:
+            self._tables.add(peer, other)
+            answered(other, answer)
+
+    # --- lookups ----------------------------------------------------------------------------------------------
+
+    def look_up(self, peer: int, place: int, limit_s: float, done: Found) -> None:
+        """Have ``done`` called with the peers nearest to a place, nearest first; with none when the time is over.
+
+        A process that ends meanwhile is not told anything.
+        """
+        life = self._lives[peer]
+        if not life:
+            return
+        self.lookups += 1
+        near = self._tables.nearest(peer, place, self._rules.bucket_size)
+        if len(near) < self._rules.few:
+            both = dict.fromkeys([*near, *self._network.links[peer]])
+            near = self._tables.sort(place, both)[: self._rules.bucket_size]
+        lookup = _Lookup(peer, life, place, near, done)
+        if not near or self._running[peer] >= self._rules.max_lookups:
+            lookup.over = True
+            self._kernel.after(0, self._tell, lookup, near)
+            return
+        self._running[peer] += 1
+        if limit_s:
+            self._kernel.after(int(limit_s * SECOND), self._cut, lookup)
+        self._round(lookup)
+
+    def _round(self, lookup: _Lookup) -> None:
+        """Ask the next ones."""
+        peer = lookup.peer
+        unasked = [one for one in lookup.closest if one not in lookup.asked and one != peer][: self._rules.alpha]
+        if not unasked or lookup.rounds >= self._rules.rounds:
+            self._finish(lookup, lookup.closest)
+            return
+        lookup.rounds += 1
+        lookup.fresh = {}
+        lookup.asked.update(dict.fromkeys(unasked))
+        lookup.waiting = dict.fromkeys(one for one in unasked if not self.is_banished(peer, one))
+        if not lookup.waiting:
+            self._round_over(lookup)
+            return
+
+        def serve(other: int) -> list[int]:
+            near = self._tables.nearest(other, lookup.place, self._rules.bucket_size)
+            return [one for one in near if one != peer]
+
+        def answered(other: int, near: list[int]) -> None:
+            if other in lookup.waiting:
+                self._tables.hear(peer, near)
+                lookup.fresh.update(dict.fromkeys(near))
+                self._drop(lookup, other)
+
+        def failed(other: int) -> None:
+            if other in lookup.waiting:
+                self.banish(peer, other)
+                self._drop(lookup, other)
+
+        self._kernel.after(int(self._rules.query_s * SECOND), self._late, lookup, lookup.rounds)
+        for other in unasked:
+            if other in lookup.waiting:
+                self.ask(peer, other, serve, answered, failed)
+
+    def _drop(self, lookup: _Lookup, other: int) -> None:
+        del lookup.waiting[other]
+        if not lookup.waiting:
+            self._round_over(lookup)
+
+    def _late(self, lookup: _Lookup, rounds: int) -> None:
+        """Who has not answered yet will not."""
+        if lookup.rounds != rounds or not lookup.waiting or self._lives[lookup.peer] != lookup.life:
+            return
+        for other in lookup.waiting:
+            self.banish(lookup.peer, other)
+        lookup.waiting = {}
+        self._round_over(lookup)
+
+    def _round_over(self, lookup: _Lookup) -> None:
+        if lookup.over:
+            return
+        if lookup.fresh:
+            both = {**dict.fromkeys(lookup.closest), **lookup.fresh}
+            nearest = self._tables.sort(lookup.place, both)[: self._rules.bucket_size]
+            if nearest == lookup.closest:
+                self._finish(lookup, nearest)
+                return
+            lookup.closest = nearest
+        self._round(lookup)
+
+    def _cut(self, lookup: _Lookup) -> None:
+        if not lookup.over:
+            self.cut += 1
+            lookup.waiting = {}
+            self._finish(lookup, [])
+
+    def _finish(self, lookup: _Lookup, found: list[int]) -> None:
+        lookup.over = True
+        if self._lives[lookup.peer] == lookup.life:
+            self._running[lookup.peer] -= 1
+            lookup.done(found)
+
+    def _tell(self, lookup: _Lookup, found: list[int]) -> None:
+        if self._lives[lookup.peer] == lookup.life:
+            lookup.done(found)

@@ -1,0 +1,86 @@
+"""Honest worlds pass every checker whatever goes wrong; an error planted into the cores is found and shrunk."""
+
+from pathlib import Path
+
+import pytest
+
+from sparkle_sim.scenario import Checks, Fault, JobPlan, Machines, Peers, Scenario
+from sparkle_sim.seeds import first_finding, scenario_of
+from sparkle_sim.shrinking import read_file, shrink, write_regression
+from tests.sim import planted
+
+REGRESSIONS = sorted((Path(__file__).parent / "regressions").glob("*.toml"))
+NOISE = (
+    Fault("slow-link", 6.0, 10.0, peers=[2, 5], factor=5.0),
+    Fault("skew", 9.0, 20.0, peers=[4], amount_s=600.0),
+    Fault("freeze", 10.0, 4.0, peers=[6]),
+    Fault("slow", 12.0, 20.0, peers=[7], factor=3.0),
+)
+
+
+def scene(name: str, *wrong: Fault, peers: int = 10, units: int = 4, unit_s: float = 4.0) -> Scenario:
+    """A few peers, a job, and faults that have nothing to do with what is planted."""
+    return Scenario(
+        name,
+        seconds=1000.0,
+        peers=Peers(count=peers, arrive_s=2.0, machines=Machines(spread=0.2)),
+        jobs=[JobPlan(at_s=5.0, units=units, unit_s=unit_s)],
+        faults=[*(fault for fault in NOISE if max(fault.peers) < peers), *wrong],
+        checks=Checks(scan_every_s=5.0),
+    )
+
+
+PLANTED = [
+    (planted.accepts_without_quorum, "unsigned", ()),
+    (planted.counts_a_vote_twice, "unsigned", ()),
+    (planted.certifies_by_few, "unsigned", ()),
+    (planted.loses_commits_on_restart, "promises", (Fault("kill", 11.0, 1.0, peers=[3, 8, 9]),)),
+    (planted.commits_before_it_stores, "promises", ()),
+    (planted.forgets_verdicts_on_hand_off, "promises", ()),
+    (planted.forgets_results_on_hand_off, "promises", ()),
+    (planted.does_not_hear_keepers, "convergence", ()),
+    (planted.never_asks_for_results, "termination", ()),
+    (planted.abandons_a_lost_submitters_jobs, "acknowledged", (Fault("lose-disk", 8.5, peers=[0]),)),
+]
+
+
+@pytest.mark.parametrize(("plant", "checker", "wrong"), PLANTED, ids=lambda one: getattr(one, "__name__", None))
+def test_a_planted_error_is_found_and_shrunk(
+    plant: planted.Plant,
+    checker: str,
+    wrong: tuple[Fault, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    name = plant.__name__.replace("_", "-")
+    scenario = scene(name, *wrong)
+    if checker == "termination":  # it shows after ten minutes in which nothing happens
+        scenario = scene(name, *wrong, peers=5, units=2)
+    elif checker == "convergence":  # copies are compared while the job goes on
+        scenario = scene(name, *wrong, peers=6, units=8, unit_s=30.0)
+    assert first_finding(scenario, 1) is None
+    plant(monkeypatch)
+    finding = first_finding(scenario, 1)
+    assert finding is not None
+    assert finding.checker == checker
+    small = shrink(scenario, 1, lambda one: first_finding(one, 1))
+    assert len(small.faults) <= max(1, len(wrong))
+    assert small.peers.count <= scenario.peers.count
+    found = first_finding(small, 1)
+    assert found is not None
+    again = read_file(write_regression(tmp_path, small, 1, found))
+    assert first_finding(again, again.seed) == found
+    monkeypatch.undo()
+    assert first_finding(again, again.seed) is None
+
+
+@pytest.mark.parametrize("seed", range(1000, 1024))
+def test_honest_worlds_pass_whatever_goes_wrong(seed: int) -> None:
+    finding = first_finding(scenario_of(seed), seed)
+    assert finding is None, f"{finding}\nsee it again: sparkle_sim.seeds.first_finding(scenario_of({seed}), {seed})"
+
+
+@pytest.mark.parametrize("file", REGRESSIONS, ids=lambda file: file.stem)
+def test_what_once_failed_passes(file: Path) -> None:
+    scenario = read_file(file)
+    assert first_finding(scenario, scenario.seed) is None, scenario.title

@@ -1,0 +1,146 @@
+"""The population engine beside the full one: the same scenario, the same machines, both figures printed.
+
+The full engine runs the production cores, message by message; this is what the model is held against. The table is
+printed whenever the test runs: ``pytest tests/sim/test_population_calibration.py``.
+"""
+
+import statistics
+from dataclasses import dataclass
+
+import pytest
+from msgspec.structs import replace
+
+from sparkle_protocol.facts import JobSpec
+from sparkle_protocol.ids import JobId
+from sparkle_sim.computing import true_result
+from sparkle_sim.draws import draws
+from sparkle_sim.engine import BOOTSTRAPS, Run, machine_of
+from sparkle_sim.kernel import SECOND
+from sparkle_sim.population import run_population
+from sparkle_sim.scenario import Adversaries, Churn, JobPlan, Peers, Scenario
+from sparkle_sim.trace import Trace
+
+SEED = 3
+MODEL_SEEDS = range(6)
+# How far the mean of the model's runs may be from the full engine's one run, as a share of that.
+TOLERANCES = {"units/s": 0.08, "replicas/unit": 0.04, "makespan s": 0.15}
+CHURN = Churn("exponential", session_s=240.0, absence_s=60.0, begin_s=8.0, silent_share=0.3)
+
+
+def _scenario(count: int, units: int, unit_s: float, **more: object) -> Scenario:
+    plan = JobPlan(at_s=10.0, units=units, unit_s=unit_s)
+    peers = Peers(count, arrive_s=4.0, churn=CHURN if more.pop("churn", False) else Churn())
+    return Scenario("calibration", seconds=600.0, peers=peers, jobs=[plan], **more)  # type: ignore[arg-type]
+
+
+CASES = {
+    "300 honest peers": _scenario(300, 450, 10.0),
+    "sessions of 240 s": _scenario(100, 200, 12.0, churn=True),
+    "10 % cheats": _scenario(100, 200, 12.0, adversaries=[Adversaries("cheat", 0.1)]),
+    "20 % colluders": _scenario(100, 200, 12.0, adversaries=[Adversaries("collude", 0.2)]),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is compared."""
+
+    rate: float  # units per second from the first tenth of the results to the middle: while there is work for all
+    replicas: float
+    makespan_s: float
+
+
+class Computed(Trace):
+    """When each result was computed, in place of a trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_s: list[float] = []
+
+    def note(self, now_ns: int, peer: int, what: str, detail: str = "") -> None:
+        if what == "computed":
+            self.at_s.append(now_ns / 1e9)
+
+
+class Liar:
+    """Wrong always: alone, or as all others of its name."""
+
+    def __init__(self, name: int) -> None:
+        self._name = name
+
+    def result(self, spec: JobSpec, job: JobId, unit: int) -> bytes | None:
+        return bytes([self._name]) + true_result(job, unit)[:7]
+
+
+def _full(scenario: Scenario) -> Figures:
+    """One run of the production cores. Who lies and who comes and goes is arranged here."""
+    trace, honest = Computed(), replace(scenario, adversaries=[], peers=replace(scenario.peers, churn=Churn()))
+    run = Run(honest, SEED, trace=trace)
+    for entry in scenario.adversaries:
+        for number in range(1, 1 + round(entry.share * (scenario.peers.count - 1))):
+            run.world.peers[number].behaviour = Liar(255 if entry.kind == "collude" else number % 250)
+    if scenario.peers.churn.kind != "none":
+        for number in range(1, scenario.peers.count):
+            _come_and_go(run, number, scenario.peers.churn)
+    run.advance(scenario.seconds)
+    plan = scenario.jobs[0]
+    (job,) = run.summary()["jobs"]  # type: ignore[misc]
+    assert job["outcome"] == "done"
+    at_s = trace.at_s
+    first, middle = len(at_s) // 10, len(at_s) // 2
+    rate = (middle - first) / (at_s[middle] - at_s[first]) / plan.quorum
+    return Figures(rate, len(at_s) / plan.units, job["ended_s"] - plan.at_s)
+
+
+def _come_and_go(run: Run, number: int, churn: Churn) -> None:
+    """Exponential sessions and absences."""
+    world, random, peer = run.world, draws(SEED, number, "calibration"), run.world.peers[number]
+
+    def leave() -> None:
+        peer.crash(silently=random.random() < churn.silent_share)
+        world.kernel.after(int(random.exponential(churn.absence_s) * SECOND), come)
+
+    def come() -> None:
+        others = [random.below(len(world.peers)) for _ in range(BOOTSTRAPS)]
+        peer.start([world.addresses[other][0] for other in others if other != number])
+        world.kernel.after(int(random.exponential(churn.session_s) * SECOND), leave)
+
+    world.kernel.at(int((churn.begin_s + random.exponential(churn.session_s)) * SECOND), leave)
+
+
+def _model(scenario: Scenario, seed: int) -> Figures:
+    """One run of the model, with the machines that the full engine drew."""
+    machines, plan = scenario.peers.machines, scenario.jobs[0]
+    drawn = [machine_of(machines, SEED, peer).flops_per_s for peer in range(scenario.peers.count)]
+    run = run_population(scenario, seed, speeds=[one / 1e9 / machines.gigaflops for one in drawn])
+    (job,) = run.summary["jobs"]  # type: ignore[misc]
+    assert job["outcome"] == "done"
+    results = [(row["t_s"], row["results"]) for row in run.rows]
+    total = results[-1][1]
+    (from_s, first), (to_s, middle) = (
+        next(row for row in results if row[1] >= share * total) for share in (0.1, 0.5)
+    )
+    rate = (middle - first) / (to_s - from_s) / plan.quorum
+    return Figures(rate, total / plan.units, job["ended_s"] - plan.at_s)
+
+
+@pytest.mark.timeout(300)
+def test_both_engines_agree_on_throughput_replicas_and_makespan(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [" " * 20 + "".join(f"{f'{name} ± {limit:.0%}':>24}" for name, limit in TOLERANCES.items())]
+    lines.append(" " * 20 + f"{'full  model':>24}" * len(TOLERANCES))
+    beyond = []
+    for name, scenario in CASES.items():
+        full = _full(scenario)
+        models = [_model(scenario, seed) for seed in MODEL_SEEDS]
+        pairs = [
+            (full.rate, statistics.mean(one.rate for one in models)),
+            (full.replicas, statistics.mean(one.replicas for one in models)),
+            (full.makespan_s, statistics.mean(one.makespan_s for one in models)),
+        ]
+        lines.append(f"{name:20}" + "".join(f"{f'{one:.3g}  {other:.3g}':>24}" for one, other in pairs))
+        for (one, other), (figure, limit) in zip(pairs, TOLERANCES.items(), strict=True):
+            if abs(other / one - 1) > limit:
+                beyond.append((name, figure, one, other))
+    with capsys.disabled():
+        print("\n" + "\n".join(lines))
+    assert not beyond

@@ -1,0 +1,56 @@
+"""What the documents say of the simulator is so."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+from sparkle_sim.cli.parser import build
+from sparkle_sim.consistency import ADVERSARIES, FAULTS
+from tests.unit.sim.scenario_tables import PAGE, with_tables
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_the_tables_of_keys_are_those_of_the_types() -> None:
+    page = PAGE.read_text()
+    assert page == with_tables(page), "run 'python -m tests.unit.sim.scenario_tables'"
+
+
+def test_every_flag_of_every_command_is_on_the_page() -> None:
+    page, (parser, _) = PAGE.read_text(), build()
+    flags = set(re.findall(r"--[a-z]+", page))
+    for action in parser._subparsers._group_actions:  # type: ignore[union-attr]
+        for name, command in action.choices.items():  # type: ignore[union-attr]
+            assert f"sparkle-sim {name}" in page
+            told = {flag for option in command._actions for flag in option.option_strings if flag.startswith("--")}
+            assert told - {"--help"} <= flags, f"{name}: {told - flags}"
+
+
+def test_every_kind_of_fault_and_adversary_is_on_the_page() -> None:
+    page = PAGE.read_text()
+    missing = [kind for kind in (*FAULTS, *ADVERSARIES) if f"| `{kind}` |" not in page]
+    assert not missing
+
+
+def test_the_small_set_of_packages_is_what_the_simulator_imports() -> None:
+    """Its own lock leaves out what only a node needs; an import that it lacks would fail at a researcher's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    group = project["dependency-groups"]["sim"]
+    packages = {re.split(r"[<>=;\s]", line)[0] for line in group}
+    of_modules = {"backports": "backports.zstd"}
+    optional = {"distributed", "pyarrow"}
+    found = set()
+    for folder in ("protocol/sparkle_protocol", "simulations/sparkle_sim"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    names = [node.module]
+                found |= {name.partition(".")[0] for name in names}
+    ours = {"sparkle_protocol", "sparkle_sim", "compression", "__future__"}
+    foreign = found - set(sys.stdlib_module_names) - ours - optional
+    assert {of_modules.get(name, name) for name in foreign} <= packages
+    all_ = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["sim"]]
+    assert {line for line in group if line not in {one.partition("  #")[0] for one in all_}} == set(), "same bounds"
