@@ -1,6 +1,6 @@
 """What a law is, what we measured of it, and whether that agrees.
 
-A figure of ours has an interval: 999 of 1000 such intervals contain what an endless run would give. So with ninety
+A figure of ours has an interval: 999 of 1000 such intervals contain what an endless run would give. So with eighty
 figures less than one validation of ten shows a false alarm. A figure agrees if its interval meets what the law
 allows there, and if it is narrow enough to have been able to disagree.
 """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparkle_protocol.errors import ConfigError
+from sparkle_sim.laws.intervals import Interval
 from sparkle_sim.laws.law import Outcome, Point
 
 if TYPE_CHECKING:
@@ -33,8 +35,12 @@ def draw(outcome: Outcome, file: Path) -> None:
         for point in outcome.points:
             if point.x is not None:
                 series.setdefault(point.series, []).append(point)
+        drawn: dict[tuple[float | None, Interval], None] = {}  # one figure may be held against several curves
         for number, (name, points) in enumerate(series.items()):
-            _curve(panel, name, points, COLOURS[number % len(COLOURS)])
+            colour = COLOURS[number % len(COLOURS)]
+            _law(panel, name, points, colour)
+            _ours(panel, name, [point for point in points if (point.x, point.ours) not in drawn], colour)
+            drawn |= {(point.x, point.ours): None for point in points}
         panel.set_title(law.title)
         panel.set_xlabel(law.axes.x)
         panel.set_ylabel(law.axes.y)
@@ -48,16 +54,24 @@ def draw(outcome: Outcome, file: Path) -> None:
         figure.savefig(file, dpi=150, metadata=dated)
 
 
-def _curve(panel: Panel, name: str, points: list[Point], colour: str) -> None:
-    points = sorted(points, key=lambda point: point.x or 0.0)
+def _law(panel: Panel, name: str, points: list[Point], colour: str) -> None:
+    """A line, dashed for a bound, and what is allowed around it."""
     where = [point.x or 0.0 for point in points]
-    panel.plot(where, [point.expected for point in points], color=colour, linewidth=1, label=f"{name}: law")
-    inf = float("inf")
+    bound = any(point.least == -inf for point in points)
+    panel.plot(
+        where, [point.expected for point in points], color=colour, linewidth=1, linestyle="--" if bound else "-",
+        marker="_" if len(points) == 1 else "", markersize=16, label=f"{name}: {'at most' if bound else 'law'}",
+    )  # fmt: skip
     if all(-inf < point.least < point.most < inf for point in points):
         panel.fill_between(
             where, [point.least for point in points], [point.most for point in points], color=colour, alpha=0.12
         )
-    ours = [point.ours for point in points]
+
+
+def _ours(panel: Panel, name: str, points: list[Point], colour: str) -> None:
+    if not points:
+        return
+    where, ours = [point.x or 0.0 for point in points], [point.ours for point in points]
     reach = [[one.value - one.low for one in ours], [one.high - one.value for one in ours]]
     panel.errorbar(
         where, [one.value for one in ours], yerr=reach, fmt="o", markersize=4, capsize=3, color=colour,

@@ -94,6 +94,6 @@ LAW = Law(
     f"to the master; f = {BAD} of the workers lie at rate s; whoever is caught loses all its results. Each does "
     f"n = {UNITS} units, the known ones among them.",
     "At every rate of lies the formula is in our interval, and the bound is not exceeded.",
-    Axes("rate of lies s", "share of wrong results", log_x=True, log_y=True),
+    Axes("rate of lies s", "share of wrong results"),
     measure,
 )

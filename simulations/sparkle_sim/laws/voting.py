@@ -21,7 +21,7 @@ UNIT_S = 4.0
 FLOPS_PER_S = 2e9
 MOST_REPLICAS = 16
 AT_ONCE = 4  # jobs
-CASES = ((2, 0.1, 800), (2, 0.2, 800), (2, 0.35, 500), (3, 0.2, 800), (3, 0.35, 500))  # m, f, units
+CASES = ((2, 0.2, 800), (2, 0.35, 500), (3, 0.2, 1000), (3, 0.35, 400))  # m, f, units
 QUICK_CASES = ((2, 0.35, 150), (3, 0.35, 120))
 LIARS = 0.2
 LONG_UNITS, QUICK_LONG_UNITS = 600, 300
@@ -145,7 +145,7 @@ def measure(seed: int, quick: bool, *, law: Callable[[int, float], float] = erro
     for m, f, units in QUICK_CASES if quick else CASES:
         polls = independent(seed_of(seed, "voting", m, str(f)), m, f, units)
         ours = share_of(polls.wrong, polls.wrong + polls.right)
-        yield exactly(f"m = {m}", f"m = {m}, f = {f:g}", f, law(m, f), ours, wide=0.9 if quick else 0.5)
+        yield exactly(f"m = {m}", f"m = {m}, f = {f:g}", f, law(m, f), ours, wide=0.9 if quick else 0.6)
     polls = persistent(seed_of(seed, "liars"), 2, LIARS, QUICK_LONG_UNITS if quick else LONG_UNITS)
     ours = share_of(polls.wrong, polls.wrong + polls.right)
     yield at_most("m = 2, one long job", f"m = 2, {LIARS:.0%} always lie, one job", LIARS, law(2, LIARS), ours)
