@@ -6,18 +6,19 @@ from math import exp
 
 from sparkle_protocol.effects import Notify, Violation
 from sparkle_protocol.errors import ConfigError
-from sparkle_protocol.facts import Deadlines, JobSpec, Policy, Resources
-from sparkle_protocol.ids import JobId, digest
+from sparkle_protocol.ids import JobId
+from sparkle_sim import churn, faults
+from sparkle_sim.adversaries import assign
 from sparkle_sim.draws import draws
 from sparkle_sim.kernel import SECOND
 from sparkle_sim.network import NAT, PUBLIC, SYMMETRIC, Conditions, Place
 from sparkle_sim.peer import Machine, Peer
+from sparkle_sim.planned import GIGA, planned_spec
 from sparkle_sim.scenario import JobPlan, Machines, Peers, Scenario, Wires
 from sparkle_sim.trace import Trace
-from sparkle_sim.world import KERNEL, Watcher, World
+from sparkle_sim.world import Watcher, World
 
 BOOTSTRAPS = 3  # peers that a new one knows
-GIGA = 1e9
 ENDED = ("job_done", "job_failed", "job_cancelled")
 
 
@@ -51,6 +52,8 @@ class Run:
                 at_s = plan.at_s + repeat * plan.every_s
                 self.world.kernel.at(int(at_s * SECOND), self._submit, plan, number)
                 number += 1
+        faults.begin(self.world, scenario)
+        churn.begin(self.world, scenario)
 
     def advance(self, until_s: float) -> bool:
         """Let virtual time pass up to then; True when the run is over."""
@@ -110,21 +113,11 @@ class Run:
             self._waiting += 1
             self.world.kernel.after(SECOND, self._submit, plan, number)
             return
-        job, effects = peer.submitter.submit(self._spec(plan, number), peer.now())
+        job, effects = peer.submitter.submit(planned_spec(self.scenario, self.seed, plan, number), peer.now())
         self.plans[job] = plan
         self.submitted_ns[job] = self.world.kernel.now
         self.world.note(plan.submitter, "submit", job.hex())
         peer.command(lambda _submitter, _now: effects)
-
-    def _spec(self, plan: JobPlan, number: int) -> JobSpec:
-        flops = plan.unit_s * self.scenario.peers.machines.gigaflops * GIGA
-        total_s = max(1, int(self.scenario.seconds) + 1)
-        nonce = digest(f"{self.seed}/job/{number}".encode())[:16]
-        policy = Policy(quorum=plan.quorum, max_replicas=max(8, plan.quorum))
-        return JobSpec(
-            KERNEL, 1, {"result_bytes": plan.result_bytes}, plan.units, "exact", policy,
-            Resources(flops=flops), Deadlines(total_s=total_s), bytes(32), nonce, self.world.epoch_ms,
-        )  # fmt: skip
 
     # --- watching ---------------------------------------------------------------------------------------------
 
@@ -153,7 +146,7 @@ def build_world(scenario: Scenario, seed: int, trace: Trace | None = None) -> Wo
     places = _places(scenario.peers, scenario.wires, seed, submitters)
     wires = scenario.wires
     conditions = Conditions(_round_trips(wires), wires.jitter, wires.loss, wires.twice)
-    world = World(seed, places, conditions, trace)
+    world = World(seed, places, conditions, trace, assign(seed, scenario))
     for number in range(scenario.peers.count):
         world.add(machine_of(scenario.peers.machines, seed, number))
     return world

@@ -21,7 +21,6 @@ from sparkle_sim.disk import Disk
 from sparkle_sim.draws import draws, generator
 from sparkle_sim.kernel import MS, SECOND
 from sparkle_sim.lanes import Lanes
-from sparkle_sim.signing import CheapIdentity
 
 if TYPE_CHECKING:
     from sparkle_sim.world import World
@@ -102,7 +101,7 @@ class Peer:
         self.machine = machine
         self.works = works
         self.behaviour = behaviour or Honest()
-        self.identity = CheapIdentity(world.seed, number)
+        self.identity = world.identities[number]
         self.id: PeerId = self.identity.peer_id
         self.disk = Disk()
         self.remembered: dict[str, None] = {}
@@ -469,6 +468,9 @@ class Peer:
         life.count += 1
         request = life.count
         life.asked[request] = _Asked(core, effect.tag, target, self.world.kernel.now + REQUEST_TIMEOUT_NS)
+        if self.membership.banned(effect.peer, self.now()):
+            self._fail(request, "it broke too many rules")
+            return
         if len(life.asked) > MAX_SENDS:
             self._fail(request, "too many requests under way")
             return
@@ -548,13 +550,13 @@ class Peer:
 
     def _serve(self, asker: int, request: int, raw: bytes) -> None:
         life, peer = self._running, self.world.peers[asker].id
+        if self.membership.banned(peer, self.now()):
+            self._answer(asker, request, messages.Refusal("banned", "too many rule violations"))
+            return
         try:
             message = messages.decode_request(raw)
         except RemoteProtocolError as error:
             self._perform(MEMBERSHIP, fx.Violation(peer, str(error)))
-            return
-        if self.membership.banned(peer, self.now()):
-            self._answer(asker, request, messages.Refusal("banned", "too many rule violations"))
             return
         life.count += 1
         life.served[life.count] = asker, request

@@ -13,7 +13,7 @@ from typing import Any
 from blake3 import blake3
 
 from sparkle_protocol.errors import ConfigError
-from sparkle_sim import outputs
+from sparkle_sim import checkers, outputs
 from sparkle_sim.engine import Run
 from sparkle_sim.guard import no_outside
 from sparkle_sim.kernel import SECOND
@@ -124,7 +124,7 @@ def _full(
             about = {"seed": seed, "scenario": outputs.manifest(scenario, seed)["scenario"]}
             keep = stack.enter_context(TraceWriter(folder / FILE, about)).write
         run = Run(scenario, seed, trace=Trace(keep), watchers=[metrics])
-        kernel = run.world.kernel
+        kernel, watch = run.world.kernel, checkers.watch(run.world, scenario)
         stop.at_once.append(kernel.stop)
         stack.callback(stop.at_once.remove, kernel.stop)
         table = None
@@ -150,7 +150,9 @@ def _full(
             "events": kernel.events,
             "virtual_seconds": kernel.now / SECOND,
         }
-        return found, {**run.summary(), **metrics.summary(run.world)}
+        findings = watch.finish() if over else watch.findings  # of half a run nobody can say what it would come to
+        checked = {"findings": [str(one) for one in findings], "checks": watch.report()}
+        return found, {**run.summary(), **metrics.summary(run.world), **checked}
 
 
 def _population(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
-from sparkle_sim import checkers, faults
+from sparkle_sim import checkers
 from sparkle_sim.checkers import Finding
 from sparkle_sim.draws import Draws, draws
 from sparkle_sim.engine import Run
@@ -71,7 +71,6 @@ def _fault(random: Draws, peers: int, *, may_lose: bool) -> Fault:
 def outcome(scenario: Scenario, seed: int, *, trace: Trace | None = None, least_s: float = FAULTY_S) -> list[Finding]:
     """Run a scenario to its end, but no less than this, with its checkers; returns what they found."""
     run = Run(scenario, seed, trace=trace)
-    faults.begin(run.world, scenario)
     watch = checkers.watch(run.world, scenario, stop=True)
     run.advance(scenario.seconds)
     if not watch.findings:

@@ -13,13 +13,19 @@ class CheapIdentity:
 
     __slots__ = ("peer_id", "public_key")
 
-    def __init__(self, seed: int, number: int) -> None:
-        self.public_key = digest(b"sparkle/simulated key/", f"{seed}/{number}".encode())
+    def __init__(self, seed: int, number: int, salt: int = 0) -> None:
+        self.public_key = simulated_key(seed, number, salt)
         self.peer_id: PeerId = peer_id_from_key(self.public_key)
 
     def sign(self, message: bytes) -> bytes:
         """64 bytes."""
         return digest(self.public_key, message) * 2
+
+
+def simulated_key(seed: int, number: int, salt: int = 0) -> bytes:
+    """A peer's public key; ``salt``: of those that it made until it liked one, the one after so many."""
+    name = f"{seed}/{number}/{salt}" if salt else f"{seed}/{number}"
+    return digest(b"sparkle/simulated key/", name.encode())
 
 
 def verify_cheap(public_key: bytes, signature: bytes, message: bytes) -> None:

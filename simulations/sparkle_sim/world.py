@@ -1,8 +1,8 @@
 """All peers of a run, what connects them, and what they do."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sparkle_protocol.effects import Notify, Record, Reply, Send, Violation
 from sparkle_protocol.errors import VerificationError
@@ -17,6 +17,9 @@ from sparkle_sim.peer import Machine, Peer
 from sparkle_sim.routing import Routing
 from sparkle_sim.signing import CheapIdentity, verify_cheap
 from sparkle_sim.trace import Trace
+
+if TYPE_CHECKING:
+    from sparkle_sim.adversaries.base import Adversary
 
 NET = "simulated"
 KERNEL = "reference"
@@ -48,10 +51,23 @@ class Listener(Protocol):
 
 
 class World:
-    """A run. Peers are numbers, and things here by these numbers."""
+    """A run. Peers are numbers, and things here by these numbers.
+
+    Args:
+        seed: decides all that is random.
+        places: where the peers are.
+        conditions: of the wires between them.
+        trace: where it is written down.
+        adversaries: the peers that are none of ours.
+    """
 
     def __init__(
-        self, seed: int, places: Sequence[Place], conditions: Conditions, trace: Trace | None = None
+        self,
+        seed: int,
+        places: Sequence[Place],
+        conditions: Conditions,
+        trace: Trace | None = None,
+        adversaries: Mapping[int, "Adversary"] | None = None,
     ) -> None:
         self.seed = seed
         self.epoch_ms = EPOCH_MS
@@ -62,23 +78,35 @@ class World:
         self.watchers: list[Watcher] = []
         self.listeners: list[Listener] = []
         self.peers: list[Peer] = []
-        ids = [CheapIdentity(seed, number).peer_id for number in range(len(places))]
+        self.adversaries: Mapping[int, Adversary] = adversaries or {}
+        self.identities = [self._identity(number) for number in range(len(places))]
+        ids = [identity.peer_id for identity in self.identities]
         self.index: dict[PeerId, int] = {peer: number for number, peer in enumerate(ids)}
         self.network = Network(self.kernel, self, places, conditions, seed)
         self.gossip = Gossip(self.kernel, self.network, self, seed)
         self.routing = Routing(self.kernel, self.network, self, ids, seed)
         self.addresses = [(self._address(number, peer, places),) for number, peer in enumerate(ids)]
 
+    def _identity(self, number: int) -> CheapIdentity:
+        adversary = self.adversaries.get(number)
+        return CheapIdentity(self.seed, number) if adversary is None else adversary.identity
+
     def _address(self, number: int, peer: PeerId, places: Sequence[Place]) -> str:
         """One public network of the internet for each peer; behind a NAT the address of a relay."""
         if places[number].nat == PUBLIC:
-            return f"/ip4/{_ip(number)}/tcp/4001/p2p/{peer}"
+            adversary = self.adversaries.get(number)
+            return f"/ip4/{_ip(number if adversary is None else adversary.network())}/tcp/4001/p2p/{peer}"
         relay = draws(self.seed, number, "relay").below(len(places))
         return f"/ip4/{_ip(relay)}/tcp/4001/p2p-circuit/p2p/{peer}"
 
     def add(self, machine: Machine, *, works: bool = True, behaviour: Behaviour | None = None) -> Peer:
         """The next peer; it does not live yet."""
-        peer = Peer(self, len(self.peers), machine, works=works, behaviour=behaviour)
+        number = len(self.peers)
+        adversary = self.adversaries.get(number)
+        if adversary is None:
+            peer = Peer(self, number, machine, works=works, behaviour=behaviour)
+        else:
+            peer = adversary.join(self, number, machine, works=works)
         self.peers.append(peer)
         return peer
 

@@ -184,7 +184,9 @@ class Node:
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
         self._group = group
-        self._shell = Shell(self.identity.peer_id, self.store, group, self._route, self._extra, self._refuses)
+        self._shell = Shell(
+            self.identity.peer_id, self.store, group, self._route, self._extra, self._refuses, self._banned
+        )
         if not self.config.bootstrap_only:
             checker = partial(local_checker, self.config.memory_mb)
             self._arrays = await open_array_work(self, checker, group)
@@ -256,7 +258,7 @@ class Node:
         self.diary.note("warning", f"The network service failed and was restarted: {reason}")
 
     async def _serve(self, peer: PeerId, payload: bytes) -> bytes:
-        if self.membership.banned(peer, boot_ns()):  # until its connection is closed
+        if self._banned(peer):  # until its connection is closed
             return messages.encode_message(messages.Refusal("banned", "too many rule violations"))
         message = messages.decode_request(payload)
         if isinstance(message, messages.BlobRequest):
@@ -264,6 +266,9 @@ class Node:
         else:
             reply = await self.shell.serve_message(peer, message)
         return messages.encode_message(reply)
+
+    def _banned(self, peer: PeerId) -> bool:
+        return self.membership.banned(peer, boot_ns())
 
     async def _serve_blob(self, peer: PeerId, request: messages.BlobRequest) -> messages.Reply:
         if self._arrays is None:

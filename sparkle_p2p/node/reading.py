@@ -220,4 +220,4 @@ def class_exclusion(job: KeptJob, worker: PeerId, now_ns: int) -> str | None:
 
 def delivers(job: KeptJob, worker: PeerId) -> bool:
     """The worker mostly commits to what it takes and shows what it commits to."""
-    return job._conduct.delivers(worker)
+    return job._conduct.delivers(worker, job.leases.slow(worker))

@@ -17,7 +17,13 @@ from sparkle_p2p.node.store import Store, StoreError
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
-from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError, SparkleError, TransportError
+from sparkle_protocol.errors import (
+    LocalProtocolError,
+    PeerUnreachable,
+    RemoteProtocolError,
+    SparkleError,
+    TransportError,
+)
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, short_peer
 
 log = logging.getLogger("sparkle.node")
@@ -50,7 +56,7 @@ class Core(Protocol):
 class Shell:
     """Runs cores. ``route`` says which core serves a request; ``extra`` performs what is not communication.
 
-    ``refuses`` may refuse a request before a core hears of it.
+    ``refuses`` may refuse a request before a core hears of it; of a peer that is ``banned`` nothing is asked.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class Shell:
         route: Callable[[messages.Request], Core],
         extra: Callable[[fx.Effect], None],
         refuses: Callable[[messages.Request], messages.Refusal | None] = lambda message: None,
+        banned: Callable[[PeerId], bool] = lambda peer: False,
     ) -> None:
         self.overlay: Overlay | None = None
         self._me = me
@@ -69,6 +76,7 @@ class Shell:
         self._route = route
         self._extra = extra
         self._refuses = refuses
+        self._banned = banned
         self._waiting: dict[int, asyncio.Future[messages.Reply]] = {}
         self._token = 0
         self._sends = 0
@@ -297,6 +305,8 @@ class Shell:
     async def _ask(self, peer: PeerId, message: messages.Request) -> messages.Reply:
         if self.overlay is None:
             raise TransportError("the network is not up")
+        if self._banned(peer):  # to ask would be to connect, which is to hear of a peer to be asked, and so on
+            raise PeerUnreachable("it broke too many rules and is left alone for a while")
         if not any(link.peer == peer for link in self.overlay.links()):
             await self.overlay.connect_peer(peer, timeout_s=CONNECT_TIMEOUT_S)
         payload = messages.encode_message(message)

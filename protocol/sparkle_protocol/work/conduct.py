@@ -4,6 +4,8 @@
   that was accepted. So a liar wastes little before the first of its results is compared. Beyond that it may only
   give second answers, one at a time: else everybody could come to wait for everybody.
 - One that takes units and does not deliver gets no more than one in a while.
+- One that is slow with more units than it ever committed to gets none until it commits: else those who only say that
+  they compute, which are always free to ask, would be given every unit that others of their kind are slow with.
 - One that does not show what it committed to gets none until it does.
 
 So a peer that hoards or returns units costs a job little time and no more memory than it earned.
@@ -46,21 +48,34 @@ class Conducts:
         """The worker's page, to be written on."""
         return self._of.setdefault(worker, Conduct())
 
-    def allowance(self, worker: PeerId, undecided: int, now_ns: int) -> int:
-        """How many more units a worker with ``undecided`` ones may get now, whatever it asks for."""
+    def allowance(self, worker: PeerId, undecided: int, slow: int, now_ns: int) -> int:
+        """How many more units a worker may get now, whatever it asks for.
+
+        Args:
+            worker: who asks.
+            undecided: units that it holds, or whose results are not judged yet.
+            slow: of these, those that it is so late with that others were asked.
+            now_ns: monotonic clock.
+        """
         conduct = self._of.get(worker, _NEW)
         if conduct is _NEW and len(self._of) >= MAX_WORKERS:
             return 0
-        if conduct.withheld > MAX_WITHHELD:
+        if conduct.withheld > MAX_WITHHELD or slow > conduct.commits:
             return 0
         if conduct.fruitless > FRUITLESS_ALLOWED + 2 * conduct.commits:
             return 1 if now_ns >= conduct.next_lease_ns else 0
         return min(MOST_LEASES, FIRST_LEASES + 2 * conduct.accepted) - undecided
 
-    def delivers(self, worker: PeerId) -> bool:
-        """The worker shows what it commits to and mostly commits to what it takes."""
+    def delivers(self, worker: PeerId, slow: int) -> bool:
+        """The worker shows what it commits to and mostly commits to what it takes; ``slow``: see ``allowance``."""
         conduct = self._of.get(worker, _NEW)
+        if slow > conduct.commits:
+            return False
         return conduct.withheld <= MAX_WITHHELD and conduct.fruitless <= FRUITLESS_ALLOWED + 2 * conduct.commits
+
+    def delivered(self, worker: PeerId) -> bool:
+        """The worker committed to some result."""
+        return self._of.get(worker, _NEW).commits > 0
 
     def forgive(self, worker: PeerId) -> None:
         """A lease without a commit was not the worker's fault."""

@@ -12,6 +12,7 @@ from sparkle_protocol.work.conduct import MOST_LEASES
 from sparkle_protocol.work.sealing import Sealing
 
 TIMED = 32  # units over which the run time is averaged
+NEWCOMER_PATIENCE = 2  # times as long as others, until a worker that never answered is given a copy
 
 Granted = tuple[int, int, int, int]  # counter, unit, epoch, ttl_ms
 
@@ -65,7 +66,8 @@ class Granting(Sealing):
             return []
         if self._allowance(worker, now_ns) <= 0 and not self._may_help_out(worker):
             return []
-        for unit in self.leases.stragglers(now_ns):
+        proven = self.accepted_by[worker] or self._conduct.delivered(worker)
+        for unit in self.leases.stragglers(now_ns, 1 if proven else NEWCOMER_PATIENCE):
             taken = self.is_decided(unit) or unit in self.dead or worker in self.state.leased(unit)
             if not taken:
                 return [self._hand_out(unit, worker, now_ns, copy=True)]
@@ -80,14 +82,18 @@ class Granting(Sealing):
 
     def _may_help_out(self, worker: PeerId) -> bool:
         """Its hands are full of what others have not answered yet; so may be everybody's. It may take one more."""
-        return not self.leases.holds(worker) and self._conduct.delivers(worker)
+        return not self.leases.holds(worker) and self._conduct.delivers(worker, 0)
 
     def _allowance(self, worker: PeerId, now_ns: int) -> int:
         """How many more units a worker may get now, whatever it asks for."""
         if self.refuses(worker, now_ns):
             return 0
         undecided = self.leases.holds(worker) + len(self._unsettled.get(worker, ()))
-        allowed = MOST_LEASES if worker == self.me else self._conduct.allowance(worker, undecided, now_ns)
+        allowed = (
+            MOST_LEASES
+            if worker == self.me
+            else self._conduct.allowance(worker, undecided, self.leases.slow(worker), now_ns)
+        )
         return min(1, allowed) if self.devices.on_trial(worker, now_ns) else allowed
 
     def refuses(self, worker: PeerId, now_ns: int) -> bool:

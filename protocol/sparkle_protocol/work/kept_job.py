@@ -233,6 +233,8 @@ class KeptJob(Granting):
             return
         self.replicas += 1
         self._conduct.of(worker).commits += 1
+        if lease is not None and lease.copy and self._decision(unit).wanted > len(self.participants(unit)):
+            self.leases.copy_again(unit, now_ns)
         if unit in self.dead:
             self.news.of(worker).drop[unit] = self.state.epoch(unit)
         else:

@@ -11,7 +11,9 @@ Nothing here is signed or shared: leases end by this keeper's monotonic clock. R
 - A worker for whom nothing else is left may be given a *copy* of a straggler: a unit that has been out for twice the
   p95 of run times (at least 2 s), whose holder has said nothing for 15 s, or of which a result asked for has not been
   shown for 5 s; the oldest first and one copy per unit. So a frozen worker at the end of a job costs the others
-  seconds, not a lease. Nothing is copied while there is other work.
+  seconds, not a lease. Nothing is copied while there is other work. Who never answered in this job waits twice as
+  long for a copy of what is merely slow: a peer that only says that it computes is always free to take one. Once the
+  copy is answered and the unit wants more answers still, there may be another copy.
 - A failed unit waits U(0, min(600 s, 2 · 2ⁿ s)) before its n-th retry (exponential back-off with full jitter); an
   expired lease is the worker's fault and waits for nothing.
 
@@ -23,7 +25,7 @@ twice as many as were needed when they were last sorted out, those that watch no
 
 import heapq
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -111,6 +113,7 @@ class LeaseBook:
         self._place: dict[int, int] = {}  # unit -> index in the queue
         self._shown: dict[PeerId, int] = {}  # worker -> index up to which the queue holds nothing for it
         self._held_by: dict[PeerId, dict[int, None]] = {}
+        self._slow: Counter[PeerId] = Counter()  # leases that are, by worker; nobody else is in it
         self._lost: set[PeerId] = set()  # workers whose connection broke
         # Of units without a copy, the oldest first: when leases were granted and reveals asked for.
         self._running: dict[tuple[int, PeerId], int] = {}
@@ -185,12 +188,15 @@ class LeaseBook:
             self.want_more(unit, more=False)
             del self.books[unit]
 
-    def stragglers(self, now_ns: int) -> list[int]:
-        """Units that a worker with nothing else to do may be given a copy of, those out for longest first."""
+    def stragglers(self, now_ns: int, patience: int = 1) -> list[int]:
+        """Units that a worker with nothing else to do may be given a copy of, those out for longest first.
+
+        ``patience``: how many times as long as usual they must have been out, where nothing else is amiss.
+        """
         found: dict[int, None] = {}
         p95_ns = self._p95_ns() if len(self._run_times_ns) >= MIN_RUN_TIMES else None
         if p95_ns is not None:
-            _older_than(self._running, now_ns - max(MIN_STRAGGLER_NS, STRAGGLER_P95S * p95_ns), found)
+            _older_than(self._running, now_ns - patience * max(MIN_STRAGGLER_NS, STRAGGLER_P95S * p95_ns), found)
         _older_than(self._asked, now_ns - REVEAL_OVERDUE_NS, found)
         seen = 0
         for worker, heard_ns in self._heard.items():
@@ -242,6 +248,8 @@ class LeaseBook:
         book = self.book(unit)
         if worker not in book.leases:
             self.live += 1
+        else:
+            self._is_slow(worker, book.leases[worker], slow=False)
         book.leases[worker] = lease
         self._held_by.setdefault(worker, {})[unit] = None
         self._running.pop((unit, worker), None)
@@ -257,16 +265,32 @@ class LeaseBook:
         self._alarm((deadline, unit, worker, "lease"))
         return lease
 
-    @staticmethod
-    def _replaced_by_copy(book: UnitBook, worker: PeerId) -> None:
+    def _replaced_by_copy(self, book: UnitBook, worker: PeerId) -> None:
         """The slowest of the others counts no more as somebody who will answer."""
-        others = [lease for other, lease in book.leases.items() if other != worker and not lease.slow]
+        others = [
+            (lease.counter, other) for other, lease in book.leases.items() if other != worker and not lease.slow
+        ]
         if others:
-            min(others, key=lambda lease: lease.counter).slow = True
+            slowest = min(others)[1]
+            self._is_slow(slowest, book.leases[slowest], slow=True)
+
+    def _is_slow(self, worker: PeerId, lease: Lease, *, slow: bool) -> None:
+        if lease.slow != slow:
+            lease.slow = slow
+            self._slow[worker] += 1 if slow else -1
+            if not self._slow[worker]:
+                del self._slow[worker]
 
     def known(self, unit: int) -> UnitBook:
         """The unit's page to read; an empty one when nothing was written yet."""
         return self.books.get(unit, _NO_BOOK)
+
+    def copy_again(self, unit: int, now_ns: int) -> None:
+        """The copy of a unit was answered, and the unit wants more answers than that: there may be another copy."""
+        book = self.book(unit)
+        book.copied = False
+        for worker in book.leases:
+            self._running[unit, worker] = now_ns
 
     def want_more(self, unit: int, *, more: bool) -> None:
         """State whether a unit wants another worker. A unit in back-off joins the queue when that ends."""
@@ -318,11 +342,16 @@ class LeaseBook:
         """How many units are leased to a worker now."""
         return len(self._held_by.get(worker, ()))
 
+    def slow(self, worker: PeerId) -> int:
+        """How many of these are not waited for any more."""
+        return self._slow[worker]
+
     def release(self, unit: int, worker: PeerId, *, unfinished: bool = True) -> Lease | None:
         """A worker no longer holds a unit. ``unfinished``: it may get the unit again some day."""
         lease = self.known(unit).leases.pop(worker, None)
         if lease is None:
             return None
+        self._is_slow(worker, lease, slow=False)
         self.live -= 1
         self._running.pop((unit, worker), None)
         held = self._held_by[worker]
@@ -498,7 +527,7 @@ class LeaseBook:
         patience_ns <<= min(16, sum(1 for other in book.leases.values() if other.slow))
         if lease.slow or now_ns - lease.granted_ns < patience_ns:
             return ""
-        lease.slow = True
+        self._is_slow(worker, lease, slow=True)
         return "slow"
 
     def next_deadline(self) -> int | None:

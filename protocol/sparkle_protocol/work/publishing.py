@@ -6,8 +6,8 @@
                                                                                        with the job's inputs
 
 Keepers have seconds to hold the set, and half an hour for the inputs, which they begin to fetch with the spec. A
-candidate that refuses or does not answer in time is replaced by the next nearest. The submitter's node is a keeper
-itself only when there are fewer than four others.
+candidate that refuses or does not answer in time is replaced by the next nearest, but by none of a suspicious cluster
+(``placement.py``). The submitter's node is a keeper itself only when there are fewer than four others.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from sparkle_protocol.work.placement import (
     Candidate,
     choose_keepers,
     holders_needed,
+    suspiciously_dense,
 )
 from sparkle_protocol.work.views import View
 
@@ -52,7 +53,8 @@ class Publication:
         self.look_up = None
         self.until_ns = now_ns + ASK_NS
         first = choose_keepers(self.job, known, MAX_JOB_KEEPERS)
-        rest = [candidate.peer for candidate in known if candidate.peer not in first]
+        dense = suspiciously_dense(self.job, [candidate.peer for candidate in known])
+        rest = [one.peer for one in known if one.peer not in first and one.peer not in dense]
         self.candidates = [*first, *rest]
 
     def to_ask(self) -> list[PeerId]:

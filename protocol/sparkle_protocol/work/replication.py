@@ -143,9 +143,10 @@ class Channels:
             if at is not None and at <= now_ns:
                 self._next(job, channel)
 
-    def due(self, now_ns: int) -> set[JobId]:
-        """Jobs about which something should be sent now."""
-        return {c.job for c in self._all.values() if (at := c.next_ns()) is not None and at <= now_ns}
+    def due(self, now_ns: int) -> list[JobId]:
+        """Jobs about which something should be sent now, in an order that is the same in every process."""
+        due = (c.job for c in self._all.values() if (at := c.next_ns()) is not None and at <= now_ns)
+        return list(dict.fromkeys(due))
 
     def _next(self, job: KeptJob, channel: Channel) -> None:
         attach: tuple[ResultHash, ...] = ()

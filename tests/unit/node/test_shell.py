@@ -17,6 +17,7 @@ from sparkle_p2p.node.store import Store, StoreError, writing
 from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
+from sparkle_protocol.errors import TransportError
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 
 ME = PeerId("12D3KooWHrTvH4VQ24pGBZYPKnk61sCSgzFDGEy3FbFGezvmwW7B")
@@ -359,6 +360,40 @@ async def test_a_core_that_fails_is_logged_and_asked_again_later(
         async with asyncio.timeout(5):
             await recovered.wait()
     assert "ScriptedCore failed to handle a Tick" in caplog.text
+
+
+async def test_a_banned_peer_is_asked_nothing_and_not_connected_to(tmp_path: Path) -> None:
+    """Else a node that hangs up on a peer would meet it again by offering it work, and so on without end."""
+    connected: list[PeerId] = []
+
+    class Network:
+        def links(self) -> tuple[()]:
+            return ()
+
+        async def connect_peer(self, peer: PeerId, timeout_s: float) -> None:
+            connected.append(peer)
+            raise TransportError("nobody is there")
+
+    core, heard = ScriptedCore(), asyncio.Event()
+
+    def answer(event: object) -> fx.Effects:
+        heard.set()
+        return ()
+
+    core.answer = answer
+    store = Store(tmp_path / "node.db")
+    await store.open()
+    async with asyncio.TaskGroup() as group:
+        shell = Shell(ME, store, group, lambda message: core, lambda effect: None, banned=lambda peer: peer == OTHER)
+        shell.overlay = Network()  # type: ignore[assignment]
+        shell.perform(core, (fx.Send(7, OTHER, messages.Offer([])),))
+        async with asyncio.timeout(5):
+            await heard.wait()
+        shell.stop()
+    await store.close()
+    (failed,) = [event for event in core.events if isinstance(event, fx.SendFailed)]
+    assert (failed.tag, failed.peer) == (7, OTHER)
+    assert connected == []
 
 
 async def test_requests_under_way_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

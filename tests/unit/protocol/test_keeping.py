@@ -12,7 +12,7 @@ from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId, ResultHash, hash_result
 from sparkle_protocol.work import conduct
 from sparkle_protocol.work.kept_job import KeptJob
-from sparkle_protocol.work.lease import MIN_TTL_NS, REVEAL_DEADLINE_NS, SECOND_NS
+from sparkle_protocol.work.lease import MIN_TTL_NS, REVEAL_DEADLINE_NS, SECOND_NS, SILENT_NS, SLOW_UNKNOWN_NS
 from sparkle_protocol.work.submitter import Submitter
 
 CODEC = f.FactCodec("test")
@@ -360,6 +360,47 @@ def test_a_peer_cannot_hoard_units() -> None:
     assert len(taken) == conduct.FIRST_LEASES
     keeper.commit(A, RIGHT, *taken)
     assert len(keeper.lease(A, 64)) <= conduct.FIRST_LEASES + 2 * len(taken)
+
+
+def test_a_peer_that_only_says_that_it_computes_gets_no_more_until_it_answers() -> None:
+    keeper = Keeper(spec(20))
+    taken = keeper.lease(A, 2)
+    for _ in range(SLOW_UNKNOWN_NS // SILENT_NS + 2):
+        keeper.pass_time(SILENT_NS)
+        for unit in taken:
+            keeper.beat(A, unit)
+    assert keeper.job.leases.slow(A.peer_id) == 2
+    assert keeper.lease(A, 2) == []
+    keeper.commit(A, RIGHT, *taken)
+    assert keeper.job.leases.slow(A.peer_id) == 0
+    assert len(keeper.lease(A, 2)) == 2
+
+
+def test_a_copy_goes_first_to_who_has_answered_before() -> None:
+    keeper = Keeper(spec(4, policy=f.Policy("fast", 1)))
+    assert keeper.lease(A) == [0]
+    for unit in (1, 2, 3):
+        assert keeper.lease(B) == [unit]
+        keeper.pass_time(10 * SECOND_NS)
+        keeper.beat(A)
+        keeper.commit(B, RIGHT, unit)
+        keeper.reveal(B, RIGHT, unit)
+    assert keeper.lease(C) == []
+    assert keeper.lease(B) == [0]
+
+
+def test_a_newcomer_is_given_a_copy_when_nobody_else_takes_it() -> None:
+    keeper = Keeper(spec(4, policy=f.Policy("fast", 1)))
+    assert keeper.lease(A) == [0]
+    for unit in (1, 2, 3):
+        assert keeper.lease(B) == [unit]
+        keeper.pass_time(10 * SECOND_NS)
+        keeper.beat(A)
+        keeper.commit(B, RIGHT, unit)
+        keeper.reveal(B, RIGHT, unit)
+    keeper.pass_time(10 * SECOND_NS)
+    keeper.beat(A)
+    assert keeper.lease(C) == [0]
 
 
 def test_a_peer_that_returns_all_it_gets_fills_no_memory() -> None:

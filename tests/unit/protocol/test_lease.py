@@ -195,6 +195,31 @@ def test_before_anybody_knows_what_is_slow_only_silence_tells() -> None:
     assert leases.stragglers(SILENT_NS) == [0]
 
 
+def test_a_unit_may_be_copied_again_once_its_copy_was_answered() -> None:
+    leases = book(1)
+    for _ in range(3):
+        leases.committed_after(SECOND_NS)
+    leases.grant(0, A, 0)
+    leases.grant(0, B, 3 * SECOND_NS, copy=True)
+    leases.heard(A, 60 * SECOND_NS)
+    assert leases.stragglers(60 * SECOND_NS) == []
+    leases.release(0, B, unfinished=False)
+    leases.copy_again(0, 60 * SECOND_NS)
+    assert leases.stragglers(61 * SECOND_NS) == []
+    assert leases.stragglers(62 * SECOND_NS) == [0]
+
+
+def test_who_is_slow_is_known_by_worker() -> None:
+    leases = book(2)
+    for unit in (0, 1):
+        leases.grant(unit, A, 0)
+        leases.grant(unit, B, 0, copy=True)
+    assert (leases.slow(A), leases.slow(B)) == (2, 0)
+    leases.release(0, A)
+    leases.grant(1, A, SECOND_NS)
+    assert leases.slow(A) == 0
+
+
 def test_a_long_unit_is_no_straggler_where_all_are_long() -> None:
     leases = book(2)
     known_pace(leases, 600)

@@ -24,9 +24,7 @@ def scene(plan: Churn, *, peers: int = 40, seconds: float = 4000.0, schedule: Sc
 
 
 def begun(scenario: Scenario, seed: int = 1) -> Run:
-    run = Run(scenario, seed)
-    churn.begin(run.world, scenario)
-    return run
+    return Run(scenario, seed)
 
 
 def up(run: Run, at_s: float) -> list[int]:

@@ -22,9 +22,7 @@ def scene(*wrong: Fault, peers: int = 6, regions: list[Region] | None = None) ->
 
 
 def begun(scenario: Scenario, trace: Trace | None = None, seed: int = 1) -> Run:
-    run = Run(scenario, seed, trace=trace)
-    faults.begin(run.world, scenario)
-    return run
+    return Run(scenario, seed, trace=trace)
 
 
 def up(world: World) -> list[int]:

@@ -1,0 +1,90 @@
+"""Peers that do not keep to the rules, by the kinds that ``[[adversaries]]`` of a scenario names.
+
+Each kind is a class in a file named after it, which says what it does and what stops it:
+
+=================  ==============================================================================================
+``cheat``          every result is wrong, and nobody else's
+``sometimes``      a wrong result of its own at the rate
+``collude``        all of an entry agree on one wrong result for each unit
+``copy``           states others' commits, or results that were shown, as its own
+``withhold``       commits, and does not show its result
+``hoard``          takes units and computes nothing
+``silent-keeper``  takes jobs to keep and stores nothing; does not answer, or says that it has all
+``equivocate``     as a keeper it says different things to different peers
+``sybil``          many keys near a job's routing place, in one network, that equivocate
+``flood``          far too much of everything
+=================  ==============================================================================================
+
+Adversaries of trust and credit (sleepers that cheat once they are trusted, whitewashers, forked feeds, minting pairs)
+belong here as well, beside these, once trust and credit are there to be attacked.
+"""
+
+from collections import Counter
+
+from sparkle_protocol.errors import ConfigError
+from sparkle_sim.adversaries.base import Adversary, Group, HostilePeer
+from sparkle_sim.adversaries.cheat import Cheat
+from sparkle_sim.adversaries.collude import Collude
+from sparkle_sim.adversaries.copy import Copy
+from sparkle_sim.adversaries.equivocate import Equivocate
+from sparkle_sim.adversaries.flood import Flood
+from sparkle_sim.adversaries.hoard import Hoard
+from sparkle_sim.adversaries.silent_keeper import SilentKeeper
+from sparkle_sim.adversaries.sometimes import Sometimes
+from sparkle_sim.adversaries.sybil import Sybil
+from sparkle_sim.adversaries.voting import expected_wrong, expected_wrong_among
+from sparkle_sim.adversaries.withhold import Withhold
+from sparkle_sim.draws import draws
+from sparkle_sim.scenario import Adversaries, Scenario
+
+__all__ = ["KINDS", "Adversary", "Group", "HostilePeer", "assign", "expected_wrong", "expected_wrong_among"]
+
+_ALL: tuple[type[Adversary], ...] = (
+    Cheat, Collude, Copy, Equivocate, Flood, Hoard, SilentKeeper, Sometimes, Sybil, Withhold,
+)  # fmt: skip
+KINDS: dict[str, type[Adversary]] = {one.kind: one for one in _ALL}
+
+
+def assign(seed: int, scenario: Scenario) -> dict[int, Adversary]:
+    """Who is an adversary in a run, by peer. Whoever submits a job is none unless it is named.
+
+    Which peers an entry draws depends on the seed, its kind and its place among the entries of that kind, and a
+    larger share draws the same ones and more. A peer that two entries draw belongs to the first of them. So an entry
+    can be taken out, or its rate changed, without changing whom the others draw.
+
+    Raises:
+        ConfigError: an entry asks for what there is not.
+    """
+    found: dict[int, Adversary] = {}
+    submitters = {plan.submitter for plan in scenario.jobs}
+    seen: Counter[str] = Counter()
+    for place, entry in enumerate(scenario.adversaries):
+        make = _checked(place, entry, scenario.peers.count)
+        group = Group(seed, f"{entry.kind}/{seen[entry.kind]}", entry.rate, scenario)
+        seen[entry.kind] += 1
+        others = [number for number in range(scenario.peers.count) if number not in submitters]
+        for number in entry.peers or _drawn(seed, group.name, others, entry.share):
+            if number not in found:
+                found[number] = group.members[number] = make(number, group)
+    return dict(sorted(found.items()))
+
+
+def _checked(place: int, entry: Adversaries, peers: int) -> type[Adversary]:
+    """The kind of an entry that can be had."""
+    make = KINDS.get(entry.kind)
+    if make is None:
+        raise ConfigError(f"adversaries[{place}].kind is '{entry.kind}'; it must be one of {', '.join(KINDS)}")
+    for number in entry.peers:
+        if not 0 <= number < peers:
+            raise ConfigError(f"adversaries[{place}].peers names peer {number}; the {peers} peers begin with 0")
+    if not make.rated and entry.rate != 1.0:
+        raise ConfigError(
+            f"adversaries[{place}].rate is {entry.rate:g}, but '{entry.kind}' always does it; leave it out"
+        )
+    return make
+
+
+def _drawn(seed: int, name: str, others: list[int], share: float) -> list[int]:
+    """A share of these peers, in order."""
+    ranked = sorted(others, key=lambda number: draws(seed, number, "adversaries", name).random())
+    return sorted(ranked[: round(share * len(others))])
