@@ -8,14 +8,8 @@ import statistics
 from dataclasses import dataclass
 
 import pytest
-from msgspec.structs import replace
 
-from sparkle_protocol.facts import JobSpec
-from sparkle_protocol.ids import JobId
-from sparkle_sim.computing import true_result
-from sparkle_sim.draws import draws
-from sparkle_sim.engine import BOOTSTRAPS, Run, machine_of
-from sparkle_sim.kernel import SECOND
+from sparkle_sim.engine import Run, machine_of
 from sparkle_sim.population import run_population
 from sparkle_sim.scenario import Adversaries, Churn, JobPlan, Peers, Scenario
 from sparkle_sim.trace import Trace
@@ -62,26 +56,10 @@ class Computed(Trace):
             self.at_s.append(now_ns / 1e9)
 
 
-class Liar:
-    """Wrong always: alone, or as all others of its name."""
-
-    def __init__(self, name: int) -> None:
-        self._name = name
-
-    def result(self, spec: JobSpec, job: JobId, unit: int) -> bytes | None:
-        return bytes([self._name]) + true_result(job, unit)[:7]
-
-
 def _full(scenario: Scenario) -> Figures:
-    """One run of the production cores. Who lies and who comes and goes is arranged here."""
-    trace, honest = Computed(), replace(scenario, adversaries=[], peers=replace(scenario.peers, churn=Churn()))
-    run = Run(honest, SEED, trace=trace)
-    for entry in scenario.adversaries:
-        for number in range(1, 1 + round(entry.share * (scenario.peers.count - 1))):
-            run.world.peers[number].behaviour = Liar(255 if entry.kind == "collude" else number % 250)
-    if scenario.peers.churn.kind != "none":
-        for number in range(1, scenario.peers.count):
-            _come_and_go(run, number, scenario.peers.churn)
+    """One run of the production cores."""
+    trace = Computed()
+    run = Run(scenario, SEED, trace=trace)
     run.advance(scenario.seconds)
     plan = scenario.jobs[0]
     (job,) = run.summary()["jobs"]  # type: ignore[misc]
@@ -90,22 +68,6 @@ def _full(scenario: Scenario) -> Figures:
     first, middle = len(at_s) // 10, len(at_s) // 2
     rate = (middle - first) / (at_s[middle] - at_s[first]) / plan.quorum
     return Figures(rate, len(at_s) / plan.units, job["ended_s"] - plan.at_s)
-
-
-def _come_and_go(run: Run, number: int, churn: Churn) -> None:
-    """Exponential sessions and absences."""
-    world, random, peer = run.world, draws(SEED, number, "calibration"), run.world.peers[number]
-
-    def leave() -> None:
-        peer.crash(silently=random.random() < churn.silent_share)
-        world.kernel.after(int(random.exponential(churn.absence_s) * SECOND), come)
-
-    def come() -> None:
-        others = [random.below(len(world.peers)) for _ in range(BOOTSTRAPS)]
-        peer.start([world.addresses[other][0] for other in others if other != number])
-        world.kernel.after(int(random.exponential(churn.session_s) * SECOND), leave)
-
-    world.kernel.at(int((churn.begin_s + random.exponential(churn.session_s)) * SECOND), leave)
 
 
 def _model(scenario: Scenario, seed: int) -> Figures:

@@ -10,6 +10,7 @@ everybody is there until then.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gamma
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +18,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from sparkle_protocol.errors import ConfigError
+from sparkle_sim.churn import read_trace
 from sparkle_sim.network import SILENCE_S
-from sparkle_sim.population.order import NONE, Calendar, Index, Times
+from sparkle_sim.population.order import NONE, Calendar, Index, Times, distinct
 from sparkle_sim.population.streams import stream
 from sparkle_sim.scenario import Churn, Fault, Scenario
 from sparkle_sim.world import EPOCH_MS
@@ -52,6 +54,14 @@ class _Switch:
     silent: bool = False
 
 
+class _Trace(NamedTuple):
+    """Who comes and goes when, in the order of time."""
+
+    peers: Index
+    at_s: Times
+    up: NDArray[np.bool_]
+
+
 class Presence:
     """The state of all peers, step by step.
 
@@ -70,6 +80,8 @@ class Presence:
         self._away = np.zeros(count, np.uint8)
         self._stay = np.unique(np.array([job.submitter for job in scenario.jobs], np.int32))
         self._calendar = Calendar(count, step_s)
+        self._trace = _Trace(NONE, np.empty(0), np.empty(0, np.bool_))
+        self._traced = 0  # so many of its lines are over
         self._switches: list[_Switch] = []
         self._begin_churn(seed)
         self._plan_schedules(scenario, regions, seed)
@@ -102,6 +114,7 @@ class Presence:
         if len(peers):
             changes.append(self._churn(peers, when_s))
         end_s = (step + 1) * self._step_s
+        changes += self._follow_trace(end_s)
         while self._next < len(self._switches) and self._switches[self._next].at_s < end_s:
             changes.append(self._flip(self._switches[self._next]))
             self._next += 1
@@ -114,9 +127,8 @@ class Presence:
         if plan.kind == "none":
             return
         if plan.kind == "trace":
-            raise ConfigError(
-                'the population engine follows no trace; use engine = "full" or churn of kind "weibull"'
-            )
+            self._read_trace()
+            return
         count = len(self._away)
         coming = random.random(count, np.float32) < plan.share
         coming[self._stay] = False
@@ -133,20 +145,54 @@ class Presence:
     def _churn(self, peers: Index, when_s: Times) -> Change:
         """Sessions and absences that end: the next ones begin."""
         plan, random = self._plan, self._random
-        before = self._away[peers]
-        leaves = (before & AWAY) == 0
+        leaves = (self._away[peers] & AWAY) == 0
         leaving, coming = peers[leaves], peers[~leaves]
-        self._away[peers] = before ^ AWAY
         stays = random.random(len(leaving), np.float32) >= plan.gone_share
         absent_s = plan.absence_s * random.exponential(size=len(leaving))
         self._calendar.plan(leaving[stays], (when_s[leaves] + absent_s)[stays])
         self._calendar.plan(coming, when_s[~leaves] + session_s(plan, len(coming), random))
         silent = random.random(len(leaving), np.float32) < plan.silent_share
-        worked = before[leaves] == 0
+        return self._come_and_go(coming, leaving, when_s[leaves], silent)
+
+    def _come_and_go(self, coming: Index, leaving: Index, gone_s: Times, silent: NDArray[np.bool_]) -> Change:
+        worked = self._away[leaving] == 0
+        self._away[leaving] |= AWAY
+        self._away[coming] &= ~np.uint8(AWAY)
         back = coming[self._away[coming] == 0]
-        gone_s = when_s[leaves][worked]
-        known_s = gone_s + self._noticed_s(silent[worked])
-        return Change(back, leaving[worked], gone_s, known_s, known_s)
+        known_s = gone_s[worked] + self._noticed_s(silent[worked])
+        return Change(back, leaving[worked], gone_s[worked], known_s, known_s)
+
+    def _read_trace(self) -> None:
+        """Peers of the trace are there when it says so, and all others always."""
+        spans = read_trace(Path(self._plan.trace), len(self._away))
+        lines = [
+            (at_s, peer, at_s == up_s)
+            for peer, some in spans.items()
+            for up_s, down_s in some
+            for at_s in (up_s, down_s)
+        ]
+        lines.sort(key=lambda line: line[0])  # those of one time stay in order: first it goes, then it comes again
+        self._trace = _Trace(
+            np.array([peer for _, peer, _ in lines], np.int32),
+            np.array([at_s for at_s, _, _ in lines], np.float64),
+            np.array([up for _, _, up in lines], np.bool_),
+        )
+        self._away[np.array([peer for peer, some in spans.items() if some[0][0] > 0], np.int32)] |= AWAY
+
+    def _follow_trace(self, end_s: float) -> list[Change]:
+        """What it says until then; a peer's lines one after the other."""
+        trace = self._trace
+        changes: list[Change] = []
+        first, self._traced = self._traced, int(np.searchsorted(trace.at_s, end_s))
+        if self._traced == first:
+            return changes
+        past = slice(first, self._traced)
+        peers, at_s, up = trace.peers[past], trace.at_s[past], trace.up[past]
+        for now in distinct(peers, np.zeros(len(self._away), np.int32)):
+            coming, leaving = now[up[now]], now[~up[now]]
+            heard = np.zeros(len(leaving), np.bool_)
+            changes.append(self._come_and_go(peers[coming], peers[leaving], at_s[leaving], heard))
+        return changes
 
     def _noticed_s(self, silent: NDArray[np.bool_]) -> Times:
         """Until those who hand out units do not count on a peer any more."""

@@ -2,6 +2,7 @@
 
 import itertools
 from math import exp, gamma, log, log2
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +101,21 @@ def test_killed_machines_are_back_after_their_time() -> None:
     assert shares[900.0] == pytest.approx(0.75, abs=0.001)
     assert shares[1300.0] == 1.0
     assert shares[3900.0] == pytest.approx(0.5, abs=0.001)
+
+
+def test_peers_of_a_trace_are_there_when_it_says_so(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("peer,up_s,down_s\n1,0,100\n1,300,400\n2,50,60\n2,62,900\n")
+    churn = Churn("trace", trace=str(trace))
+    presence = Presence(Scenario("s", seconds=1000.0, peers=Peers(4, churn=churn)), np.zeros(4, np.int8), 1, 20.0)
+    seen = {}
+    for step in range(50):
+        presence.advance(step)
+        seen[(step + 1) * 20] = presence.active.tolist()
+    for at_s, there in seen.items():
+        if at_s not in (60, 100, 300, 400, 900):
+            one, two = at_s < 100 or 300 <= at_s < 400, 50 <= at_s < 60 or 62 <= at_s < 900
+            assert there == [True, one, two, True], at_s
 
 
 def _online(scenario: Scenario, step_s: float = 60.0) -> list[tuple[float, float]]:
