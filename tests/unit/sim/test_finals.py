@@ -24,7 +24,8 @@ from sparkle_sim import checkers
 from sparkle_sim.checkers.evidence import Evidence
 from sparkle_sim.checkers.finals import SingleFinal, Unsigned, binomial_limit, voting_law
 from sparkle_sim.checkers.keeping import more_than
-from sparkle_sim.engine import Run, build_world
+from sparkle_sim.engine import build_world
+from sparkle_sim.planned import planned_spec
 from sparkle_sim.scenario import Checks, JobPlan, Peers, Scenario
 from sparkle_sim.world import World
 
@@ -38,8 +39,7 @@ class Signed:
     def __init__(self) -> None:
         self.world: World = build_world(SCENARIO, 1)
         self.evidence = Evidence(self.world)
-        run = Run(SCENARIO, 1)
-        self.job = JobId(self.state(0, run._spec(SCENARIO.jobs[0], 0)).job)
+        self.job = JobId(self.state(0, planned_spec(SCENARIO, 1, SCENARIO.jobs[0], 0)).job)
         keys = [peer.identity.public_key for peer in self.world.peers[1:9]]
         self.state(0, KeeperSet(self.job, 0, keys, 6))
 

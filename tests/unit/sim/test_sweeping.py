@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparkle_protocol.errors import ConfigError
-from sparkle_sim import engine
+from sparkle_sim import checkers, engine
 from sparkle_sim.sweeping import Sweep, figure, interval, plan
 
 TEXT = "name = 'small'\nseconds = 40.0\n[peers]\ncount = 8\n[[jobs]]\nunits = 4\nunit_s = 2.0\n"
@@ -56,15 +56,18 @@ def test_intervals_are_students() -> None:
 
 def test_one_bad_run_does_not_end_the_others(scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seed 2 hits a bug, seed 3 is caught by a checker."""
-    whole = engine.Run.summary
+    whole, twice = engine.Run.summary, checkers.Finding("single-final", 1.0, 3, "a vote was counted twice")
 
     def summary(run: engine.Run) -> dict[str, object]:
         if run.seed == 2:
             raise ZeroDivisionError("planted")
-        found = ["1.000 s at peer 3: a vote was counted twice (single-final)"] if run.seed == 3 else []
-        return {**whole(run), "findings": found}
+        return whole(run)
+
+    def finish(watch: checkers.Watch) -> list[checkers.Finding]:
+        return [twice] if watch._world.seed == 3 else []
 
     monkeypatch.setattr(engine.Run, "summary", summary)
+    monkeypatch.setattr(checkers.Watch, "finish", finish)
     folder = tmp_path / "out"
     folder.mkdir()
     sweep = Sweep(plan(scenario, range(1, 5), [], [], seconds=None), folder)
