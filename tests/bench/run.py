@@ -26,6 +26,7 @@ from tests.bench import (  # noqa: E402
     network,
     noop,
     overhead,
+    population,
     product,
     starting,
     work,
@@ -59,6 +60,7 @@ MEASUREMENTS: dict[str, tuple[Measurement, int]] = {
     "growth": (growth.growth, 3),
     "demo_warm": (starting.demo_warm, 3),
     "idle_node": (idle.idle_node, 3),
+    "population": (population.population, 1),
 }
 
 
