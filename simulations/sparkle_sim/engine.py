@@ -7,10 +7,12 @@ from math import exp
 from sparkle_protocol.effects import Notify, Violation
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_sim import churn, faults
 from sparkle_sim.adversaries import assign
 from sparkle_sim.draws import draws
 from sparkle_sim.kernel import SECOND
+from sparkle_sim.loading import load
 from sparkle_sim.network import NAT, PUBLIC, SYMMETRIC, Conditions, Place
 from sparkle_sim.peer import Machine, Peer
 from sparkle_sim.planned import GIGA, planned_spec
@@ -146,10 +148,15 @@ def build_world(scenario: Scenario, seed: int, trace: Trace | None = None) -> Wo
     places = _places(scenario.peers, scenario.wires, seed, submitters)
     wires = scenario.wires
     conditions = Conditions(_round_trips(wires), wires.jitter, wires.loss, wires.twice)
-    world = World(seed, places, conditions, trace, assign(seed, scenario))
+    world = World(seed, places, conditions, trace, assign(seed, scenario), rules_of(scenario.policy))
     for number in range(scenario.peers.count):
         world.add(machine_of(scenario.peers.machines, seed, number))
     return world
+
+
+def rules_of(policy: str) -> Rules:
+    """How the cores decide in a run. Raises ConfigError, to follow the key that names it."""
+    return PRODUCTION if policy == "production" else load(policy, Rules)()
 
 
 def machine_of(machines: Machines, seed: int, number: int) -> Machine:

@@ -168,8 +168,10 @@ class Peer:
             self.lives,
             (
                 Membership(self.id, rng, self.wall_ms, memory_bytes),
-                Submitter(self.identity, world.codec, rng, world.check_result),
-                WorkerAgent(self.identity, world.codec, rng, kernels, machine.slots, "", memory_bytes),
+                Submitter(self.identity, world.codec, rng, world.check_result, rules=world.rules),
+                WorkerAgent(
+                    self.identity, world.codec, rng, kernels, machine.slots, "", memory_bytes, world.rules
+                ),
             ),
             Lanes(world.kernel, self.disk, self._draws, self._perform, 3, machine.sync_s),
             Slots(

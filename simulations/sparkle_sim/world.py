@@ -8,6 +8,7 @@ from sparkle_protocol.effects import Notify, Record, Reply, Send, Violation
 from sparkle_protocol.errors import VerificationError
 from sparkle_protocol.facts import FactCodec, JobSpec
 from sparkle_protocol.ids import PeerId
+from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_sim.computing import Behaviour, result_size
 from sparkle_sim.draws import draws
 from sparkle_sim.gossip import Gossip
@@ -59,6 +60,7 @@ class World:
         conditions: of the wires between them.
         trace: where it is written down.
         adversaries: the peers that are none of ours.
+        rules: how the cores of all peers decide what they may decide.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class World:
         conditions: Conditions,
         trace: Trace | None = None,
         adversaries: Mapping[int, "Adversary"] | None = None,
+        rules: Rules = PRODUCTION,
     ) -> None:
         self.seed = seed
+        self.rules = rules
         self.epoch_ms = EPOCH_MS
         self.kernel_key = f"{KERNEL}@1"
         self.kernel = Kernel()

@@ -35,14 +35,31 @@ from sparkle_sim.adversaries.sybil import Sybil
 from sparkle_sim.adversaries.voting import expected_wrong, expected_wrong_among
 from sparkle_sim.adversaries.withhold import Withhold
 from sparkle_sim.draws import draws
+from sparkle_sim.loading import is_reference, load
 from sparkle_sim.scenario import Adversaries, Scenario
 
-__all__ = ["KINDS", "Adversary", "Group", "HostilePeer", "assign", "expected_wrong", "expected_wrong_among"]
+__all__ = [
+    "KINDS", "Adversary", "Group", "HostilePeer", "assign", "expected_wrong", "expected_wrong_among", "kind_of",
+]  # fmt: skip
 
 _ALL: tuple[type[Adversary], ...] = (
     Cheat, Collude, Copy, Equivocate, Flood, Hoard, SilentKeeper, Sometimes, Sybil, Withhold,
 )  # fmt: skip
 KINDS: dict[str, type[Adversary]] = {one.kind: one for one in _ALL}
+
+
+def kind_of(text: str) -> type[Adversary] | None:
+    """The class of a kind, or the one that ``FILE.py:CLASS`` names; None for a kind that there is not.
+
+    Raises:
+        ConfigError: there is no such class; to follow the key that names it.
+    """
+    if not is_reference(text):
+        return KINDS.get(text)
+    found = load(text, Adversary)
+    if not found.kind:
+        raise ConfigError(f"names {text}, which has no kind; give the class kind = '...'")
+    return found
 
 
 def assign(seed: int, scenario: Scenario) -> dict[int, Adversary]:
@@ -60,8 +77,8 @@ def assign(seed: int, scenario: Scenario) -> dict[int, Adversary]:
     seen: Counter[str] = Counter()
     for place, entry in enumerate(scenario.adversaries):
         make = _checked(place, entry, scenario.peers.count)
-        group = Group(seed, f"{entry.kind}/{seen[entry.kind]}", entry.rate, scenario)
-        seen[entry.kind] += 1
+        group = Group(seed, f"{make.kind}/{seen[make.kind]}", entry.rate, scenario)  # wherever its file lies
+        seen[make.kind] += 1
         others = [number for number in range(scenario.peers.count) if number not in submitters]
         for number in entry.peers or _drawn(seed, group.name, others, entry.share):
             if number not in found:
@@ -71,7 +88,10 @@ def assign(seed: int, scenario: Scenario) -> dict[int, Adversary]:
 
 def _checked(place: int, entry: Adversaries, peers: int) -> type[Adversary]:
     """The kind of an entry that can be had."""
-    make = KINDS.get(entry.kind)
+    try:
+        make = kind_of(entry.kind)
+    except ConfigError as error:
+        raise ConfigError(f"adversaries[{place}].kind {error}") from error
     if make is None:
         raise ConfigError(f"adversaries[{place}].kind is '{entry.kind}'; it must be one of {', '.join(KINDS)}")
     for number in entry.peers:
