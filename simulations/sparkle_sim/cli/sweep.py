@@ -78,8 +78,10 @@ def _tell(document: dict[str, Any], *, as_json: bool) -> None:
         return
     from sparkle_sim.cli.telling import table
 
-    heads = ["values", "runs", *(f"{name} (± 95 %)" for name in document["measures"])]
-    rows = [
-        [group["values"] or "as in the file", str(group["runs"]), *group["figures"]] for group in document["groups"]
-    ]
-    sys.stdout.write("\n".join(table(heads, rows)) + "\n")
+    groups = document["groups"]
+    keys = list(groups[0]["values"]) if groups else []
+    swept = [key for key in keys if len({group["values"][key] for group in groups}) > 1]
+    rows = [[*(group["values"][key] for key in swept), str(group["runs"]), *group["figures"]] for group in groups]
+    sys.stdout.write("\n".join(table([*swept, "runs", *document["measures"]], rows)) + "\n")
+    if any(group["runs"] > 1 for group in groups):
+        sys.stdout.write("means over the seeds, ± their 95 % intervals\n")
