@@ -258,4 +258,5 @@ def figure(values: Sequence[float]) -> str:
     """``12.3 ± 0.4``; without an interval for a single value, and a dash for none."""
     if len(values) < 2:
         return f"{values[0]:.4g}" if values else "–"
-    return f"{fmean(values):.4g} ± {interval(values):.2g}"
+    half = interval(values)
+    return f"{fmean(values):.4g} ± {half:.2g}" if half < 100 else f"{fmean(values):.4g} ± {half:.0f}"

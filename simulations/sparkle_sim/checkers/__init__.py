@@ -7,7 +7,7 @@ Each checker is O(1) for every event and looks at everything now and then. ``mak
 from collections.abc import Sequence
 
 from sparkle_protocol.errors import ConfigError
-from sparkle_sim.checkers.base import Checker, Finding
+from sparkle_sim.checkers.base import Checker, Finding, job_of, named, unit_of
 from sparkle_sim.checkers.ending import Bounds, Termination
 from sparkle_sim.checkers.evidence import Evidence
 from sparkle_sim.checkers.finals import SingleFinal, Unsigned, WrongAccepts
@@ -22,7 +22,7 @@ KINDS: tuple[type[Checker], ...] = (
     Acknowledged, SingleFinal, Termination, Unsigned, Promises, WrongAccepts, Convergence, Bounds,
 )  # fmt: skip
 
-__all__ = ["KINDS", "Checker", "Finding", "Watch", "make", "own", "watch"]
+__all__ = ["KINDS", "Checker", "Finding", "Watch", "job_of", "make", "named", "own", "unit_of", "watch"]
 
 
 def make(world: World, scenario: Scenario) -> list[Checker]:

@@ -54,6 +54,8 @@ def sweep(arguments: argparse.Namespace) -> int:
     from sparkle_sim.sweeping import Sweep, plan
 
     base = [] if arguments.peers is None else [Override("peers.count", arguments.peers, "--peers")]
+    if arguments.checker:
+        base.append(Override("checks.own", arguments.checker, "--checker"))
     runs = plan(Path(arguments.file), arguments.seeds, arguments.set, base, seconds=arguments.seconds)
     folder = None if arguments.out is None else outputs.new_folder(Path(arguments.out))
     with stopping() as stop, executor(arguments.executor, arguments.workers) as pool, MovingLine() as line:
