@@ -183,17 +183,17 @@ def _units(axes: "Axes", times: Sequence[float], columns: Columns) -> None:
     if max(columns.get("rejected", [0])) > 0:
         axes.plot(times, columns["rejected"], color=GREEN, linestyle="-.", label="results rejected")
     axes.set_ylabel("units")
-    _legend(axes)
-    rows = len(axes.get_legend().texts)
+    rows = _legend(axes)
     axes.set_ylim(top=max(*columns["replicas"], *columns["units_final"], 1) * (1.05 + 0.12 * rows))  # for the legend
 
 
-def _legend(axes: "Axes") -> None:
-    """Each word once."""
+def _legend(axes: "Axes") -> int:
+    """Each word once; returns how many there are."""
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(reversed(labels), reversed(handles), strict=True))
     names = list(dict.fromkeys(label for label in labels if label != "fault")) + ["fault"] * ("fault" in once)
     axes.legend([once[name] for name in names], names, loc="upper left")
+    return len(names)
 
 
 def _online(axes: "Axes", times: Sequence[float], columns: Columns) -> None:

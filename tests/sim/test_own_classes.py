@@ -95,10 +95,8 @@ def test_a_checker_of_ones_own_is_at_work_beside_the_others(folder: Path) -> Non
     checks = json.loads((folder / "out" / "summary.json").read_text())["checks"]
     assert checks["first-unit"] == {"seen": 1}
     assert set(checks) == {*(kind.name for kind in checkers.KINDS), "first-unit"}
-    scenario, seed = of_file(folder / "out")
-    assert (
-        run_scenario(scenario, seed).findings == json.loads((folder / "out" / "summary.json").read_text())["findings"]
-    )
+    again = run_scenario(*of_file(folder / "out"))
+    assert again.findings == json.loads((folder / "out" / "summary.json").read_text())["findings"]
 
 
 def test_a_policy_changes_what_it_says_and_can_be_swept(folder: Path) -> None:
@@ -123,10 +121,9 @@ def test_order_and_leases_are_the_policys(folder: Path) -> None:
         run.advance(run.now_s + 0.25)
         for job in run.plans:
             kept = run.world.peers[0].submitter.jobs[job]
-            given = [unit for unit, book in sorted(kept.leases.books.items()) if book.leases]
-            assert {lease.ttl_ns for book in kept.leases.books.values() for lease in book.leases.values()} <= {
-                7 * 10**9
-            }
+            books = kept.leases.books
+            given = sorted(unit for unit, book in books.items() if book.leases)
+            assert {lease.ttl_ns for book in books.values() for lease in book.leases.values()} <= {7 * 10**9}
     assert given[-1] == 11, "the last unit is given first"
     assert 0 not in given
 
