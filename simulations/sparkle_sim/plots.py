@@ -205,7 +205,7 @@ def _messages(axes: "Axes", times: Sequence[float], columns: Columns) -> None:
     """Of each peer that was online, second by second, averaged so that chance does not hide the course."""
     seconds, online = columns["time_s"], columns["online"]
     step = max(1, len(seconds) // MOST_STEPS)
-    marks = [0, *range(step, len(seconds) - 1, step), len(seconds) - 1]
+    marks = [*range(0, len(seconds) - step, step), len(seconds) - 1]
     points = [
         (times[stop], (columns["messages"][stop] - columns["messages"][start]) / spent)
         for start, stop in pairwise(marks)
@@ -285,12 +285,17 @@ def _in_words(key: str, scenario: Mapping[str, Any]) -> str:
 
 
 def _against(label: str, measure: Measure, lines: Lines) -> Draw:
-    """Means over the seeds with their 95 % intervals; words stand side by side in their order."""
+    """Means over the seeds with their 95 % intervals, and each seed as a thin line: it has the same machines in all.
+
+    Words stand side by side in their order.
+    """
     words = list(dict.fromkeys(value for line in lines.values() for value in line))
-    try:
-        place = {word: float(word) for word in words}
-    except ValueError:
-        place = {word: float(number) for number, word in enumerate(words)}
+    numbers = [_float(word) for word in words]
+    ordered = None not in numbers
+    place = {
+        word: float(number if ordered and number is not None else at)
+        for at, (word, number) in enumerate(zip(words, numbers, strict=True))
+    }
 
     def draw(axes: "Axes") -> None:
         looks = zip(
@@ -298,13 +303,18 @@ def _against(label: str, measure: Measure, lines: Lines) -> Draw:
         )
         for (name, line), colour, dashes in looks:
             points = sorted((place[word], values) for word, values in line.items())
+            places = [at for at, _ in points]
+            if len({len(values) for _, values in points}) == 1:  # all seeds ended with all values
+                for seed in zip(*(values for _, values in points), strict=True):
+                    axes.plot(places, seed, color=colour, linewidth=0.6, alpha=0.3)
             axes.errorbar(
-                [at for at, _ in points],
+                places,
                 [fmean(values) for _, values in points],
                 [sweeping.interval(values) for _, values in points],
-                color=colour, linestyle=dashes, marker="o", markersize=3, capsize=2, label=name,
+                color=colour, linestyle=dashes if ordered else "none", marker="o", markersize=3, capsize=2,
+                label=name,
             )  # fmt: skip
-        if any(place[word] != _float(word) for word in words):
+        if not ordered:
             axes.set_xticks(list(place.values()), [word.rpartition(":")[2] for word in words])  # without files
             axes.set_xlim(-0.5, len(words) - 0.5)
         axes.set_xlabel(label)
