@@ -237,11 +237,14 @@ def _of_sweep(folder: Path, manifest: Mapping[str, Any]) -> Plots:
         )
     key = keys[0]
     scenario = manifest.get("scenario") or {}
+    title = f"interrupted after {len(rows)} of {manifest.get('runs')} runs" if manifest.get("interrupted") else ""
     plots: Plots = {}
     for measure in MEASURES:
         lines = _lines(rows, key, keys[1:], measure.column)
         if lines:
-            plots[f"sweep-{measure.column.replace('_', '-')}"] = [_against(_in_words(key, scenario), measure, lines)]
+            plots[f"sweep-{measure.column.replace('_', '-')}"] = [
+                _against(_in_words(key, scenario), measure, lines, title)
+            ]
     return plots
 
 
@@ -284,7 +287,7 @@ def _in_words(key: str, scenario: Mapping[str, Any]) -> str:
     return key
 
 
-def _against(label: str, measure: Measure, lines: Lines) -> Draw:
+def _against(label: str, measure: Measure, lines: Lines, title: str) -> Draw:
     """Means over the seeds with their 95 % intervals, and each seed as a thin line: it has the same machines in all.
 
     Words stand side by side in their order.
@@ -317,6 +320,7 @@ def _against(label: str, measure: Measure, lines: Lines) -> Draw:
         if not ordered:
             axes.set_xticks(list(place.values()), [word.rpartition(":")[2] for word in words])  # without files
             axes.set_xlim(-0.5, len(words) - 0.5)
+        axes.set_title(title, fontsize=8.0)
         axes.set_xlabel(label)
         axes.set_ylabel(measure.label)
         axes.set_ylim(bottom=0)

@@ -196,7 +196,7 @@ def _position(place: list[Any], name: str, key: str, flag: str) -> int:
     number = int(name) if name.isascii() and name.isdigit() and len(name) <= 6 else -1
     if 0 <= number < len(place):
         return number
-    has = "none" if not place else "0" if len(place) == 1 else f"0 to {len(place) - 1}"
+    has = "no part" if not place else "only part 0" if len(place) == 1 else f"parts 0 to {len(place) - 1}"
     raise ConfigError(f"{flag}: {key} names no part of this list of the file, which has {has}")
 
 

@@ -32,6 +32,7 @@ class Progress:
     end_s: float
     wall_s: float
     events: int
+    units: tuple[int, int] | None = None  # that are final, of those submitted; None: not counted
 
 
 @dataclass(slots=True)
@@ -145,7 +146,8 @@ def _full(
                 over = run.advance(until_s)
                 if table is not None:
                     table.add(metrics.sample(run.world))
-                on_progress(Progress(kernel.now / SECOND, scenario.seconds, clock() - began, kernel.events))
+                units = metrics.finals, metrics.units
+                on_progress(Progress(kernel.now / SECOND, scenario.seconds, clock() - began, kernel.events, units))
         if folder is not None:
             _write_latencies(folder, metrics.latencies.table())
         found = {
