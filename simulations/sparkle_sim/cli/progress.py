@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
-from sparkle_sim.cli.telling import duration
+from sparkle_p2p.api.words import duration
 
 if TYPE_CHECKING:
     from sparkle_sim.running import Progress
