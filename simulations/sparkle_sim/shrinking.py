@@ -17,8 +17,9 @@ from msgspec.structs import replace
 from sparkle_protocol.errors import ConfigError, StorageError
 from sparkle_sim import faults
 from sparkle_sim.checkers import Finding
+from sparkle_sim.consistency import mistakes
 from sparkle_sim.engine import build_world
-from sparkle_sim.scenario import Scenario
+from sparkle_sim.scenario import Fault, Scenario
 
 Fails = Callable[[Scenario], Finding | None]
 T = TypeVar("T")
@@ -90,6 +91,8 @@ class _Shrinking:
         return finding
 
     def _still(self, scenario: Scenario) -> bool:
+        if any(mistakes(scenario, _said(scenario))):  # a file of it could not be read
+            return False
         finding = self._run(scenario)
         return finding is not None and finding.checker == self._checker
 
@@ -139,7 +142,7 @@ class _Shrinking:
 
     def _less_time(self, scenario: Scenario) -> Scenario:
         while scenario.seconds > 1.0:
-            shorter = replace(scenario, seconds=float(ceil(scenario.seconds / 2)))
+            shorter = _ending_at(scenario, float(ceil(scenario.seconds / 2)))
             if shorter.seconds == scenario.seconds or not self._still(shorter):
                 break
             scenario = shorter
@@ -162,6 +165,16 @@ def ddmin(whole: Sequence[T], fails: Callable[[list[T]], bool]) -> list[T]:
         else:
             parts = min(parts * 2, len(found))
     return found
+
+
+def _ending_at(scenario: Scenario, seconds: float) -> Scenario:
+    """The scenario cut off: faults are over by then, and those to come never happen."""
+    wrong: list[Fault] = []
+    for fault in scenario.faults:
+        left_s = int((seconds - fault.at_s) * 1000 - 0.5) / 1000  # what a file can say, and not a bit more
+        if left_s > 0.0:
+            wrong.append(replace(fault, for_s=min(fault.for_s, left_s)))
+    return replace(scenario, seconds=seconds, faults=wrong)
 
 
 def _with_peers(scenario: Scenario, count: int) -> Scenario | None:
@@ -196,16 +209,6 @@ def write_regression(folder: Path, scenario: Scenario, seed: int, finding: Findi
         text = f"{path} cannot be written ({error.strerror or error}); name another folder with --out"
         raise StorageError(text) from error
     return path
-
-
-def read_file(path: Path) -> Scenario:
-    """The scenario in a file. Raises ConfigError."""
-    try:
-        return msgspec.toml.decode(path.read_bytes(), type=Scenario)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror or error}); name a scenario file") from error
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def to_toml(scenario: Scenario) -> str:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from sparkle_sim.reading import read_scenario
 from sparkle_sim.scenario import Checks, Fault, JobPlan, Machines, Peers, Scenario
 from sparkle_sim.seeds import first_finding, scenario_of
-from sparkle_sim.shrinking import read_file, shrink, write_regression
+from sparkle_sim.shrinking import shrink, write_regression
 from tests.sim import planted
 
 REGRESSIONS = sorted((Path(__file__).parent / "regressions").glob("*.toml"))
@@ -68,7 +69,7 @@ def test_a_planted_error_is_found_and_shrunk(
     assert small.peers.count <= scenario.peers.count
     found = first_finding(small, 1)
     assert found is not None
-    again = read_file(write_regression(tmp_path, small, 1, found))
+    again = read_scenario(write_regression(tmp_path, small, 1, found))
     assert first_finding(again, again.seed) == found
     monkeypatch.undo()
     assert first_finding(again, again.seed) is None
@@ -82,5 +83,5 @@ def test_honest_worlds_pass_whatever_goes_wrong(seed: int) -> None:
 
 def test_what_once_failed_passes() -> None:
     for file in REGRESSIONS:
-        scenario = read_file(file)
+        scenario = read_scenario(file)
         assert first_finding(scenario, scenario.seed) is None, f"{file}: {scenario.title}"
