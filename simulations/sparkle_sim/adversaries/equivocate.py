@@ -27,6 +27,7 @@ class Equivocate(Adversary):
     """A keeper with two faces."""
 
     kind: ClassVar[str] = "equivocate"
+    keeps: ClassVar[bool] = False
 
     def begin(self) -> None:
         """Lie in turns."""
