@@ -16,6 +16,7 @@ from sparkle_sim.adversaries import KINDS as ADVERSARIES
 from sparkle_sim.checkers import Finding
 from sparkle_sim.draws import Draws, draws
 from sparkle_sim.engine import Run
+from sparkle_sim.guard import no_outside
 from sparkle_sim.scenario import Adversaries, Checks, Churn, Fault, JobPlan, Machines, Peers, Scenario, Wires
 from sparkle_sim.trace import Trace
 
@@ -106,8 +107,9 @@ def _adversaries(random: Draws, peers: int, spared: int) -> list[Adversaries]:
     found: list[Adversaries] = []
     free = list(range(1, peers))  # the submitter is honest
     keeping, silent, working = spared, min(spared, MAX_SILENT), peers // WORKING
+    kinds = sorted(ADVERSARIES)
     for _ in range(1 + random.below(3)):
-        kind = sorted(ADVERSARIES)[random.below(len(ADVERSARIES))]
+        kind = kinds.pop(random.below(len(kinds)))
         make = ADVERSARIES[kind]
         most = working if make.keeps else silent if kind == "silent-keeper" else keeping
         if kind == "flood":
@@ -139,7 +141,8 @@ def outcome(scenario: Scenario, seed: int, *, trace: Trace | None = None, least_
 def first_finding(scenario: Scenario, seed: int) -> Finding | None:
     """What goes wrong first in a run, if anything does: what ``shrink`` asks. An error of the cores is a finding."""
     try:
-        return next(iter(outcome(scenario, seed)), None)
+        with no_outside():
+            return next(iter(outcome(scenario, seed)), None)
     except Exception as error:  # the boundary of a run: others go on
         log.exception("seed %s", seed)
         where = traceback.extract_tb(error.__traceback__)[-1]

@@ -1,7 +1,8 @@
 """The smallest run that still fails: of a failing scenario, as little as is needed to see the failure.
 
 The fault list shrinks by delta debugging (Zeller and Hildebrandt 2002, "Simplifying and isolating failure-inducing
-input"); then whom each fault hits, how many peers there are, units and seconds, by halves. As every fault and peer
+input"), and so does the list of adversaries; then whom each fault hits, who the adversaries are, how many peers there
+are, units and seconds, by halves; and whether nodes need come and go, and wires lose messages. As every fault and peer
 draws numbers of its own, what is left does what it did before, as far as nothing that was taken out made it do so.
 """
 
@@ -19,7 +20,7 @@ from sparkle_sim import faults
 from sparkle_sim.checkers import Finding
 from sparkle_sim.consistency import mistakes
 from sparkle_sim.engine import build_world
-from sparkle_sim.scenario import Fault, Scenario
+from sparkle_sim.scenario import Adversaries, Churn, Fault, Scenario
 
 Fails = Callable[[Scenario], Finding | None]
 T = TypeVar("T")
@@ -76,7 +77,10 @@ class _Shrinking:
             scenario = pinned
         for _ in range(ROUNDS):
             before = scenario
-            for way in (self._fewer_faults, self._fewer_hit, self._fewer_peers, self._less_work, self._less_time):
+            for way in (
+                self._fewer_faults, self._fewer_adversaries, self._calmer, self._fewer_hit, self._fewer_peers,
+                self._less_work, self._less_time,
+            ):  # fmt: skip
                 scenario = way(scenario)
             if scenario == before:
                 break
@@ -102,6 +106,33 @@ class _Shrinking:
         return replace(
             scenario, faults=ddmin(scenario.faults, lambda some: self._still(replace(scenario, faults=some)))
         )
+
+    def _fewer_adversaries(self, scenario: Scenario) -> Scenario:
+        some = ddmin(scenario.adversaries, lambda some: self._still(replace(scenario, adversaries=some)))
+        scenario = replace(scenario, adversaries=some)
+        for index, entry in enumerate(scenario.adversaries):
+            whole, group = scenario, entry
+
+            def only(
+                peers: list[int], index: int = index, whole: Scenario = whole, group: Adversaries = group
+            ) -> Scenario:
+                entries = [*whole.adversaries]
+                entries[index] = replace(group, peers=peers)
+                return replace(whole, adversaries=entries)
+
+            if len(entry.peers) > 1:
+                scenario = only(ddmin(entry.peers, lambda some: bool(some) and self._still(only(some))))
+        return scenario
+
+    def _calmer(self, scenario: Scenario) -> Scenario:
+        wires = replace(scenario.wires, loss=0.0, twice=0.0, nat_share=0.0, symmetric_share=0.0)
+        for calmer in (
+            replace(scenario, peers=replace(scenario.peers, churn=Churn())),
+            replace(scenario, wires=wires),
+        ):
+            if calmer != scenario and self._still(calmer):
+                return self._calmer(calmer)
+        return scenario
 
     def _fewer_hit(self, scenario: Scenario) -> Scenario:
         for index in range(len(scenario.faults)):

@@ -54,6 +54,12 @@ class MovingLine:
             return
         self._stream.flush()
 
+    def say(self, text: str) -> None:
+        """Lines that stay, above the one that moves."""
+        self._stream.write(("\r\x1b[K" if self._moves else "") + text + "\n")
+        self._stream.flush()
+        self._drawn_s = float("-inf")
+
 
 class ProgressLine(MovingLine):
     """The progress of one run."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sparkle_protocol.errors import ConfigError
 from sparkle_sim.checkers import Finding
@@ -69,6 +70,35 @@ def _hits(scenario: Scenario, seed: int) -> bool:
     from sparkle_sim.engine import build_world
 
     return 5 in faults.pinned(build_world(scenario, seed), scenario).faults[3].peers
+
+
+def test_adversaries_churn_and_bad_wires_go_unless_they_are_needed() -> None:
+    scenario = scenario_of(3)
+    false = [
+        Adversaries("cheat", peers=[4, 5]),
+        Adversaries("hoard", peers=[7, 8]),
+        Adversaries("copy", peers=[9]),
+    ]
+    churn = Churn("weibull", 60.0, 20.0, begin_s=5.0, end_s=60.0)
+    scenario = replace(
+        scenario, adversaries=false, peers=replace(scenario.peers, churn=churn), wires=Wires(loss=0.1, twice=0.1)
+    )
+
+    def fails(one: Scenario) -> Finding | None:
+        hoards = any(entry.kind == "hoard" and 8 in entry.peers for entry in one.adversaries)
+        return FOUND if hoards and one.wires.loss and one.wires.twice else None
+
+    small = shrink(scenario, 3, fails)
+    assert [(entry.kind, entry.peers) for entry in small.adversaries] == [("hoard", [8])]
+    assert small.peers.churn == Churn()
+    assert small.wires.loss == 0.1
+    assert not small.faults
+
+    def restless(one: Scenario) -> Finding | None:
+        return FOUND if one.peers.churn.kind == "weibull" else None
+
+    small = shrink(scenario, 3, restless)
+    assert (small.adversaries, small.peers.churn, small.wires.loss) == ([], churn, 0.0)
 
 
 def test_what_does_not_fail_is_not_shrunk() -> None:
