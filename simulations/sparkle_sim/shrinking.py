@@ -1,9 +1,9 @@
 """The smallest run that still fails: of a failing scenario, as little as is needed to see the failure.
 
 The fault list shrinks by delta debugging (Zeller and Hildebrandt 2002, "Simplifying and isolating failure-inducing
-input"), and so does the list of adversaries; then whom each fault hits, who the adversaries are, how many peers there
-are, units and seconds, by halves; and whether nodes need come and go, and wires lose messages. As every fault and peer
-draws numbers of its own, what is left does what it did before, as far as nothing that was taken out made it do so.
+input"), and so does that of adversaries; churn and bad wires go if they can; then whom each fault hits, how many
+peers there are, units and seconds, by halves. As every fault and peer draws numbers of its own, what is left does what
+it did before, as far as nothing that was taken out made it do so.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from sparkle_sim import faults
 from sparkle_sim.checkers import Finding
 from sparkle_sim.consistency import mistakes
 from sparkle_sim.engine import build_world
-from sparkle_sim.scenario import Adversaries, Churn, Fault, Scenario
+from sparkle_sim.scenario import Churn, Fault, Scenario
 
 Fails = Callable[[Scenario], Finding | None]
 T = TypeVar("T")
@@ -111,13 +111,11 @@ class _Shrinking:
         some = ddmin(scenario.adversaries, lambda some: self._still(replace(scenario, adversaries=some)))
         scenario = replace(scenario, adversaries=some)
         for index, entry in enumerate(scenario.adversaries):
-            whole, group = scenario, entry
+            whole = scenario
 
-            def only(
-                peers: list[int], index: int = index, whole: Scenario = whole, group: Adversaries = group
-            ) -> Scenario:
+            def only(peers: list[int], index: int = index, whole: Scenario = whole) -> Scenario:
                 entries = [*whole.adversaries]
-                entries[index] = replace(group, peers=peers)
+                entries[index] = replace(entries[index], peers=peers)
                 return replace(whole, adversaries=entries)
 
             if len(entry.peers) > 1:
