@@ -2,8 +2,8 @@
 
 The fault list shrinks by delta debugging (Zeller and Hildebrandt 2002, "Simplifying and isolating failure-inducing
 input"), and so does that of adversaries; churn and bad wires go if they can; then whom each fault hits, how many
-peers there are, units and seconds, by halves. As every fault and peer draws numbers of its own, what is left does what
-it did before, as far as nothing that was taken out made it do so.
+peers there are, units and seconds, by halves. As every fault and peer draws numbers of its own, what is left does
+what it did before, as far as nothing that was taken out made it do so.
 """
 
 from collections.abc import Callable, Sequence
