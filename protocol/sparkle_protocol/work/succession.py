@@ -233,7 +233,7 @@ class Succession(Keeper):
             waits = short_ns < RECOVER_NS or (pending and short_ns < 2 * RECOVER_NS) or self._may_be_cut(away, now_ns)
         else:
             waits = not proposals.frozen and short_ns < PENDING_NS
-        if not waits and (stay or ready or self._false(job).intersection(view.keepers)):
+        if not waits and (stay or ready or self._false(job) & set(view.keepers)):
             self._name(job, with_submitter([*stay, *ready], self.me), "recovered", now_ns)
 
     def _may_be_cut(self, away: set[PeerId], now_ns: int) -> bool:
