@@ -66,7 +66,11 @@ class Hunt:
             SparkleError: a process died, or a file cannot be written.
         """
         with executor("local", processes) as pool, stopping() as stop, MovingLine() as line:
-            self._run(pool, processes, stop, line)
+            try:
+                self._run(pool, processes, stop, line)
+            except BrokenProcessPool as error:
+                text = f"a process died after {self.ended} seeds, perhaps for want of memory"
+                raise SparkleError(f"{text}; ask for fewer at a time with --at-once") from error
 
     def _run(self, pool: Executor, processes: int, stop: Stop, line: MovingLine) -> None:
         under_way: dict[Future[bytes], int] = {}
@@ -88,13 +92,7 @@ class Hunt:
                 yield seed
 
     def _take(self, seed: int, future: "Future[bytes]", line: MovingLine) -> None:
-        try:
-            raw = future.result()
-        except BrokenProcessPool as error:
-            text = (
-                f"a process died after {self.ended} seeds, perhaps for want of memory; ask for fewer with --at-once"
-            )
-            raise SparkleError(text) from error
+        raw = future.result()
         self.ended += 1
         found = msgspec.json.decode(raw, type=tuple[Scenario, Finding] | None)  # type: ignore[arg-type]
         if found is None:
