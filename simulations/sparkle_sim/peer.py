@@ -185,7 +185,8 @@ class Peer:
             others = [fact for fact in records.facts.values() if fact is not spec]
             if spec.author == self.id or records.names(key):
                 size = 0 if spec.author == self.id else sum(map(len, records.results.values()))
-                effects = self.submitter.restore(spec, others, now, tuple(records.results), size, records.ranges())
+                stored = tuple(records.results), size, records.ranges(), 0, records.rejections()
+                effects = self.submitter.restore(spec, others, now, *stored)
                 self._effects(SUBMITTER, tuple(one for one in effects if not isinstance(one, fx.Notify)))
             open_ = [(unit, epoch, *kept) for (unit, epoch), kept in records.commits.items()]
             if open_:

@@ -1,7 +1,5 @@
 """Every unit ends, and nothing grows without bound on the way."""
 
-from math import inf
-
 from sparkle_protocol.effects import Notify
 from sparkle_protocol.ids import JobId
 from sparkle_protocol.membership import MAX_CANDIDATES, MAX_HEARSAY, MAX_STANDINGS
@@ -24,14 +22,14 @@ PENDING = 20_000  # events for each peer
 class Termination(Checker):
     """Every unit of a published job ends: once nothing goes wrong any more, units end one after the other.
 
-    While nodes come and go for ever, or fewer workers are left than a unit wants, nothing is said.
+    While nodes come and go for ever, or fewer honest workers are left than a unit wants, nothing is said.
     """
 
     name = "termination"
 
     def __init__(self, world: World, scenario: Scenario, evidence: Evidence) -> None:
         super().__init__(world, scenario, evidence)
-        self._quiet_s = quiet_from_s(scenario) if scenario.peers.churn.kind == "none" else inf
+        self._quiet_s = quiet_from_s(scenario)
         self._open: dict[JobId, dict[int, None]] = {}  # units that ended, of jobs that are not over
         self._moved_s: dict[JobId, float] = {}  # when the last of them did
 
@@ -40,7 +38,7 @@ class Termination(Checker):
         if effect.event == "job_published":
             self._open.setdefault(job_of(effect), {})
             self._moved_s[job_of(effect)] = self.now_s
-        elif effect.event in ("unit_final", "unit_dead"):
+        elif effect.event in ("unit_final", "unit_dead") and self.is_honest(peer):
             job = job_of(effect)
             if job in self._open and unit_of(effect) not in self._open[job]:
                 self._open[job][unit_of(effect)] = None
@@ -78,8 +76,8 @@ class Termination(Checker):
     def _can_go_on(self, job: JobId, plan: JobPlan) -> bool:
         up = [peer for peer in self.world.peers if peer.life is not None]
         kept = [peer for peer in up if peer.submitter.job(job) is not None]
-        lost = [peer for peer in self.world.peers if peer.lost]
-        workers = sum(1 for peer in up if peer.works and not peer.paused)
+        lost = [peer for peer in self.world.peers if peer.lost or not self.keeps_honestly(peer)]
+        workers = sum(1 for peer in up if peer.works and not peer.paused and self.is_honest(peer))
         return bool(kept) and len(lost) <= self.scenario.checks.lost_keepers and workers >= 2 * plan.quorum
 
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from math import comb
 
 from sparkle_protocol.effects import Notify
+from sparkle_protocol.facts import view_of
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, hash_result
-from sparkle_sim.checkers.base import Checker, job_of, named, unit_of
+from sparkle_sim.checkers.base import KEEPERS, Checker, job_of, named, unit_of
 from sparkle_sim.checkers.evidence import Evidence
 from sparkle_sim.computing import Honest, true_result
 from sparkle_sim.peer import Peer
@@ -33,7 +34,10 @@ def claim_of(peer: Peer, effect: Notify) -> tuple[JobId, int, int, ResultHash] |
 
 
 class SingleFinal(Checker):
-    """At most one result of a unit is final in an epoch, over all peers and all their lives."""
+    """At most one result of a unit is final in an epoch, over all honest peers and all their lives.
+
+    Of a view in which more keepers lie than ``lying_keepers`` in eight nothing is said.
+    """
 
     name = "single_final"
     listens = True
@@ -44,10 +48,10 @@ class SingleFinal(Checker):
 
     def heard(self, peer: Peer, effect: Notify) -> None:
         """Somebody says that a unit is final."""
-        if effect.event != "unit_final":
+        if effect.event != "unit_final" or not self.is_honest(peer):
             return
         claim = claim_of(peer, effect)
-        if claim is None:
+        if claim is None or self._is_beyond(claim[0], claim[2]):
             return
         job, unit, epoch, result = claim
         first = self._claims.setdefault((job, unit, epoch), Claim(peer.number, self.now_s, result))
@@ -60,9 +64,16 @@ class SingleFinal(Checker):
             job = self.evidence.jobs[name]
             given = sorted(job.given[unit, epoch])
             final = [ResultHash(result) for result in given if job.certified(unit, epoch, result)]
-            if len(final) > 1:
+            if len(final) > 1 and not self._is_beyond(name, epoch):
                 self.found(None, self._conflict(name, unit, epoch, final, None))
         self.evidence.disputed.clear()
+
+    def _is_beyond(self, job: JobId, epoch: int) -> bool:
+        """More keepers of the epoch's view lie than what is accepted must withstand."""
+        known = self.evidence.jobs.get(job)
+        keepers = known.keepers(view_of(epoch)) if known is not None and self.world.adversaries else ()
+        lying = sum(1 for one in keepers if not self.keeps_honestly(self.world.peers[self.world.index[one]]))
+        return lying > self.scenario.checks.lying_keepers * len(keepers) // KEEPERS
 
     def _conflict(self, job: JobId, unit: int, epoch: int, results: list[ResultHash], first: Claim | None) -> str:
         """Both results, and who signed for each."""
@@ -93,7 +104,7 @@ class Unsigned(Checker):
 
     def heard(self, peer: Peer, effect: Notify) -> None:
         """Somebody says that a unit is final."""
-        claim = claim_of(peer, effect) if effect.event == "unit_final" else None
+        claim = claim_of(peer, effect) if effect.event == "unit_final" and self.is_honest(peer) else None
         if claim is None or claim in self._good:
             return
         job, unit, epoch, result = claim
@@ -141,7 +152,7 @@ class WrongAccepts(Checker):
 
     def heard(self, peer: Peer, effect: Notify) -> None:
         """A unit is final."""
-        claim = claim_of(peer, effect) if effect.event == "unit_final" else None
+        claim = claim_of(peer, effect) if effect.event == "unit_final" and self.is_honest(peer) else None
         if claim is None:
             return
         job, unit, _, result = claim
