@@ -82,7 +82,9 @@ class Slots:
         self._suspended: set[str] = set()  # why nothing is computed now
         self._suspended_ns = 0  # since when
         self._stood_ns = 0  # how long nothing was computed, before
-        self._due: list[tuple[UnitKey, Compute, bytes | ComputeError, float, int]] = []  # came to their end while suspended
+        self._due: list[
+            tuple[UnitKey, Compute, bytes | ComputeError, float, int]
+        ] = []  # came to their end while suspended
         self._stopped = False
 
     def start(self, effect: Compute) -> None:
@@ -140,9 +142,7 @@ class Slots:
         except ComputeError as error:
             return error
 
-    def _done(
-        self, key: UnitKey, effect: Compute, result: bytes | ComputeError, seconds: float, due_ns: int
-    ) -> None:
+    def _done(self, key: UnitKey, effect: Compute, result: bytes | ComputeError, seconds: float, due_ns: int) -> None:
         if self._stopped or self._running.get(key) is not effect:
             return
         if self._suspended:

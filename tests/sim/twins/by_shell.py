@@ -56,7 +56,7 @@ class Works:
         async with self._turn:
             if on_begin is not None:
                 on_begin()
-            await asyncio.sleep(KERNEL.cost(unit).flops / self._script.flops_per_s)
+            await asyncio.sleep(self._script.seconds(unit))
             return self._script.outcome(self._machine, unit)
 
     async def run_arrays(self, *_arguments: Any, **_more: Any) -> None:

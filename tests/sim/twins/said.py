@@ -84,9 +84,7 @@ def _opened(left: Left) -> dict[JobId, list[Fact]]:
     return {job: list(facts.values()) for job, facts in found.items()}
 
 
-def _job(
-    script: Script, name: str, numbers: Mapping[str, int], facts: list[Fact], left: Left
-) -> dict[str, Any]:
+def _job(script: Script, name: str, numbers: Mapping[str, int], facts: list[Fact], left: Left) -> dict[str, Any]:
     spec = next(fact for fact in facts if isinstance(fact.payload, JobSpec))
     state = JobState(spec, NET)
     state.merge(facts)
@@ -102,7 +100,7 @@ def _job(
         "rejected": sorted(
             {numbers[peer] for unit in range(state.spec.units) for peer in state.rejected_workers(unit)}
         ),
-        "work": _work(facts, numbers) if script.everybody else _results(facts),
+        "work": _work(facts, numbers) if script.everybody else _results(state, facts),
     }
 
 
@@ -154,7 +152,7 @@ def _work(facts: Iterable[Fact], numbers: Mapping[str, int]) -> list[tuple[Any, 
     return sorted(found)
 
 
-def _results(facts: Iterable[Fact]) -> list[tuple[Any, ...]]:
-    """Which results were shown of which unit and epoch, by whomsoever."""
+def _results(state: JobState, facts: Iterable[Fact]) -> list[tuple[Any, ...]]:
+    """Of which unit and epoch the result that is final was shown, by whomsoever; the others are ``rejected``."""
     shown = (item for fact in facts if isinstance(fact.payload, Reveals) for item in fact.payload.items)
-    return sorted({(item.unit, item.epoch, item.result_hash.hex()) for item in shown})
+    return sorted({(item.unit, item.epoch) for item in shown if item.result_hash == state.final(item.unit)})

@@ -45,6 +45,11 @@ class Job:
         return KERNEL.validate({"stop": self.stop})
 
     @property
+    def flops(self) -> float:
+        """Reference work of a unit, as the node puts it into the spec."""
+        return KERNEL.cost(KERNEL.unit(self.params, self.units, 0)).flops
+
+    @property
     def answer(self) -> list[bytes]:
         """The right results, unit by unit."""
         return [compute(KERNEL.unit(self.params, self.units, unit)) for unit in range(self.units)]
@@ -82,19 +87,26 @@ class Script:
 
     @property
     def flops_per_s(self) -> float:
-        """How fast all machines are."""
-        one = next(iter(self.jobs.values()))
-        return KERNEL.cost(KERNEL.unit(one.params, one.units, 0)).flops / self.unit_s
+        """How fast all machines are: as the first job's units take ``unit_s``."""
+        return next(iter(self.jobs.values())).flops / self.unit_s
 
-    def fails(self, unit: Mapping[str, object]) -> bool:
-        """No machine can compute this unit of some job."""
-        return any(
-            unit == KERNEL.unit(job.params, job.units, number) for job in self.jobs.values() for number in job.broken
+    def place(self, unit: Mapping[str, object]) -> tuple[Job, int]:
+        """Which unit of which job has these parameters."""
+        return next(
+            (job, number)
+            for job in self.jobs.values()
+            for number in range(job.units)
+            if unit == KERNEL.unit(job.params, job.units, number)
         )
+
+    def seconds(self, unit: Mapping[str, object]) -> float:
+        """How long a unit takes: as its job's spec says of all its units."""
+        return self.place(unit)[0].flops / self.flops_per_s
 
     def outcome(self, machine: Machine, unit: Mapping[str, object]) -> bytes:
         """What a machine makes of a unit. Raises ComputeError."""
-        if self.fails(unit):
+        job, number = self.place(unit)
+        if number in job.broken:
             raise ComputeError(FAILS)
         right = compute(unit)
         return right if not machine.lies else (int.from_bytes(right, "little") + 1).to_bytes(8, "little")
