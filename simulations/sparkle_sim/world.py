@@ -59,7 +59,7 @@ class World:
         conditions: of the wires between them.
         trace: where it is written down.
         adversaries: the peers that are none of ours.
-        identities: of the peers, instead of cheap ones; adversaries have none of these.
+        identities: of all peers, instead of cheap ones; not beside adversaries, which make their own.
         verify: checks their signatures.
     """
 

@@ -1,8 +1,8 @@
 """``relayed_node.py`` whose units take as long as they are told, however busy the machine is.
 
 ``python twin_node.py PARENT-PID ROUTES UNIT-SECONDS SPARKLE-NODE-ARGUMENTS``. Each unit is computed by the node's
-worker process as always, which takes milliseconds, and then held back until its time has passed. Time during which the
-node was suspended does not count, as if its worker had been suspended with it.
+worker process as always, which takes milliseconds, and then held back until its time has passed. Time during which
+the node was suspended does not count, as if its worker had been suspended with it.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
-from sparkle_p2p.cli.demo_peer import die_with  # noqa: E402
-from sparkle_worker.executor import Executor  # noqa: E402
-from tests.e2e.chaos.relayed_node import _take_detours  # noqa: E402
+from sparkle_p2p.cli.demo_peer import die_with
+from sparkle_worker.executor import Executor
+from tests.e2e.chaos.relayed_node import take_detours
 
 STEP_S = 0.1
 LONGEST_STEP_S = 0.5  # the loop is late by more only if it was suspended
@@ -54,7 +54,7 @@ class PacedExecutor(Executor):
 
 def main() -> int:
     die_with(int(sys.argv[1]))
-    _take_detours({address: (host, port) for address, (host, port) in json.loads(sys.argv[2]).items()})
+    take_detours({address: (host, port) for address, (host, port) in json.loads(sys.argv[2]).items()})
     from sparkle_p2p.cli.main import guarded
     from sparkle_p2p.cli.node import run
 

@@ -8,19 +8,18 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from random import Random
 
 from sparkle_protocol.effects import Notify, Violation
+from sparkle_protocol.errors import SparkleError
 from sparkle_sim.engine import Run
 from sparkle_sim.peer import Peer
 from sparkle_sim.scenario import Fault as Planned
 from sparkle_sim.scenario import JobPlan, Machines, Peers, Region, Scenario, Wires
-from tests.e2e.chaos.chaos_run import ChaosRun, Outcome
-from tests.e2e.chaos.checkers import Event
+from tests.e2e.chaos.chaos_run import ChaosRun, Outcome, leaves
 from tests.e2e.chaos.schedule import Fault, Schedule, Submission
 from tests.e2e.node.processes import Swarm
 
@@ -162,23 +161,31 @@ class TwinRun(ChaosRun):
         return int(next(event["units"] for event in submitted if event["job"] == job))
 
     def _absences(self, name: str, number: int) -> Iterator[Absence]:
-        later: Iterator[list[Event]] = iter(self._lives[name][1:])
+        """Each fault that struck a node; one that is killed before it is ready is away until a later life is."""
+        kills = 0
         for fault in self.schedule.faults:
             if fault.target != name:
                 continue
             if fault.kind == "stop":
                 yield Absence("freeze", number, fault.at_s, round(fault.at_s + fault.for_s, 3))
-            else:
-                ready_s = next(later)[0]["time"] - self.began_s
-                yield Absence("kill", number, fault.at_s, round(ready_s, 3))
+                continue
+            kills += 1
+            ready_s = next(life[0]["time"] for life in self._lives[name][kills:] if life) - self.began_s
+            yield Absence("kill", number, fault.at_s, round(ready_s, 3))
 
 
 async def play(schedule: Schedule, directory: Path) -> Played:
-    """Run a schedule with real processes, in an empty directory. Raises what the harness raises."""
+    """Run a schedule with real processes, in an empty directory. Raises SparkleError when it comes to no end."""
     outcome = Outcome(schedule)
+    failure = ""
     async with Swarm(directory) as swarm:
         run = TwinRun(schedule, swarm, outcome)
-        await run.play()
+        try:
+            await run.play()
+        except* (AssertionError, SparkleError) as failed:  # Waited is an AssertionError
+            failure = "; ".join(str(error).split("\n---")[0] for error in leaves(failed))
+        if failure:
+            raise SparkleError(f"the real run of seed {schedule.seed} failed: {failure}")
         return run.played()
 
 
@@ -228,10 +235,3 @@ def simulate(played: Played, seed: int) -> Simulated:
         raise AssertionError(f"the twin of seed {played.seed} did not end: {run.outcomes}")
     makespan_ns = max(run.ended_ns.values()) - min(run.submitted_ns.values())
     return Simulated(counting.computed, makespan_ns / 1e9)
-
-
-def longest_absence_s(absences: Sequence[Absence]) -> float:
-    """Of any node, overlaps counted once."""
-    ordered = sorted(absences, key=lambda one: one.node)
-    spans = {node: sum(one.to_s - one.from_s for one in ones) for node, ones in groupby(ordered, lambda one: one.node)}
-    return max(spans.values(), default=0.0)
