@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sparkle_protocol.effects import Notify, Record, Reply, Send, Violation
 from sparkle_protocol.errors import VerificationError
-from sparkle_protocol.facts import FactCodec, JobSpec, Signer, Verify
+from sparkle_protocol.facts import JobSpec, Signer, Verify
 from sparkle_protocol.ids import PeerId
 from sparkle_sim.computing import Behaviour, result_size
 from sparkle_sim.draws import draws
@@ -15,6 +15,7 @@ from sparkle_sim.kernel import Kernel
 from sparkle_sim.network import PUBLIC, Conditions, Network, Place
 from sparkle_sim.peer import Machine, Peer
 from sparkle_sim.routing import Routing
+from sparkle_sim.sharing import SharedFacts, Wire
 from sparkle_sim.signing import CheapIdentity, verify_cheap
 from sparkle_sim.trace import Trace
 
@@ -78,7 +79,8 @@ class World:
         self.kernel_key = f"{KERNEL}@1"
         self.kernel = Kernel()
         self.check_result: Callable[[JobSpec, int, bytes], None] = check_size
-        self.codec = FactCodec(NET, verify)
+        self.codec = SharedFacts(NET, verify, len(places))
+        self.wire = Wire(len(places))
         self.trace = trace or Trace()
         self.watchers: list[Watcher] = []
         self.listeners: list[Listener] = []
