@@ -3,9 +3,9 @@
 ``python -m tests.e2e.chaos.twin [--seeds N] [--first SEED] [--simulated N] [--stored] [--store] [--json]``
 
 Each seed is a schedule (``twin_run.py``): real processes play it once, the simulator ``--simulated`` times. stdout
-gets the comparison, stderr what is going on. ``--store`` keeps the real runs in ``twin_runs.json``; ``--stored`` takes
-them from there, which needs a minute instead of many. Exits with 1 where they do not agree, or where a checker of
-chaos runs found a violation.
+gets the comparison, stderr what is going on. ``--store`` keeps the real runs in ``twin_runs.json``, each when it is
+over; ``--stored`` takes them from there, which needs a minute instead of many. Exits with 1 where they do not agree,
+or where a checker of chaos runs found a violation.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from tests.e2e.chaos.twin_run import JOBS, KINDS, NODES, UNIT_S, Played, Simulat
 STORED = Path(__file__).with_name("twin_runs.json")
 FORMAT = 1
 TWINS = 10  # simulated runs of each real one
-# Over all seeds the simulator may be off by so much. Runs of one schedule differ by chance: their standard deviation is
-# about 7 % of the makespan and 2 % of the replicas, so that the mean of five real runs is known to 3 % and 1 %. The rest
-# is for what the model leaves out: a processor shared with other work, and how late a start is noticed.
+# Over all seeds the simulator may be off by so much. Runs of one schedule differ by chance: their standard deviation
+# is about 7 % of the makespan and 2 % of the replicas, so that the mean of five real runs is known to 3 % and 1 %.
+# The rest is for what the model leaves out: a processor shared with other work, and how late a start is noticed.
 OVERALL = {"replicas": 0.08, "makespan_s": 0.10}
 # A single real run is one draw: it may be as far from the mean of its twins as three of their standard deviations,
 # and the tolerance on top.
