@@ -51,21 +51,23 @@ class Workflows:
         self._on_end = on_end
         self._by_peer: dict[int, list[Client]] = {}
         self._entries: list[dict[str, object]] = []
-        self._tasks = []
+        self._tasks: list[asyncio.Task[None]] = []
         for place, (number, workflow) in enumerate(clients):
             client = Client(world, scenario, number, f"{place}", on_submit)
             self._by_peer.setdefault(number, []).append(client)
             name = getattr(workflow, "__name__", type(workflow).__name__)
-            entry: dict[str, object] = {"peer": number, "name": name, "outcome": "running", "ended_s": None}
-            self._entries.append(entry)
-            task = self.loop.create_task(self._conduct(client, workflow, entry), name=name)
-            task.add_done_callback(self._over)
-            self._tasks.append(task)
+            self._entries.append({"peer": number, "name": name, "outcome": "running", "ended_s": None})
+            self.loop.call_soon(self._begin, client, workflow, self._entries[-1])
         world.watchers.append(self)
 
     def summary(self) -> list[dict[str, object]]:
         """What became of each: ``running``, ``done``, or the error that it ended with."""
         return self._entries
+
+    def _begin(self, client: Client, workflow: Workflow, entry: dict[str, object]) -> None:
+        task = self.loop.create_task(self._conduct(client, workflow, entry))
+        task.add_done_callback(self._over)
+        self._tasks.append(task)
 
     async def _conduct(self, client: Client, workflow: Workflow, entry: dict[str, object]) -> None:
         await client.running()
