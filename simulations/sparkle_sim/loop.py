@@ -75,7 +75,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__()
-        self._kernel = kernel
+        self.kernel = kernel
         self._numbers = count(1)
         self._failure: BaseException | None = None
         self._unseen: list[_Task[Any]] = []  # tasks that failed; whether somebody looks is seen later
@@ -89,14 +89,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def time(self) -> float:
         """Virtual seconds since the beginning of the run."""
-        return self._kernel.now / SECOND
+        return self.kernel.now / SECOND
 
     def call_soon(
         self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """Call at the present instant, after what is due already."""
         handle = asyncio.Handle(callback, args, self, context)
-        self._kernel.at(self._kernel.now, self._run, handle)
+        self.kernel.at(self.kernel.now, self._run, handle)
         return handle
 
     def call_soon_threadsafe(
@@ -109,10 +109,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """Call at a time, to the nearest nanosecond; at one that is not over yet, time passes."""
-        now = self._kernel.now
+        now = self.kernel.now
         when_ns = max(round(when * SECOND), now + 1) if when > self.time() else now
         handle = asyncio.TimerHandle(when, callback, args, self, context)
-        self._kernel.at(when_ns, self._run, handle)
+        self.kernel.at(when_ns, self._run, handle)
         return handle
 
     # --- futures and tasks ------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """
         if self.is_closed() or asyncio._get_running_loop() is not None:
             raise RuntimeError("this event loop is closed, or one is running already")
-        kernel, (outer, hooks) = self._kernel, self._enter()
+        kernel, (outer, hooks) = self.kernel, self._enter()
         self._driving, self._halted = True, False
         try:
             while not self._halted:
@@ -196,7 +196,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def stop(self) -> None:
         """Let ``run_forever`` return after the present event."""
         self._halted = True
-        self._kernel.stop()
+        self.kernel.stop()
 
     # --- failures ---------------------------------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _fail(self, error: BaseException | None) -> None:
         if self._failure is None:
             self._failure = error
-        self._kernel.stop()
+        self.kernel.stop()
 
     def raise_failure(self) -> None:
         """Raise what went wrong in a callback."""
