@@ -1,6 +1,6 @@
 """The conformance and fault suite of the overlays, on the simulator's model of the network and its virtual time."""
 
-import asyncio, os
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,7 +13,7 @@ from sparkle_sim.loop import VirtualLoop
 from tests.e2e.overlay.worlds import FaultyWorld
 from tests.sim.overlay.model import Model, ModelOverlay
 
-SEED = int(os.environ.get("XSEED", "1"))
+SEEDS = (1, 2, 3)
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -33,11 +33,11 @@ class ModelWorld(FaultyWorld):
         return ModelOverlay(self.network, **settings)
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[ModelWorld]:
+@pytest.fixture(params=SEEDS, ids="seed {}".format)
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[ModelWorld]:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
-    made = ModelWorld(loop, SEED)
+    made = ModelWorld(loop, request.param)
     yield made
     await made.close()
     loop.finish()

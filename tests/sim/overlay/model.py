@@ -132,6 +132,7 @@ class ModelOverlay(Overlay):
         self._serving: Serving | None = None
         self._links: dict[int, Link] = {}
         self._topics: dict[str, None] = {}
+        self._known: dict[int, None] = {}  # who was found, and so at what address
         self._dialled_ns: dict[int, int] = {}  # whom it is dialling, since when
         self._pending: dict[asyncio.Future[Any], int | None] = {}  # and who is asked
         self._in_flight: Counter[int] = Counter()
@@ -185,6 +186,7 @@ class ModelOverlay(Overlay):
         self._end("this node is stopping")
         self.transports = ()
         self._topics.clear()
+        self._known.clear()
         if serving is not None:
             await serving.stop()
 
@@ -258,6 +260,7 @@ class ModelOverlay(Overlay):
         direction = "in" if dialled_ns is None else "out"
         peer, addresses = there.peer_id, there.addresses()
         self._links[other] = Link(peer, addresses, direction, latency_ms, there.agent, kernel.now / SECOND)
+        self._known[other] = None
         self._events.peer_up(self._links[other])
 
     def wrong_network(self, other: int) -> None:
@@ -287,8 +290,7 @@ class ModelOverlay(Overlay):
         if number in self._links or peer == self.peer_id:
             return
         place = base58.b58decode(peer)  # a peer lies at the hash of its id, as a key does at its own
-        known = number is not None and number in self._model.routing.tables.known(self.number)
-        if not known and await self.closest(place, 1, timeout_s=timeout_s) != (peer,):
+        if number not in self._known and await self.closest(place, 1, timeout_s=timeout_s) != (peer,):
             raise PeerUnreachable(f"cannot connect to {short_peer(peer)}: no address of it is known")
         assert number is not None
         await self._dial(number, timeout_s)
@@ -381,12 +383,13 @@ class ModelOverlay(Overlay):
     ) -> tuple[PeerId, ...] | None:
         """What a search finds; None if that takes too long."""
         future = self._future(None)
-        search(lambda numbers: _set(future, tuple(self._model.ids[number] for number in numbers)))
+        search(lambda numbers: _set(future, numbers))
         try:
-            found: tuple[PeerId, ...] = await self._outcome(future, timeout_s, "the search took too long")
+            numbers: list[int] = await self._outcome(future, timeout_s, "the search took too long")
         except RequestTimeout:
             return None
-        return found
+        self._known.update(dict.fromkeys(numbers))
+        return tuple(self._model.ids[number] for number in numbers)
 
 
 def _pair(one: PeerId, other: PeerId) -> str:
