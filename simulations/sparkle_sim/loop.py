@@ -15,7 +15,7 @@ somebody might still await it.
 import asyncio
 import contextvars
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from itertools import count
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
@@ -56,7 +56,7 @@ class _Future(asyncio.Future[T]):
 class _Task(asyncio.Task[T]):
     """One with a hash that is the same in every process."""
 
-    def __init__(self, number: int, coro: Coroutine[Any, Any, T], loop: "VirtualLoop", **options: Any) -> None:
+    def __init__(self, number: int, coro: Any, loop: "VirtualLoop", **options: Any) -> None:
         self._number = number
         super().__init__(coro, loop=loop, **options)
         self._log_destroy_pending = False  # a simulation may be over before
@@ -78,9 +78,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.kernel = kernel
         self._numbers = count(1)
         self._failure: BaseException | None = None
-        self._unseen: list[_Task[Any]] = []  # tasks that failed; whether somebody looks is seen later
+        self._unseen: list[asyncio.Task[Any]] = []  # tasks that failed; whether somebody looks is seen later
         self._driving = self._halted = False
-        self.set_task_factory(self._make_task)
 
     def __del__(self) -> None:
         """Nothing is open."""
@@ -121,10 +120,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """A future of this loop."""
         return _Future(next(self._numbers), self)
 
-    def _make_task(self, _loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+    def create_task(
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: object = None,
+        context: contextvars.Context | None = None,
+        **options: Any,
+    ) -> asyncio.Task[T]:
+        """A task that begins at the present instant; by a task factory, if there is one."""
+        if self.get_task_factory() is not None:
+            return super().create_task(coro, name=name, context=context, **options)
         number = next(self._numbers)
-        options["name"] = options.get("name") or f"Task-{number}"
-        task = _Task(number, coro, self, **options)
+        task = _Task(number, coro, self, name=name or f"Task-{number}", context=context, **options)
         task.add_done_callback(self._ended)
         return task
 
@@ -133,7 +141,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if not _is_unseen(task):
             return
         self._unseen = [one for one in self._unseen if _is_unseen(one)]
-        self._unseen.append(task)  # type: ignore[arg-type]
+        self._unseen.append(task)
         if len(self._unseen) > MAX_UNSEEN:
             self._fail(self._unseen[0].exception())
 

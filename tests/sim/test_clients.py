@@ -19,7 +19,8 @@ from sparkle_protocol.errors import (
     PeerUnreachable,
     RequestTimeout,
 )
-from sparkle_sim.client import Client, Job
+from sparkle_sim.client import Client
+from sparkle_sim.client_jobs import Job
 from sparkle_sim.computing import true_result
 from sparkle_sim.engine import Run
 from sparkle_sim.guard import no_outside

@@ -197,7 +197,7 @@ class ModelOverlay(Overlay):
         self._restarting = asyncio.get_running_loop().create_task(self._restart(links, reason))
 
     async def _restart(self, others: Sequence[int], reason: str) -> None:
-        await asyncio.sleep(RESTART_S)
+        await self._wait(RESTART_S, 2 * RESTART_S)
         self._begin()
         for other in others:
             with contextlib.suppress(TransportError):
