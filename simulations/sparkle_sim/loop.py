@@ -132,7 +132,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if self.get_task_factory() is not None:
             return super().create_task(coro, name=name, context=context, **options)
         number = next(self._numbers)
-        task = _Task(number, coro, self, name=name or f"Task-{number}", context=context, **options)
+        task: _Task[T] = _Task(number, coro, self, name=name or f"Task-{number}", context=context, **options)
         task.add_done_callback(self._ended)
         return task
 

@@ -261,9 +261,11 @@ async def work(number):
         raise
 
 async def main():
+    moved = []  # objects between the tasks, as many as the seed of hashes says: their addresses differ
     try:
         async with asyncio.TaskGroup() as group:
             for number in range(40):
+                moved += [bytes(size) for size in range(64, 512, 16) for _ in range(hash(f"{number}/{size}") % 4)]
                 group.create_task(work(number))
     except* ValueError:
         note("failed")

@@ -235,7 +235,7 @@ class ModelOverlay(Overlay):
 
     async def _wait(self, seconds: float, timeout_s: float) -> None:
         future = self._future(None)
-        self._model.kernel.after(int(seconds * SECOND), _settle, future, b"", "")
+        self._model.kernel.after(int(seconds * SECOND), _set, future, None)
         await self._outcome(future, timeout_s, "nobody answered in time")
 
     async def _dial(self, other: int, timeout_s: float) -> None:
