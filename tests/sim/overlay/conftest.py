@@ -11,7 +11,8 @@ from sparkle_protocol.identity import Identity
 from sparkle_sim.kernel import Kernel
 from sparkle_sim.loop import VirtualLoop
 from tests.e2e.overlay.worlds import FaultyWorld
-from tests.sim.overlay.model import Model, ModelOverlay
+from tests.sim.overlay.model import Model
+from tests.sim.overlay.model_overlay import ModelOverlay
 
 SEEDS = (1, 2, 3)
 
