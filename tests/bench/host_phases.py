@@ -1,0 +1,323 @@
+"""What is measured with real hosts, phase by phase; ``record_hosts`` says in which order."""
+
+import asyncio
+import random
+import signal
+import sys
+import time
+from collections import defaultdict
+from typing import Any
+
+from sparkle_p2p.net.distance import nearest
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import PeerId
+from tests.bench.host_fleet import Fleet
+from tests.bench.processes import pause
+
+LINKS = 4  # that each host dials in the beginning
+K = 8  # peers that a node asks for
+LOW = 4  # mesh peers that gossipsub wants at least
+IN_TIME_S = 1.0  # a message that comes later came by a heartbeat and not through the mesh
+PAYLOAD = 200  # bytes, about the size of a heartbeat
+EVERY_S = 0.25  # messages while a mesh heals
+HEALING_S = 12.0
+NOTICING_S = 100.0
+AT_ONCE = 4  # lookups that mostly wait
+
+
+class Phases:
+    """Samples and shares by their names; times in milliseconds unless the name says otherwise."""
+
+    def __init__(self, fleet: Fleet, seed: int, less: int) -> None:
+        self.samples: dict[str, list[float]] = defaultdict(list)
+        self.shares: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        self._fleet = fleet
+        self._random = random.Random(seed)
+        self._less = less  # a trial does so many times less of everything
+        self._numbers: dict[str, int] = {peer: host for host, peer in enumerate(fleet.peers)}
+        self._idle_ms = 0.0  # processor time of all hosts that run, for each second
+        self._keys: list[str] = []
+        self._copies: dict[int, list[tuple[str, str, int]]] = defaultdict(list)
+
+    # --- connections and requests -----------------------------------------------------------------------------
+
+    async def dial(self) -> None:
+        """Each host dials some others, one after the other; and where nobody is."""
+        fleet = self._fleet
+        for host in self._turns("dialling", len(fleet.peers) * LINKS):
+            dialler = host % len(fleet.peers)
+            links = (await fleet.states())[dialler]["links"]
+            others = [one for one, peer in enumerate(fleet.peers) if one != dialler and peer not in links]
+            before = await self._cpu_ms()
+            done = await fleet.do(dialler, "connect", address=fleet.addresses[self._random.choice(others)])
+            if done["ok"]:
+                self.samples["dial"].append(done["ms"])
+                await _pause(0.05)  # both ends go on a little while it can be used already
+                self.samples["dial_work"].append((await self._cpu_ms() - before) / 2)
+        where = fleet.addresses[0].split("/tcp/")[0]
+        nobody = f"{where}/tcp/1/p2p/{Identity.generate().peer_id}"
+        for _ in self._turns("dialling nobody", 20):
+            self.samples["dial_refused"].append((await fleet.do(1, "connect", address=nobody))["ms"])
+
+    async def idle(self, name: str) -> None:
+        """Processor time of hosts that only keep their connections."""
+        self._tell("idling")
+        before, began = await self._cpu_ms(), time.monotonic()
+        await _pause(5.0)
+        took_s = time.monotonic() - began
+        self._idle_ms = (await self._cpu_ms() - before) / took_s
+        self.samples[f"{name}_idle_per_s"].append(self._idle_ms / len(self._fleet.well))
+        states = await self._fleet.states()
+        for host in self._fleet.well:
+            self.samples[f"{name}_links"].append(len(states[host]["links"]))
+            self.samples[f"{name}_table"].append(states[host]["table"])
+            self.samples[f"{name}_mesh"].append(states[host]["mesh"])
+
+    async def request(self) -> None:
+        """Small requests, one after the other, over connections that stand."""
+        states = await self._fleet.states()
+        for _ in self._turns("asking", 300):
+            host = self._random.choice([one for one in self._fleet.well if states[one]["links"]])
+            peer = self._random.choice(states[host]["links"])
+            done = await self._fleet.do(host, "request", peer=peer, payload="x" * PAYLOAD)
+            if done["ok"]:
+                self.samples["request"].append(done["ms"])
+
+    # --- gossip -----------------------------------------------------------------------------------------------
+
+    async def gossip(self, name: str, count: int) -> None:
+        """Messages one after the other: who gets them, over how many hops, how often."""
+        await self._collect()
+        self._copies.clear()
+        authors: dict[str, int] = {}
+        for number in self._turns(f"gossip ({name})", max(3, count // self._less)):
+            payload, author = f"{name} {number}", self._random.choice(self._fleet.well)
+            authors[payload] = author
+            before, began = await self._cpu_ms(), time.monotonic()
+            await self._fleet.do(author, "publish", payload=payload.ljust(PAYLOAD))
+            await _pause(IN_TIME_S)
+            work_ms = await self._cpu_ms() - before - self._idle_ms * (time.monotonic() - began)
+            if name == "calm":
+                self.samples["hop_work"].append(work_ms / (len(self._fleet.well) - 1))
+        await _pause(2.0)
+        await self._collect()
+        for payload, author in authors.items():
+            self._spread(name, payload, author)
+
+    def _spread(self, name: str, payload: str, author: int) -> None:
+        """What became of one message."""
+        first: dict[int, tuple[int, int]] = {}  # by host: when it came, and from whom
+        for host in self._fleet.well:
+            seen = [(at, forwarder) for text, forwarder, at in self._copies[host] if text == payload]
+            if seen:
+                at, forwarder = min(seen)
+                first[host] = at, self._numbers[forwarder]
+                if host != author:
+                    self.samples[f"{name}_copies"].append(len(seen))
+        if author not in first:
+            return
+        began = first[author][0]
+        others = [host for host in self._fleet.well if host != author]
+        for host in others:
+            self._count(f"{name}_delivered", host in first)
+            if host not in first:
+                continue
+            at, source = first[host]
+            self.samples[f"{name}_spread"].append((at - began) / 1e6)
+            if source in first:
+                self.samples[f"{name}_hop"].append((at - first[source][0]) / 1e6)
+                self.samples[f"{name}_hops"].append(_hops(first, host, author))
+
+    async def heal(self, processes: int) -> None:
+        """Some processes are killed: until when do messages miss hosts, and meshes lack peers?"""
+        fleet = self._fleet
+        self._tell(f"killing the hosts of {processes} processes")
+        await self._collect()
+        self._copies.clear()
+        fleet.signal(processes, signal.SIGKILL)
+        killed = time.monotonic_ns()
+        published: dict[str, tuple[int, int]] = {}
+        meshed_s = 0.0
+        for number in self._turns("gossip while the mesh heals", int(HEALING_S / EVERY_S / self._less)):
+            payload, author = f"heal {number}", self._random.choice(fleet.well)
+            published[payload] = time.monotonic_ns(), author
+            await fleet.do(author, "publish", payload=payload.ljust(PAYLOAD))
+            await _pause(EVERY_S)
+            states = await self._collect()
+            if min(states[host]["mesh"] for host in fleet.well) < LOW:
+                meshed_s = (time.monotonic_ns() - killed) / 1e9
+        await _pause(2.0)
+        await self._collect()
+        reached_s = 0.0
+        for payload, (at, author) in published.items():
+            before = [
+                {text for text, _, when in self._copies[host] if when - at < IN_TIME_S * 1e9}
+                for host in fleet.well
+                if host != author
+            ]
+            missed = sum(payload not in texts for texts in before)
+            self.shares["healing_delivered"][0] += len(before) - missed
+            self.shares["healing_delivered"][1] += len(before)
+            if missed:
+                reached_s = (at - killed) / 1e9 + EVERY_S
+        self.samples["healed_s"].append(reached_s)
+        self.samples["meshed_s"].append(meshed_s)
+
+    # --- lookups ----------------------------------------------------------------------------------------------
+
+    async def lookups(self, name: str, hosts: list[int], *, at_once: int = 1) -> None:
+        """Each of these looks up a key of its own."""
+        turns = iter(self._turns(f"lookups ({name})", len(hosts)))
+        gate = asyncio.Semaphore(at_once)
+
+        async def one(host: int) -> None:
+            async with gate:
+                next(turns, None)
+                await self._look_up(name, host, alone=at_once == 1)
+
+        async with asyncio.TaskGroup() as group:
+            for host in hosts:
+                group.create_task(one(host))
+
+    async def _look_up(self, name: str, host: int, *, alone: bool) -> None:
+        fleet, key = self._fleet, f"key {self._random.getrandbits(64)}"
+        before, began = (await self._cpu_ms() if alone else 0.0), time.monotonic()
+        done = await fleet.do(host, "closest", key=key, k=K)
+        self._note_questions(name, done)
+        if not done["ok"]:
+            return
+        self.samples[f"{name}_lookup"].append(done["ms"])
+        there = {str(peer) for peer in nearest(key.encode(), [PeerId(fleet.peers[one]) for one in fleet.well], K)}
+        for peer in there:
+            self._count(f"{name}_recall", peer in done["found"])
+        asked = len(done["questions"])
+        if name == "warm" and alone and asked:
+            took_s = time.monotonic() - began
+            idle_ms = self._idle_ms * took_s
+            all_ms = await self._cpu_ms() - before - idle_ms
+            own_ms = done["cpu_ms"] - idle_ms / len(fleet.well)
+            self.samples["question_work"].append(own_ms / asked)
+            self.samples["answer_work"].append((all_ms - own_ms) / asked)
+
+    async def provide(self, name: str, count: int) -> None:
+        """Some hosts announce a key each."""
+        for _ in self._turns(f"announcing ({name})", max(2, count // self._less)):
+            key = f"work {self._random.getrandbits(64)}"
+            done = await self._fleet.do(self._random.choice(self._fleet.well), "provide", key=key)
+            self._note_questions(name, done)
+            if done["ok"]:
+                self._keys.append(key)
+                self.samples[f"{name}_provide"].append(done["ms"])
+
+    async def providers(self, name: str, count: int, *, at_once: int = 1) -> None:
+        """Some hosts look for who announced these keys."""
+        turns = iter(self._turns(f"asking for providers ({name})", max(2, count // self._less)))
+        gate = asyncio.Semaphore(at_once)
+
+        async def one() -> None:
+            async with gate:
+                next(turns, None)
+                done = await self._fleet.do(
+                    self._random.choice(self._fleet.well), "providers", key=self._random.choice(self._keys)
+                )
+                self._note_questions(name, done)
+                self._count(f"{name}_providers_found", bool(done.get("found")))
+                if done["ok"]:
+                    self.samples[f"{name}_providers"].append(done["ms"])
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(max(2, count // self._less)):
+                group.create_task(one())
+
+    def _note_questions(self, name: str, done: dict[str, Any]) -> None:
+        self.samples[f"{name}_questions"].append(len(done["questions"]))
+        for peer, connected, answered, took_ms in done["questions"]:
+            there = self._numbers[peer] in self._fleet.well
+            self._count(f"{name}_connected", connected)
+            self._count(f"{name}_unanswered_by_{'well' if there else 'gone'}", not answered)
+            if not answered:
+                self.samples[f"{name}_until_given_up"].append(took_ms)
+
+    # --- hosts that hang --------------------------------------------------------------------------------------
+
+    async def freeze(self, processes: int) -> list[int]:
+        """Stop some processes: their hosts keep their connections and say nothing. Those that are left."""
+        fleet = self._fleet
+        self._tell(f"stopping the hosts of {processes} processes")
+        self._frozen = fleet.signal(processes, signal.SIGSTOP)
+        self._frozen_at = time.monotonic()
+        return list(fleet.well)
+
+    async def dial_frozen(self) -> None:
+        """A dial to a host that hangs, where no connection is."""
+        self._tell("dialling hosts that hang")
+        fleet = self._fleet
+        states = await fleet.states()
+        pairs = [(one, other) for one in fleet.well for other in self._frozen]
+        free = [(one, other) for one, other in pairs if fleet.peers[other] not in states[one]["links"]]
+        for done in await asyncio.gather(
+            *(fleet.do(one, "connect", address=fleet.addresses[other]) for one, other in free[:8])
+        ):
+            self.samples["dial_frozen"].append(done["ms"])
+
+    async def notice(self) -> None:
+        """How long hosts keep a connection to one that hangs."""
+        fleet = self._fleet
+        there = {fleet.peers[host] for host in self._frozen}
+        held = {(host, peer) for host in fleet.well for peer in there}
+        self._tell(f"waiting until hosts give up those that hang, {NOTICING_S / self._less:.0f} s at most")
+        first = True
+        while held and time.monotonic() < self._frozen_at + NOTICING_S / self._less:
+            states = await fleet.states()
+            now = {(host, peer) for host in fleet.well for peer in states[host]["links"] if peer in there}
+            if not first:
+                took_s = time.monotonic() - self._frozen_at
+                self.samples["noticed_s"] += [took_s] * len(held - now)
+            held, first = held & now, False
+            await _pause(0.5)
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    async def _cpu_ms(self) -> float:
+        """Processor time of all hosts that run, so far."""
+        states = await self._collect()
+        return float(sum(states[host]["cpu_ms"] for host in self._fleet.well))
+
+    async def _collect(self) -> dict[int, dict[str, Any]]:
+        """States; the copies that were seen are kept."""
+        states = await self._fleet.states()
+        for host, state in states.items():
+            self._copies[host] += [(text, forwarder, at) for text, forwarder, at in state["copies"]]
+        return states
+
+    def _count(self, name: str, hit: bool) -> None:
+        self.shares[name][0] += hit
+        self.shares[name][1] += 1
+
+    def _turns(self, what: str, count: int) -> Any:
+        """Numbers, with the progress shown."""
+        for number in range(count):
+            if sys.stderr.isatty():
+                print(f"\r\033[Krecord: {what} {number + 1} of {count}", end="", file=sys.stderr, flush=True)
+            elif number == 0:
+                self._tell(what)
+            yield number
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    @staticmethod
+    def _tell(what: str) -> None:
+        print(f"record: {what} ...", file=sys.stderr, flush=True)
+
+
+def _hops(first: dict[int, tuple[int, int]], host: int, author: int) -> int:
+    """From the author to a host, by whoever was first to tell each on the way."""
+    hops = 0
+    while host != author and host in first and hops < len(first):
+        host, hops = first[host][1], hops + 1
+    return hops
+
+
+async def _pause(seconds: float) -> None:
+    """Let the hosts run."""
+    await asyncio.to_thread(pause, seconds)
