@@ -19,8 +19,9 @@ K = 8  # peers that a node asks for
 LOW = 4  # mesh peers that gossipsub wants at least
 IN_TIME_S = 1.0  # a message that comes later came by a heartbeat and not through the mesh
 PAYLOAD = 200  # bytes, about the size of a heartbeat
-EVERY_S = 0.25  # messages while a mesh heals
-HEALING_S = 12.0
+EVERY_S = 1.0  # messages while a mesh heals; more at a time would measure how busy the machine is
+HEALING_S = 20.0
+BATCH = 10  # lookups of which the answers' processor time is measured together
 NOTICING_S = 100.0
 AT_ONCE = 4  # lookups that mostly wait
 
@@ -40,6 +41,21 @@ class Phases:
         self._copies: dict[int, list[tuple[str, str, int]]] = defaultdict(list)
 
     # --- connections and requests -----------------------------------------------------------------------------
+
+    async def pair(self) -> None:
+        """One connection, nothing else: how long a gossip message takes from one end to the other."""
+        fleet = self._fleet
+        await fleet.do(0, "connect", address=fleet.addresses[1])
+        await _pause(3.0)  # a heartbeat or two: both are in the other's mesh
+        for number in self._turns("gossip of a pair", 60):
+            await fleet.do(number % 2, "publish", payload=f"pair {number}".ljust(PAYLOAD))
+            await _pause(0.1)
+        await self._collect()
+        said = {text: at for host in (0, 1) for text, by, at in self._copies[host] if self._numbers[by] == host}
+        for host in (0, 1):
+            for text, forwarder, at in self._copies[host]:
+                if self._numbers[forwarder] != host and text in said:
+                    self.samples["hop"].append((at - said[text]) / 1e6)
 
     async def dial(self) -> None:
         """Each host dials some others, one after the other; and where nobody is."""
@@ -173,31 +189,38 @@ class Phases:
         async def one(host: int) -> None:
             async with gate:
                 next(turns, None)
-                await self._look_up(name, host, alone=at_once == 1)
+                await self._look_up(name, host)
 
         async with asyncio.TaskGroup() as group:
             for host in hosts:
                 group.create_task(one(host))
 
-    async def _look_up(self, name: str, host: int, *, alone: bool) -> None:
+    async def question_work(self) -> None:
+        """Processor time of questions, at either end, while all are connected."""
+        fleet, own_idle_ms = self._fleet, self._idle_ms / len(self._fleet.well)
+        for _ in self._turns(f"lookups, {BATCH} at a time, for their work", max(2, 10 // self._less)):
+            before, began = await self._cpu_ms(), time.monotonic()
+            asked, own_ms = 0, 0.0
+            for _ in range(BATCH):
+                done = await self._look_up("busy", self._random.choice(fleet.well))
+                work_ms = done["cpu_ms"] - own_idle_ms * done["ms"] / 1e3
+                asked, own_ms = asked + len(done["questions"]), own_ms + work_ms
+                if done["questions"]:
+                    self.samples["question_work"].append(work_ms / len(done["questions"]))
+            all_ms = await self._cpu_ms() - before - self._idle_ms * (time.monotonic() - began)
+            if asked:
+                self.samples["answer_work"].append((all_ms - own_ms) / asked)
+
+    async def _look_up(self, name: str, host: int) -> dict[str, Any]:
         fleet, key = self._fleet, f"key {self._random.getrandbits(64)}"
-        before, began = (await self._cpu_ms() if alone else 0.0), time.monotonic()
         done = await fleet.do(host, "closest", key=key, k=K)
         self._note_questions(name, done)
-        if not done["ok"]:
-            return
-        self.samples[f"{name}_lookup"].append(done["ms"])
-        there = {str(peer) for peer in nearest(key.encode(), [PeerId(fleet.peers[one]) for one in fleet.well], K)}
-        for peer in there:
-            self._count(f"{name}_recall", peer in done["found"])
-        asked = len(done["questions"])
-        if name == "warm" and alone and asked:
-            took_s = time.monotonic() - began
-            idle_ms = self._idle_ms * took_s
-            all_ms = await self._cpu_ms() - before - idle_ms
-            own_ms = done["cpu_ms"] - idle_ms / len(fleet.well)
-            self.samples["question_work"].append(own_ms / asked)
-            self.samples["answer_work"].append((all_ms - own_ms) / asked)
+        if done["ok"]:
+            self.samples[f"{name}_lookup"].append(done["ms"])
+            there = nearest(key.encode(), [PeerId(fleet.peers[one]) for one in fleet.well], K)
+            for peer in there:
+                self._count(f"{name}_recall", peer in done["found"])
+        return done
 
     async def provide(self, name: str, count: int) -> None:
         """Some hosts announce a key each."""
@@ -235,6 +258,8 @@ class Phases:
             there = self._numbers[peer] in self._fleet.well
             self._count(f"{name}_connected", connected)
             self._count(f"{name}_unanswered_by_{'well' if there else 'gone'}", not answered)
+            if there:
+                self._count("unanswered_connected" if connected else "unanswered_dialled", not answered)
             if not answered:
                 self.samples[f"{name}_until_given_up"].append(took_ms)
 

@@ -35,7 +35,7 @@ FORMAT = 1
 EACH = 5  # hosts in a process: loading libp2p takes 1.5 s and 80 MB each time
 SEED = 1
 GONE = 0.2  # share of the processes that is killed, and of the rest that is stopped
-FITTED = ("dial", "dial_work", "request", "question_work", "answer_work", "hop_work")
+FITTED = ("dial", "dial_work", "dial_refused", "request", "question_work", "answer_work", "hop", "hop_work")
 PACKAGES = ("libp2p", "trio", "cryptography", "coincurve", "msgpack")
 
 
@@ -72,6 +72,7 @@ async def record(hosts: int, less: int) -> dict[str, Any]:
 
 async def _well(phases: Phases, fleet: Fleet) -> None:
     """While all hosts run."""
+    await phases.pair()
     await phases.dial()
     await phases.idle("few_links")
     await phases.request()
@@ -82,6 +83,7 @@ async def _well(phases: Phases, fleet: Fleet) -> None:
     await phases.lookups("later", fleet.well[1::2])
     await phases.idle("many_links")
     await phases.lookups("warm", [*fleet.well, *fleet.well[::2]])
+    await phases.question_work()
     await phases.gossip("dense", 10)
 
 
@@ -118,6 +120,16 @@ class _Busy:
         return round(max(0.0, busy - max(0.0, ours1 - ours0)) / max(1e-9, all1 - all0), 3)
 
 
+def as_text(document: dict[str, Any]) -> str:
+    """JSON with a line for each thing that was measured."""
+    parts = []
+    for name, value in document.items():
+        entries = value.items() if isinstance(value, dict) else ()
+        lines = ",\n".join(f"  {json.dumps(key)}: {json.dumps(one)}" for key, one in entries)
+        parts.append(f" {json.dumps(name)}: " + (f"{{\n{lines}\n }}" if entries else json.dumps(value)))
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -132,7 +144,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         document = asyncio.run(record(parsed.hosts, parsed.less))
-        text = json.dumps(document, indent=1) + "\n"
+        text = as_text(document)
         path.write_text(text)
     except KeyboardInterrupt:
         print("\nrecord: interrupted; nothing was written", file=sys.stderr)
@@ -146,7 +158,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="run.py record", description="Record what real hosts cost and how they fail.")
+    parser = argparse.ArgumentParser(
+        prog="run.py record", description="Record what real hosts cost and how they fail."
+    )
     parser.add_argument("--hosts", type=_hosts, default=50, metavar="N", help="how many (default: 50)")
     parser.add_argument("--less", type=int, default=1, metavar="N", help="a trial: so many times less of everything")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to (default: simulations/recordings)")

@@ -1,8 +1,8 @@
 """Some hosts in one process, for ``record_hosts``: ``recorded_hosts COUNT NET PARENT``.
 
-Each is a whole network service of production (a libp2p host, gossip and routing in a thread of its own); nothing of a
-node is above it. Says who they are, then does what lines on stdin say, several things at a time, and answers each with
-a line of the same number. Ends with stdin; the kernel kills it when its parent dies, even while it is stopped.
+Each is a whole network service of production (a libp2p host, gossip and routing in a thread of its own) without the
+node above it. Says who they are, then does what lines on stdin say, several things at a time, and answers each with a
+line of the same number. Ends with stdin; the kernel kills it when its parent dies, even while it is stopped.
 
 What the services do not tell is noted on its way through them: each copy of a gossip message, each question of a
 lookup, and the processor time of each host's thread.
