@@ -33,14 +33,14 @@ class Cost:
         return self._table[random.bits() >> 56]
 
 
-DIAL = Cost(37.7, 0.19)  # until a connection can be used
-DIAL_WORK = Cost(20.9, 0.19)  # of the thread at either end, the greeting and identify included
-REFUSED = Cost(0.8, 0.4)  # until a dial to nobody fails whose refusal has come
-REQUEST = Cost(1.09, 0.17)  # a small request and its answer, both ends together
-ASKING = Cost(3.58, 0.11)  # one question of a lookup, at the asker
-ANSWERING = Cost(4.43, 0.17)  # and at who answers
-PASSING = Cost(3.4, 0.4)  # until a gossip message is on its way to the mesh
-HEARING = Cost(5.0, 0.4)  # of the thread for each message: its first copy, the others, and passing it on
+DIAL = Cost(55.5, 0.18)  # until a connection can be used
+DIAL_WORK = Cost(22.4, 0.16)  # of the thread at either end, the greeting and identify included
+REFUSED = Cost(1.06, 0.71)  # until a dial to nobody fails whose refusal has come
+REQUEST = Cost(2.23, 0.52)  # a small request and its answer, both ends together
+ASKING = Cost(6.71, 0.2)  # one question of a lookup, at the asker
+ANSWERING = Cost(5.81, 0.14)  # and at who answers
+PASSING = Cost(3.51, 0.6)  # until a gossip message is on its way to the mesh
+HEARING = Cost(9.23, 0.034)  # of the thread for each message: its first copy, the others, and passing it on
 
 
 class Threads:

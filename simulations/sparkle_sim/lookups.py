@@ -69,7 +69,7 @@ class RoutingParameters:
     max_keys: int = 1024
     max_lookups: int = 32
     refresh_s: float = 600.0
-    hanging: float = 0.0005
+    hanging: float = 0.0003
     kept_links: int = 0
     primed: bool = True
     primed_gone: float = 0.05

@@ -142,5 +142,6 @@ class Fleet:
 
     @property
     def pids(self) -> list[int]:
-        """Of its processes."""
-        return [one.process.pid for one in self._processes]
+        """Of its processes with hosts that run."""
+        running = sorted({host // self.each for host in self.well})
+        return [self._processes[one].process.pid for one in running]

@@ -21,6 +21,7 @@ IN_TIME_S = 1.0  # a message that comes later came by a heartbeat and not throug
 PAYLOAD = 200  # bytes, about the size of a heartbeat
 EVERY_S = 1.0  # messages while a mesh heals; more at a time would measure how busy the machine is
 HEALING_S = 20.0
+STEADY = ("busy", "killed", "frozen")  # lookups without dials, whose asker's thread has little else to do
 BATCH = 10  # lookups of which the answers' processor time is measured together
 NOTICING_S = 100.0
 AT_ONCE = 4  # lookups that mostly wait
@@ -36,6 +37,10 @@ class Phases:
         self._random = random.Random(seed)
         self._less = less  # a trial does so many times less of everything
         self._numbers: dict[str, int] = {peer: host for host, peer in enumerate(fleet.peers)}
+        self.killed = 0
+        self.stopped = 0
+        self._frozen: list[int] = []
+        self._frozen_at = 0.0
         self._idle_ms = 0.0  # processor time of all hosts that run, for each second
         self._keys: list[str] = []
         self._copies: dict[int, list[tuple[str, str, int]]] = defaultdict(list)
@@ -150,7 +155,7 @@ class Phases:
         self._tell(f"killing the hosts of {processes} processes")
         await self._collect()
         self._copies.clear()
-        fleet.signal(processes, signal.SIGKILL)
+        self.killed = len(fleet.signal(processes, signal.SIGKILL))
         killed = time.monotonic_ns()
         published: dict[str, tuple[int, int]] = {}
         meshed_s = 0.0
@@ -260,18 +265,20 @@ class Phases:
             self._count(f"{name}_unanswered_by_{'well' if there else 'gone'}", not answered)
             if there:
                 self._count("unanswered_connected" if connected else "unanswered_dialled", not answered)
+                if connected and name in STEADY:
+                    self._count("hung", not answered)
             if not answered:
                 self.samples[f"{name}_until_given_up"].append(took_ms)
 
     # --- hosts that hang --------------------------------------------------------------------------------------
 
-    async def freeze(self, processes: int) -> list[int]:
-        """Stop some processes: their hosts keep their connections and say nothing. Those that are left."""
+    async def freeze(self, processes: int) -> None:
+        """Stop some processes: their hosts keep their connections and say nothing."""
         fleet = self._fleet
         self._tell(f"stopping the hosts of {processes} processes")
         self._frozen = fleet.signal(processes, signal.SIGSTOP)
         self._frozen_at = time.monotonic()
-        return list(fleet.well)
+        self.stopped = len(self._frozen)
 
     async def dial_frozen(self) -> None:
         """A dial to a host that hangs, where no connection is."""

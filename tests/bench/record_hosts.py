@@ -15,7 +15,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,96 +28,105 @@ sys.path[0] = str(ROOT)  # instead of this folder, so that our modules have one 
 from tests.bench import fits  # noqa: E402
 from tests.bench.host_fleet import Fleet  # noqa: E402
 from tests.bench.host_phases import Phases  # noqa: E402
-from tests.bench.processes import cpu_s, scratch  # noqa: E402
+from tests.bench.processes import own_cpu_s, scratch  # noqa: E402
 
 FOLDER = ROOT / "simulations" / "recordings"
 FORMAT = 1
 EACH = 5  # hosts in a process: loading libp2p takes 1.5 s and 80 MB each time
 SEED = 1
 GONE = 0.2  # share of the processes that is killed, and of the rest that is stopped
-FITTED = ("dial", "dial_work", "dial_refused", "request", "question_work", "answer_work", "hop", "hop_work")
+CONSTANTS = {  # what is fitted, and what it is called in sparkle_sim.costs
+    "dial": "DIAL",
+    "dial_work": "DIAL_WORK",
+    "dial_refused": "REFUSED",
+    "request": "REQUEST",
+    "question_work": "ASKING",
+    "answer_work": "ANSWERING",
+    "hop": "PASSING",
+    "hop_work": "HEARING",
+}
 PACKAGES = ("libp2p", "trio", "cryptography", "coincurve", "msgpack")
 
 
 async def record(hosts: int, less: int) -> dict[str, Any]:
     """All phases; the document that is written."""
-    processes = -(-hosts // EACH)
     load, began = os.getloadavg(), time.monotonic()
     with scratch() as folder:
         async with Fleet(hosts, EACH, folder / "hosts.log") as fleet:
-            busy = _Busy(fleet.pids)
-            phases = Phases(fleet, SEED, less)
-            await _well(phases, fleet)
-            others = busy.others()  # before some are killed, whose processor time would count as that of others
-            await _gone(phases, fleet, max(1, int(processes * GONE)), max(1, int(processes * GONE * (1 - GONE))))
+            phases, others = Phases(fleet, SEED, less), dict[str, float]()
+            for name, phase in _phases(phases, fleet):
+                busy = _Busy(fleet)
+                await phase()
+                others[name] = busy.others()
     return {
         "format": FORMAT,
         "recorded": {
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "hosts": hosts,
             "hosts_in_a_process": EACH,
+            "killed": phases.killed,
+            "stopped": phases.stopped,
             "cores": len(os.sched_getaffinity(0)),
             "machine": platform.machine(),
             "python": platform.python_version(),
             "packages": {name: _version(name) for name in PACKAGES},
             "load_average_before": [round(one, 2) for one in load],
-            "processor_share_of_others": others,
             "took_s": round(time.monotonic() - began),
         },
-        "fits": {name: fits.lognormal(phases.samples[name]) for name in FITTED},
+        "processor_share_of_others": others,
+        "fits": {name: fits.lognormal(phases.samples[name]) for name in CONSTANTS},
         "shares": {name: fits.share(*counts) for name, counts in phases.shares.items()},
         "samples": {name: fits.quantiles(values) for name, values in phases.samples.items()},
     }
 
 
-async def _well(phases: Phases, fleet: Fleet) -> None:
-    """While all hosts run."""
-    await phases.pair()
-    await phases.dial()
-    await phases.idle("few_links")
-    await phases.request()
-    await phases.gossip("calm", 30)
-    await phases.lookups("fresh", fleet.well[::2])
-    await phases.provide("well", 20)
-    await phases.providers("well", 60)
-    await phases.lookups("later", fleet.well[1::2])
-    await phases.idle("many_links")
-    await phases.lookups("warm", [*fleet.well, *fleet.well[::2]])
-    await phases.question_work()
-    await phases.gossip("dense", 10)
-
-
-async def _gone(phases: Phases, fleet: Fleet, killed: int, stopped: int) -> None:
-    """After some are gone, and while some hang."""
-    await phases.heal(killed)
-    await phases.lookups("killed", list(fleet.well))
-    await phases.providers("killed", 40)
-    left = await phases.freeze(stopped)
-    await phases.lookups("frozen", left, at_once=4)
-    await phases.lookups("frozen_again", left, at_once=4)
-    await phases.providers("frozen", 40, at_once=4)
-    await phases.gossip("frozen", 10)
-    await phases.notice()
-    await phases.dial_frozen()
+def _phases(phases: Phases, fleet: Fleet) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+    """What is measured, in this order: while all hosts run; after some were killed; while some hang."""
+    processes = -(-len(fleet.peers) // EACH)
+    yield "pair", phases.pair
+    yield "dial", phases.dial
+    yield "few_links", lambda: phases.idle("few_links")
+    yield "request", phases.request
+    yield "calm", lambda: phases.gossip("calm", 30)
+    yield "fresh", lambda: phases.lookups("fresh", fleet.well[::2])
+    yield "provide", lambda: phases.provide("well", 20)
+    yield "well", lambda: phases.providers("well", 60)
+    yield "later", lambda: phases.lookups("later", fleet.well[1::2])
+    yield "many_links", lambda: phases.idle("many_links")
+    yield "warm", lambda: phases.lookups("warm", [*fleet.well, *fleet.well[::2]])
+    yield "busy", phases.question_work
+    yield "dense", lambda: phases.gossip("dense", 10)
+    yield "healing", lambda: phases.heal(max(1, int(processes * GONE)))
+    yield "killed", lambda: phases.lookups("killed", list(fleet.well))
+    yield "killed_providers", lambda: phases.providers("killed", 40)
+    yield "stopping", lambda: phases.freeze(max(1, int(processes * GONE * (1 - GONE))))
+    yield "frozen", lambda: phases.lookups("frozen", list(fleet.well), at_once=4)
+    yield "frozen_again", lambda: phases.lookups("frozen_again", list(fleet.well), at_once=4)
+    yield "frozen_providers", lambda: phases.providers("frozen", 40, at_once=4)
+    yield "frozen_gossip", lambda: phases.gossip("frozen", 10)
+    yield "noticing", phases.notice
+    yield "dial_frozen", phases.dial_frozen
 
 
 class _Busy:
-    """What share of the machine's processors others use."""
+    """What share of the machine's processors other programs use."""
 
-    def __init__(self, pids: Sequence[int]) -> None:
-        self._pids = [*pids, os.getpid()]
-        self._began = self._now()
-
-    def _now(self) -> tuple[float, float, float]:
-        times = psutil.cpu_times()
-        idle = times.idle + getattr(times, "iowait", 0.0)
-        return sum(times[:8]), idle, sum(map(cpu_s, self._pids[:-1]))
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._began, self._ours = _machine_s(), {pid: own_cpu_s(pid) for pid in (os.getpid(), *fleet.pids)}
 
     def others(self) -> float:
-        """Since the beginning."""
-        (all0, idle0, ours0), (all1, idle1, ours1) = self._began, self._now()
-        busy = (all1 - all0) - (idle1 - idle0)
-        return round(max(0.0, busy - max(0.0, ours1 - ours0)) / max(1e-9, all1 - all0), 3)
+        """Since the beginning; what hosts used that were killed meanwhile counts as theirs."""
+        ours = sum(own_cpu_s(pid) - self._ours[pid] for pid in (os.getpid(), *self._fleet.pids))
+        all_s, busy_s = (now - then for now, then in zip(_machine_s(), self._began, strict=True))
+        return round(min(1.0, max(0.0, (busy_s - ours) / max(all_s, 1e-9))), 3)
+
+
+def _machine_s() -> tuple[float, float]:
+    """Seconds of all processors so far, and those of them that they were busy."""
+    times = psutil.cpu_times()
+    all_s = sum(times[:8])
+    return all_s, all_s - times.idle - getattr(times, "iowait", 0.0)
 
 
 def as_text(document: dict[str, Any]) -> str:
@@ -153,6 +162,11 @@ def main(arguments: Sequence[str]) -> int:
         print(f"record: {error}; nothing was written", file=sys.stderr)
         return 1
     print(text if parsed.json else fits.table(document))
+    if not parsed.json and parsed.out is None and parsed.hosts == 50:
+        print("\nsimulations/sparkle_sim/costs.py takes from it:\n")
+        for name, constant in CONSTANTS.items():
+            found = document["fits"][name]
+            print(f"{constant} = Cost({found['median']:.3g}, {found['sigma']:.2g})")
     print(f"record: written to {path}", file=sys.stderr)
     return 0
 

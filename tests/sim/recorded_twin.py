@@ -16,6 +16,7 @@ from tests.unit.sim.wired import Wired
 
 LOOPBACK = Conditions(round_trip_ms=((0.06,),), jitter=0.2)
 CONNECTED_AT_MOST = 300  # py-libp2p keeps the connections of lookups, which only matters in so small a network
+LEAST_SHARE = 0.2  # of the machine that was left, however busy it was
 LINKS, K = 4, 8
 EVERY_S, HEALING_S, IN_TIME_S = 1.0, 20.0, 1.0
 
@@ -23,17 +24,17 @@ EVERY_S, HEALING_S, IN_TIME_S = 1.0, 20.0, 1.0
 class SharedCores(Threads):
     """The threads of all peers on a few cores of one machine."""
 
-    def __init__(self, kernel: Kernel, peers: int, cores: int, share: float) -> None:
+    def __init__(self, kernel: Kernel, peers: int, cores: int) -> None:
         super().__init__(kernel, peers)
+        self.share = 1.0  # that other programs leave
         self._cores = [0] * cores
-        self._share = share  # that other programs left
 
     def take(self, peer: int, work_ns: int) -> int:
         """Also wait for a core."""
         now = self._kernel.now
         core = min(range(len(self._cores)), key=self._cores.__getitem__)
         begin = max(now, self._free[peer], self._cores[core])
-        self._free[peer] = self._cores[core] = begin + int(work_ns / self._share)
+        self._free[peer] = self._cores[core] = begin + int(work_ns / self.share)
         return begin - now
 
 
@@ -48,37 +49,41 @@ class Twin:
         # py-libp2p splits full buckets, so that its tables have everybody in a network of fifty.
         rules = RoutingParameters(kept_links=CONNECTED_AT_MOST, bucket_room=self._hosts, primed=False, refresh_s=0.0)
         self._world = world = Wired(self._hosts, seed, conditions=LOOPBACK, routing=rules)
-        world.network.threads = SharedCores(
-            world.kernel, self._hosts, made["cores"], 1.0 - made["processor_share_of_others"]
-        )
+        world.network.threads = self._cores = SharedCores(world.kernel, self._hosts, made["cores"])
+        self._others: dict[str, float] = recording["processor_share_of_others"]
         self._random = world.random
         self._well = list(range(self._hosts))
         self._keys: list[bytes] = []
         self._number = 0
-        processes = -(-self._hosts // made["hosts_in_a_process"])
-        self._killed = max(1, int(processes * 0.2)) * made["hosts_in_a_process"]
-        self._frozen = max(1, int(processes * 0.16)) * made["hosts_in_a_process"]
+        self._killed, self._stopped = made["killed"], made["stopped"]
 
     def run(self) -> None:
         """Everything, in the order of the recording."""
-        self._dial()
-        self._gossip("calm", 30)
-        self._lookups("fresh", self._well[::2])
-        self._provide("well", 20)
-        self._providers("well", 60)
-        self._lookups("later", self._well[1::2])
-        self._lookups("warm", [*self._well, *self._well[::2]])
-        self._gossip("dense", 10)
-        self._heal()
-        self._lookups("killed", self._well)
-        self._providers("killed", 40)
-        for host in self._well[-self._frozen :]:
+        self._during("dial", self._dial)
+        self._during("calm", self._gossip, "calm", 30)
+        self._during("fresh", self._lookups, "fresh", self._well[::2])
+        self._during("provide", self._provide, 20)
+        self._during("well", self._providers, "well", 60)
+        self._during("later", self._lookups, "later", self._well[1::2])
+        self._connect_all()
+        self._during("warm", self._lookups, "warm", [*self._well, *self._well[::2]])
+        self._during("busy", self._lookups, "busy", [self._any() for _ in range(100)])
+        self._during("dense", self._gossip, "dense", 10)
+        self._during("healing", self._heal)
+        self._during("killed", self._lookups, "killed", self._well)
+        self._during("killed_providers", self._providers, "killed", 40)
+        for host in self._well[-self._stopped :]:
             self._world.network.suspend(host)
-        self._well = self._well[: -self._frozen]
-        self._lookups("frozen", self._well, at_once=4)
-        self._lookups("frozen_again", self._well, at_once=4)
-        self._providers("frozen", 40, at_once=4)
-        self._gossip("frozen", 10)
+        self._well = self._well[: -self._stopped]
+        self._during("frozen", self._lookups, "frozen", self._well, 4)
+        self._during("frozen_again", self._lookups, "frozen_again", self._well, 4)
+        self._during("frozen_providers", self._providers, "frozen", 40, 4)
+        self._during("frozen_gossip", self._gossip, "frozen", 10)
+
+    def _during(self, phase: str, act: Callable[..., None], *arguments: Any) -> None:
+        """Do something with as much of the machine as the hosts had in that phase."""
+        self._cores.share = max(LEAST_SHARE, 1.0 - self._others[phase])
+        act(*arguments)
 
     def _any(self) -> int:
         return self._well[self._random.below(len(self._well))]
@@ -102,6 +107,13 @@ class Twin:
             self.samples["dial"].append((worked[0][1] - began) / 1e6)
             world.run(0.05)
         world.run(5.0)
+
+    def _connect_all(self) -> None:
+        """So it was recorded: py-libp2p pings, and so dials, the oldest of a full bucket for each newcomer."""
+        for host in range(self._hosts):
+            for other in range(host):
+                self._world.network.dial(host, other, lambda _: None)
+            self._world.run(5.0)
 
     def _gossip(self, name: str, count: int) -> None:
         world, said = self._world, list[tuple[bytes, int, int]]()
@@ -150,7 +162,7 @@ class Twin:
         self.samples["healed_s"].append(healed_s)
         self.samples["meshed_s"].append(meshed_s)
 
-    def _lookups(self, name: str, hosts: list[int], *, at_once: int = 1) -> None:
+    def _lookups(self, name: str, hosts: list[int], at_once: int = 1) -> None:
         world, left, under_way = self._world, list(reversed(hosts)), [0]
 
         def begin(host: int) -> None:
@@ -178,14 +190,14 @@ class Twin:
                 begin(left.pop())
             self._until(lambda before=under_way[0]: under_way[0] < before)
 
-    def _provide(self, name: str, count: int) -> None:
+    def _provide(self, count: int) -> None:
         for _ in range(count):
             self._number += 1
             self._keys.append(b"work %d" % self._number)
             self._world.routing.provide(self._any(), self._keys[-1])
-            self._world.run(0.5)
+            self._world.run(4.0)
 
-    def _providers(self, name: str, count: int, *, at_once: int = 1) -> None:
+    def _providers(self, name: str, count: int, at_once: int = 1) -> None:
         world, under_way = self._world, [0]
 
         def begin(host: int) -> None:
@@ -204,9 +216,3 @@ class Twin:
     def _count(self, name: str, hit: bool) -> None:
         self.shares[name][0] += hit
         self.shares[name][1] += 1
-
-
-def distance(one: float, other: float) -> float:
-    """How many times the one is more than the other, or the other way round."""
-    low, high = sorted((max(one, 1e-3), max(other, 1e-3)))
-    return high / low
