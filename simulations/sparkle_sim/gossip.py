@@ -35,7 +35,7 @@ OLDEST = 255  # greatest age in seconds that is told apart; by then no message i
 
 @dataclass(frozen=True, slots=True)
 class GossipParameters:
-    """What the node sets (``sparkle_p2p.net.libp2p.gossip``), what the library does, and what was measured.
+    """What the node sets (``sparkle_p2p.net.libp2p.gossip``), and what the library does.
 
     Args:
         degree: mesh peers that are aimed at. Set by the node.

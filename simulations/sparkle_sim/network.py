@@ -156,7 +156,8 @@ class Network:
         """
         if peer in self.suspended:
             return
-        self.suspended[peer] = waiting = []
+        waiting: list[_Call] = []
+        self.suspended[peer] = waiting
         for other in self.links[peer]:
             wait_ns = int(self._draws[other].uniform(*SILENCE_S) * SECOND)
             self._kernel.after(wait_ns, self._give_up, other, peer, waiting, self.links[other].get(peer))

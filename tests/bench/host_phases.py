@@ -21,6 +21,7 @@ IN_TIME_S = 1.0  # a message that comes later came by a heartbeat and not throug
 PAYLOAD = 200  # bytes, about the size of a heartbeat
 EVERY_S = 1.0  # messages while a mesh heals; more at a time would measure how busy the machine is
 HEALING_S = 20.0
+MESHED_S = 75.0  # back-off of a minute is over by then
 STEADY = ("busy", "killed", "frozen")  # lookups without dials, whose asker's thread has little else to do
 BATCH = 10  # lookups of which the answers' processor time is measured together
 NOTICING_S = 100.0
@@ -167,8 +168,13 @@ class Phases:
             states = await self._collect()
             if min(states[host]["mesh"] for host in fleet.well) < LOW:
                 meshed_s = (time.monotonic_ns() - killed) / 1e9
-        await _pause(2.0)
-        await self._collect()
+        self._tell("waiting until all have mesh peers enough")
+        while meshed_s < MESHED_S / self._less:
+            await _pause(EVERY_S)
+            states = await self._collect()
+            if min(states[host]["mesh"] for host in fleet.well) >= LOW:
+                break
+            meshed_s = (time.monotonic_ns() - killed) / 1e9
         reached_s = 0.0
         for payload, (at, author) in published.items():
             before = [

@@ -1,4 +1,4 @@
-"""What was recorded beside what the model does: ``python -m tests.sim.recorded_table`` writes it into the document."""
+"""What was recorded beside the model: ``python -m tests.sim.recorded_table`` writes it into the document."""
 
 import json
 from pathlib import Path

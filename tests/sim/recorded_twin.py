@@ -18,7 +18,7 @@ LOOPBACK = Conditions(round_trip_ms=((0.06,),), jitter=0.2)
 CONNECTED_AT_MOST = 300  # py-libp2p keeps the connections of lookups, which only matters in so small a network
 LEAST_SHARE = 0.2  # of the machine that was left, however busy it was
 LINKS, K = 4, 8
-EVERY_S, HEALING_S, IN_TIME_S = 1.0, 20.0, 1.0
+EVERY_S, HEALING_S, MESHED_S, IN_TIME_S = 1.0, 20.0, 75.0, 1.0
 
 
 class SharedCores(Threads):
@@ -150,7 +150,11 @@ class Twin:
             said.append(self._publish(EVERY_S))
             if min(len(world.gossip.mesh(host)) for host in self._well) < world.gossip.parameters.low:
                 meshed_s = (world.kernel.now - killed) / SECOND
-        world.run(2.0)
+        while meshed_s < MESHED_S:
+            world.run(EVERY_S)
+            if min(len(world.gossip.mesh(host)) for host in self._well) >= world.gossip.parameters.low:
+                break
+            meshed_s = (world.kernel.now - killed) / SECOND
         healed_s = 0.0
         for payload, author, began in said:
             early = {peer for at, peer, what in world.heard if what == payload and at - began < IN_TIME_S * SECOND}
