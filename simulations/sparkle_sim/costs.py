@@ -33,26 +33,25 @@ class Cost:
         return self._table[random.bits() >> 56]
 
 
-DIAL = Cost(55.5, 0.18)  # until a connection can be used
+DIAL = Cost(30.0, 0.2)  # of both ends' threads, until a connection can be used
 DIAL_WORK = Cost(22.4, 0.16)  # of the thread at either end, the greeting and identify included
-REFUSED = Cost(1.06, 0.71)  # until a dial to nobody fails whose refusal has come
-REQUEST = Cost(2.23, 0.52)  # a small request and its answer, both ends together
-ASKING = Cost(6.71, 0.2)  # one question of a lookup, at the asker
-ANSWERING = Cost(5.81, 0.14)  # and at who answers
-PASSING = Cost(3.51, 0.6)  # until a gossip message is on its way to the mesh
-HEARING = Cost(9.23, 0.034)  # of the thread for each message: its first copy, the others, and passing it on
+REFUSED = Cost(0.6, 0.4)  # of the dialler's thread, until a dial to nobody fails whose refusal has come
+REQUEST = Cost(1.0, 0.2)  # of both ends' threads, for a small request and its answer
+ASKING = Cost(6.71, 0.2)  # of the asker's thread, for one question of a lookup
+ANSWERING = Cost(5.81, 0.14)  # and of the thread of who answers
+PASSING = Cost(3.0, 0.2)  # of two threads, until a gossip message is at a mesh peer
+HEARING = Cost(9.23, 0.034)  # of each thread for a message: its first copy, the others, and passing it on
 
 
 class Threads:
-    """When each peer's network service gets to something: one thing at a time, as it comes."""
+    """When each peer's network service gets something done: one thing at a time, as it comes."""
 
     def __init__(self, kernel: Kernel, peers: int) -> None:
         self._kernel = kernel
         self._free = array("q", bytes(8 * peers))  # from when on a thread has nothing to do
 
     def take(self, peer: int, work_ns: int) -> int:
-        """Have a peer's thread do some work, and tell how long it is until it begins with that."""
+        """Have a peer's thread do some work, and tell how long it is until that is done."""
         now, free = self._kernel.now, self._free[peer]
-        begin = free if free > now else now
-        self._free[peer] = begin + work_ns
-        return begin - now
+        self._free[peer] = done = (free if free > now else now) + work_ns
+        return done - now

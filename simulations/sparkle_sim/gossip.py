@@ -230,7 +230,9 @@ class Gossip:
             del node.kept[0]
         self._wake[peer] = 0
         random = self._draws[peer]
-        handling_ns = self._network.threads.take(peer, HEARING.draw(random)) + PASSING.draw(random)
+        passing_ns, threads = PASSING.draw(random), self._network.threads
+        handling_ns = threads.take(peer, passing_ns)
+        threads.take(peer, max(0, HEARING.draw(random) - passing_ns))  # other copies, and what is left to send
         for other in node.mesh:
             if other not in (source, message.author):
                 self._pass_on(peer, other, message, handling_ns)

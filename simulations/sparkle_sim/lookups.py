@@ -184,7 +184,7 @@ class Lookups:
         """
         network = self._network
         work_ns = ASKING.draw(self._draws[peer])
-        wait_ns += network.threads.take(peer, work_ns) + work_ns
+        wait_ns = max(wait_ns + work_ns, network.threads.take(peer, work_ns))
         if network.carries(peer, other):
             wait_ns += (trips + STREAM_TRIPS) * network.delay_ns(peer, other)
             self._kernel.after(wait_ns, self._serve, peer, other, life, serve, answered)
@@ -197,8 +197,7 @@ class Lookups:
             return
         self._tables.hear(other, (peer,))
         answer = serve(other)
-        work_ns = ANSWERING.draw(random)
-        wait_ns = network.threads.take(other, work_ns) + work_ns
+        wait_ns = network.threads.take(other, ANSWERING.draw(random))
         if network.carries(other, peer):
             wait_ns += network.delay_ns(other, peer)
             self._kernel.after(wait_ns, self._answered, peer, other, life, answered, answer)

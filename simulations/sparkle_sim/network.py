@@ -242,13 +242,17 @@ class Network:
 
     def refusal_ns(self, peer: int, other: int) -> int:
         """Until a dial fails where no process listens, and its system says so."""
-        return self.delay_ns(peer, other) + self.delay_ns(other, peer) + REFUSED.draw(self._draws[peer])
+        work_ns = REFUSED.draw(self._draws[peer])
+        return self.threads.take(peer, work_ns) + self.delay_ns(peer, other) + self.delay_ns(other, peer)
 
     def dialling_ns(self, peer: int, other: int) -> int:
-        """What both ends' threads take until a connection can be used, one more now."""
+        """What both ends' threads take until a connection can be used; with the rest of a dial they are busy then."""
         random, threads = self._draws[peer], self.threads
-        begin_ns = threads.take(peer, DIAL_WORK.draw(random))
-        return max(begin_ns, threads.take(other, DIAL_WORK.draw(random))) + DIAL.draw(random)
+        half_ns = DIAL.draw(random) // 2
+        wait_ns = threads.take(peer, half_ns) + threads.take(other, half_ns)
+        for end in (peer, other):
+            threads.take(end, max(0, DIAL_WORK.draw(random) - half_ns))
+        return wait_ns
 
     def _needs_relay(self, peer: int, other: int) -> bool:
         """Whether no direct connection can be had; where one end has a public address, either can dial the other."""

@@ -23,7 +23,7 @@ EVERY_S = 1.0  # messages while a mesh heals; more at a time would measure how b
 HEALING_S = 20.0
 MESHED_S = 75.0  # back-off of a minute is over by then
 STEADY = ("busy", "killed", "frozen")  # lookups without dials, whose asker's thread has little else to do
-BATCH = 10  # lookups of which the answers' processor time is measured together
+BATCH = 10  # of what is too short to be measured alone
 NOTICING_S = 100.0
 AT_ONCE = 4  # lookups that mostly wait
 
@@ -49,14 +49,16 @@ class Phases:
     # --- connections and requests -----------------------------------------------------------------------------
 
     async def pair(self) -> None:
-        """One connection, nothing else: how long a gossip message takes from one end to the other."""
+        """One connection, nothing else: what a gossip message takes from one end to the other."""
         fleet = self._fleet
         await fleet.do(0, "connect", address=fleet.addresses[1])
         await _pause(3.0)  # a heartbeat or two: both are in the other's mesh
-        for number in self._turns("gossip of a pair", 60):
-            await fleet.do(number % 2, "publish", payload=f"pair {number}".ljust(PAYLOAD))
-            await _pause(0.1)
-        await self._collect()
+        for batch in self._turns("gossip of a pair", 12):
+            before = await self._cpu_ms(0, 1)
+            for number in range(BATCH):
+                await fleet.do(number % 2, "publish", payload=f"pair {batch} {number}".ljust(PAYLOAD))
+                await _pause(0.02)
+            self.samples["hop_path"].append((await self._cpu_ms(0, 1) - before) / BATCH)
         said = {text: at for host in (0, 1) for text, by, at in self._copies[host] if self._numbers[by] == host}
         for host in (0, 1):
             for text, forwarder, at in self._copies[host]:
@@ -66,20 +68,26 @@ class Phases:
     async def dial(self) -> None:
         """Each host dials some others, one after the other; and where nobody is."""
         fleet = self._fleet
-        for host in self._turns("dialling", len(fleet.peers) * LINKS):
-            dialler = host % len(fleet.peers)
-            links = (await fleet.states())[dialler]["links"]
-            others = [one for one, peer in enumerate(fleet.peers) if one != dialler and peer not in links]
-            before = await self._cpu_ms()
-            done = await fleet.do(dialler, "connect", address=fleet.addresses[self._random.choice(others)])
+        for number in self._turns("dialling", len(fleet.peers) * LINKS):
+            host = number % len(fleet.peers)
+            links = (await self._collect())[host]["links"]
+            other = self._random.choice(
+                [one for one, peer in enumerate(fleet.peers) if one != host and peer not in links]
+            )
+            before = await self._cpu_ms(host, other)
+            done = await fleet.do(host, "connect", address=fleet.addresses[other])
+            path_ms = await self._cpu_ms(host, other) - before
+            await _pause(0.05)  # both ends go on a little while it can be used already
             if done["ok"]:
                 self.samples["dial"].append(done["ms"])
-                await _pause(0.05)  # both ends go on a little while it can be used already
-                self.samples["dial_work"].append((await self._cpu_ms() - before) / 2)
+                self.samples["dial_path"].append(path_ms)
+                self.samples["dial_work"].append((await self._cpu_ms(host, other) - before) / 2)
         where = fleet.addresses[0].split("/tcp/")[0]
         nobody = f"{where}/tcp/1/p2p/{Identity.generate().peer_id}"
-        for _ in self._turns("dialling nobody", 20):
-            self.samples["dial_refused"].append((await fleet.do(1, "connect", address=nobody))["ms"])
+        for _ in self._turns("dialling nobody", 40):
+            done = await fleet.do(1, "connect", address=nobody)
+            self.samples["dial_refused"].append(done["ms"])
+            self.samples["refused_work"].append(done["cpu_ms"])
 
     async def idle(self, name: str) -> None:
         """Processor time of hosts that only keep their connections."""
@@ -97,13 +105,16 @@ class Phases:
 
     async def request(self) -> None:
         """Small requests, one after the other, over connections that stand."""
-        states = await self._fleet.states()
-        for _ in self._turns("asking", 300):
+        states = await self._collect()
+        for _ in self._turns(f"asking, {BATCH} times each", 30):
             host = self._random.choice([one for one in self._fleet.well if states[one]["links"]])
             peer = self._random.choice(states[host]["links"])
-            done = await self._fleet.do(host, "request", peer=peer, payload="x" * PAYLOAD)
-            if done["ok"]:
+            ends = host, self._numbers[peer]
+            before = await self._cpu_ms(*ends)
+            for _ in range(BATCH):
+                done = await self._fleet.do(host, "request", peer=peer, payload="x" * PAYLOAD)
                 self.samples["request"].append(done["ms"])
+            self.samples["request_work"].append((await self._cpu_ms(*ends) - before) / BATCH)
 
     # --- gossip -----------------------------------------------------------------------------------------------
 
@@ -316,10 +327,10 @@ class Phases:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
-    async def _cpu_ms(self) -> float:
-        """Processor time of all hosts that run, so far."""
+    async def _cpu_ms(self, *hosts: int) -> float:
+        """Processor time of the threads of these hosts so far, or of all that run."""
         states = await self._collect()
-        return float(sum(states[host]["cpu_ms"] for host in self._fleet.well))
+        return float(sum(states[host]["cpu_ms"] for host in hosts or self._fleet.well))
 
     async def _collect(self) -> dict[int, dict[str, Any]]:
         """States; the copies that were seen are kept."""

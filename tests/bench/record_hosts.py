@@ -36,13 +36,13 @@ EACH = 5  # hosts in a process: loading libp2p takes 1.5 s and 80 MB each time
 SEED = 1
 GONE = 0.2  # share of the processes that is killed, and of the rest that is stopped
 CONSTANTS = {  # what is fitted, and what it is called in sparkle_sim.costs
-    "dial": "DIAL",
+    "dial_path": "DIAL",
     "dial_work": "DIAL_WORK",
-    "dial_refused": "REFUSED",
-    "request": "REQUEST",
+    "refused_work": "REFUSED",
+    "request_work": "REQUEST",
     "question_work": "ASKING",
     "answer_work": "ANSWERING",
-    "hop": "PASSING",
+    "hop_path": "PASSING",
     "hop_work": "HEARING",
 }
 PACKAGES = ("libp2p", "trio", "cryptography", "coincurve", "msgpack")

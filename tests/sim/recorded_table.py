@@ -48,6 +48,23 @@ SHARES = {
 }
 
 
+PHASES = {  # in which something was measured whose name does not begin with it
+    "well_providers_found": "well",
+    "killed_providers": "killed_providers",
+    "killed_providers_found": "killed_providers",
+    "frozen_delivered": "frozen_gossip",
+    "frozen_again_recall": "frozen_again",
+    "frozen_providers_found": "frozen_providers",
+}
+BUSY = 0.5  # share of the processors that other programs took, from which on times are theirs more than ours
+
+
+def is_busy(recording: dict[str, Any], name: str) -> bool:
+    """Whether the machine was too busy with other programs while this was recorded."""
+    phase = PHASES.get(name, name.split("_")[0])
+    return bool(recording["processor_share_of_others"][phase] > BUSY)
+
+
 def read() -> dict[str, Any]:
     """The recording."""
     document: dict[str, Any] = json.loads(RECORDING.read_text())
@@ -78,10 +95,12 @@ def table(recording: dict[str, Any], made: list[Twin]) -> str:
     lines = ["| | recorded | model |", "|---|---|---|"]
     for name, words in {**MEDIANS, **MEANS}.items():
         there = recording["samples"][name]["p50" if name in MEDIANS else "mean"]
-        lines.append(f"| {words} | {there:.3g} | {modelled(made, name):.3g} |")
+        mark = " (busy)" if is_busy(recording, name) else ""
+        lines.append(f"| {words} | {there:.3g}{mark} | {modelled(made, name):.3g} |")
     for name, words in SHARES.items():
         pair = (recording["shares"][name], modelled_share(made, name))
         cells = " | ".join(f"{one['share']:.3f} ({one['low']:.3f} to {one['high']:.3f})" for one in pair)
+        words += " (busy)" if is_busy(recording, name) else ""
         lines.append(f"| {words} | {cells} |")
     for name, words in (
         ("healed_s", "a fifth killed: until messages reach all others, s"),

@@ -34,8 +34,8 @@ class SharedCores(Threads):
         now = self._kernel.now
         core = min(range(len(self._cores)), key=self._cores.__getitem__)
         begin = max(now, self._free[peer], self._cores[core])
-        self._free[peer] = self._cores[core] = begin + int(work_ns / self.share)
-        return begin - now
+        self._free[peer] = self._cores[core] = done = begin + int(work_ns / self.share)
+        return done - now
 
 
 class Twin:

@@ -53,13 +53,13 @@ def test_routing() -> None:
 
 
 COSTS = {
-    "dial": costs.DIAL,
+    "dial_path": costs.DIAL,
     "dial_work": costs.DIAL_WORK,
-    "dial_refused": costs.REFUSED,
-    "request": costs.REQUEST,
+    "refused_work": costs.REFUSED,
+    "request_work": costs.REQUEST,
     "question_work": costs.ASKING,
     "answer_work": costs.ANSWERING,
-    "hop": costs.PASSING,
+    "hop_path": costs.PASSING,
     "hop_work": costs.HEARING,
 }
 
