@@ -227,7 +227,7 @@ class Sweep:
             "measures": list(SHOWN),
             "groups": [
                 {
-                    "values": ", ".join(f"{key}={value}" for key, value in values),
+                    "values": dict(values),
                     "runs": len(rows),
                     "figures": [figure(_column(rows, name)) for name in SHOWN],
                 }
@@ -254,5 +254,8 @@ def interval(values: Sequence[float]) -> float:
 
 
 def figure(values: Sequence[float]) -> str:
-    """``12.3 ± 0.4``, or a dash."""
-    return f"{fmean(values):.4g} ± {interval(values):.2g}" if values else "–"
+    """``12.3 ± 0.4``; without an interval for a single value, and a dash for none."""
+    if len(values) < 2:
+        return f"{values[0]:.4g}" if values else "–"
+    half = interval(values)
+    return f"{fmean(values):.4g} ± {half:.2g}" if half < 100 else f"{fmean(values):.4g} ± {half:.0f}"

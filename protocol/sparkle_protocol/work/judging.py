@@ -1,8 +1,8 @@
 """What becomes of the units of one job, as a keeper sees it: asked to be shown, decided, final, or dead.
 
 - A result is asked for only after every replica wanted so far has committed, so that nobody can copy.
-- Votes decide by ``quorum.decide``. The submitter's node trusts its own worker, except for ``critical`` jobs, where
-  three workers must agree whoever they are.
+- Votes decide by ``quorum.decide`` (or as ``rules.py`` says for a study). The submitter's node trusts its own worker,
+  except for ``critical`` jobs, where three workers must agree whoever they are.
 - A keeper that *leads* (the submitter; any keeper while that is away, if there are enough to certify) states a
   verdict once it holds the agreed result. From then on it supports that result. A unit is final when enough
   keepers do (``state.py``), and only then are workers told.
@@ -29,8 +29,9 @@ from sparkle_protocol.work.dead import failure_verdict, has_failed
 from sparkle_protocol.work.devices import Devices
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.news import Newsboard
-from sparkle_protocol.work.quorum import Decision, decide
+from sparkle_protocol.work.quorum import Decision
 from sparkle_protocol.work.rejection import Rejection, Rejections
+from sparkle_protocol.work.rules import Rules
 from sparkle_protocol.work.state import JobState
 
 MAX_VERDICT_KEYS = 64
@@ -44,9 +45,16 @@ class Judging:
     """Votes and decisions of one job. Methods append to ``records`` what must be stored."""
 
     def __init__(
-        self, state: JobState, leases: LeaseBook, me: PeerId, check_result: CheckResult, now_ns: int
+        self,
+        state: JobState,
+        leases: LeaseBook,
+        me: PeerId,
+        check_result: CheckResult,
+        now_ns: int,
+        rules: Rules,
     ) -> None:
         self.state = state
+        self.rules = rules
         self.leases = leases
         self.me = me
         self.mine = state.submitter == me
@@ -187,7 +195,7 @@ class Judging:
             return self.checks.decide(
                 self.state.spec.policy, unit, votes, self.trusted, lambda given: self._supporters(unit, given)
             )
-        return decide(self.state.spec.policy, votes, self.trusted)
+        return self.rules.decide(self.state.spec.policy, votes, self.trusted)
 
     def _refresh(self, unit: int) -> None:
         """Bring the queue up to date after anything happened to ``unit``."""

@@ -39,6 +39,7 @@ from sparkle_protocol.work.leasing import Leasing
 from sparkle_protocol.work.memory import fits
 from sparkle_protocol.work.placement import network_prefix
 from sparkle_protocol.work.rejection import Rejection
+from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_protocol.work.sealed import SealedRange
 
 MAX_PEERS_OFFERED = 64
@@ -63,8 +64,9 @@ class Keeper(CoKeeping):
         rng: Random,
         check_result: CheckResult,
         weigh: Weigh = equal_weight,
+        rules: Rules = PRODUCTION,
     ) -> None:
-        super().__init__(signer, codec, rng, check_result)
+        super().__init__(signer, codec, rng, check_result, rules)
         self._leasing = Leasing(rng, weigh)
         self.addresses: tuple[str, ...] = ()  # ours, as the shell knows them; they go into announcements
         self._peers: dict[PeerId, tuple[str, ...]] = {}  # connected ones

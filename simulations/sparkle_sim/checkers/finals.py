@@ -8,7 +8,7 @@ from sparkle_protocol.facts import view_of
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, hash_result
 from sparkle_sim.checkers.base import KEEPERS, Checker, job_of, named, unit_of
 from sparkle_sim.checkers.evidence import Evidence
-from sparkle_sim.computing import Honest, true_result
+from sparkle_sim.computing import Honest, result_size, true_result
 from sparkle_sim.peer import Peer
 from sparkle_sim.scenario import Scenario
 from sparkle_sim.world import World
@@ -149,6 +149,7 @@ class WrongAccepts(Checker):
     def __init__(self, world: World, scenario: Scenario, evidence: Evidence) -> None:
         super().__init__(world, scenario, evidence)
         self._right: dict[tuple[JobId, int], bool] = {}  # by unit that was called final
+        self._quorum: int | None = min((plan.quorum for plan in scenario.jobs), default=None)
 
     def heard(self, peer: Peer, effect: Notify) -> None:
         """A unit is final."""
@@ -156,8 +157,12 @@ class WrongAccepts(Checker):
         if claim is None:
             return
         job, unit, _, result = claim
-        if (job, unit) not in self._right:
-            self._right[job, unit] = right = result == hash_result(true_result(job, unit))
+        kept = peer.submitter.job(job)
+        if (job, unit) not in self._right and kept is not None:
+            spec = kept.state.spec
+            self._quorum = min(self._quorum or spec.policy.quorum, spec.policy.quorum)  # a client's may be less
+            right = result == hash_result(true_result(job, unit, result_size(spec)))
+            self._right[job, unit] = right
             if not right and not self._cheaters():
                 self.found(
                     peer.number, f"unit {named(job, unit)} was accepted with a wrong result, and nobody cheats"
@@ -177,8 +182,7 @@ class WrongAccepts(Checker):
 
     def report(self) -> dict[str, object]:
         """Wrong results, and how many there may be."""
-        m = min((plan.quorum for plan in self.scenario.jobs), default=1)
-        law = voting_law(self._cheaters(), m)
+        law = voting_law(self._cheaters(), self._quorum or 1)
         wrong = sum(1 for right in self._right.values() if not right)
         limit = binomial_limit(len(self._right), law, CHANCE)
         return {"units": len(self._right), "wrong": wrong, "law": law, "limit": limit}

@@ -44,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     overrides = [parse_override(text) for text in arguments.set]
     if arguments.peers is not None:
         overrides.append(Override("peers.count", arguments.peers, "--peers"))
+    if arguments.checker:
+        overrides.append(Override("checks.own", arguments.checker, "--checker"))
     scenario = read_scenario(Path(arguments.file), overrides, seconds=arguments.seconds)
     seed = scenario.seed if arguments.seed is None else arguments.seed
     if arguments.parquet:

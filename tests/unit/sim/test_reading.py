@@ -87,7 +87,7 @@ def test_values_are_as_in_toml_and_words_need_no_quotes(text: str, value: object
         ("seconds=nan", "seconds must be a number above 0, not nan"),
         ("seconds=inf", "seconds must be a number above 0, not inf"),
         ("seconds.x=1", "seconds is 100.0, so it has no keys of its own"),
-        ("jobs.4.units=1", "jobs.4 names no part of this list of the file, which has 0"),
+        ("jobs.4.units=1", "jobs.4 names no part of this list of the file, which has only part 0"),
         ("jobs.0.submitter=10", "jobs.0.submitter is 10, but the peers are 0 to 9"),
         ("jobs.0.quorum=11", "jobs.0.quorum is 11, but there are only 10 peers to agree"),
         ("jobs.0.at_s=100", "jobs.0.at_s is 100, but the run ends at 100 s"),

@@ -168,7 +168,8 @@ def test_a_run_is_shown_again_by_peer_unit_and_time() -> None:
     of_unit: list[tuple[float, int, str, str]] = []
     cut = replay(scenario, 1, Window.of(None, f"{job[:6]}/1", 0.0, None, 5), lambda *one: of_unit.append(one))
     assert cut.left_out > 0
-    assert [what for _, _, what, _ in of_unit][:3] == ["job_submitted", "compute", "compute"]
+    told = [what for _, _, what, _ in of_unit if what != "job_published"]  # which may come before or after
+    assert told[:2] == ["job_submitted", "compute"]
     assert {detail for _, _, what, detail in of_unit if what == "compute"} == {f"{job[:8]}/1.0"}
 
 
