@@ -1,16 +1,18 @@
 """What fails shrinks to what is needed, is kept as a file, and can be looked at again."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from sparkle_protocol.errors import ConfigError
+from sparkle_sim.adversaries import KINDS
 from sparkle_sim.checkers import Finding
 from sparkle_sim.reading import read_scenario
 from sparkle_sim.replaying import Window, of_file, replay
 from sparkle_sim.scenario import Adversaries, Churn, Fault, JobPlan, Peers, Region, Scenario, Wires
-from sparkle_sim.seeds import scenario_of
+from sparkle_sim.seeds import MAX_LOST, MAX_SILENT, scenario_of
 from sparkle_sim.shrinking import Step, ddmin, shrink, to_toml, write_regression
 from sparkle_sim.trace import Entry
 
@@ -125,6 +127,23 @@ def test_a_file_says_all_of_a_scenario(tmp_path: Path, scenario: Scenario) -> No
     path = tmp_path / "one.toml"
     path.write_text(to_toml(scenario), encoding="utf-8")
     assert read_scenario(path) == scenario
+
+
+def test_what_seeds_make_up_can_be_kept_and_is_no_more_than_keepers_are_to_withstand(tmp_path: Path) -> None:
+    kinds, restless = Counter[str](), 0
+    for seed in range(200):
+        scenario = scenario_of(seed)
+        path = tmp_path / f"{seed}.toml"
+        path.write_text(to_toml(scenario), encoding="utf-8")
+        assert read_scenario(path) == scenario
+        lost = sum(fault.kind == "lose-disk" for fault in scenario.faults)
+        false = [entry for entry in scenario.adversaries if not KINDS[entry.kind].keeps]
+        assert lost + sum(len(entry.peers) for entry in false) <= MAX_LOST
+        assert sum(len(entry.peers) for entry in false if entry.kind == "silent-keeper") <= MAX_SILENT
+        kinds.update(entry.kind for entry in scenario.adversaries)
+        restless += scenario.peers.churn.kind != "none"
+    assert kinds.keys() == KINDS.keys()
+    assert restless >= 40
 
 
 def test_a_regression_file_tells_what_was_found(tmp_path: Path) -> None:
