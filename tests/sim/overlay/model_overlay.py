@@ -37,7 +37,7 @@ from sparkle_protocol.errors import (
 )
 from sparkle_protocol.ids import PeerId, short_peer
 from sparkle_sim.kernel import MS, SECOND
-from sparkle_sim.network import HANDSHAKE_TRIPS, REFUSED_S
+from sparkle_sim.network import HANDSHAKE_TRIPS
 from tests.sim.overlay.model import Model, ModelNode
 
 RESTART_S = 0.1  # as the production overlay's first pause
@@ -159,7 +159,8 @@ class ModelOverlay(Overlay):
             return peer
         there: ModelNode | None = self._model.listening.at(transport)
         if there is None or there.number != number:
-            await self._wait(REFUSED_S, timeout_s)
+            where = self.number if there is None else there.number
+            await self._wait(self._model.network.refusal_ns(self.number, where) / SECOND, timeout_s)
             who = "nobody answers" if there is None else "somebody else answers"
             raise PeerUnreachable(f"cannot connect to {short_peer(peer)}: {who} at {transport}")
         await self._dial(there.number, timeout_s)
