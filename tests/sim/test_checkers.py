@@ -34,7 +34,7 @@ PLANTED = [
     (planted.accepts_without_quorum, "unsigned", ()),
     (planted.counts_a_vote_twice, "unsigned", ()),
     (planted.certifies_by_few, "unsigned", ()),
-    (planted.loses_commits_on_restart, "promises", (Fault("kill", 11.0, 1.0, peers=[3, 8, 9]),)),
+    (planted.loses_commits_on_restart, "promises", (Fault("kill", 9.8, 1.0, peers=[3, 8, 9]),)),
     (planted.commits_before_it_stores, "promises", ()),
     (planted.forgets_verdicts_on_hand_off, "promises", ()),
     (planted.forgets_results_on_hand_off, "promises", ()),
