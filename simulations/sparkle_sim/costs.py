@@ -34,13 +34,13 @@ class Cost:
 
 
 DIAL = Cost(35.1, 0.11)  # of both ends' threads, until a connection can be used
-DIAL_WORK = Cost(22.0, 0.13)  # of the thread at either end, the greeting and identify included
+DIAL_WORK = Cost(23.7, 0.14)  # of the thread at either end, the greeting and identify included
 REFUSED = Cost(0.739, 0.21)  # of the dialler's thread, until a dial to nobody fails whose refusal has come
 REQUEST = Cost(1.09, 0.16)  # of both ends' threads, for a small request and its answer
-ASKING = Cost(6.7, 0.13)  # of the asker's thread, for one question of a lookup
-ANSWERING = Cost(5.7, 0.14)  # and of the thread of who answers
+ASKING = Cost(6.72, 0.13)  # of the asker's thread, for one question of a lookup
+ANSWERING = Cost(5.39, 0.17)  # and of the thread of who answers
 PASSING = Cost(3.33, 0.14)  # of two threads, until a gossip message is at a mesh peer
-HEARING = Cost(8.66, 0.052)  # of each thread for a message: its first copy, the others, and passing it on
+HEARING = Cost(8.66, 0.049)  # of each thread for a message: its first copy, the others, and passing it on
 
 
 class Threads:
