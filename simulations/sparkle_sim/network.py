@@ -264,9 +264,13 @@ class Network:
         if not up or peer in self.suspended or other in self.suspended:
             done(False)
             return
-        for end, far in ((peer, other), (other, peer)):
-            if far not in self.links[end]:
+        ends = (peer, other), (other, peer)
+        fresh = [(end, far) for end, far in ends if far not in self.links[end]]
+        if fresh:
+            # Of two ends of which one knows a connection already, that one has not noticed yet that it is gone.
+            for end, far in ends:
                 self.links[end][far] = link
+            for end, far in fresh:
                 self._ends.link_up(end, far)
         done(True)
 

@@ -125,6 +125,19 @@ def test_a_new_life_is_not_told_of_connections_of_the_one_before() -> None:
     assert bench.network.connected(0, 1)
 
 
+def test_who_vanished_and_is_back_keeps_its_new_connection() -> None:
+    """The other end had not noticed that the old one was gone; when that runs out, the new one stands."""
+    bench = Bench([Place(), Place()])
+    assert bench.dial(0, 1)
+    bench.network.leave(1, silently=True)
+    bench.run(1)
+    bench.network.dial(1, 0, bench.dialled.append)
+    assert [what for _, *what in bench.run(1)] == [[1, "up", 0]]
+    assert bench.run(2 * SILENCE_S[1]) == []
+    assert bench.network.connected(0, 1)
+    assert bench.network.connected(1, 0)
+
+
 def test_a_partition_breaks_connections_and_keeps_new_ones_from_being_made() -> None:
     bench = Bench([Place(), Place(), Place()])
     assert bench.dial(0, 1)
