@@ -92,16 +92,19 @@ class Phases:
     async def idle(self, name: str) -> None:
         """Processor time of hosts that only keep their connections."""
         self._tell("idling")
-        before, began = await self._cpu_ms(), time.monotonic()
-        await _pause(5.0)
-        took_s = time.monotonic() - began
-        self._idle_ms = (await self._cpu_ms() - before) / took_s
+        self._idle_ms = await self._idle_per_s_ms(5.0)
         self.samples[f"{name}_idle_per_s"].append(self._idle_ms / len(self._fleet.well))
         states = await self._fleet.states()
         for host in self._fleet.well:
             self.samples[f"{name}_links"].append(len(states[host]["links"]))
             self.samples[f"{name}_table"].append(states[host]["table"])
             self.samples[f"{name}_mesh"].append(states[host]["mesh"])
+
+    async def _idle_per_s_ms(self, for_s: float) -> float:
+        """Processor time of all hosts together in a second."""
+        before, began = await self._cpu_ms(), time.monotonic()
+        await _pause(for_s)
+        return (await self._cpu_ms() - before) / (time.monotonic() - began)
 
     async def request(self) -> None:
         """Small requests, one after the other, over connections that stand."""
@@ -219,8 +222,10 @@ class Phases:
 
     async def question_work(self) -> None:
         """Processor time of questions, at either end, while all are connected."""
-        fleet, own_idle_ms = self._fleet, self._idle_ms / len(self._fleet.well)
+        fleet = self._fleet
         for _ in self._turns(f"lookups, {BATCH} at a time, for their work", max(2, 10 // self._less)):
+            idle_ms = await self._idle_per_s_ms(2.0)  # anew: with many connections it is as much as what is measured
+            own_idle_ms = idle_ms / len(fleet.well)
             before, began = await self._cpu_ms(), time.monotonic()
             asked, own_ms = 0, 0.0
             for _ in range(BATCH):
@@ -229,7 +234,7 @@ class Phases:
                 asked, own_ms = asked + len(done["questions"]), own_ms + work_ms
                 if done["questions"]:
                     self.samples["question_work"].append(work_ms / len(done["questions"]))
-            all_ms = await self._cpu_ms() - before - self._idle_ms * (time.monotonic() - began)
+            all_ms = await self._cpu_ms() - before - idle_ms * (time.monotonic() - began)
             if asked:
                 self.samples["answer_work"].append((all_ms - own_ms) / asked)
 

@@ -32,11 +32,14 @@ def scene(name: str, *wrong: Fault, peers: int = 10, units: int = 4, unit_s: flo
     )
 
 
+KILLS = tuple(  # so many that one of them meets a worker that has just committed
+    Fault("kill", 8.5 + 0.6 * turn, 0.5, peers=[1 + turn % 3, 4 + turn % 3, 7 + turn % 3]) for turn in range(6)
+)
 PLANTED = [
     (planted.accepts_without_quorum, "unsigned", ()),
     (planted.counts_a_vote_twice, "unsigned", ()),
     (planted.certifies_by_few, "unsigned", ()),
-    (planted.loses_commits_on_restart, "promises", (Fault("kill", 11.0, 1.0, peers=[3, 8, 9]),)),
+    (planted.loses_commits_on_restart, "promises", KILLS),
     (planted.commits_before_it_stores, "promises", ()),
     (planted.forgets_verdicts_on_hand_off, "promises", ()),
     (planted.forgets_results_on_hand_off, "promises", ()),
@@ -59,7 +62,7 @@ def test_a_planted_error_is_found_and_shrunk(
     if checker == "termination":  # it shows after ten minutes in which nothing happens
         scenario = scene(name, *wrong, peers=5, units=2)
     elif checker == "convergence":  # copies are compared while the job goes on
-        scenario = scene(name, *wrong, peers=6, units=8, unit_s=30.0)
+        scenario = scene(name, *wrong, peers=6, units=12, unit_s=30.0)
     assert first_finding(scenario, 1) is None
     plant(monkeypatch)
     finding = first_finding(scenario, 1)
