@@ -111,7 +111,7 @@ def stored(path: Path = STORED) -> list[Played]:
     try:
         document = json.loads(path.read_text())
         runs = msgspec.convert(document.pop("runs"), list[Played])
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ConfigError(f"{path} cannot be read ({error}){again}") from error
     if document != json.loads(json.dumps(settings())) or not all(map(_is_of_its_seed, runs)):
         raise ConfigError(f"{path} holds runs of other schedules than those of now{again}")
