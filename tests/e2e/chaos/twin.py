@@ -30,7 +30,7 @@ FORMAT = 1
 MAX_LOAD = 8.0  # per processor; beyond that nodes take a minute to start, and all are away together
 TWINS = 10  # simulated runs of each real one
 # Over all seeds the simulator may be off by so much. Runs of one schedule differ by chance: their standard deviation
-# is about 7 % of the makespan and 2 % of the replicas, so that the mean of five real runs is known to 3 % and 1 %.
+# is about 7 % of the makespan and 2 % of the replicas, so that the mean of three real runs is known to 4 % and 2 %.
 # The rest is for what the model leaves out: a processor shared with other work, and how late a start is noticed.
 OVERALL = {"replicas": 0.08, "makespan_s": 0.10}
 # A single real run is one draw: it may be as far from the mean of its twins as three of their standard deviations,
