@@ -19,6 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parents[3]))
 
 from sparkle_p2p.cli.demo_peer import die_with
 from sparkle_worker.executor import Executor
+from tests.e2e.chaos.relay import until
 from tests.e2e.chaos.relayed_node import take_detours
 
 STEP_S = 0.1
@@ -52,7 +53,7 @@ class PacedExecutor(Executor):
             left_s = self._unit_s - min(now_s() - began_s, self._unit_s)
             while left_s > 0:
                 step_s = now_s()
-                await asyncio.sleep(min(STEP_S, left_s))
+                await until(step_s + min(STEP_S, left_s))
                 left_s -= min(now_s() - step_s, LONGEST_STEP_S)
             return result
 
