@@ -120,10 +120,13 @@ class CoKeeping(Beats):
         self._reply(token, messages.PushReply(job_id, [fact.raw for fact in own]))
 
     def _own_words(self, job: KeptJob) -> list[Fact]:
-        """What we stated in consequence: it goes with the reply, and whoever pushed passes it on to the others."""
+        """What we stated in consequence: it goes with the reply, and whoever pushed passes it on to the others.
+
+        But a keeper passes on nothing to them while our own job's submitter is there, which is us: we do it.
+        """
         fresh = self._spread.get(job.state.id, {})
         own = [fact for fact, source in fresh.values() if source == self.me][: messages.MAX_PUSHED_FACTS]
-        for fact in own:
+        for fact in own if not job.mine else ():
             del fresh[fact.id]
         return own
 

@@ -35,9 +35,19 @@ def test_the_simulator_agrees_with_the_real_runs(pairs: list[Pair]) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_the_document_shows_this_comparison(pairs: list[Pair]) -> None:
-    assert table(pairs, ()) in DOCUMENT.read_text(), "write the table anew: python -m tests.e2e.chaos.twin --stored"
-    assert all(f"{tolerance:.0%}".replace("%", " %") in DOCUMENT.read_text() for tolerance in OVERALL.values())
+def test_the_document_shows_the_stored_runs(pairs: list[Pair]) -> None:
+    """Their real figures: the simulated ones differ a little with every change of a core."""
+    text = DOCUMENT.read_text()
+    wanted = [_real(line) for line in table(pairs, ()).splitlines() if line.startswith("|")]
+    shown = [_real(line) for line in text.splitlines() if line.count("|") == 11]
+    assert shown == wanted, "write the table anew: python -m tests.e2e.chaos.twin --stored"
+    assert all(f"{100 * tolerance:.0f} %" in text for tolerance in OVERALL.values())
+
+
+def _real(line: str) -> list[str]:
+    """A row without its simulated figures."""
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    return [cell for place, cell in enumerate(cells) if place not in (4, 5, 7, 8)]
 
 
 def test_the_stored_runs_hold_every_kind_of_fault() -> None:

@@ -2,7 +2,9 @@
 
 ``python twin_node.py PARENT-PID ROUTES UNIT-SECONDS SPARKLE-NODE-ARGUMENTS``. Each unit is computed by the node's
 worker process as always, which takes milliseconds, and then held back until its time has passed. Time during which
-the node was suspended does not count, as if its worker had been suspended with it.
+the node was suspended does not count, as if its worker had been suspended with it. And nothing is computed before the
+network is up, though a node could begin with its own jobs: on a busy machine that takes long, and the simulator knows
+of no such time.
 """
 
 import asyncio
@@ -17,6 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parents[3]))
 
 from sparkle_p2p.cli.demo_peer import die_with
 from sparkle_worker.executor import Executor
+from tests.e2e.chaos.relay import until
 from tests.e2e.chaos.relayed_node import take_detours
 
 STEP_S = 0.1
@@ -25,6 +28,8 @@ LONGEST_STEP_S = 0.5  # the loop is late by more only if it was suspended
 
 class PacedExecutor(Executor):
     """Computes one unit after the other, each in so many seconds."""
+
+    connected = asyncio.Event()  # of this process, which has one network
 
     def __init__(self, unit_s: float) -> None:
         super().__init__()
@@ -42,19 +47,34 @@ class PacedExecutor(Executor):
         """The result, in time."""
         now_s = asyncio.get_running_loop().time
         async with self._turn:
+            await self.connected.wait()
             began_s = now_s()
             result = await super().run(kernel, version, unit, on_progress, on_begin)
             left_s = self._unit_s - min(now_s() - began_s, self._unit_s)
             while left_s > 0:
                 step_s = now_s()
-                await asyncio.sleep(min(STEP_S, left_s))
+                await until(step_s + min(STEP_S, left_s))
                 left_s -= min(now_s() - step_s, LONGEST_STEP_S)
             return result
+
+
+def tell_when_connected() -> None:
+    """Have units computed from when the network service runs."""
+    from sparkle_p2p.net.libp2p import Libp2pOverlay
+
+    start = Libp2pOverlay.start
+
+    async def started(self: Libp2pOverlay, *arguments: Any) -> None:
+        await start(self, *arguments)
+        PacedExecutor.connected.set()
+
+    Libp2pOverlay.start = started  # type: ignore[method-assign]
 
 
 def main() -> int:
     die_with(int(sys.argv[1]))
     take_detours({address: (host, port) for address, (host, port) in json.loads(sys.argv[2]).items()})
+    tell_when_connected()
     from sparkle_p2p.cli.main import guarded
     from sparkle_p2p.cli.node import run
 

@@ -8,18 +8,20 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from sparkle_protocol.effects import Notify, Violation
+from sparkle_protocol.effects import Record, Reply, Send, StoreFact
 from sparkle_protocol.errors import SparkleError
+from sparkle_protocol.facts import Commits, FactCodec
 from sparkle_sim.engine import Run
 from sparkle_sim.peer import Peer
 from sparkle_sim.scenario import Fault as Planned
 from sparkle_sim.scenario import JobPlan, Machines, Peers, Region, Scenario, Wires
 from tests.e2e.chaos.chaos_run import ChaosRun, Outcome, leaves
+from tests.e2e.chaos.checkers import JobEvidence, NodeEvidence
 from tests.e2e.chaos.schedule import Fault, Schedule, Submission
 from tests.e2e.node.processes import Swarm
 
@@ -79,7 +81,7 @@ class Played:
         seed: of the schedule.
         jobs: seconds at which each was submitted, its node and its units.
         absences: of nodes.
-        computed: units that any node computed to their end.
+        computed: results that any node signed a commitment to.
         makespan_s: from the first submission until all jobs had ended.
         load: of the machine: runnable processes per processor, on average over the run's last minute.
         violations: what the checkers of chaos runs found.
@@ -120,7 +122,12 @@ class TwinRun(ChaosRun):
 
     def __init__(self, schedule: Schedule, swarm: Swarm, outcome: Outcome) -> None:
         super().__init__(schedule, swarm, outcome)
+        self.computed = 0
         self.began_s = 0.0  # by the wall clock, as the nodes tell the time
+
+    def _judge(self, jobs: list[JobEvidence]) -> list[str]:
+        self.computed = count_commits(self.swarm.net, (self._evidence(name) for name in self.nodes))
+        return super()._judge(jobs)
 
     async def _start(self) -> None:
         await super()._start()
@@ -147,12 +154,11 @@ class TwinRun(ChaosRun):
             for job, (node, _) in self.acknowledged.items()
         )
         absences = tuple(one for name in self.schedule.nodes for one in self._absences(name, numbers[name]))
-        computed = sum(1 for event in events if event["event"] == "unit_computed")
         makespan_s = max(done_s.values(), default=0.0) - min(asked_s.values(), default=0.0)
         load = os.getloadavg()[0] / (os.cpu_count() or 1)
         found = tuple(self.outcome.violations)
         return Played(
-            self.schedule.seed, jobs, absences, computed, round(makespan_s, 3), round(load, 1), found
+            self.schedule.seed, jobs, absences, self.computed, round(makespan_s, 3), round(load, 1), found
         )  # fmt: skip
 
     def _units(self, job: str) -> int:
@@ -172,6 +178,17 @@ class TwinRun(ChaosRun):
             kills += 1
             ready_s = next(life[0]["time"] for life in self._lives[name][kills:] if life) - self.began_s
             yield Absence("kill", number, fault.at_s, round(ready_s, 3))
+
+
+def count_commits(net: str, nodes: Iterable[NodeEvidence]) -> int:
+    """Commitments of different workers, units and epochs in all that nodes ever stored."""
+    codec = FactCodec(net)
+    found: set[tuple[str, bytes, int, int]] = set()
+    for raw in {raw for node in nodes for _, raw in (*node.facts, *node.deleted)}:
+        fact = codec.open(raw)
+        if isinstance(fact.payload, Commits):
+            found |= {(fact.author, fact.job, item.unit, item.epoch) for item in fact.payload.items}
+    return len(found)
 
 
 async def play(schedule: Schedule, directory: Path) -> Played:
@@ -213,25 +230,28 @@ def scenario_of(played: Played) -> Scenario:
 
 
 class _Counting:
-    """A watcher that counts computed units."""
+    """A listener that counts commitments as ``count_commits`` does."""
 
     def __init__(self) -> None:
-        self.computed = 0
+        self.found: set[tuple[str, bytes, int, int]] = set()
 
-    def heard(self, peer: Peer, effect: Notify) -> None:
-        """A peer told its owner something."""
-        self.computed += effect.event == "unit_computed"
+    def said(self, peer: Peer, effect: Send | Reply) -> None:
+        """Nothing follows from what is said."""
 
-    def violated(self, peer: Peer, effect: Violation) -> None:
-        """Nobody here breaks a rule."""
+    def wrote(self, peer: Peer, record: Record) -> None:
+        """A record is on a peer's disk."""
+        if isinstance(record, StoreFact) and isinstance(record.fact.payload, Commits):
+            fact, items = record.fact, record.fact.payload.items
+            self.found |= {(fact.author, fact.job, item.unit, item.epoch) for item in items}
 
 
 def simulate(played: Played, seed: int) -> Simulated:
     """The simulated twin of a real run; ``seed`` decides what the schedule leaves open."""
     counting = _Counting()
-    run = Run(scenario_of(played), seed, watchers=[counting])
+    run = Run(scenario_of(played), seed)
+    run.world.listen(counting)
     run.advance(LONGEST_S)
     if set(run.outcomes.values()) != {"job_done"} or len(run.outcomes) != len(played.jobs):
         raise AssertionError(f"the twin of seed {played.seed} did not end: {run.outcomes}")
     makespan_ns = max(run.ended_ns.values()) - min(run.submitted_ns.values())
-    return Simulated(counting.computed, makespan_ns / 1e9)
+    return Simulated(len(counting.found), makespan_ns / 1e9)

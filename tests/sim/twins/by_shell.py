@@ -29,6 +29,7 @@ from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId, ResultHash
 from sparkle_sim.world import EPOCH_MS, NET
 from tests.e2e.chaos.checkers import keep_deleted
+from tests.e2e.chaos.relay import until
 from tests.sim.twins.said import Left
 from tests.sim.twins.script import DEVICE, KERNEL, ROUND_TRIP_S, SYNC_S, Act, Machine, Script
 from tests.sim.twins.virtual_loop import VirtualLoop
@@ -56,7 +57,7 @@ class Works:
         async with self._turn:
             if on_begin is not None:
                 on_begin()
-            await asyncio.sleep(self._script.seconds(unit))
+            await until(asyncio.get_running_loop().time() + self._script.seconds(unit))
             return self._script.outcome(self._machine, unit)
 
     async def run_arrays(self, *_arguments: Any, **_more: Any) -> None:
@@ -107,12 +108,11 @@ class ShellTwin:
         return self.left
 
     async def _play(self) -> None:
-        loop = asyncio.get_running_loop()
         async with asyncio.TaskGroup() as group:
             for act in self.script.acts:
-                await asyncio.sleep(act.at_s - loop.time())
+                await until(act.at_s)
                 await self._act(act, group)
-            await asyncio.sleep(self.script.length_s - loop.time())
+            await until(self.script.length_s)
             self._look()
             for number in list(self._lives):
                 await self._end(number)

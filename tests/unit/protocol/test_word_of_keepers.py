@@ -9,7 +9,7 @@ from sparkle_protocol import facts as f
 from sparkle_protocol import messages as m
 from sparkle_protocol.facts import SEAL_UNITS
 from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import JobId, hash_result
+from sparkle_protocol.ids import JobId, PeerId, hash_result
 from sparkle_protocol.work import kept_job
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.leasing import job_facts
@@ -17,6 +17,7 @@ from sparkle_protocol.work.sealed import MAX_ACCEPTED, SealedRange, SealedUnit
 from sparkle_protocol.work.state import JobState
 from sparkle_protocol.work.submitter import Submitter
 from tests.unit.protocol.kept_jobs import ME, OTHERS, LoneKeeper, peer
+from tests.unit.protocol.owners import Owner
 from tests.unit.protocol.test_keeping import CODEC, RIGHT, WRONG, A, B, Keeper, check_form, spec
 from tests.unit.protocol.test_keeping import ME as OWNER
 
@@ -402,3 +403,28 @@ def test_a_new_view_gives_each_holder_one_lease() -> None:
     carried = [CODEC.open(raw).payload for notice in told for raw in notice.leases]
     items = [item for one in carried if isinstance(one, f.Leases) for item in one.items]
     assert [(item.unit, item.epoch) for item in items] == [(unit, LATER)]
+
+
+def test_what_the_submitter_decides_upon_a_keepers_news_every_keeper_hears() -> None:
+    """Whoever brought the news hears it in the answer, and tells nobody: it counts on the submitter for that."""
+    owner = Owner(4, units=4)
+    told: dict[str, list[f.Fact]] = {one.peer_id: [] for one in owner.there.values()}
+
+    def answer(one: str, message: m.Request) -> m.Reply | None:
+        told[one] += [CODEC.open(raw) for raw in message.facts] if isinstance(message, m.Push) else []
+        return owner.answer(PeerId(one), message)
+
+    owner.answers = dict.fromkeys(owner.there, answer)
+    bringer, *others = owner.there.values()
+    items = [f.LeaseItem(n, 0, 0, worker.public_key, 60_000) for n, worker in enumerate(WORKERS[:2])]
+    news = [CODEC.seal(bringer, f.Leases(owner.id, items))]
+    name, nonce = hash_result(RIGHT), bytes(f.NONCE_BYTES)
+    for worker in WORKERS[:2]:
+        seal = f.commitment(CODEC.network, owner.id, 0, 0, worker.public_key, name, nonce)
+        news.append(CODEC.seal(worker, f.Commits(owner.id, [f.CommitItem(0, 0, seal)])))
+        news.append(CODEC.seal(worker, f.Reveals(owner.id, [f.RevealItem(0, 0, name, nonce)])))
+    owner.push(bringer, *news, results=[RIGHT])
+    owner.wait(2)
+    assert [fact for fact in owner.facts if isinstance(fact.payload, f.Verdicts)]
+    for one in others:
+        assert [fact.author for fact in told[one.peer_id] if isinstance(fact.payload, f.Verdicts)] == [owner.core.me]
