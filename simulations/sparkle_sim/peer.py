@@ -11,26 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
-from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
-from sparkle_protocol.ids import JobId, PeerId
+from sparkle_protocol.errors import LocalProtocolError
+from sparkle_protocol.ids import PeerId
 from sparkle_protocol.membership import Membership, peer_of
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
 from sparkle_sim.computing import Behaviour, Honest, Slots
 from sparkle_sim.disk import Disk
 from sparkle_sim.draws import draws, generator
-from sparkle_sim.kernel import MS, SECOND
+from sparkle_sim.kernel import MS
 from sparkle_sim.lanes import Lanes
+from sparkle_sim.requests import MEMBERSHIP, SUBMITTER, WORKER, Requests
 
 if TYPE_CHECKING:
     from sparkle_sim.world import World
 
-REQUEST_TIMEOUT_NS = 20 * SECOND
-MAX_SENDS = 512
 FOUND_PEERS = 16
 MAX_REMEMBERED = 64
-TRANSIENT = frozenset({"busy", "internal", "storage", "stopping"})
-MEMBERSHIP, SUBMITTER, WORKER = range(3)
 
 Core = Membership | Submitter | WorkerAgent
 
@@ -61,16 +58,6 @@ class Machine:
 
 
 @dataclass(slots=True)
-class _Asked:
-    """A request of ours that has no answer yet."""
-
-    core: int
-    tag: int
-    peer: int
-    until_ns: int
-
-
-@dataclass(slots=True)
 class Life:
     """A process of the node: what is gone when it ends."""
 
@@ -78,11 +65,8 @@ class Life:
     cores: tuple[Core, ...]
     lanes: Lanes
     slots: Slots
+    requests: Requests
     alarms: list[int | None] = field(default_factory=lambda: [None] * 3)  # when each core's next event is due
-    asked: dict[int, _Asked] = field(default_factory=dict)  # in the order in which they run out
-    served: dict[int, tuple[int, int]] = field(default_factory=dict)  # asker and its request, by our token
-    timing: bool = False  # an event looks after requests that run out
-    count: int = 0  # names requests and tokens; another life uses others
 
 
 class Peer:
@@ -171,12 +155,12 @@ class Peer:
                 Submitter(self.identity, world.codec, rng, world.check_result),
                 WorkerAgent(self.identity, world.codec, rng, kernels, machine.slots, "", memory_bytes),
             ),
-            Lanes(world.kernel, self.disk, self._draws, self._perform, 3, machine.sync_s),
+            Lanes(world.kernel, self.disk, self._draws, self.perform, 3, machine.sync_s),
             Slots(
                 world.kernel, self._computed, self.behaviour, self._draws,
                 count=machine.slots, flops_per_s=machine.flops_per_s, noise=machine.noise,
             ),
-            count=self.lives << 32,
+            Requests(self, self.lives << 32),
         )  # fmt: skip
         self._busy_ns = world.kernel.now
         world.note(self.number, "start", str(life.number))
@@ -261,7 +245,7 @@ class Peer:
         self.world.note(self.number, "thaw")
         waiting, self._waiting = self._waiting, []
         for call, arguments in waiting:
-            if call == self._perform:  # what the disk let go on comes before anything that may follow it
+            if call == self.perform:  # what the disk let go on comes before anything that may follow it
                 call(*arguments)
             else:
                 self.arrive(call, *arguments)
@@ -288,6 +272,10 @@ class Peer:
         self._running.slots.resume("paused")
         if self.worker.paused:
             self._effects(WORKER, self.worker.resume(self.now()))
+
+    def postpone(self, call: Callable[..., None], *arguments: object) -> None:
+        """Have a suspended process do something when it goes on."""
+        self._waiting.append((call, arguments))
 
     # --- events -----------------------------------------------------------------------------------------------
 
@@ -362,17 +350,17 @@ class Peer:
 
     # --- effects ----------------------------------------------------------------------------------------------
 
-    def _perform(self, core: int, effect: fx.Effect) -> None:
+    def perform(self, core: int, effect: fx.Effect) -> None:
         """One effect whose turn has come."""
         if self._frozen:
-            self._waiting.append((self._perform, (core, effect)))
+            self.postpone(self.perform, core, effect)
             return
         if self.world.listeners and isinstance(effect, fx.Send | fx.Reply):
             self.world.said(self, effect)
         if isinstance(effect, fx.Send):
-            self._send(core, effect)
+            self._running.requests.send(core, effect)
         elif isinstance(effect, fx.Reply):
-            self._reply(effect)
+            self._running.requests.reply(effect)
         elif isinstance(effect, fx.Notify):
             self.world.heard(self, effect)
         elif isinstance(effect, fx.Compute):
@@ -454,129 +442,24 @@ class Peer:
         self.world.note(self.number, "down", str(other))
         self.world.gossip.link_down(self.number, other)
         self.arrive(self.tell_all, fx.PeerDown(self.world.peers[other].id))
-        for request in [number for number, asked in self._running.asked.items() if asked.peer == other]:
-            self._fail(request, "the connection was lost")
+        self._running.requests.lost(other)
 
     def gossiped(self, topic: str, author: int, payload: bytes) -> None:
         """A message came that everybody gets."""
         self.arrive(self.tell_all, fx.Gossiped(topic, self.world.peers[author].id, payload))
 
-    # --- asking -----------------------------------------------------------------------------------------------
+    # --- requests, in whatever life they arrive ---------------------------------------------------------------
 
-    def _send(self, core: int, effect: fx.Send) -> None:
-        life, target = self._running, self.world.index[effect.peer]
-        life.count += 1
-        request = life.count
-        life.asked[request] = _Asked(core, effect.tag, target, self.world.kernel.now + REQUEST_TIMEOUT_NS)
-        if self.membership.banned(effect.peer, self.now()):
-            self._fail(request, "it broke too many rules")
-            return
-        if len(life.asked) > MAX_SENDS:
-            self._fail(request, "too many requests under way")
-            return
-        if not life.timing:
-            life.timing = True
-            self.world.kernel.after(REQUEST_TIMEOUT_NS, self._look_at_requests, life)
-        message: messages.Request = effect.message
-        if effect.attach and isinstance(message, messages.Push):
-            message = messages.with_results(message, self.disk.results_there(JobId(message.job), effect.attach))
-        raw = messages.encode_message(message)
-        self.world.note(self.number, f"send {type(message).__name__}", str(target))
-        if target == self.number or self.world.network.connected(self.number, target):
-            self._ask(request, target, raw)
-            return
+    def asked_by(self, asker: int, request: int, message: messages.Request | None, raw: bytes) -> None:
+        """A request is there; ``message``: what its bytes say, if an honest node encoded it."""
+        self.arrive(self._serve, asker, request, message, raw)
 
-        def connected(worked: bool) -> None:
-            if self.life is life and request in life.asked:
-                if worked:
-                    self._ask(request, target, raw)
-                else:
-                    self._fail(request, "it cannot be reached")
-
-        self.world.network.dial(self.number, target, connected)
-
-    def _ask(self, request: int, target: int, raw: bytes) -> None:
-        network, peer = self.world.network, self.world.peers[target]
-        for _ in range(2 if target != self.number and network.arrives_twice(self.number) else 1):
-            network.send(self.number, target, peer.asked_by, self.number, request, raw)
-
-    def _look_at_requests(self, life: Life) -> None:
-        """Requests run out in the order in which they were made."""
-        if self.life is not life:
-            return
-        if self._frozen:
-            self._waiting.append((self._look_at_requests, (life,)))
-            return
-        now = self.world.kernel.now
-        while life.asked:
-            request, asked = next(iter(life.asked.items()))
-            if asked.until_ns > now:
-                self.world.kernel.at(asked.until_ns, self._look_at_requests, life)
-                return
-            self._fail(request, "it did not answer in time")
-        life.timing = False
-
-    def _fail(self, request: int, reason: str) -> None:
-        asked = self._running.asked.pop(request)
-        event = fx.SendFailed(asked.tag, self.world.peers[asked.peer].id, reason)
-        self.arrive(self.tell, asked.core, event)
-
-    def answered(self, request: int, raw: bytes) -> None:
+    def answered(self, request: int, message: messages.Reply | None, raw: bytes) -> None:
         """An answer is there."""
-        self.arrive(self._take_answer, request, raw)
+        self.arrive(self._take_answer, request, message, raw)
 
-    def _take_answer(self, request: int, raw: bytes) -> None:
-        asked = self._running.asked.get(request)
-        if asked is None:  # too late, or it came twice
-            return
-        peer = self.world.peers[asked.peer].id
-        try:
-            reply = messages.decode_reply(raw)
-        except RemoteProtocolError as error:
-            self._fail(request, str(error))
-            self._perform(asked.core, fx.Violation(peer, str(error)))
-            return
-        if isinstance(reply, messages.Refusal) and reply.code in TRANSIENT:
-            self._fail(request, reply.text)
-            return
-        del self._running.asked[request]
-        self.tell(asked.core, fx.Replied(asked.tag, peer, reply))
+    def _serve(self, asker: int, request: int, message: messages.Request | None, raw: bytes) -> None:
+        self._running.requests.serve(asker, request, message, raw)
 
-    # --- answering --------------------------------------------------------------------------------------------
-
-    def asked_by(self, asker: int, request: int, raw: bytes) -> None:
-        """A request is there."""
-        self.arrive(self._serve, asker, request, raw)
-
-    def _serve(self, asker: int, request: int, raw: bytes) -> None:
-        life, peer = self._running, self.world.peers[asker].id
-        if self.membership.banned(peer, self.now()):
-            self._answer(asker, request, messages.Refusal("banned", "too many rule violations"))
-            return
-        try:
-            message = messages.decode_request(raw)
-        except RemoteProtocolError as error:
-            self._perform(MEMBERSHIP, fx.Violation(peer, str(error)))
-            return
-        life.count += 1
-        life.served[life.count] = asker, request
-        core = SUBMITTER
-        if isinstance(message, messages.Offer | messages.Notice):
-            core = WORKER
-        elif isinstance(message, messages.PeersRequest):
-            core = MEMBERSHIP
-        self.tell(core, fx.Requested(life.count, peer, message))
-
-    def _reply(self, effect: fx.Reply) -> None:
-        asked = self._running.served.pop(effect.token, None)
-        if asked is None:
-            return
-        message = effect.message
-        if effect.attach and isinstance(message, messages.FetchReply):
-            message = messages.with_results(message, self.disk.results_there(JobId(message.job), effect.attach))
-        self._answer(*asked, message)
-
-    def _answer(self, asker: int, request: int, message: messages.Reply) -> None:
-        self.world.note(self.number, f"reply {type(message).__name__}", str(asker))
-        raw = messages.encode_message(message)
-        self.world.network.send(self.number, asker, self.world.peers[asker].answered, request, raw)
+    def _take_answer(self, request: int, message: messages.Reply | None, raw: bytes) -> None:
+        self._running.requests.take_answer(request, message, raw)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sparkle_protocol.effects import Notify, Record, Reply, Send, Violation
 from sparkle_protocol.errors import VerificationError
-from sparkle_protocol.facts import FactCodec, JobSpec
+from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.ids import PeerId
 from sparkle_sim.computing import Behaviour, result_size
 from sparkle_sim.draws import draws
@@ -15,6 +15,7 @@ from sparkle_sim.kernel import Kernel
 from sparkle_sim.network import PUBLIC, Conditions, Network, Place
 from sparkle_sim.peer import Machine, Peer
 from sparkle_sim.routing import Routing
+from sparkle_sim.sharing import SharedFacts, Wire
 from sparkle_sim.signing import CheapIdentity, verify_cheap
 from sparkle_sim.trace import Trace
 
@@ -73,7 +74,8 @@ class World:
         self.epoch_ms = EPOCH_MS
         self.kernel_key = f"{KERNEL}@1"
         self.kernel = Kernel()
-        self.codec = FactCodec(NET, verify_cheap)
+        self.codec = SharedFacts(NET, verify_cheap, len(places))
+        self.wire = Wire(len(places))
         self.trace = trace or Trace()
         self.watchers: list[Watcher] = []
         self.listeners: list[Listener] = []

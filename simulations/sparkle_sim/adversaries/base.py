@@ -16,7 +16,8 @@ from sparkle_protocol.ids import JobId, digest
 from sparkle_sim.computing import Behaviour, Honest, result_size, true_result
 from sparkle_sim.draws import draws
 from sparkle_sim.kernel import SECOND
-from sparkle_sim.peer import SUBMITTER, Machine, Peer
+from sparkle_sim.peer import Machine, Peer
+from sparkle_sim.requests import SUBMITTER
 from sparkle_sim.scenario import Scenario
 from sparkle_sim.signing import CheapIdentity
 
@@ -134,7 +135,7 @@ class HostilePeer(Peer):
         if told is not None:
             super().tell(core, told)
         elif isinstance(event, fx.Requested) and self.life is not None:
-            self.life.served.pop(event.token, None)  # nobody will answer that
+            self.life.requests.served.pop(event.token, None)  # nobody will answer that
 
     def _effects(self, core: int, effects: fx.Effects) -> None:
         super()._effects(core, self.adversary.effects(core, effects))
@@ -147,7 +148,7 @@ class HostilePeer(Peer):
 
     def answer(self, token: int, message: messages.Reply) -> None:
         """Answer a request that no core was told of."""
-        self._perform(SUBMITTER, fx.Reply(token, message))
+        self.perform(SUBMITTER, fx.Reply(token, message))
 
     def say(self, target: int, message: messages.Request) -> None:
         """Send a request over a connection that there is, and never mind the answer."""
@@ -155,9 +156,8 @@ class HostilePeer(Peer):
 
     def say_raw(self, target: int, raw: bytes) -> None:
         """Send anything at all."""
-        if self.life is not None and self.world.network.connected(self.number, target):
-            self.life.count += 1
-            self._ask(self.life.count, target, raw)
+        if self.life is not None:
+            self.life.requests.say_raw(target, raw)
 
     def every(self, seconds: float, call: Callable[[], None]) -> None:
         """Have something done again and again as long as this life lasts, beginning at a random time."""

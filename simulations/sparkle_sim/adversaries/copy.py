@@ -21,7 +21,7 @@ from sparkle_protocol.facts import CommitItem, Commits, RevealItem, Reveals
 from sparkle_protocol.ids import JobId, hash_result
 from sparkle_sim.adversaries.base import Adversary
 from sparkle_sim.computing import result_size
-from sparkle_sim.peer import SUBMITTER, WORKER
+from sparkle_sim.requests import SUBMITTER, WORKER
 
 PATIENCE_S = 20.0
 MAX_SEEN = 8192  # of each kind; the first seen is forgotten

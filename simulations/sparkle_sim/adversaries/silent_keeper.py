@@ -12,7 +12,7 @@ from typing import ClassVar
 from sparkle_protocol import messages
 from sparkle_protocol.effects import Requested
 from sparkle_sim.adversaries.base import Adversary
-from sparkle_sim.peer import SUBMITTER
+from sparkle_sim.requests import SUBMITTER
 
 Told = (
     messages.Push | messages.Beat | messages.Compare | messages.Fetch | messages.Release | messages.Report

@@ -14,7 +14,7 @@ from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import RevealItem, Reveals
 from sparkle_protocol.messages import Report
 from sparkle_sim.adversaries.base import Adversary
-from sparkle_sim.peer import WORKER
+from sparkle_sim.requests import WORKER
 
 
 class Withhold(Adversary):

@@ -9,7 +9,8 @@ from sparkle_protocol.work.held import MAX_HELD
 from sparkle_sim.checkers.base import Checker, job_of, named, unit_of
 from sparkle_sim.checkers.evidence import Evidence
 from sparkle_sim.faults import quiet_from_s
-from sparkle_sim.peer import MAX_SENDS, Peer
+from sparkle_sim.peer import Peer
+from sparkle_sim.requests import MAX_SENDS
 from sparkle_sim.scenario import JobPlan, Scenario
 from sparkle_sim.world import World
 
@@ -107,8 +108,8 @@ class Bounds(Checker):
         life, membership = peer.life, peer.membership
         sizes = (
             ("units in hand", len(peer.worker.held), MAX_HELD),
-            ("requests under way", len(life.asked) if life is not None else 0, MAX_SENDS),
-            ("requests without an answer", len(life.served) if life is not None else 0, SERVED),
+            ("requests under way", len(life.requests.asked) if life is not None else 0, MAX_SENDS),
+            ("requests without an answer", len(life.requests.served) if life is not None else 0, SERVED),
             ("peers that could be dialled", len(membership._candidates), MAX_CANDIDATES),
             ("records of conduct", len(membership.standings), MAX_STANDINGS),
         )
