@@ -1,9 +1,9 @@
-"""What a simulated node does for jobs with blobs: as ``sparkle_p2p.node``'s array_work, tiles, holding, result_holding,
-checking and array_jobs, on virtual time.
+"""What a simulated node does for jobs with blobs: tiles, results, checks, and what it keeps for others.
 
-Tiles of units in hand are fetched ahead; results stay until they are settled; keepers fetch inputs until they have all
-of them, and results that would be lost with their workers; the owner of a job collects what was accepted. Checks run
-in a process of their own, one at a time, and cost a part of the unit's reference work.
+Performs what ``array_work``, ``tiles``, ``holding``, ``result_holding``, ``checking`` and ``array_jobs`` of
+``sparkle_p2p.node`` do: tiles of units in hand are fetched ahead; results stay until they are settled; keepers fetch
+inputs until they have all of them, and results that would be lost with their workers; the owner of a job collects
+what was accepted. Checks run in a process of their own, one at a time, and cost a part of the unit's reference work.
 """
 
 from collections.abc import Callable, Coroutine, Iterator
@@ -58,13 +58,13 @@ class ArrayWork:
         self._world = world
         self._peer = peer
         self._units: dict[UnitKey, Process] = {}  # that wait for their tiles, their turn having come
+        self._specs: dict[UnitKey, JobSpec] = {}  # of units that are computed, or wait for it
         self._preparing: dict[UnitKey, Process] = {}
         self._computed: dict[BlobId, None] = {}  # results of ours that are kept
         self._inputs: dict[JobId, Process] = {}
         self._results: dict[tuple[JobId, int], Process] = {}
         self._collecting: dict[JobId, Process] = {}
         self._have: dict[JobId, set[int]] = {}  # units of our jobs whose results are here
-        self._complete: dict[JobId, None] = {}  # jobs of ours of which all results came
         self._tiles_places, self._result_places = Places(PREPARING), Places(RESULTS_AT_ONCE)
         self._checks, self._checker = Places(CHECKS), Places(1)
         self._urgent = 0  # units that wait for tiles
@@ -82,7 +82,8 @@ class ArrayWork:
                 self._prepare(effect)
             case fx.Compute():
                 key = (effect.job, effect.unit, effect.epoch)
-                self._units[key] = self.loop.begin(self._compute(key, effect))
+                self._specs[key] = effect.spec
+                self._replace(self._units, key, self._compute(key, effect))
             case fx.StopCompute():
                 self._drop(effect)
             case fx.CheckUnit():
@@ -90,7 +91,9 @@ class ArrayWork:
             case fx.HoldInputs():
                 self._replace(self._inputs, effect.job, self._hold_inputs(effect))
             case fx.ReleaseInputs():
-                if effect.job not in self._peer.submitter.jobs:  # what ours need until their result is there, they say
+                if (
+                    effect.job not in self._peer.submitter.jobs
+                ):  # what ours need until their result is there, they say
                     self._let_go(effect.job)
             case fx.HoldResult():
                 self._hold(effect)
@@ -148,11 +151,10 @@ class ArrayWork:
 
     def _drop(self, effect: fx.StopCompute) -> None:
         key = (effect.job, effect.unit, effect.epoch)
-        for running in (self._units, self._preparing):
-            process = running.pop(key, None)
-            if process is not None:
-                process.cancel()
-        self.bulk.let_go(("tiles", key))
+        process = self._units.pop(key, None)
+        if process is not None:
+            process.cancel()
+        self._end_unit(key)
 
     async def _compute(self, key: UnitKey, effect: fx.Compute) -> None:
         """Have the unit computed as soon as its tiles are here."""
@@ -169,13 +171,16 @@ class ArrayWork:
         except SparkleError as error:
             blame = isinstance(error, RemoteProtocolError)
             self._end_unit(key)
-            self._peer.tell(WORKER, fx.ComputeFailed(*key, "refused", str(error), blame))
+            self._say(WORKER, fx.ComputeFailed(*key, "refused", str(error), blame))
             return
         self._peer.computes(effect)
 
-    def computed(self, event: fx.Computed | fx.ComputeFailed, spec: JobSpec) -> fx.Computed | fx.ComputeFailed:
+    def computed(self, event: fx.Computed | fx.ComputeFailed) -> fx.Computed | fx.ComputeFailed:
         """A unit was computed: its result is stored, and its tiles are not needed any more."""
         key = (event.job, event.unit, event.epoch)
+        spec = self._specs.get(key)
+        if spec is None:
+            return event
         self._end_unit(key)
         size = result_blob_bytes(spec)
         if isinstance(event, fx.ComputeFailed) or not size:
@@ -191,7 +196,7 @@ class ArrayWork:
         return event
 
     def _end_unit(self, key: UnitKey) -> None:
-        self._units.pop(key, None)
+        self._specs.pop(key, None)
         process = self._preparing.pop(key, None)
         if process is not None:
             process.cancel()
@@ -227,7 +232,7 @@ class ArrayWork:
                 self._note("inputs lack", effect.job, str(error))
             await self.loop.sleep(pause_s(attempt))
             attempt += 1
-        self._peer.tell(SUBMITTER, fx.InputsHeld(effect.job))
+        self._say(SUBMITTER, fx.InputsHeld(effect.job))
 
     async def _fetch_all(self, effect: fx.HoldInputs) -> None:
         places = Places(AT_ONCE)
@@ -266,7 +271,7 @@ class ArrayWork:
         if before is not None:
             before.cancel()
         if len(self._results) >= MAX_RESULTS_WAITING:
-            self._peer.arrive(self._peer.tell, SUBMITTER, fx.ResultNotHeld(*key, full=True))
+            self._say(SUBMITTER, fx.ResultNotHeld(*key, full=True))
         else:
             self._replace(self._results, key, self._hold_result(effect))
 
@@ -286,9 +291,9 @@ class ArrayWork:
                 failed = None
             break
         if failed is not None:
-            self._peer.tell(SUBMITTER, failed)
+            self._say(SUBMITTER, failed)
         else:
-            fields = {"job": effect.job.hex(), "unit": effect.unit, "bytes": effect.size}
+            fields: dict[str, fx.Value] = {"job": effect.job.hex(), "unit": effect.unit, "bytes": effect.size}
             self._world.heard(self._peer, fx.Notify("result_held", fields))
 
     async def _fetch_result(self, effect: fx.HoldResult) -> None:
@@ -327,7 +332,7 @@ class ArrayWork:
                 if passed:
                     self._checked(effect.job, blob)
         event = fx.UnitChecked(effect.job, effect.unit, effect.epoch, effect.worker, passed, text)
-        self._peer.tell(SUBMITTER, event)
+        self._say(SUBMITTER, event)
 
     async def _check_once(self, effect: fx.CheckUnit, blob: BlobId) -> str:
         """What is wrong with the result, if anything. Raises what makes another try worth while."""
@@ -371,7 +376,7 @@ class ArrayWork:
                 process.cancel()
             self._have.pop(name, None)
             self._let_go(name)
-        elif name not in self._complete:
+        elif name not in self.bulk.files.complete:
             if name not in self._have:
                 self._have[name] = set()
                 self.bulk.keep(("job", name), map(BlobId, spec.inputs))
@@ -390,10 +395,10 @@ class ArrayWork:
             await self.loop.sleep(pause_s(attempt))
             attempt += 1
         if job.outcome == "done":
-            self._complete[name] = None
+            self.bulk.files.complete[name] = None
             self._have.pop(name, None)
             self.bulk.let_go(("job", name))
-            fields = {"job": name.hex(), "units": job.state.spec.units}
+            fields: dict[str, fx.Value] = {"job": name.hex(), "units": job.state.spec.units}
             self._world.heard(self._peer, fx.Notify("result_complete", fields))
 
     async def _collect_once(self, job: KeptJob) -> None:
@@ -435,6 +440,9 @@ class ArrayWork:
         records = self._peer.disk.jobs.get(job.state.id)
         results = records.results.values() if records is not None and result_blob_bytes(job.state.spec) else ()
         return (BlobId(result) for result in results if len(result) == HASH_BYTES)
+
+    def _say(self, core: int, event: object) -> None:
+        self._peer.arrive(self._peer.tell, core, event)
 
     def _note(self, what: str, job: JobId, text: str) -> None:
         self._world.note(self._peer.number, what, f"{job.hex()[:8]} {text}")

@@ -11,7 +11,7 @@ from sparkle_protocol.blobs.bitmap import Bitmap
 from sparkle_protocol.blobs.tree import BlobId, Outline, chunk_count
 from sparkle_protocol.errors import StorageError
 from sparkle_protocol.facts import JobSpec
-from sparkle_protocol.ids import HASH_BYTES, digest
+from sparkle_protocol.ids import HASH_BYTES, JobId, digest
 from sparkle_protocol.work.blob_sizes import BlobSizes
 
 MB = 1_000_000
@@ -63,11 +63,12 @@ class BlobFiles:
         quota_bytes: what they may take together; a part counts in full.
     """
 
-    __slots__ = ("_parts", "_whole", "quota_bytes", "used_bytes")
+    __slots__ = ("_parts", "_whole", "complete", "quota_bytes", "used_bytes")
 
     def __init__(self, quota_bytes: int) -> None:
         self.quota_bytes = quota_bytes
         self.used_bytes = 0
+        self.complete: dict[JobId, None] = {}  # jobs whose results were all collected and put into one file
         self._whole: dict[BlobId, int] = {}  # sizes; what was needed last is the last
         self._parts: dict[BlobId, tuple[int, Bitmap]] = {}
 

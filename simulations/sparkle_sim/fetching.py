@@ -226,7 +226,7 @@ class BlobFetch:
             self._bulk.loop.soon(self._look)
 
     def _look(self) -> None:
-        """Say what came since, also of chunks that are not whole yet, so that nobody seems to trickle who does not."""
+        """Say what came since, also of chunks that are not whole yet: who is slow then does not seem to trickle."""
         uplinks = self._bulk.world.network.uplinks
         for number, ask in list(self._asks.items()):
             if ask.stream.flow is not None:

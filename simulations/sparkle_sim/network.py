@@ -12,10 +12,13 @@ from typing import Any, Protocol
 
 from sparkle_sim.draws import Draws, draws
 from sparkle_sim.kernel import MS, SECOND, Kernel
+from sparkle_sim.uplinks import Uplinks
 
 HANDSHAKE_TRIPS = 4  # round trips: TCP, choosing Noise, Noise, choosing yamux
 REFUSED_S = 0.2  # until a dial to nobody fails where somebody says so
 DIAL_LIMIT_S = 10.0  # the shell's limit: a dial into a void fails then
+SMALL_BYTES = 4096  # messages up to here take no time on a line: 2 ms on a slow one
+BYTES_PER_MBIT = 125_000
 WAITING = 4096  # messages for a peer that is suspended; beyond that its windows are full, and nothing more comes
 SILENCE_S = (15.0, 45.0)  # until a connection is given up whose other end has vanished
 PUBLIC, NAT, SYMMETRIC = "public", "nat", "symmetric"
@@ -46,12 +49,16 @@ class Conditions:
         jitter: sigma of the lognormal factor on each delay.
         loss: share of requests and answers that never come.
         twice: share of requests that arrive twice.
+        upload_mbps: of each peer's line.
+        download_mbps: of each peer's line.
     """
 
     round_trip_ms: Sequence[Sequence[float]] = ((20.0,),)
     jitter: float = 0.2
     loss: float = 0.0
     twice: float = 0.0
+    upload_mbps: float = 20.0
+    download_mbps: float = 100.0
     slower: dict[int, float] = field(default_factory=dict)  # factor on the delays of a peer
 
 
@@ -87,6 +94,15 @@ class Network:
         self._draws: list[Draws] = [draws(seed, peer, "network") for peer in range(len(places))]
         self._suspended: dict[int, list[tuple[Callable[..., None], tuple[Any, ...]]]] = {}  # and what waits for them
         self._blocked: dict[str, Callable[[int, int], bool]] = {}  # by fault: what does not get from one to another
+        self._stalled: dict[int, list[tuple[Callable[..., None], tuple[Any, ...]]]] = {}  # read nothing, the same
+        self._half_open: set[tuple[int, int]] = set()  # an end that holds on to what the other does not know any more
+        self.uplinks = Uplinks(
+            kernel,
+            conditions.upload_mbps * BYTES_PER_MBIT,
+            conditions.download_mbps * BYTES_PER_MBIT,
+            self._flows,
+            lambda peer: conditions.slower.get(peer, 1.0),
+        )
 
     # --- wires ------------------------------------------------------------------------------------------------
 
@@ -115,12 +131,31 @@ class Network:
         """Have something done after the delay, unless it is lost. The last argument is what the message carries."""
         self.messages += 1
         carried = arguments[-1] if arguments else None
-        if type(carried) is bytes:
-            self.bytes += len(carried)
-        if self._suspended and self._waits(sender, receiver, call, arguments):
+        size = len(carried) if type(carried) is bytes else 0
+        self.bytes += size
+        if (self._suspended or self._stalled) and self._waits(sender, receiver, call, arguments):
             return
-        if self.carries(sender, receiver):
-            self._kernel.after(self.delay_ns(sender, receiver), call, *arguments)
+        if self._half_open and self._resets(sender, receiver):
+            return
+        if not self.carries(sender, receiver):
+            return
+        delay_ns = self.delay_ns(sender, receiver)
+        if size <= SMALL_BYTES or sender == receiver:
+            self._kernel.after(delay_ns, call, *arguments)
+        else:
+            kernel = self._kernel
+            self.uplinks.start(
+                sender, receiver, (size,), lambda _: kernel.after(delay_ns, call, *arguments), bound=True
+            )
+
+    def _flows(self, sender: int, receiver: int) -> bool:
+        """Whether bytes get through now; what blocks one way keeps what confirms them from the other."""
+        asleep = sender in self._suspended or receiver in self._suspended or receiver in self._stalled
+        return not asleep and self.reaches(sender, receiver)
+
+    def reaches(self, one: int, other: int) -> bool:
+        """Whether nothing lies between them that lets nothing pass."""
+        return not self._blocked or self._passes(one, other)
 
     def arrives_twice(self, sender: int) -> bool:
         """Whether what is sent now arrives a second time."""
@@ -134,6 +169,7 @@ class Network:
         Connections that it breaks in either direction are noticed at their ends some time later.
         """
         self._blocked[fault] = blocks
+        self.uplinks.look()
         for peer, links in enumerate(self.links):
             for other in links:
                 if blocks(peer, other) or blocks(other, peer):
@@ -142,20 +178,80 @@ class Network:
     def unblock(self, fault: str) -> None:
         """The fault is over; who lost a connection has to make it again."""
         self._blocked.pop(fault, None)
+        self.uplinks.look()
+
+    def slow_down(self, peer: int, factor: float | None) -> None:
+        """Delays of a peer are so many times longer from now on, and its line as many times slower; None: no more."""
+        if factor is None:
+            self.conditions.slower.pop(peer, None)
+        else:
+            self.conditions.slower[peer] = factor
+        self.uplinks.look(peer)
 
     def suspend(self, peer: int) -> None:
         """A process hears and says nothing for a while; its connections look alive, and what is for it waits."""
         self._suspended.setdefault(peer, [])
+        self.uplinks.look(peer)
 
     def resume(self, peer: int, *, alive: bool = True) -> None:
         """It goes on with what waited, or it is gone with that."""
-        for call, arguments in self._suspended.pop(peer, []) if alive else ():
+        if not alive:
+            self._stalled.pop(peer, None)
+        waiting = self._suspended.pop(peer, [])
+        for call, arguments in waiting if alive else ():
             self._kernel.after(0, call, *arguments)
-        self._suspended.pop(peer, None)
+        self.uplinks.look(peer)
+
+    def stall(self, peer: int) -> None:
+        """It reads nothing from now on, and still speaks: what is for it waits until its windows are full.
+
+        Neither end hears whether the other lives, so that both give their connections up some time later.
+        """
+        if self._ends.is_up(peer):
+            self._stalled.setdefault(peer, [])
+            self.uplinks.look(peer)
+            for other in list(self.links[peer]):
+                self._notice(peer, other)
+                self._notice(other, peer)
+
+    def read_on(self, peer: int) -> None:
+        """It reads again, first what waited for it, as far as the connections are there over which that came."""
+        for call, arguments in self._stalled.pop(peer, []):
+            self._kernel.after(0, call, *arguments)
+        self.uplinks.look(peer)
+
+    def forget_links(self, peer: int) -> None:
+        """It has lost all its connections, as when its router forgot them, and nobody told the other ends.
+
+        Those believe in them until they use them, or until they notice the silence.
+        """
+        for other in list(self.links[peer]):
+            if peer in self.links[other]:
+                self._half_open.add((other, peer))
+                self._give_up_later(other, peer)
+            self._drop(peer, other)
+
+    def _resets(self, sender: int, receiver: int) -> bool:
+        """Whether what is sent now only makes its sender hear that this connection is not there any more."""
+        if (sender, receiver) not in self._half_open or not self._ends.is_up(receiver):
+            return False
+        link = self.links[sender].get(receiver)
+        if self.reaches(sender, receiver):
+            trip_ns = self.delay_ns(sender, receiver) + self.delay_ns(receiver, sender)
+            self._kernel.after(trip_ns, self._drop, sender, receiver, link)
+        return True
+
+    def _give_up_later(self, peer: int, other: int) -> None:
+        """This end notices the silence."""
+        link = self.links[peer].get(other)
+        wait_ns = int(self._draws[peer].uniform(*SILENCE_S) * SECOND)
+        self._kernel.after(wait_ns, self._drop, peer, other, link)
 
     def _waits(self, sender: int, receiver: int, call: Callable[..., None], arguments: tuple[Any, ...]) -> bool:
         """Whether something does not go on its way because one end is suspended."""
         waiting = self._suspended.get(receiver)
+        if waiting is None:
+            waiting = self._stalled.get(receiver)
         if waiting is None or sender == receiver:
             return sender in self._suspended
         if sender not in self._suspended and len(waiting) < WAITING and self.carries(sender, receiver):
@@ -172,7 +268,8 @@ class Network:
         link = self.links[peer].get(other)
 
         def look() -> None:
-            if self.links[peer].get(other) is link is not None and not self._passes(peer, other):
+            deaf = peer in self._stalled or other in self._stalled
+            if self.links[peer].get(other) is link is not None and (deaf or not self._passes(peer, other)):
                 self._drop(peer, other)
 
         self._kernel.after(int(self._draws[peer].uniform(*SILENCE_S) * SECOND), look)
@@ -193,7 +290,7 @@ class Network:
         if peer == other or self.connected(peer, other):
             self._kernel.after(0, done, peer != other)
             return
-        if other in self._suspended or not self._passes(peer, other):
+        if other in self._suspended or self._deaf(peer, other) or not self._passes(peer, other):
             self._kernel.after(int(DIAL_LIMIT_S * SECOND), done, False)
             return
         if not self._ends.is_up(other):
@@ -210,14 +307,21 @@ class Network:
 
     def _connect(self, peer: int, other: int, link: Link, done: Callable[[bool], None]) -> None:
         up = self._ends.is_up(peer) and self._ends.is_up(other) and self._passes(peer, other)
-        if not up or peer in self._suspended or other in self._suspended:
+        if not up or peer in self._suspended or other in self._suspended or self._deaf(peer, other):
             done(False)
             return
         for end, far in ((peer, other), (other, peer)):
             if far not in self.links[end]:
                 self.links[end][far] = link
                 self._ends.link_up(end, far)
+            elif (end, far) in self._half_open:  # it has two for a moment, and its peer never seems to be gone
+                self._half_open.discard((end, far))
+                self.links[end][far] = link
         done(True)
+
+    def _deaf(self, peer: int, other: int) -> bool:
+        """One of them does not read what the other says when they connect."""
+        return peer in self._stalled or other in self._stalled
 
     def hang_up(self, peer: int, other: int) -> None:
         """Close a connection; the other end hears of it."""
@@ -229,16 +333,22 @@ class Network:
         """A process is gone: its system closes its connections, unless that is gone too."""
         for other in list(self.links[peer]):
             link = self.links[other].get(peer)
+            self._half_open.discard((peer, other))
             wait_ns = self.delay_ns(peer, other)
             if silently or not self._passes(peer, other):
                 wait_ns = int(self._draws[other].uniform(*SILENCE_S) * SECOND)
+                if link is not None:
+                    self._half_open.add((other, peer))
             self._kernel.after(wait_ns, self._drop, other, peer, link)
         self.links[peer].clear()
+        self.uplinks.end(peer, silently=silently)
 
     def _drop(self, peer: int, other: int, link: Link | None = None) -> None:
         """This end gives the connection up: that one, if it is said which."""
         known = self.links[peer].get(other)
         if known is not None and (link is None or known is link):
             del self.links[peer][other]
+            self._half_open.discard((peer, other))
+            self.uplinks.hang_up(peer, other)
             if self._ends.is_up(peer):
                 self._ends.link_down(peer, other)

@@ -1,7 +1,7 @@
 """Work of a simulated node that takes several steps, written as a coroutine on virtual time.
 
-A coroutine waits for a ``Promise``, and for nothing else. It goes on as an event of its node: when the event loop gets
-to it, and not while the process is suspended. Whoever waits for one thing goes on in the order in which it waited.
+A coroutine waits for a ``Promise``, and for nothing else. It goes on as an event of its node: when the event loop
+gets to it, and not while the process is suspended. Who waits for one thing goes on in the order of the waiting.
 """
 
 from collections import deque

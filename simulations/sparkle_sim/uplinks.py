@@ -26,8 +26,10 @@ class Flow:
         broke: told when one of the ends is gone, which one and whether nobody is told of that.
     """
 
-    __slots__ = ("bound", "broke", "came", "due", "marks", "over", "rate", "receiver", "reached", "ring", "sender", "sent",
-                 "since", "stands")  # fmt: skip
+    __slots__ = (
+        "bound", "broke", "came", "due", "marks", "over", "rate", "reached", "receiver", "ring", "sender", "sent",
+        "since", "stands",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -162,7 +164,7 @@ class Uplinks:
 
     def _leave(self, flow: Flow) -> None:
         """It is over."""
-        flow.over = True
+        flow.over, flow.rate = True, 0.0
         if flow.stands:
             del self._standing[flow]
         else:
