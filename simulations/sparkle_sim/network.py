@@ -78,6 +78,14 @@ class Ends(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Stalled:
+    """A peer that reads nothing."""
+
+    reasons: dict[str, None] = field(default_factory=dict)
+    waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = field(default_factory=list)  # to be read
+
+
 class Network:
     """Peers are numbers here."""
 
@@ -94,7 +102,7 @@ class Network:
         self._draws: list[Draws] = [draws(seed, peer, "network") for peer in range(len(places))]
         self._suspended: dict[int, list[tuple[Callable[..., None], tuple[Any, ...]]]] = {}  # and what waits for them
         self._blocked: dict[str, Callable[[int, int], bool]] = {}  # by fault: what does not get from one to another
-        self._stalled: dict[int, list[tuple[Callable[..., None], tuple[Any, ...]]]] = {}  # read nothing, the same
+        self._stalled: dict[int, _Stalled] = {}  # who reads nothing
         self._half_open: set[tuple[int, int]] = set()  # an end that holds on to what the other does not know any more
         self.uplinks = Uplinks(
             kernel,
@@ -202,23 +210,29 @@ class Network:
             self._kernel.after(0, call, *arguments)
         self.uplinks.look(peer)
 
-    def stall(self, peer: int) -> None:
+    def stall(self, peer: int, why: str) -> None:
         """It reads nothing from now on, and still speaks: what is for it waits until its windows are full.
 
         Neither end hears whether the other lives, so that both give their connections up some time later.
         """
         if self._ends.is_up(peer):
-            self._stalled.setdefault(peer, [])
+            self._stalled.setdefault(peer, _Stalled()).reasons[why] = None
             self.uplinks.look(peer)
             for other in list(self.links[peer]):
                 self._notice(peer, other)
                 self._notice(other, peer)
 
-    def read_on(self, peer: int) -> None:
-        """It reads again, first what waited for it, as far as the connections are there over which that came."""
-        for call, arguments in self._stalled.pop(peer, []):
-            self._kernel.after(0, call, *arguments)
-        self.uplinks.look(peer)
+    def read_on(self, peer: int, why: str) -> None:
+        """It reads again once every reason not to is over, first what waited for it."""
+        stalled = self._stalled.get(peer)
+        if stalled is None:
+            return
+        stalled.reasons.pop(why, None)
+        if not stalled.reasons:
+            del self._stalled[peer]
+            for call, arguments in stalled.waiting:
+                self._kernel.after(0, call, *arguments)
+            self.uplinks.look(peer)
 
     def forget_links(self, peer: int) -> None:
         """It has lost all its connections, as when its router forgot them, and nobody told the other ends.
@@ -250,8 +264,8 @@ class Network:
     def _waits(self, sender: int, receiver: int, call: Callable[..., None], arguments: tuple[Any, ...]) -> bool:
         """Whether something does not go on its way because one end is suspended."""
         waiting = self._suspended.get(receiver)
-        if waiting is None:
-            waiting = self._stalled.get(receiver)
+        if waiting is None and receiver in self._stalled:
+            waiting = self._stalled[receiver].waiting
         if waiting is None or sender == receiver:
             return sender in self._suspended
         if sender not in self._suspended and len(waiting) < WAITING and self.carries(sender, receiver):

@@ -7,7 +7,7 @@ from sparkle_protocol.effects import Notify
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, hash_result
 from sparkle_sim.checkers.base import Checker, job_of, named, unit_of
 from sparkle_sim.checkers.evidence import Evidence
-from sparkle_sim.computing import Honest, true_result
+from sparkle_sim.computing import RESULT_BYTES, Honest, result_size, true_result
 from sparkle_sim.peer import Peer
 from sparkle_sim.scenario import Scenario
 from sparkle_sim.world import World
@@ -146,7 +146,9 @@ class WrongAccepts(Checker):
             return
         job, unit, _, result = claim
         if (job, unit) not in self._right:
-            self._right[job, unit] = right = result == hash_result(true_result(job, unit))
+            known = self.evidence.jobs.get(job)
+            size = result_size(known.spec) if known is not None and known.spec is not None else RESULT_BYTES
+            self._right[job, unit] = right = result == hash_result(true_result(job, unit, size))
             if not right and not self._cheaters():
                 self.found(
                     peer.number, f"unit {named(job, unit)} was accepted with a wrong result, and nobody cheats"
@@ -166,8 +168,10 @@ class WrongAccepts(Checker):
 
     def report(self) -> dict[str, object]:
         """Wrong results, and how many there may be."""
-        m = min((plan.quorum for plan in self.scenario.jobs), default=1)
-        law = voting_law(self._cheaters(), m)
+        voted = [plan.quorum for plan in self.scenario.jobs if plan.check == "exact"]
+        law = (
+            voting_law(self._cheaters(), min(voted)) if voted or not self.scenario.jobs else 0.0
+        )  # a check errs never
         wrong = sum(1 for right in self._right.values() if not right)
         limit = binomial_limit(len(self._right), law, CHANCE)
         return {"units": len(self._right), "wrong": wrong, "law": law, "limit": limit}
