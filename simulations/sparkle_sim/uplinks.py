@@ -14,7 +14,7 @@ from math import ceil
 
 from sparkle_sim.kernel import SECOND, Kernel
 
-EPSILON = 1e-3  # of a byte: what rounding leaves of a mark
+EPSILON_NS = 0.01  # what rounding adds to the time until a mark
 
 
 class Flow:
@@ -222,8 +222,8 @@ class Uplinks:
 
     def _arm(self, flow: Flow) -> None:
         """An event that comes too early looks again; one that would come too late is passed by an earlier one."""
-        left = flow.marks[flow.reached] - flow.sent - EPSILON
-        flow.due = flow.since + max(0, ceil(left / flow.rate))
+        left = flow.marks[flow.reached] - flow.sent
+        flow.due = flow.since + max(0, ceil(left / flow.rate - EPSILON_NS))
         if flow.ring is None or flow.due < flow.ring:
             flow.ring = flow.due
             self._kernel.at(flow.due, self._reach, flow, flow.due)
