@@ -21,7 +21,7 @@ On the wire a fact is the msgpack array ``[body, signature]`` with body = msgpac
 BLAKE3(body), so that a second signature over the same body is the same fact.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -352,6 +352,19 @@ class FactCodec:
             RemoteProtocolError: any of them does not.
         """
         sealed = decode(raw, _Sealed, max_bytes=MAX_FACT_BYTES + 256)
+        return self._open(sealed, FactId(digest(sealed.body)), raw)
+
+    def open_new(self, raws: Iterable[bytes], known: Container[FactId]) -> list[Fact]:
+        """Those of the facts that are not known yet. Raises RemoteProtocolError as ``open`` does."""
+        found = []
+        for raw in raws:
+            sealed = decode(raw, _Sealed, max_bytes=MAX_FACT_BYTES + 256)
+            fact_id = FactId(digest(sealed.body))
+            if fact_id not in known:
+                found.append(self._open(sealed, fact_id, raw))
+        return found
+
+    def _open(self, sealed: _Sealed, fact_id: FactId, raw: bytes) -> Fact:
         body = decode(sealed.body, _Body, max_bytes=MAX_FACT_BYTES)
         if body.version != FACT_VERSION:
             raise RemoteProtocolError(f"fact version {body.version} is not spoken here")
@@ -363,7 +376,7 @@ class FactCodec:
             raise RemoteProtocolError(f"a fact of kind {body.kind} holds a {type(payload).__name__}")
         if isinstance(payload, JobSpec) and len(sealed.body) > MAX_SPEC_BYTES:
             raise RemoteProtocolError(f"a job spec of {len(sealed.body)} bytes exceeds {MAX_SPEC_BYTES}")
-        return Fact(FactId(digest(sealed.body)), peer_id_from_key(body.author), payload, raw)
+        return Fact(fact_id, peer_id_from_key(body.author), payload, raw)
 
 
 def epoch_of(view: int, resets: int) -> int:

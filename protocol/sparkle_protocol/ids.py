@@ -38,7 +38,7 @@ def hash_result(result: bytes) -> ResultHash:
     return ResultHash(blake3(result).digest())
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=32768)
 def peer_id_from_key(public_key: bytes) -> PeerId:
     """PeerId of a raw 32-byte Ed25519 public key."""
     if len(public_key) != PUBLIC_KEY_BYTES:
@@ -46,7 +46,7 @@ def peer_id_from_key(public_key: bytes) -> PeerId:
     return PeerId(base58.b58encode(_PEER_ID_PREFIX + public_key).decode("ascii"))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=32768)
 def key_from_peer_id(peer: PeerId) -> bytes:
     """Raw 32-byte Ed25519 public key inside a PeerId.
 

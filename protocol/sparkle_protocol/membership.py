@@ -4,8 +4,8 @@ Rules
 -----
 - Below ``LOW_LINKS`` connections the node dials known addresses, a few at a time, each address with exponential
   back-off; bootstraps are never given up and are tried first while there is no connection at all.
-- What a stranger says about others is hearsay: it fills free places, never displaces what we know better (ranked by
-  ``SOURCES``), and never shortens a pause.
+- What a stranger says about others is hearsay: it is kept apart from what we know better (ranked by ``SOURCES``) and
+  turned to when that does not suffice; it never displaces anything, and never shortens a pause.
 - Connected peers are asked for a sample of theirs soon after they come up and every minute or so after that
   (peer sampling: Jelasity et al. 2007), as long as there is room.
 - A peer with ``MAX_STRIKES`` rule violations is hung up on and not talked to for ``BAN_NS``; an hour without any
@@ -47,7 +47,8 @@ SECOND_NS = 1_000_000_000
 LOW_LINKS = 8
 HIGH_LINKS = 64
 MAX_DIALS = 4
-MAX_CANDIDATES = 512
+MAX_CANDIDATES = 512  # beyond that the least known and most failing go
+MAX_HEARSAY = 128  # peers that only strangers told of; beyond that nothing more is heard
 MAX_ADDRESSES = 8
 SAMPLE = 16
 SAMPLE_EVERY_S = 60.0
@@ -74,7 +75,7 @@ class Candidate:
     rank: int = HEARSAY  # of its best known address ever
     attempts: int = 0
     next_try_ns: int = 0
-    dialling: int | None = None
+    dialling: bool = False
 
 
 @dataclass(slots=True)
@@ -115,7 +116,10 @@ class Membership:
         self._rng = rng
         self._wall_ms = wall_ms
         self._candidates: dict[PeerId, Candidate] = {}
+        self._hearsay: dict[PeerId, tuple[str, ...]] = {}
+        self._dialling: dict[int, PeerId] = {}  # by the tags of the dials under way
         self._sample_at: dict[PeerId, int] = {}
+        self._samples_due_ns: int | None = None  # not later than any of these
         self._up_ns: dict[PeerId, int] = {}
         self._asked: dict[int, PeerId] = {}
         self._clock_offsets: dict[PeerId, int] = {}
@@ -174,14 +178,13 @@ class Membership:
         """When ``Tick`` is due."""
         if self._stopped:
             return None
-        times = [at for peer, at in self._sample_at.items() if peer in self.links]
+        due = self._samples_due_ns
         if self._room() > 0:
-            times += [
-                max(candidate.next_try_ns, self._banned_until(peer))
-                for peer, candidate in self._candidates.items()
-                if self._may_dial(peer, candidate)
-            ]
-        return min(times) if times else None
+            for peer, candidate in self._candidates.items():
+                if self._may_dial(peer, candidate):
+                    at = max(candidate.next_try_ns, self._banned_until(peer))
+                    due = at if due is None or at < due else due
+        return due
 
     # --- connections --------------------------------------------------------------------------------------
 
@@ -196,11 +199,14 @@ class Membership:
             self._learn(address, "connected", now_ns)
         if own:
             self._out.append(RememberPeer(event.peer, own))
-        self._sample_at[event.peer] = now_ns + int(FIRST_SAMPLE_S * self._rng.uniform(0.5, 1.5) * SECOND_NS)
+        at = now_ns + int(FIRST_SAMPLE_S * self._rng.uniform(0.5, 1.5) * SECOND_NS)
+        self._sample_at[event.peer] = at
+        self._samples_due_ns = at if self._samples_due_ns is None else min(at, self._samples_due_ns)
 
     def _down(self, peer: PeerId, now_ns: int) -> None:
         self.links.pop(peer, None)
-        self._sample_at.pop(peer, None)
+        if self._sample_at.pop(peer, None) == self._samples_due_ns:
+            self._samples_due_ns = min(self._sample_at.values(), default=None)
         self._clock_offsets.pop(peer, None)
         self.memory.pop(peer, None)
         since_ns = self._up_ns.pop(peer, now_ns)
@@ -219,27 +225,48 @@ class Membership:
                 self._out.append(Notify("bootstrap_is_self", {"address": address}))
             return
         rank = SOURCES.get(source, HEARSAY)
+        if rank == HEARSAY:
+            self._hear(peer, (address,))
+            return
         candidate = self._candidates.get(peer)
         if candidate is None:
-            if len(self._candidates) >= MAX_CANDIDATES and not self._evict(rank):
+            if not self._has_place(rank):
                 return
             candidate = self._candidates[peer] = Candidate()
+            self._hearsay.pop(peer, None)
         candidate.bootstrap |= source == "bootstrap"
         candidate.rank = min(candidate.rank, rank)
         known = candidate.addresses.get(address)
         if known is None and len(candidate.addresses) >= MAX_ADDRESSES:
             worst = max(reversed(candidate.addresses), key=lambda known: candidate.addresses[known])
-            if rank == HEARSAY or candidate.addresses[worst] < max(rank, 1):  # bootstrap addresses stay
+            if candidate.addresses[worst] < max(rank, 1):  # bootstrap addresses stay
                 return
             del candidate.addresses[worst]
-        if known is None and rank < HEARSAY:
+        if known is None:
             candidate.addresses = {address: rank, **candidate.addresses}  # the latest first
             candidate.next_try_ns = min(candidate.next_try_ns, now_ns)
         else:
-            candidate.addresses[address] = min(rank, known if known is not None else rank)
+            candidate.addresses[address] = min(rank, known)
 
-    def _evict(self, rank: int) -> bool:
+    def _hear(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
+        """A stranger told of addresses of a peer."""
+        candidate = self._candidates.get(peer)
+        if candidate is not None:
+            for address in addresses:
+                if len(candidate.addresses) < MAX_ADDRESSES:
+                    candidate.addresses.setdefault(address, HEARSAY)
+        elif peer != self.me and addresses:
+            known = self._hearsay.get(peer)
+            if known is not None:
+                new = tuple([address for address in addresses if address not in known])
+                self._hearsay[peer] = (known + new)[:MAX_ADDRESSES]
+            elif len(self._hearsay) < MAX_HEARSAY:
+                self._hearsay[peer] = addresses[:MAX_ADDRESSES]
+
+    def _has_place(self, rank: int) -> bool:
         """Make room for a peer known by ``rank``: the least known and most failing that is known no better goes."""
+        if len(self._candidates) < MAX_CANDIDATES:
+            return True
         spare = [
             (candidate.rank, candidate.attempts, peer)
             for peer, candidate in self._candidates.items()
@@ -252,27 +279,27 @@ class Membership:
         return True
 
     def _dialled(self, event: Dialled, now_ns: int) -> None:
-        for peer, candidate in list(self._candidates.items()):
-            if candidate.dialling != event.tag:
-                continue
-            candidate.dialling = None
-            if event.peer is not None:  # its PeerUp may come a little later
-                candidate.next_try_ns = now_ns + self._pause_ns(candidate)
-                return
-            candidate.attempts += 1
-            if event.address in candidate.addresses:  # try another address next time
-                candidate.addresses[event.address] = candidate.addresses.pop(event.address)
-            candidate.next_try_ns = now_ns + self._pause_ns(candidate)
-            if candidate.bootstrap:
-                fields: dict[str, Value] = {
-                    "address": event.address,
-                    "reason": event.reason,
-                    "attempt": candidate.attempts,
-                }
-                self._out.append(Notify("bootstrap_unreachable", fields))
-            elif candidate.attempts > MAX_ATTEMPTS:
-                del self._candidates[peer]
+        peer = self._dialling.pop(event.tag, None)
+        candidate = self._candidates.get(peer) if peer is not None else None
+        if peer is None or candidate is None:
             return
+        candidate.dialling = False
+        if event.peer is not None:  # its PeerUp may come a little later
+            candidate.next_try_ns = now_ns + self._pause_ns(candidate)
+            return
+        candidate.attempts += 1
+        if event.address in candidate.addresses:  # try another address next time
+            candidate.addresses[event.address] = candidate.addresses.pop(event.address)
+        candidate.next_try_ns = now_ns + self._pause_ns(candidate)
+        if candidate.bootstrap:
+            fields: dict[str, Value] = {
+                "address": event.address,
+                "reason": event.reason,
+                "attempt": candidate.attempts,
+            }
+            self._out.append(Notify("bootstrap_unreachable", fields))
+        elif candidate.attempts > MAX_ATTEMPTS:
+            del self._candidates[peer]
 
     def _pause_ns(self, candidate: Candidate) -> int:
         first, longest = DIAL_BACKOFF_S
@@ -282,13 +309,12 @@ class Membership:
         return int(pause_s * self._rng.uniform(0.5, 1.0) * SECOND_NS)
 
     def _may_dial(self, peer: PeerId, candidate: Candidate) -> bool:
-        return peer not in self.links and candidate.dialling is None and bool(candidate.addresses)
+        return peer not in self.links and not candidate.dialling and bool(candidate.addresses)
 
     def _room(self) -> int:
-        dialling = sum(1 for c in self._candidates.values() if c.dialling is not None)
-        if self._stopped:
-            return 0
-        return min(MAX_DIALS - dialling, LOW_LINKS - len(self.links) - dialling)
+        """How many may be dialled now."""
+        dialling = len(self._dialling)
+        return 0 if self._stopped else min(MAX_DIALS - dialling, LOW_LINKS - len(self.links) - dialling)
 
     def _dial(self, now_ns: int) -> None:
         room = self._room()
@@ -299,11 +325,29 @@ class Membership:
             for peer, candidate in self._candidates.items()
             if self._may_dial(peer, candidate) and max(candidate.next_try_ns, self._banned_until(peer)) <= now_ns
         )
-        for *_, peer in ready[:room]:
+        chosen = [peer for *_, peer in ready[:room]]
+        chosen += self._believe(room - len(chosen), now_ns)
+        for peer in chosen:
             candidate = self._candidates[peer]
             self._tag += 1
-            candidate.dialling = self._tag
+            candidate.dialling = True
+            self._dialling[self._tag] = peer
             self._out.append(Dial(self._tag, next(iter(candidate.addresses))))
+
+    def _believe(self, wanted: int, now_ns: int) -> list[PeerId]:
+        """Make candidates of some whom only strangers told of; they are few or gone when there are none."""
+        found: list[PeerId] = []
+        heard = list(self._hearsay) if wanted > 0 else []
+        while heard and len(found) < wanted:
+            place = self._rng.randrange(len(heard))
+            heard[place], peer = heard[-1], heard[place]
+            heard.pop()
+            addresses = self._hearsay.pop(peer)
+            if peer in self.links or self.banned(peer, now_ns) or not self._has_place(HEARSAY):
+                continue
+            self._candidates[peer] = Candidate(dict.fromkeys(addresses, HEARSAY))
+            found.append(peer)
+        return found
 
     def banned(self, peer: PeerId, now_ns: int) -> bool:
         """Nobody deals with ``peer`` now."""
@@ -316,9 +360,9 @@ class Membership:
     # --- peer samples -------------------------------------------------------------------------------------
 
     def _sample(self, asker: PeerId) -> messages.PeersReply:
-        others = sorted(peer for peer, addresses in self.links.items() if addresses and peer != asker)
+        others = [peer for peer, addresses in self.links.items() if addresses and peer != asker]
         chosen = self._rng.sample(others, min(SAMPLE, len(others)))
-        records = [messages.PeerRecord(key_from_peer_id(peer), list(self.links[peer])) for peer in chosen]
+        records = [messages.PeerRecord(key_from_peer_id(peer), self.links[peer]) for peer in chosen]
         return messages.PeersReply(records, self._wall_ms(), self._memory_bytes)
 
     def _replied(self, event: Replied, now_ns: int) -> None:
@@ -326,9 +370,8 @@ class Membership:
             return
         for record in event.message.peers:
             peer = peer_id_from_key(record.key)
-            for address in record.addresses:
-                if _names(address, peer):
-                    self._learn(address, "sample", now_ns)
+            if all(_names(address, peer) for address in record.addresses):
+                self._hear(peer, record.addresses)
         self._compare_clock(event.peer, event.message.time_ms)
         if event.peer in self.links and event.message.memory_bytes != messages.UNSAID:
             self.memory[event.peer] = event.message.memory_bytes
@@ -347,13 +390,16 @@ class Membership:
             self._out.append(Notify("clock_off", {"seconds": self.clock_off_ms // 1000, "peers": len(offsets)}))
 
     def _ask_samples(self, now_ns: int) -> None:
-        for peer, at in list(self._sample_at.items()):
+        if self._samples_due_ns is None or now_ns < self._samples_due_ns:
+            return
+        for peer, at in self._sample_at.items():
             if at <= now_ns:
                 self._sample_at[peer] = now_ns + int(SAMPLE_EVERY_S * self._rng.uniform(0.75, 1.25) * SECOND_NS)
                 if len(self.links) < HIGH_LINKS and len(self._asked) < HIGH_LINKS:
                     self._tag += 1
                     self._asked[self._tag] = peer
                     self._out.append(Send(self._tag, peer, messages.PeersRequest(self._wall_ms())))
+        self._samples_due_ns = min(self._sample_at.values(), default=None)
 
     def _pump(self, now_ns: int) -> Effects:
         if not self._stopped:

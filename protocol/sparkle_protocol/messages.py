@@ -172,7 +172,7 @@ class PeerRecord(Wire, frozen=True):
     """A peer and where it was reached."""
 
     key: Key32
-    addresses: Annotated[list[Address], Meta(max_length=MAX_ADDRESSES)]
+    addresses: Annotated[tuple[Address, ...], Meta(max_length=MAX_ADDRESSES)]
 
 
 class PeersReply(Wire, tag=17, frozen=True):

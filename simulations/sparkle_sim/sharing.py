@@ -6,6 +6,8 @@ same object. A message of an honest node comes as the object that its bytes were
 from the bytes all the same and compared, so that a codec that changes what it carries is found.
 """
 
+from collections.abc import Container, Iterable
+
 from sparkle_protocol import messages
 from sparkle_protocol.errors import LocalProtocolError
 from sparkle_protocol.facts import Fact, FactCodec, Payload, Signer, Verify
@@ -44,6 +46,11 @@ class SharedFacts(FactCodec):
         """The id of a fact that may not be verified yet. Raises RemoteProtocolError."""
         fact = self._opened.get(raw)
         return fact.id if fact is not None else super().id_of(raw)
+
+    def open_new(self, raws: Iterable[bytes], known: Container[FactId]) -> list[Fact]:
+        """Those of the facts that are not known yet. Raises RemoteProtocolError as ``open`` does."""
+        opened = [self.open(raw) for raw in raws]
+        return [fact for fact in opened if fact.id not in known]
 
     def _share(self, fact: Fact) -> Fact:
         if len(self._opened) >= self._limit:

@@ -89,7 +89,7 @@ class CoKeeping(Beats):
         job_id = JobId(message.job)
         job = self.job(job_id)
         known = job.state if job is not None else ()
-        facts = [self._codec.open(raw) for raw in message.facts if self._codec.id_of(raw) not in known]
+        facts = self._codec.open_new(message.facts, known)
         if job is None:
             spec = next((fact for fact in facts if isinstance(fact.payload, JobSpec)), None)
             reason = self._why_not_kept(job_id, spec, peer, facts)
@@ -258,7 +258,7 @@ class CoKeeping(Beats):
             channel.introduced, channel.refused = False, ""
             self._invitations.moved(job.state.id, channel.peer, now_ns)
         if isinstance(message, messages.PushReply):
-            facts = [self._codec.open(raw) for raw in message.facts if self._codec.id_of(raw) not in job.state]
+            facts = self._codec.open_new(message.facts, job.state)
             channel.owed.difference_update(channel.sent)
             channel.refusals = 0
             self._learn(job, facts, (), channel.peer, now_ns, pass_on=True)

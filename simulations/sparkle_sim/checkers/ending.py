@@ -4,7 +4,7 @@ from math import inf
 
 from sparkle_protocol.effects import Notify
 from sparkle_protocol.ids import JobId
-from sparkle_protocol.membership import MAX_CANDIDATES, MAX_STANDINGS
+from sparkle_protocol.membership import MAX_CANDIDATES, MAX_HEARSAY, MAX_STANDINGS
 from sparkle_protocol.work.held import MAX_HELD
 from sparkle_sim.checkers.base import Checker, job_of, named, unit_of
 from sparkle_sim.checkers.evidence import Evidence
@@ -111,6 +111,7 @@ class Bounds(Checker):
             ("requests under way", len(life.requests.asked) if life is not None else 0, MAX_SENDS),
             ("requests without an answer", len(life.requests.served) if life is not None else 0, SERVED),
             ("peers that could be dialled", len(membership._candidates), MAX_CANDIDATES),
+            ("peers that strangers told of", len(membership._hearsay), MAX_HEARSAY),
             ("records of conduct", len(membership.standings), MAX_STANDINGS),
         )
         for what, size, limit in sizes:
