@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from msgspec.structs import replace as with_fields
 
 from sparkle_protocol.blobs.limits import CHUNK_S
 from sparkle_protocol.blobs.tree import BlobId
@@ -68,7 +69,7 @@ def blobs_at(run: Run, number: int) -> int:
 
 @pytest.mark.parametrize("check", ["exact", "algebraic"])
 def test_a_job_with_inputs_is_over_when_its_submitter_has_all_results(check: str) -> None:
-    run, news = ran(scene(JobPlan(**{**_fields(PLAN), "check": check})))
+    run, news = ran(scene(with_fields(PLAN, check=check)))
     assert list(run.outcomes.values()) == ["job_done"]
     assert blobs_at(run, 0) == PLAN.units
     assert news.count("result_complete") == 1
@@ -80,7 +81,7 @@ def test_a_job_with_inputs_is_over_when_its_submitter_has_all_results(check: str
 
 
 def test_a_job_whose_submitter_leaves_half_way_goes_on_from_the_copies_of_its_inputs() -> None:
-    plan = JobPlan(**{**_fields(PLAN), "units": 24, "unit_s": 30.0})
+    plan = with_fields(PLAN, units=24, unit_s=30.0)
     _, whole = ran(scene(plan))
     published_s = next(at_s for at_s, _, what in whole.told if what == "job_published")
     gone_s = round(published_s + 5.0, 3)
@@ -95,7 +96,7 @@ def test_a_job_whose_submitter_leaves_half_way_goes_on_from_the_copies_of_its_in
 
 
 def test_wrong_blobs_fail_the_check() -> None:
-    plan = JobPlan(**{**_fields(PLAN), "check": "algebraic"})
+    plan = with_fields(PLAN, check="algebraic")
     run, news = ran(scene(plan, adversaries=[Adversaries("cheat", peers=[3, 4])]))
     assert list(run.outcomes.values()) == ["job_done"]
     assert blobs_at(run, 0) == plan.units
@@ -110,10 +111,6 @@ def test_one_seed_is_one_run() -> None:
     )
     hashes = [ran(scene(PLAN, *wrong), seed)[0].world.trace.hash for seed in (1, 1, 2)]
     assert hashes[0] == hashes[1] != hashes[2]
-
-
-def _fields(plan: JobPlan) -> dict[str, object]:
-    return {name: getattr(plan, name) for name in plan.__struct_fields__}
 
 
 # --- blobs alone ----------------------------------------------------------------------------------------------------
@@ -186,7 +183,9 @@ def test_a_stalled_reader_hurts_nobody_else_and_holds_its_place_for_as_long_as_a
     one.until(12.0)
     one.world.network.stall(2, "test")
     one.until(30.0)
-    assert one.ended[1] == (pytest.approx(11.0 + 1.0 + 1.5, abs=0.5), "here")  # half speed first, and then its own
+    at_s, what = one.ended[1]
+    assert what == "here"
+    assert at_s == pytest.approx(11.0 + 1.0 + 1.5, abs=0.5)  # half the line first, and then all of it
     assert 2 not in one.ended
     one.until(12.0 + CHUNK_S + 30.0)
     assert one.bulk(0).answering == 0
