@@ -6,8 +6,9 @@ Rules
   back-off; bootstraps are never given up and are tried first while there is no connection at all.
 - What a stranger says about others is hearsay: it is kept apart from what we know better (ranked by ``SOURCES``) and
   turned to when that does not suffice; it never displaces anything, and never shortens a pause.
-- Connected peers are asked for a sample of theirs soon after they come up and every minute or so after that
-  (peer sampling: Jelasity et al. 2007), as long as there is room.
+- Connected peers are asked for a sample of theirs soon after they come up and every minute or so after that (peer
+  sampling: Jelasity et al. 2007), as long as there is room; each of many connected ones is asked more rarely, so that
+  a node sends as many of these requests whatever the number of its connections.
 - A peer with ``MAX_STRIKES`` rule violations is hung up on and not talked to for ``BAN_NS``; an hour without any
   clears the slate.
 - Peers say with each sample what a unit may use of their memory, so that nobody submits what nobody can take.
@@ -392,9 +393,10 @@ class Membership:
     def _ask_samples(self, now_ns: int) -> None:
         if self._samples_due_ns is None or now_ns < self._samples_due_ns:
             return
+        every_s = SAMPLE_EVERY_S * max(1.0, len(self.links) / LOW_LINKS)
         for peer, at in self._sample_at.items():
             if at <= now_ns:
-                self._sample_at[peer] = now_ns + int(SAMPLE_EVERY_S * self._rng.uniform(0.75, 1.25) * SECOND_NS)
+                self._sample_at[peer] = now_ns + int(every_s * self._rng.uniform(0.75, 1.25) * SECOND_NS)
                 if len(self.links) < HIGH_LINKS and len(self._asked) < HIGH_LINKS:
                     self._tag += 1
                     self._asked[self._tag] = peer

@@ -99,19 +99,22 @@ class Channels:
     def __init__(self, rng: Random, send: SendWith) -> None:
         self._rng = rng
         self._send = send
-        self._all: dict[tuple[JobId, PeerId], Channel] = {}
+        self._all: dict[JobId, dict[PeerId, Channel]] = {}
+        self._awake: dict[tuple[JobId, PeerId], Channel] = {}  # those that may have something to send; no others do
         self._by_tag: dict[int, Channel] = {}
 
     def to(self, job: JobId, peer: PeerId, *, synced: bool = True) -> Channel:
         """The channel for a job and peer, made when there is none."""
-        found = self._all.get((job, peer))
+        channels = self._all.setdefault(job, {})
+        found = channels.get(peer)
         if found is None:
-            found = self._all[job, peer] = Channel(job, peer, synced)
+            found = channels[peer] = Channel(job, peer, synced)
+        self._awake[job, peer] = found
         return found
 
     def of_job(self, job: JobId) -> list[Channel]:
         """All channels of a job."""
-        return [channel for (one, _), channel in self._all.items() if one == job]
+        return list(self._all.get(job, {}).values())
 
     def drop(self, job: JobId, keep: Iterable[PeerId] = ()) -> None:
         """Close a job's channels but those to some peers."""
@@ -122,19 +125,35 @@ class Channels:
 
     def drop_one(self, job: JobId, peer: PeerId) -> None:
         """Close the channel for a job and peer."""
-        channel = self._all.pop((job, peer), None)
+        channels = self._all.get(job, {})
+        channel = channels.pop(peer, None)
+        self._awake.pop((job, peer), None)
+        if not channels:
+            self._all.pop(job, None)
         if channel is not None and channel.tag is not None:
             self._by_tag.pop(channel.tag, None)
 
     def connected(self, peer: PeerId, now_ns: int) -> None:
         """A peer is back: do not wait any longer before what got lost is said again."""
-        for channel in self._all.values():
-            if channel.peer == peer and channel.attempts:
+        for channels in self._all.values():
+            channel = channels.get(peer)
+            if channel is not None and channel.attempts:
                 channel.retry_at_ns = now_ns
 
     def next_deadline(self) -> int | None:
         """When ``pump`` has something to send."""
-        return min((at for c in self._all.values() if (at := c.next_ns()) is not None), default=None)
+        return min((at for _, at in self._waiting()), default=None)
+
+    def _waiting(self) -> list[tuple[Channel, int]]:
+        """Channels that have something to send, and when."""
+        found = []
+        for name, channel in list(self._awake.items()):
+            at = channel.next_ns()
+            if at is None:
+                del self._awake[name]
+            else:
+                found.append((channel, at))
+        return found
 
     def pump(self, job: KeptJob, now_ns: int) -> None:
         """Send what is due about a job."""
@@ -145,8 +164,7 @@ class Channels:
 
     def due(self, now_ns: int) -> list[JobId]:
         """Jobs about which something should be sent now, in an order that is the same in every process."""
-        due = (c.job for c in self._all.values() if (at := c.next_ns()) is not None and at <= now_ns)
-        return list(dict.fromkeys(due))
+        return list(dict.fromkeys(channel.job for channel, at in self._waiting() if at <= now_ns))
 
     def _next(self, job: KeptJob, channel: Channel) -> None:
         attach: tuple[ResultHash, ...] = ()
@@ -206,6 +224,7 @@ class Channels:
         if channel is None or channel.peer != peer:
             return None
         channel.tag, channel.attempts = None, 0
+        self._awake[channel.job, peer] = channel
         return channel
 
     def failed(self, tag: int, peer: PeerId, now_ns: int) -> bool:
@@ -213,6 +232,7 @@ class Channels:
         channel = self._by_tag.pop(tag, None)
         if channel is None or channel.peer != peer:
             return False
+        self._awake[channel.job, peer] = channel
         again, channel.sent = channel.sent, ()
         channel.facts = {**dict.fromkeys(again), **channel.facts}
         channel.tag, channel.under_way = None, None

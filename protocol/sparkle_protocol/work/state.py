@@ -144,7 +144,7 @@ class JobState(Sealable):
     def __len__(self) -> int:
         return len(self._facts)
 
-    def __contains__(self, fact_id: FactId) -> bool:
+    def __contains__(self, fact_id: object) -> bool:
         return fact_id in self._facts
 
     def check(self, fact: Fact) -> None:

@@ -80,7 +80,7 @@ def type_text(kind: Any) -> str:
         return f"bin{length(kind)}"
     if isinstance(kind, inspect.StrType):
         return kind.pattern.strip("^$()").replace("|", " or ") if kind.pattern else f"str{length(kind)}"
-    if isinstance(kind, inspect.ListType):
+    if isinstance(kind, inspect.ListType | inspect.VarTupleType):
         return f"list{length(kind)} of ({type_text(kind.item_type)})"
     if isinstance(kind, inspect.DictType):
         return f"map of {type_text(kind.key_type)} to {type_text(kind.value_type)}"
