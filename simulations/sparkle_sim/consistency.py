@@ -1,6 +1,6 @@
 """What the keys of a scenario have to do with each other, and what cannot be simulated at all."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,9 @@ from sparkle_protocol.work.quota import BLOB_SHARES
 from sparkle_sim import adversaries, checkers, faults
 from sparkle_sim.blobs import MB, MIB
 from sparkle_sim.churn import read_trace
+from sparkle_sim.engine import rules_of
 from sparkle_sim.expected import did_you_mean, in_words
+from sparkle_sim.loading import is_reference
 from sparkle_sim.scenario import Adversaries, Churn, Fault, JobPlan, Scenario
 
 HINTS = {"restart": "; 'kill' with for_s starts them again after that time"}
@@ -31,6 +33,7 @@ def mistakes(scenario: Scenario, document: Mapping[str, Any]) -> Iterator[Mistak
     known = [kind.name for kind in checkers.KINDS]
     for name in scenario.checks.names:
         yield from _known_kind("checks.names", name, known)
+    yield from _of_their_own(scenario)
 
 
 def _tables(document: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
@@ -155,6 +158,11 @@ def _churn(scenario: Scenario) -> Iterator[Mistake]:
         yield "peers.churn.trace", f"has no effect with kind = '{churn.kind}'; set kind = 'trace'"
     if churn.kind in ("weibull", "exponential") and churn.begin_s >= scenario.seconds:
         yield "peers.churn.begin_s", f"is {churn.begin_s:g}, but the run ends at {scenario.seconds:g} s"
+    if churn.end_s and (churn.kind in ("none", "trace") or scenario.engine == "population"):
+        where = "in the population engine" if scenario.engine == "population" else f"with kind = '{churn.kind}'"
+        yield "peers.churn.end_s", f"has no effect {where}"
+    elif churn.end_s and churn.end_s <= churn.begin_s:
+        yield "peers.churn.end_s", f"is {churn.end_s:g}, but nodes come and go from {churn.begin_s:g} s on"
 
 
 def _trace(churn: Churn, scenario: Scenario) -> Iterator[Mistake]:
@@ -212,7 +220,8 @@ def _adversaries(scenario: Scenario, tables: Sequence[Mapping[str, Any]]) -> Ite
     submitters = [plan.submitter for plan in scenario.jobs]
     for number, group in enumerate(scenario.adversaries):
         key = f"adversaries.{number}"
-        yield from _known_kind(f"{key}.kind", group.kind, list(adversaries.KINDS))
+        if not is_reference(group.kind):
+            yield from _known_kind(f"{key}.kind", group.kind, list(adversaries.KINDS))
         yield from _one_of(key, tables[number], ("peers", "share"), "who they are")
         if group.rate != 1.0 and group.kind in adversaries.KINDS and not adversaries.KINDS[group.kind].rated:
             yield f"{key}.rate", f"has no effect with kind = '{group.kind}'"
@@ -224,6 +233,28 @@ def _adversaries(scenario: Scenario, tables: Sequence[Mapping[str, Any]]) -> Ite
     total = sum(group.share for group in scenario.adversaries)
     if total > 1.0:
         yield "adversaries", f"have shares that make {total:g}; together they are at most 1"
+
+
+def _of_their_own(scenario: Scenario) -> Iterator[Mistake]:
+    """Classes that the scenario names must be there; of these the population engine has no use."""
+    named: list[tuple[str, str, Callable[[str], object]]] = [
+        (f"adversaries.{number}.kind", group.kind, adversaries.kind_of)
+        for number, group in enumerate(scenario.adversaries)
+        if is_reference(group.kind)
+    ]
+    named += [("checks.own", text, checkers.own) for text in scenario.checks.own]
+    if scenario.policy != "production":
+        if not is_reference(scenario.policy):
+            yield "policy", f"must be 'production' or FILE.py:CLASS of your own, not '{scenario.policy}'"
+            return
+        named.append(("policy", scenario.policy, rules_of))
+    for key, text, load in named:
+        if scenario.engine == "population":
+            yield key, "needs engine = 'full': the population engine runs none of the cores"
+        try:
+            load(text)
+        except ConfigError as error:
+            yield key, str(error)
 
 
 def _overlap(groups: Sequence[Adversaries]) -> Iterator[Mistake]:

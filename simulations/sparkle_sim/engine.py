@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from math import exp
+from typing import TYPE_CHECKING
 
 from sparkle_protocol.effects import Notify, Violation
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_sim import churn, faults
 from sparkle_sim.adversaries import assign
 from sparkle_sim.blobs import MIB
 from sparkle_sim.draws import draws
 from sparkle_sim.kernel import SECOND
+from sparkle_sim.loading import load
 from sparkle_sim.network import NAT, PUBLIC, SYMMETRIC, Conditions, Place
 from sparkle_sim.peer import Machine, Peer
 from sparkle_sim.planned import GIGA, planned_spec
@@ -19,27 +22,37 @@ from sparkle_sim.scenario import JobPlan, Machines, Peers, Scenario, Wires
 from sparkle_sim.trace import Trace
 from sparkle_sim.world import Watcher, World
 
+if TYPE_CHECKING:
+    from sparkle_sim.workflows import Workflow, Workflows
+
 BOOTSTRAPS = 3  # peers that a new one knows
 DONE, COMPLETE = "job_done", "result_complete"
 ENDED = (DONE, COMPLETE, "job_failed", "job_cancelled")
 
 
 class Run:
-    """One run. Jobs are submitted as the scenario plans; it is over at its end, or when all jobs are.
+    """One run. Jobs are submitted as the scenario plans; it is over at its end, or when all jobs and clients are.
 
     Args:
         scenario: what happens.
         seed: decides everything that the scenario leaves open.
         trace: where it is written down.
         watchers: who else is told what happens.
+        clients: peers, and the programs that run beside their nodes.
     """
 
     def __init__(
-        self, scenario: Scenario, seed: int, *, trace: Trace | None = None, watchers: Sequence[Watcher] = ()
+        self,
+        scenario: Scenario,
+        seed: int,
+        *,
+        trace: Trace | None = None,
+        watchers: Sequence[Watcher] = (),
+        clients: Sequence[tuple[int, "Workflow"]] = (),
     ) -> None:
         self.scenario = scenario
         self.seed = seed
-        self.world = build_world(scenario, seed, trace)
+        self.world = build_world(scenario, seed, trace, [number for number, _ in clients])
         self.plans: dict[JobId, JobPlan] = {}
         self.submitted_ns: dict[JobId, int] = {}
         self.ended_ns: dict[JobId, int] = {}
@@ -56,13 +69,22 @@ class Run:
                 number += 1
         faults.begin(self.world, scenario)
         churn.begin(self.world, scenario)
+        self._workflows: Workflows | None = None
+        if clients:
+            from sparkle_sim import workflows  # asyncio is loaded for them alone
+
+            self._workflows = workflows.Workflows(self.world, scenario, clients, self._submitted, self._end_if_done)
 
     def advance(self, until_s: float) -> bool:
-        """Let virtual time pass up to then; True when the run is over."""
+        """Let virtual time pass up to then; True when the run is over. Raises what a client's mistake raised."""
         end_ns = int(min(until_s, self.scenario.seconds) * SECOND)
         if not self.over:
             self.world.kernel.run(end_ns)
         self.over = self.over or self.world.kernel.now >= int(self.scenario.seconds * SECOND)
+        if self._workflows is not None:
+            self._workflows.loop.raise_failure()
+            if self.over:
+                self._workflows.loop.finish()
         return self.over
 
     @property
@@ -89,6 +111,7 @@ class Run:
             "peers": len(self.world.peers),
             "online": sum(1 for peer in self.world.peers if peer.life is not None),
             "jobs": jobs,
+            **({"clients": self._workflows.summary()} if self._workflows is not None else {}),
         }
 
     # --- what is planned --------------------------------------------------------------------------------------
@@ -117,12 +140,15 @@ class Run:
             return
         spec = planned_spec(self.scenario, self.seed, plan, number)
         job, effects = peer.submitter.submit(spec, peer.now())
-        self.plans[job] = plan
         if spec.inputs or plan.result_mb:
             self.world.arrays.of(peer).submitted(job, spec)
-        self.submitted_ns[job] = self.world.kernel.now
+        self._submitted(job, plan)
         self.world.note(plan.submitter, "submit", job.hex())
         peer.command(lambda _submitter, _now: effects)
+
+    def _submitted(self, job: JobId, plan: JobPlan) -> None:
+        self.plans[job] = plan
+        self.submitted_ns[job] = self.world.kernel.now
 
     # --- watching ---------------------------------------------------------------------------------------------
 
@@ -139,26 +165,37 @@ class Run:
                 return  # a job whose results are blobs is over when its submitter has them
             self.outcomes[job] = DONE if event == COMPLETE else event
             self.ended_ns[job] = self.world.kernel.now
-            if self.scenario.until_done and not self._waiting and len(self.outcomes) == len(self.plans):
-                self.over = True
-                self.world.kernel.stop()
+            self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        """A job has ended, or a client."""
+        busy = self._waiting or (self._workflows is not None and self._workflows.running)
+        if self.scenario.until_done and not busy and len(self.outcomes) == len(self.plans):
+            self.over = True
+            self.world.kernel.stop()
 
     def violated(self, peer: Peer, effect: Violation) -> None:
         """Nothing follows from it here."""
 
 
-def build_world(scenario: Scenario, seed: int, trace: Trace | None = None) -> World:
-    """The peers of a scenario, where they are and what they run on; none lives yet."""
+def build_world(scenario: Scenario, seed: int, trace: Trace | None = None, clients: Sequence[int] = ()) -> World:
+    """The peers of a scenario, where they are and what they run on; none lives yet. ``clients``: who is honest."""
     submitters = {plan.submitter for plan in scenario.jobs}
     places = _places(scenario.peers, scenario.wires, seed, submitters)
     wires = scenario.wires
     conditions = Conditions(
         _round_trips(wires), wires.jitter, wires.loss, wires.twice, wires.upload_mbps, wires.download_mbps
     )
-    world = World(seed, places, conditions, trace, assign(seed, scenario))
+    adversaries = assign(seed, scenario, clients)
+    world = World(seed, places, conditions, trace, adversaries, rules_of(scenario.policy))
     for number in range(scenario.peers.count):
         world.add(machine_of(scenario.peers.machines, seed, number))
     return world
+
+
+def rules_of(policy: str) -> Rules:
+    """How the cores decide in a run. Raises ConfigError, to follow the key that names it."""
+    return PRODUCTION if policy == "production" else load(policy, Rules)()
 
 
 def machine_of(machines: Machines, seed: int, number: int) -> Machine:

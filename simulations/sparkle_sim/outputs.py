@@ -33,9 +33,17 @@ def new_folder(path: Path) -> Path:
         ConfigError: something is in it, or it cannot be made or written.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        if next(path.iterdir(), None) is not None:
+        if path.is_dir() and next(path.iterdir(), None) is not None:
             raise ConfigError(f"{path} holds files already; name another folder with --out, or remove this one")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {_why(error)}; choose another --out") from error
+    return folder(path)
+
+
+def folder(path: Path) -> Path:
+    """The folder, writable; it is made if it is not there. Raises ConfigError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError(f"{path} cannot be a folder: there is a file of this name; choose another --out") from error
     except OSError as error:

@@ -49,6 +49,7 @@ class Machine:
         blobs_bytes: what blobs may take on its disk.
         drift: of its clock, as a share: 1e-5 is a second a day.
         skew_ms: how far its wall clock is off.
+        device: class of device on which it computes, as it says; nothing: none.
     """
 
     flops_per_s: float = 2e9
@@ -60,6 +61,7 @@ class Machine:
     blobs_bytes: int = 20480 * MIB
     drift: float = 0.0
     skew_ms: int = 0
+    device: str = ""
 
 
 @dataclass(slots=True)
@@ -157,8 +159,10 @@ class Peer:
             self.lives,
             (
                 Membership(self.id, rng, self.wall_ms, memory_bytes),
-                Submitter(self.identity, world.codec, rng, world.check_result),
-                WorkerAgent(self.identity, world.codec, rng, kernels, machine.slots, "", memory_bytes),
+                Submitter(self.identity, world.codec, rng, world.check_result, rules=world.rules),
+                WorkerAgent(
+                    self.identity, world.codec, rng, kernels, machine.slots, machine.device, memory_bytes, world.rules
+                ),
             ),
             Lanes(world.kernel, self.disk, self._draws, self.perform, 3, machine.sync_s),
             Slots(
@@ -190,7 +194,8 @@ class Peer:
             others = [fact for fact in records.facts.values() if fact is not spec]
             if spec.author == self.id or records.names(key):
                 size = 0 if spec.author == self.id else sum(map(len, records.results.values()))
-                effects = self.submitter.restore(spec, others, now, tuple(records.results), size, records.ranges())
+                stored = tuple(records.results), size, records.ranges(), 0, records.rejections()
+                effects = self.submitter.restore(spec, others, now, *stored)
                 self._effects(SUBMITTER, tuple(one for one in effects if not isinstance(one, fx.Notify)))
             open_ = [(unit, epoch, *kept) for (unit, epoch), kept in records.commits.items()]
             if open_:

@@ -12,15 +12,21 @@ GIGA = 1e9
 
 def planned_spec(scenario: Scenario, seed: int, plan: JobPlan, number: int) -> JobSpec:
     """The spec of the job of that number, of all that the scenario plans in the order of its plans."""
+    return spec_of(scenario, plan, digest(f"{seed}/job/{number}".encode())[:16])
+
+
+def spec_of(
+    scenario: Scenario, plan: JobPlan, nonce: bytes, *, level: str = "final", created_ms: int = EPOCH_MS
+) -> JobSpec:
+    """The spec of a job as a plan describes it."""
     flops = plan.unit_s * scenario.peers.machines.gigaflops * GIGA
     total_s = max(1, int(scenario.seconds) + 1)
-    nonce = digest(f"{seed}/job/{number}".encode())[:16]
     quorum = 1 if plan.check == "algebraic" else plan.quorum  # each result is checked by itself
-    policy = Policy(quorum=quorum, max_replicas=max(8, quorum))
+    policy = Policy(level, quorum, max_replicas=max(8, quorum))
     inputs: list[bytes] = [input_blob(nonce, position) for position in range(plan.inputs)] if plan.input_mb else []
     return JobSpec(
         KERNEL, 1, _params(plan), plan.units, plan.check, policy,
-        Resources(flops=flops), Deadlines(total_s=total_s), bytes(32), nonce, EPOCH_MS, inputs=inputs,
+        Resources(flops=flops), Deadlines(total_s=total_s), bytes(32), nonce, created_ms, inputs=inputs,
     )  # fmt: skip
 
 

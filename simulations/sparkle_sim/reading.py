@@ -4,6 +4,7 @@ Keys are written with dots, parts of lists by their number from 0: ``peers.churn
 given on the command line stand in for those of the file and are checked in the same way.
 """
 
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ import msgspec
 from sparkle_protocol.errors import ConfigError
 from sparkle_sim.consistency import mistakes
 from sparkle_sim.expected import choices, did_you_mean, expected, shown, struct_fields
+from sparkle_sim.loading import located
 from sparkle_sim.scenario import Part, Scenario
 
+_OWN_CLASS = re.compile(r"[^\n]+\.py:\w+")
 MAX_FILE_BYTES = 1 << 20  # a scenario has some hundred lines; larger is another file given by mistake
 
 
@@ -171,14 +174,15 @@ def _known(names: Sequence[str] | dict[str, Any]) -> str:
 
 def _set(document: dict[str, Any], override: Override) -> None:
     """Put a value where its key says; tables on the way that the file leaves out are made."""
+    value = _seen_from(Path.cwd(), override.value)
     *way, last = override.key.split(".")
     place: Any = document
     for number, name in enumerate(way):
         place = _step(place, name, ".".join(way[: number + 1]), override.flag)
     if isinstance(place, list):
-        place[_position(place, last, override.key, override.flag)] = override.value
+        place[_position(place, last, override.key, override.flag)] = value
     else:
-        place[last] = override.value
+        place[last] = value
 
 
 def _step(place: Any, name: str, key: str, flag: str) -> Any:
@@ -192,7 +196,7 @@ def _position(place: list[Any], name: str, key: str, flag: str) -> int:
     number = int(name) if name.isascii() and name.isdigit() and len(name) <= 6 else -1
     if 0 <= number < len(place):
         return number
-    has = "none" if not place else "0" if len(place) == 1 else f"0 to {len(place) - 1}"
+    has = "no part" if not place else "only part 0" if len(place) == 1 else f"parts 0 to {len(place) - 1}"
     raise ConfigError(f"{flag}: {key} names no part of this list of the file, which has {has}")
 
 
@@ -201,11 +205,21 @@ def _position(place: list[Any], name: str, key: str, flag: str) -> int:
 
 def _resolved(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Paths in a file are seen from the file."""
+    document = dict(_seen_from(folder, document))
     trace = document.get("peers", {}).get("churn", {}).get("trace", "")
     if not trace:
         return document
     churn = {**document["peers"]["churn"], "trace": str(folder / Path(trace).expanduser())}
     return {**document, "peers": {**document["peers"], "churn": churn}}
+
+
+def _seen_from(folder: Path, value: Any) -> Any:
+    """The same value, in which references to classes in files say where these are."""
+    if isinstance(value, dict):
+        return {key: _seen_from(folder, one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_seen_from(folder, one) for one in value]
+    return located(value, folder) if isinstance(value, str) and _OWN_CLASS.fullmatch(value) else value
 
 
 def _refuse_mistakes(scenario: Scenario, document: dict[str, Any], seconds: float | None) -> None:

@@ -49,6 +49,7 @@ class Churn(Part, frozen=True):
     silent_share: Share = 0.3  # of departures that nobody is told of: the machine is switched off, or the line cut
     trace: str = ""  # CSV with peer,up_s,down_s
     begin_s: Seconds = 60.0  # until then everybody is there
+    end_s: Seconds = 0.0  # from then on everybody is, but for those gone for good; 0: they come and go to the end
 
 
 class Schedule(Part, frozen=True):
@@ -134,7 +135,7 @@ class Fault(Part, frozen=True):
 class Adversaries(Part, frozen=True):
     """Peers that do not keep to the rules; what ``kind`` means is said in ``adversaries``."""
 
-    kind: str  # what they do
+    kind: str  # what they do; or FILE.py:CLASS of your own
     share: Share = 0.0  # of the peers
     peers: list[int] = []  # or these
     rate: Share = 1.0  # of the occasions at which they do it
@@ -144,6 +145,7 @@ class Checks(Part, frozen=True):
     """What is watched during the run."""
 
     names: list[str] = []  # empty: all that apply
+    own: list[str] = []  # and yours, as FILE.py:CLASS
     scan_every_s: Positive = 30.0  # how often everything is looked at
     lost_keepers: Annotated[int, Meta(ge=0, le=8)] = 3  # of eight, that a view is to survive
     lying_keepers: Annotated[int, Meta(ge=0, le=8)] = 3  # of eight, that must not change what is accepted
@@ -158,6 +160,7 @@ class Scenario(Part, frozen=True):
     seconds: Positive = 600.0  # the longest that it runs
     seed: Count = 1  # decides all that is random, unless ``--seed`` does
     until_done: bool = True  # end when all jobs are, if that is earlier
+    policy: str = "production"  # how the cores decide what they may decide; or FILE.py:CLASS of your own
     peers: Peers = Peers()  # who takes part
     wires: Wires = Wires()  # what lies between them
     jobs: list[JobPlan] = field(default_factory=lambda: [JobPlan()])  # what there is to do

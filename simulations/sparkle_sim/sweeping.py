@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from sparkle_p2p.api.words import duration
 from sparkle_protocol.errors import ConfigError, SparkleError
 from sparkle_protocol.version import __version__
 from sparkle_sim import outputs
@@ -211,8 +212,6 @@ class Sweep:
     def progress_text(self) -> str:
         """``12 of 40 runs, 1 failed  ETA 40 s``."""
         left_s = (time.monotonic() - self._began) / self.ended * (len(self.runs) - self.ended) if self.ended else None
-        from sparkle_sim.cli.telling import duration
-
         failed = f", {self.failed} failed" if self.failed else ""
         return f"{self.ended} of {len(self.runs)} runs{failed}  ETA {duration(left_s)}"
 
@@ -228,7 +227,7 @@ class Sweep:
             "measures": list(SHOWN),
             "groups": [
                 {
-                    "values": ", ".join(f"{key}={value}" for key, value in values),
+                    "values": dict(values),
                     "runs": len(rows),
                     "figures": [figure(_column(rows, name)) for name in SHOWN],
                 }
@@ -255,5 +254,8 @@ def interval(values: Sequence[float]) -> float:
 
 
 def figure(values: Sequence[float]) -> str:
-    """``12.3 ± 0.4``, or a dash."""
-    return f"{fmean(values):.4g} ± {interval(values):.2g}" if values else "–"
+    """``12.3 ± 0.4``; without an interval for a single value, and a dash for none."""
+    if len(values) < 2:
+        return f"{values[0]:.4g}" if values else "–"
+    half = interval(values)
+    return f"{fmean(values):.4g} ± {half:.2g}" if half < 100 else f"{fmean(values):.4g} ± {half:.0f}"

@@ -7,7 +7,7 @@ import pytest
 from sparkle_protocol.effects import Effects, PeerDown, Record, StoreCommit, StoreFact, StoreResult
 from sparkle_protocol.facts import Endorsements, Fact, Policy, Verdicts
 from sparkle_protocol.ids import PeerId, ResultHash
-from sparkle_protocol.work import judging
+from sparkle_protocol.work import rules
 from sparkle_protocol.work.keeper import Keeper
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.quorum import Decision, decide
@@ -25,7 +25,7 @@ def accepts_without_quorum(patch: pytest.MonkeyPatch) -> None:
     def first(policy: Policy, votes: Votes, trusted: Set[PeerId]) -> Decision:
         return Decision(votes[min(votes)], len(votes)) if votes else Decision(None, 1)
 
-    patch.setattr(judging, "decide", first)
+    patch.setattr(rules, "decide", first)
 
 
 def counts_a_vote_twice(patch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def counts_a_vote_twice(patch: pytest.MonkeyPatch) -> None:
         found = decide(policy, twice, trusted)
         return Decision(found.accepted, -(-found.wanted // 2), found.dead)
 
-    patch.setattr(judging, "decide", doubled)
+    patch.setattr(rules, "decide", doubled)
 
 
 def certifies_by_few(patch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,9 @@ from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.presence import Presence
+from sparkle_protocol.work.rejection import Rejection
 from sparkle_protocol.work.replication import LAZIEST_NS, LAZY_NS, Channels
+from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.state import JobState
 
@@ -50,7 +52,9 @@ URGENT = (KeeperSet, Reset, Cancel)  # whoever keeps the job should know at once
 class Board(ABC):
     """Jobs by id, each at one ``KeptJob``, and the channels to those who keep them too."""
 
-    def __init__(self, signer: Signer, codec: FactCodec, rng: Random, check_result: CheckResult) -> None:
+    def __init__(
+        self, signer: Signer, codec: FactCodec, rng: Random, check_result: CheckResult, rules: Rules = PRODUCTION
+    ) -> None:
         self.me = signer.peer_id
         self.jobs: dict[JobId, KeptJob] = {}  # our own
         self.kept: dict[JobId, KeptJob] = {}  # others'
@@ -59,6 +63,7 @@ class Board(ABC):
         self._codec = codec
         self._rng = rng
         self._check_result = check_result
+        self._rules = rules
         self._channels = Channels(rng, self._send)
         self._touched: dict[JobId, KeptJob] = {}  # jobs that may have something to store or to tell
         self._spread: dict[JobId, dict[FactId, tuple[Fact, PeerId | None]]] = {}  # new facts, and who keeps them
@@ -97,6 +102,7 @@ class Board(ABC):
         now_ns: int,
         results: Iterable[ResultHash] = (),
         sealed: Iterable[SealedRange] = (),
+        rejections: Iterable[Rejection] = (),
     ) -> KeptJob:
         state = JobState(spec, self._codec.network)
         state.restore(sorted(facts, key=lambda one: LEARNING_ORDER.get(type(one.payload), 0)))
@@ -106,9 +112,10 @@ class Board(ABC):
         job = KeptJob(
             state,
             lambda is_done: LeaseBook(
-                state.spec.units, self._rng, execution_ns=limit_ns, counter=counter, is_done=is_done
+                state.spec.units, self._rng, execution_ns=limit_ns, counter=counter, is_done=is_done,
+                ttl_ns=self._rules.lease_ttl_ns,
             ),
-            self.me, self._check_result, now_ns, results, sealed,
+            self.me, self._check_result, now_ns, results, sealed, rejections, self._rules,
         )  # fmt: skip
         (self.jobs if job.mine else self.kept)[state.id] = self._touched[state.id] = job
         return job

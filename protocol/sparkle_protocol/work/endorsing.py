@@ -18,7 +18,6 @@ own. What cannot be told yet (a result or a vote is not here) is looked at again
 from sparkle_protocol.facts import VerdictItem, Verdicts, view_of
 from sparkle_protocol.ids import FactId, PeerId, ResultHash, peer_id_from_key
 from sparkle_protocol.work.kept_job import KeptJob
-from sparkle_protocol.work.quorum import decide
 
 MAX_PENDING = 4096  # verdict facts; more are dropped, the oldest first, and come again by comparison
 
@@ -96,7 +95,7 @@ def _is_agreed(job: KeptJob, unit: int, result: ResultHash) -> bool:
     if not job.leads:
         return False  # the submitter is there: it decides
     votes = {worker: given for worker, given in job.state.votes(unit).items() if worker not in job.rejected}
-    return decide(job.state.spec.policy, votes, frozenset()).accepted == result
+    return job.rules.decide(job.state.spec.policy, votes, frozenset()).accepted == result
 
 
 def _judge_checked(job: KeptJob, author: PeerId, item: VerdictItem) -> str:

@@ -5,7 +5,7 @@ may hold follows from how it behaved (``conduct.py``), and which classes of devi
 (``devices.py``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sparkle_protocol.ids import PeerId
 from sparkle_protocol.work.conduct import MOST_LEASES
@@ -44,7 +44,7 @@ class Granting(Sealing):
         """Hand out up to ``want`` units."""
         if self.refuses(worker, now_ns):
             return []
-        source = self._own_order() if self.mine and worker == self.me else self.leases.candidates(worker)
+        source: Iterable[int] = self.rules.order(self, worker)
         allowed = self._allowance(worker, now_ns)
         if allowed <= 0 and self._may_help_out(worker):
             source, allowed = self.leases.wanted(worker), 1
@@ -109,6 +109,10 @@ class Granting(Sealing):
         """A unit occupied a worker this long."""
         self._timed = min(self._timed + 1, TIMED)
         self.unit_s += (seconds - self.unit_s) / self._timed
+
+    def usual_order(self, worker: PeerId) -> Iterator[int]:
+        """Units that a worker may be able to take, what should go first first."""
+        return self._own_order() if self.mine and worker == self.me else self.leases.candidates(worker)
 
     def _own_order(self) -> Iterator[int]:
         """Our own result needs no second one: first what is in dispute, then fresh units, then the rest."""

@@ -1,8 +1,8 @@
 """What becomes of the units of one job, as a keeper sees it: asked to be shown, decided, final, or dead.
 
 - A result is asked for only after every replica wanted so far has committed, so that nobody can copy.
-- Votes decide by ``quorum.decide``. The submitter's node trusts its own worker, except for ``critical`` jobs, where
-  three workers must agree whoever they are.
+- Votes decide by ``quorum.decide`` (or as ``rules.py`` says for a study). The submitter's node trusts its own worker,
+  except for ``critical`` jobs, where three workers must agree whoever they are.
 - A keeper that *leads* (the submitter; any keeper while that is away, if there are enough to certify) states a
   verdict once it holds the agreed result. From then on it supports that result. A unit is final when enough
   keepers do (``state.py``), and only then are workers told.
@@ -20,7 +20,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from sparkle_protocol.effects import Record
+from sparkle_protocol.effects import Record, StoreRejection
 from sparkle_protocol.facts import SEAL_UNITS, JobSpec, VerdictItem
 from sparkle_protocol.ids import PeerId, ResultHash, key_from_peer_id, peer_id_from_key
 from sparkle_protocol.work.checking import Checks, Key
@@ -29,8 +29,9 @@ from sparkle_protocol.work.dead import failure_verdict, has_failed
 from sparkle_protocol.work.devices import Devices
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.news import Newsboard
-from sparkle_protocol.work.quorum import Decision, decide
+from sparkle_protocol.work.quorum import Decision
 from sparkle_protocol.work.rejection import Rejection, Rejections
+from sparkle_protocol.work.rules import Rules
 from sparkle_protocol.work.state import JobState
 
 MAX_VERDICT_KEYS = 64
@@ -44,9 +45,16 @@ class Judging:
     """Votes and decisions of one job. Methods append to ``records`` what must be stored."""
 
     def __init__(
-        self, state: JobState, leases: LeaseBook, me: PeerId, check_result: CheckResult, now_ns: int
+        self,
+        state: JobState,
+        leases: LeaseBook,
+        me: PeerId,
+        check_result: CheckResult,
+        now_ns: int,
+        rules: Rules,
     ) -> None:
         self.state = state
+        self.rules = rules
         self.leases = leases
         self.me = me
         self.mine = state.submitter == me
@@ -187,7 +195,7 @@ class Judging:
             return self.checks.decide(
                 self.state.spec.policy, unit, votes, self.trusted, lambda given: self._supporters(unit, given)
             )
-        return decide(self.state.spec.policy, votes, self.trusted)
+        return self.rules.decide(self.state.spec.policy, votes, self.trusted)
 
     def _refresh(self, unit: int) -> None:
         """Bring the queue up to date after anything happened to ``unit``."""
@@ -376,7 +384,10 @@ class Judging:
     def _reject(self, rejection: Rejection) -> None:
         """A worker proven wrong holds nothing further here; what it had a part in is looked at again."""
         worker = rejection.worker
-        if not self.proven.add(rejection):
+        known = worker in self.rejected or worker == self.me
+        if self.proven.add(rejection):
+            self.records.append(StoreRejection(self.state.id, rejection.unit, worker, rejection.encode()))
+        if known:
             return
         if self.checks is not None:
             self._drop_all(worker)

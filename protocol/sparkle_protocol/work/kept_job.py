@@ -44,6 +44,7 @@ from sparkle_protocol.work.intake import LEARNING_ORDER, WorkItem, check_report,
 from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.rejection import Rejection
+from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.state import JobState
 
@@ -64,10 +65,13 @@ class KeptJob(Granting):
         now_ns: int,
         results: Iterable[ResultHash] = (),
         sealed: Iterable[SealedRange] = (),
+        rejections: Iterable[Rejection] = (),
+        rules: Rules = PRODUCTION,
     ) -> None:
-        super().__init__(state, leases(self.is_decided), me, check_result, now_ns)
+        super().__init__(state, leases(self.is_decided), me, check_result, now_ns, rules)
         self._init_sealing(sealed)
         self._init_granting()
+        self.proven.restore_stored(rejections)
         self.carried: list[tuple[PeerId, Granted]] = []  # leases to be signed, see ``moved``
         self.to_endorse: dict[bytes, Fact] = {}  # verdicts that we may come to stand by
         self._view = state.view

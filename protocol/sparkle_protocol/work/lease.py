@@ -85,6 +85,11 @@ class UnitBook:
 _NO_BOOK = UnitBook()
 
 
+def usual_ttl_ns(p95_ns: int) -> int:
+    """Time to live of a lease, when 95 % of units took less than this."""
+    return max(MIN_TTL_NS, min(MAX_TTL_NS, 3 * p95_ns))
+
+
 class LeaseBook:
     """Leases of one job and the order in which its units are handed out."""
 
@@ -96,9 +101,11 @@ class LeaseBook:
         execution_ns: int = MAX_TTL_NS,
         counter: int = 0,
         is_done: Callable[[int], bool] = lambda _unit: False,
+        ttl_ns: Callable[[int], int] = usual_ttl_ns,
     ) -> None:
         self.units = units
         self._is_done = is_done
+        self._ttl_ns = ttl_ns
         self._spans: tuple[tuple[int, int], ...] = ((0, units),)  # of units that this keeper hands out now
         self._span = 0  # the one that fresh units are taken from
         self.books: dict[int, UnitBook] = {}
@@ -477,7 +484,7 @@ class LeaseBook:
 
     def ttl_ns(self) -> int:
         """Time to live of a new lease."""
-        return max(MIN_TTL_NS, min(MAX_TTL_NS, 3 * self._p95_ns()))
+        return self._ttl_ns(self._p95_ns())
 
     def _p95_ns(self) -> int:
         if not self._run_times_ns:

@@ -28,6 +28,7 @@ from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.placement import MAX_JOB_KEEPERS, Candidate, holders_needed, threshold
 from sparkle_protocol.work.publishing import LOOK_UP_NS, Publication, with_submitter
+from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_protocol.work.succession import Succession
 from sparkle_protocol.work.views import next_view
 
@@ -47,8 +48,9 @@ class Submitter(Succession):
         rng: Random,
         check_result: CheckResult,
         weigh: Weigh = equal_weight,
+        rules: Rules = PRODUCTION,
     ) -> None:
-        super().__init__(signer, codec, rng, check_result, weigh)
+        super().__init__(signer, codec, rng, check_result, weigh, rules)
         self._publishing: dict[JobId, Publication] = {}
         self._late: dict[JobId, int] = {}  # jobs whose time is over and since when we wait for their keepers
 

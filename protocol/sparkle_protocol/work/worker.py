@@ -60,8 +60,8 @@ from sparkle_protocol.work.keepers import Keepers, backoff_ns
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.lookup import Lookup
 from sparkle_protocol.work.memory import MemoryLimit
-from sparkle_protocol.work.prefetch import Prefetch
 from sparkle_protocol.work.reporting import Reporter
+from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_protocol.work.state import JobState
 from sparkle_protocol.work.terms import check_giver, check_lease, learn_job
 
@@ -82,6 +82,7 @@ class WorkerAgent:
         slots: int = 1,
         device: str = "",
         memory_bytes: int = messages.UNSAID,
+        rules: Rules = PRODUCTION,
     ) -> None:
         self.me = signer.peer_id
         self.kernels = sorted(kernels)
@@ -98,7 +99,7 @@ class WorkerAgent:
         self._keepers = Keepers(self.me, rng)
         self._reporter = Reporter(signer, codec, rng, self._hands, self._out, self._send, device, self._pace_ns)
         self._lookup = Lookup(codec.network, self.kernels, rng)
-        self._prefetch = Prefetch(slots)
+        self._prefetch = rules.prefetch(slots)
         self._unshown: set[JobId] = set()  # jobs that have a view which we have not seen
         self._connected: set[PeerId] = set()
         self._now_ns = 0

@@ -20,6 +20,7 @@ belong here as well, beside these, once trust and credit are there to be attacke
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 from sparkle_protocol.errors import ConfigError
 from sparkle_sim.adversaries.base import Adversary, Group, HostilePeer
@@ -35,9 +36,12 @@ from sparkle_sim.adversaries.sybil import Sybil
 from sparkle_sim.adversaries.voting import expected_wrong, expected_wrong_among
 from sparkle_sim.adversaries.withhold import Withhold
 from sparkle_sim.draws import draws
+from sparkle_sim.loading import is_reference, load
 from sparkle_sim.scenario import Adversaries, Scenario
 
-__all__ = ["KINDS", "Adversary", "Group", "HostilePeer", "assign", "expected_wrong", "expected_wrong_among"]
+__all__ = [
+    "KINDS", "Adversary", "Group", "HostilePeer", "assign", "expected_wrong", "expected_wrong_among", "kind_of",
+]  # fmt: skip
 
 _ALL: tuple[type[Adversary], ...] = (
     Cheat, Collude, Copy, Equivocate, Flood, Hoard, SilentKeeper, Sometimes, Sybil, Withhold,
@@ -45,8 +49,22 @@ _ALL: tuple[type[Adversary], ...] = (
 KINDS: dict[str, type[Adversary]] = {one.kind: one for one in _ALL}
 
 
-def assign(seed: int, scenario: Scenario) -> dict[int, Adversary]:
-    """Who is an adversary in a run, by peer. Whoever submits a job is none unless it is named.
+def kind_of(text: str) -> type[Adversary] | None:
+    """The class of a kind, or the one that ``FILE.py:CLASS`` names; None for a kind that there is not.
+
+    Raises:
+        ConfigError: there is no such class; to follow the key that names it.
+    """
+    if not is_reference(text):
+        return KINDS.get(text)
+    found = load(text, Adversary)
+    if not found.kind:
+        raise ConfigError(f"names {text}, which has no kind; give the class kind = '...'")
+    return found
+
+
+def assign(seed: int, scenario: Scenario, clients: Iterable[int] = ()) -> dict[int, Adversary]:
+    """Who is an adversary in a run, by peer. Whoever submits a job or has a client is none unless it is named.
 
     Which peers an entry draws depends on the seed, its kind and its place among the entries of that kind, and a
     larger share draws the same ones and more. A peer that two entries draw belongs to the first of them. So an entry
@@ -56,12 +74,12 @@ def assign(seed: int, scenario: Scenario) -> dict[int, Adversary]:
         ConfigError: an entry asks for what there is not.
     """
     found: dict[int, Adversary] = {}
-    submitters = {plan.submitter for plan in scenario.jobs}
+    submitters = {plan.submitter for plan in scenario.jobs}.union(clients)
     seen: Counter[str] = Counter()
     for place, entry in enumerate(scenario.adversaries):
         make = _checked(place, entry, scenario.peers.count)
-        group = Group(seed, f"{entry.kind}/{seen[entry.kind]}", entry.rate, scenario)
-        seen[entry.kind] += 1
+        group = Group(seed, f"{make.kind}/{seen[make.kind]}", entry.rate, scenario)  # wherever its file lies
+        seen[make.kind] += 1
         others = [number for number in range(scenario.peers.count) if number not in submitters]
         for number in entry.peers or _drawn(seed, group.name, others, entry.share):
             if number not in found:
@@ -71,7 +89,10 @@ def assign(seed: int, scenario: Scenario) -> dict[int, Adversary]:
 
 def _checked(place: int, entry: Adversaries, peers: int) -> type[Adversary]:
     """The kind of an entry that can be had."""
-    make = KINDS.get(entry.kind)
+    try:
+        make = kind_of(entry.kind)
+    except ConfigError as error:
+        raise ConfigError(f"adversaries[{place}].kind {error}") from error
     if make is None:
         raise ConfigError(f"adversaries[{place}].kind is '{entry.kind}'; it must be one of {', '.join(KINDS)}")
     for number in entry.peers:

@@ -1,19 +1,20 @@
 """What is watched during a run and must hold whatever goes wrong.
 
 Each checker is O(1) for every event and looks at everything now and then. ``make`` gives those of a scenario;
-``watch`` has a world watched by them.
+``watch`` has a world watched by them. A scenario names checkers of its author's own as ``FILE.py:CLASS``.
 """
 
 from collections.abc import Sequence
 
 from sparkle_protocol.errors import ConfigError
-from sparkle_sim.checkers.base import Checker, Finding
+from sparkle_sim.checkers.base import Checker, Finding, job_of, named, unit_of
 from sparkle_sim.checkers.ending import Bounds, Termination
 from sparkle_sim.checkers.evidence import Evidence
 from sparkle_sim.checkers.finals import SingleFinal, Unsigned, WrongAccepts
 from sparkle_sim.checkers.keeping import Acknowledged, Convergence
 from sparkle_sim.checkers.promises import Promises
 from sparkle_sim.kernel import SECOND
+from sparkle_sim.loading import load
 from sparkle_sim.scenario import Scenario
 from sparkle_sim.world import World
 
@@ -21,11 +22,11 @@ KINDS: tuple[type[Checker], ...] = (
     Acknowledged, SingleFinal, Termination, Unsigned, Promises, WrongAccepts, Convergence, Bounds,
 )  # fmt: skip
 
-__all__ = ["KINDS", "Checker", "Finding", "Watch", "make", "watch"]
+__all__ = ["KINDS", "Checker", "Finding", "Watch", "job_of", "make", "named", "own", "unit_of", "watch"]
 
 
 def make(world: World, scenario: Scenario) -> list[Checker]:
-    """The checkers that a scenario names; all of them if it names none.
+    """The checkers that a scenario names, all of them if it names none, and those of its author's own.
 
     Raises:
         ConfigError: there is none of that name.
@@ -35,7 +36,18 @@ def make(world: World, scenario: Scenario) -> list[Checker]:
     if unknown:
         raise ConfigError(f"checks.names has '{unknown[0]}'; the checkers are {', '.join(known)}")
     evidence = Evidence(world)
-    return [known[name](world, scenario, evidence) for name in scenario.checks.names or known]
+    made = [known[name](world, scenario, evidence) for name in scenario.checks.names or known]
+    return made + [own(text)(world, scenario, evidence) for text in scenario.checks.own]
+
+
+def own(text: str) -> type[Checker]:
+    """The checker that ``FILE.py:CLASS`` names. Raises ConfigError, to follow the key that names it."""
+    kind = load(text, Checker)
+    if not getattr(kind, "name", ""):
+        raise ConfigError(f"names {text}, which has no name; give the class name = '...'")
+    if kind.name in {one.name for one in KINDS}:
+        raise ConfigError(f"names {text}, whose name '{kind.name}' is that of a checker here; give it another")
+    return kind
 
 
 class Watch:

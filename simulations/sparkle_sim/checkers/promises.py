@@ -46,6 +46,8 @@ class Promises(Checker):
       verdict: such a result is checked again after a restart.
     - A keeper's own words (verdicts, endorsements, keeper sets, seals) leave after they were stored, and it has the
       results that it says it holds.
+
+    Adversaries promise what they like.
     """
 
     name = "promises"
@@ -80,6 +82,8 @@ class Promises(Checker):
 
     def said(self, peer: Peer, effect: Send | Reply) -> None:
         """Hold a message against what its sender has kept."""
+        if peer.number in self.world.adversaries:
+            return
         message = effect.message
         if isinstance(message, messages.ReportReply | messages.Notice):
             decided = self._kept[peer.number].decided
@@ -129,9 +133,7 @@ class Promises(Checker):
         """Workers have in hand what they committed to, and keepers the results that they say they hold."""
         before, self._forgotten = self._forgotten, {}
         for peer in self.world.peers:
-            if peer.lost:
-                continue
-            if peer.life is None or peer.frozen:
+            if peer.lost or peer.life is None or peer.frozen or peer.number in self.world.adversaries:
                 continue
             self._look_for_commits(peer, before)
             for job, records in peer.disk.jobs.items():

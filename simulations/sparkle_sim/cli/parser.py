@@ -64,6 +64,9 @@ def add_scenario(parser: argparse.ArgumentParser) -> None:
     """The scenario's file, and the flags that change what it says."""
     parser.add_argument("file", metavar="FILE", help="the scenario, a TOML file")
     parser.add_argument("--peers", metavar="N", type=whole_number(1, 10_000_000), help="how many peers take part")
+    parser.add_argument(
+        "--checker", metavar="FILE.py:CLASS", action="append", default=[], help="a checker of yours; may be repeated"
+    )
     parser.add_argument("--seconds", metavar="S", type=positive_number, help="end after so many virtual seconds")
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
-from sparkle_sim.cli.telling import duration
+from sparkle_p2p.api.words import duration
 
 if TYPE_CHECKING:
     from sparkle_sim.running import Progress
@@ -54,6 +54,12 @@ class MovingLine:
             return
         self._stream.flush()
 
+    def say(self, text: str) -> None:
+        """Lines that stay, above the one that moves."""
+        self._stream.write(("\r\x1b[K" if self._moves else "") + text + "\n")
+        self._stream.flush()
+        self._drawn_s = float("-inf")
+
 
 class ProgressLine(MovingLine):
     """The progress of one run."""
@@ -71,10 +77,11 @@ class ProgressLine(MovingLine):
 
 
 def progress_text(progress: "Progress") -> str:
-    """``2 min 05 s of 10 min 00 s  31.2 × real time  145 000 events/s  ETA 15 s``."""
+    """``2 min 05 s of 10 min 00 s  120 of 200 units  31.2 × real time  145 000 events/s  ETA at most 15 s``."""
     wall_s = max(progress.wall_s, 1e-9)
     factor = progress.virtual_s / wall_s
     left_s = (progress.end_s - progress.virtual_s) / factor if factor else None
     rate = f"  {progress.events / wall_s:,.0f} events/s".replace(",", " ") if progress.events else ""
     done = f"{duration(progress.virtual_s)} of {duration(progress.end_s)}"
-    return f"{done}  {factor:.3g} × real time{rate}  ETA {duration(left_s)}"
+    units = "  {} of {} units".format(*progress.units) if progress.units and progress.units[1] else ""
+    return f"{done}{units}  {factor:.3g} × real time{rate}  ETA at most {duration(left_s)}"

@@ -4,13 +4,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from sparkle_p2p.runtime.program import INTERRUPTED
 from sparkle_sim.cli.parser import SEED, add_command, add_scenario
 
 if TYPE_CHECKING:
     from sparkle_sim.cli.parser import Commands
     from sparkle_sim.running import Outcome
-
-INTERRUPTED = 130
 
 
 def add_parser(commands: "Commands") -> None:
@@ -45,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     overrides = [parse_override(text) for text in arguments.set]
     if arguments.peers is not None:
         overrides.append(Override("peers.count", arguments.peers, "--peers"))
+    if arguments.checker:
+        overrides.append(Override("checks.own", arguments.checker, "--checker"))
     scenario = read_scenario(Path(arguments.file), overrides, seconds=arguments.seconds)
     seed = scenario.seed if arguments.seed is None else arguments.seed
     if arguments.parquet:

@@ -4,12 +4,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sparkle_p2p.runtime.program import INTERRUPTED
 from sparkle_sim.cli.parser import SEED, add_command, add_scenario, whole_number
 
 if TYPE_CHECKING:
     from sparkle_sim.cli.parser import Commands
 
-INTERRUPTED = 130
 MAX_WORKERS = 4096
 
 
@@ -54,6 +54,8 @@ def sweep(arguments: argparse.Namespace) -> int:
     from sparkle_sim.sweeping import Sweep, plan
 
     base = [] if arguments.peers is None else [Override("peers.count", arguments.peers, "--peers")]
+    if arguments.checker:
+        base.append(Override("checks.own", arguments.checker, "--checker"))
     runs = plan(Path(arguments.file), arguments.seeds, arguments.set, base, seconds=arguments.seconds)
     folder = None if arguments.out is None else outputs.new_folder(Path(arguments.out))
     with stopping() as stop, executor(arguments.executor, arguments.workers) as pool, MovingLine() as line:
@@ -78,8 +80,10 @@ def _tell(document: dict[str, Any], *, as_json: bool) -> None:
         return
     from sparkle_sim.cli.telling import table
 
-    heads = ["values", "runs", *(f"{name} (± 95 %)" for name in document["measures"])]
-    rows = [
-        [group["values"] or "as in the file", str(group["runs"]), *group["figures"]] for group in document["groups"]
-    ]
-    sys.stdout.write("\n".join(table(heads, rows)) + "\n")
+    groups = document["groups"]
+    keys = list(groups[0]["values"]) if groups else []
+    swept = [key for key in keys if len({group["values"][key] for group in groups}) > 1]
+    rows = [[*(group["values"][key] for key in swept), str(group["runs"]), *group["figures"]] for group in groups]
+    sys.stdout.write("\n".join(table([*swept, "runs", *document["measures"]], rows)) + "\n")
+    if any(group["runs"] > 1 for group in groups):
+        sys.stdout.write("means over the seeds, ± their 95 % intervals\n")

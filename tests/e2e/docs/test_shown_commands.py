@@ -3,6 +3,7 @@
 A page is one bash session in a fresh folder, with one node on loopback. Blocks marked ``console`` are run.
 Lines below a command are its whole output (``…`` stands for anything); no lines, no comparison. A block after
 ``<!-- not run: reason -->`` is only read. A block after ``<!-- file: name -->`` lies in the folder under that name.
+A page with ``<!-- no node -->`` is about the simulator: it is run without a node. Every folder has ``simulations``.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,8 @@ PROGRAMS = Path(sys.executable).parent
 BLOCK = re.compile(r"^(?P<not_run><!-- not run: .+? -->\n+)?```console\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"^<!-- file: (?P<name>[\w.-]+) -->\n+```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "--- command {} ---"
-NODE_START_S, NODE_STOP_S, PAGE_S = 60.0, 15.0, 100.0
+NO_NODE = "<!-- no node -->"
+NODE_START_S, NODE_STOP_S, PAGE_S = 60.0, 15.0, 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,8 @@ async def test_shown_commands_work(page: str, tmp_path: Path) -> None:
         "NO_COLOR": "1",
         "COLUMNS": "200",
     }
-    async with running_node(environment, tmp_path):
+    (tmp_path / "simulations").symlink_to(ROOT / "simulations")
+    async with running_node(environment, tmp_path) if NO_NODE not in text else nullcontext():
         printed = await run_page(commands, environment, tmp_path)
     for shown, output in zip(commands, printed, strict=True):
         if shown.output:

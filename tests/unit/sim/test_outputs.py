@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from sparkle_protocol.errors import ConfigError, StorageError
 from sparkle_sim import outputs
 from sparkle_sim.metrics import Latencies, sample_every_s
-from sparkle_sim.plots import plot_folder
+from sparkle_sim.plots import _faults, _in_words, plot_folder
 from sparkle_sim.running import Outcome, Progress, Stop, population_row, population_summary, run_scenario
 from sparkle_sim.scenario import Fault, JobPlan, Peers, Scenario
 from sparkle_sim.trace import Entry, Trace
@@ -202,7 +202,7 @@ def test_a_folder_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_plots_are_made_and_the_same_each_time(ran: tuple[Path, Outcome], format_: str, head: bytes) -> None:
     made = plot_folder(ran[0], format_)
     assert {path.name for path in made} == {
-        f"{name}.{format_}" for name in ("units", "online", "latency", "messages")
+        f"{name}.{format_}" for name in ("overview", "units", "online", "latency", "messages")
     }
     before = [path.read_bytes() for path in made]
     assert all(raw.startswith(head) for raw in before)
@@ -211,6 +211,23 @@ def test_plots_are_made_and_the_same_each_time(ran: tuple[Path, Outcome], format
         text = made[0].read_text()
         assert "virtual time (s)" in text
         assert "small: 12 peers, seed 3" in text
+
+
+def test_faults_are_shown_where_they_are(ran: tuple[Path, Outcome], tmp_path: Path) -> None:
+    assert ">fault<" not in plot_folder(ran[0], "svg", tmp_path)[0].read_text()
+    killed = replace(SMALL, faults=[Fault("kill", at_s=30.0, for_s=10.0, share=0.5)])
+    (tmp_path / "killed").mkdir()
+    run_scenario(killed, 3, folder=tmp_path / "killed")
+    assert plot_folder(tmp_path / "killed", "svg")[0].read_text().count(">fault<") == 1
+    spans = _faults([{"at_s": 5.0, "for_s": 0.0}, {"at_s": 5.0, "for_s": 9.0}, {"at_s": 99.0, "for_s": 1.0}], 50.0)
+    assert spans == [(5.0, 14.0)]
+
+
+def test_axes_have_words_and_units() -> None:
+    scenario = {"adversaries": [{"kind": "/somewhere/own.py:Idle"}]}
+    assert _in_words("adversaries.0.share", scenario) == "share of adversaries (Idle)"
+    assert _in_words("peers.churn.session_s", scenario) == "peers.churn.session (s)"
+    assert _in_words("jobs.0.quorum", scenario) == "jobs.0.quorum"
 
 
 def test_what_is_no_run_cannot_be_plotted(tmp_path: Path) -> None:

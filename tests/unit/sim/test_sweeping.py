@@ -51,6 +51,7 @@ def test_intervals_are_students() -> None:
     hundred = [0.0, 1.0] * 50
     assert interval(hundred) == pytest.approx(0.0997, abs=0.0005)
     assert figure([]) == "–"
+    assert figure([2.0]) == "2", "of one run there is no interval"
     assert figure([1.0, 2.0, 3.0]) == "2 ± 2.5"
 
 
