@@ -150,13 +150,13 @@ def test_factors_of_faults_that_overlap_multiply_and_go_again() -> None:
 
 
 def test_who_reads_nothing_is_given_up_until_the_last_stall_is_over() -> None:
-    run = begun(scene(Fault("stall", 5.0, 60.0, peers=[2]), Fault("stall", 50.0, 30.0, peers=[2])))
+    run = begun(scene(Fault("stall", 5.0, 60.0, peers=[2]), Fault("stall", 50.0, 50.0, peers=[2])))
     links = until(run, 4.9).network.links
     assert links[2]
-    until(run, 75.0)
+    until(run, 85.0)
     assert not links[2]
     assert not any(2 in others for others in links)
-    until(run, 140.0)
+    until(run, 200.0)
     assert links[2]
 
 
