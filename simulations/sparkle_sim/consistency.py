@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from sparkle_protocol.errors import ConfigError
+from sparkle_protocol.work.quota import BLOB_SHARES
 from sparkle_sim import adversaries, checkers, faults
+from sparkle_sim.blobs import MB, MIB
 from sparkle_sim.churn import read_trace
 from sparkle_sim.engine import rules_of
 from sparkle_sim.expected import did_you_mean, in_words
 from sparkle_sim.loading import is_reference
-from sparkle_sim.scenario import Adversaries, Churn, Fault, Scenario
+from sparkle_sim.scenario import Adversaries, Churn, Fault, JobPlan, Scenario
 
 HINTS = {"restart": "; 'kill' with for_s starts them again after that time"}
 
@@ -121,9 +123,31 @@ def _jobs(scenario: Scenario) -> Iterator[Mistake]:
                     f"{key}.repeat",
                     f"gives peer {plan.submitter} more than {JOBS_AT_ONCE} jobs at once",
                 )
+        yield from _blobs(key, plan, scenario)
     units = sum(plan.units * plan.repeat for plan in scenario.jobs)
     if scenario.engine == "full" and units > ALL_UNITS:
         yield "jobs", f"have {units} units, and the full engine takes {ALL_UNITS}; set engine = 'population'"
+
+
+def _blobs(key: str, plan: JobPlan, scenario: Scenario) -> Iterator[Mistake]:
+    """Inputs, results that are blobs, and checks of these."""
+    if plan.inputs > 1 and not plan.input_mb:
+        yield f"{key}.inputs", "has no effect without input_mb: how large each of them is"
+    if plan.inputs > plan.units:
+        yield f"{key}.inputs", f"is {plan.inputs}, but the {plan.units} units need one each, and the others nobody"
+    if plan.check == "algebraic" and not plan.result_mb:
+        yield f"{key}.check", "needs result_mb: small results are compared, blobs are checked"
+    if scenario.engine == "population" and (plan.input_mb or plan.result_mb):
+        name = "input_mb" if plan.input_mb else "result_mb"
+        yield f"{key}.{name}", "has no effect with engine = 'population', which moves no blobs"
+    space_mb = scenario.peers.machines.blobs_mb * MIB / MB * BLOB_SHARES[0]
+    if plan.inputs * plan.input_mb > space_mb:
+        total = plan.inputs * plan.input_mb
+        yield (
+            f"{key}.input_mb",
+            f"makes {total:g} MB of inputs, and a keeper has {space_mb:g} MB for one submitter; "
+            "ask for less, or raise peers.machines.blobs_mb",
+        )
 
 
 def _churn(scenario: Scenario) -> Iterator[Mistake]:

@@ -7,6 +7,7 @@ from sparkle_protocol.facts import Fact, JobSpec, KeeperSet
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash
 from sparkle_protocol.work.rejection import Rejection
 from sparkle_protocol.work.sealed import SealedRange
+from sparkle_sim.blobs import BlobFiles
 
 
 class JobRecords:
@@ -43,10 +44,11 @@ class JobRecords:
 class Disk:
     """Records by job. ``watch`` is shown each record that is durable."""
 
-    __slots__ = ("jobs", "watch")
+    __slots__ = ("blobs", "jobs", "watch")
 
     def __init__(self, watch: Callable[[fx.Record], None] | None = None) -> None:
         self.jobs: dict[JobId, JobRecords] = {}
+        self.blobs: BlobFiles | None = None  # a node that never had to do with blobs has none
         self.watch = watch
 
     def write(self, records: Iterable[fx.Record]) -> None:

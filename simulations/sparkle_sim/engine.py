@@ -11,6 +11,7 @@ from sparkle_protocol.ids import JobId
 from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_sim import churn, faults
 from sparkle_sim.adversaries import assign
+from sparkle_sim.blobs import MIB
 from sparkle_sim.draws import draws
 from sparkle_sim.kernel import SECOND
 from sparkle_sim.loading import load
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from sparkle_sim.workflows import Workflow, Workflows
 
 BOOTSTRAPS = 3  # peers that a new one knows
-ENDED = ("job_done", "job_failed", "job_cancelled")
+DONE, COMPLETE = "job_done", "result_complete"
+ENDED = (DONE, COMPLETE, "job_failed", "job_cancelled")
 
 
 class Run:
@@ -136,7 +138,10 @@ class Run:
             self._waiting += 1
             self.world.kernel.after(SECOND, self._submit, plan, number)
             return
-        job, effects = peer.submitter.submit(planned_spec(self.scenario, self.seed, plan, number), peer.now())
+        spec = planned_spec(self.scenario, self.seed, plan, number)
+        job, effects = peer.submitter.submit(spec, peer.now())
+        if spec.inputs or plan.result_mb:
+            self.world.arrays.of(peer).submitted(job, spec)
         self._submitted(job, plan)
         self.world.note(plan.submitter, "submit", job.hex())
         peer.command(lambda _submitter, _now: effects)
@@ -154,9 +159,11 @@ class Run:
         if effect.event not in ENDED:
             return
         job = JobId(bytes.fromhex(str(effect.fields["job"])))
-        plan = self.plans.get(job)
+        plan, event = self.plans.get(job), effect.event
         if plan is not None and plan.submitter == peer.number:
-            self.outcomes[job] = effect.event
+            if event in (DONE, COMPLETE) and (event == COMPLETE) is not bool(plan.result_mb):
+                return  # a job whose results are blobs is over when its submitter has them
+            self.outcomes[job] = DONE if event == COMPLETE else event
             self.ended_ns[job] = self.world.kernel.now
             self._end_if_done()
 
@@ -176,7 +183,9 @@ def build_world(scenario: Scenario, seed: int, trace: Trace | None = None, clien
     submitters = {plan.submitter for plan in scenario.jobs}
     places = _places(scenario.peers, scenario.wires, seed, submitters)
     wires = scenario.wires
-    conditions = Conditions(_round_trips(wires), wires.jitter, wires.loss, wires.twice)
+    conditions = Conditions(
+        _round_trips(wires), wires.jitter, wires.loss, wires.twice, wires.upload_mbps, wires.download_mbps
+    )
     adversaries = assign(seed, scenario, clients)
     world = World(seed, places, conditions, trace, adversaries, rules_of(scenario.policy))
     for number in range(scenario.peers.count):
@@ -198,6 +207,7 @@ def machine_of(machines: Machines, seed: int, number: int) -> Machine:
     return Machine(
         flops_per_s=speed,
         slots=machines.slots,
+        blobs_bytes=int(machines.blobs_mb * MIB),
         noise=machines.noise,
         drift=machines.drift * random.uniform(-1.0, 1.0),
         skew_ms=int(1000 * machines.skew_s * random.uniform(-1.0, 1.0)),

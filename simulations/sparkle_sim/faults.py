@@ -8,7 +8,9 @@ kind           what happens to each peer that it hits
 ``freeze``     its process is suspended: it hears and does nothing, its connections look alive, messages wait
 ``partition``  those that are hit are cut off from the others, in both directions
 ``one-way``    what it says reaches nobody, and it still hears the others
-``slow-link``  what it sends and hears takes ``factor`` times as long
+``stall``      it reads nothing and still speaks: its windows fill, and it and others give their connections up
+``half-open``  it loses its connections; the others believe in them until they use them or notice the silence
+``slow-link``  what it sends and hears takes ``factor`` times as long, and its line is as many times slower
 ``slow``       units that it begins take ``factor`` times as long
 ``skew``       its wall clock jumps by ``amount_s``, and back
 ``slow-reader``  its event loop takes ``factor`` times as long for everything
@@ -32,7 +34,10 @@ from sparkle_sim.peer import Machine, Peer
 from sparkle_sim.scenario import Fault, Scenario
 from sparkle_sim.world import World
 
-KINDS = ("kill", "lose-disk", "freeze", "partition", "one-way", "slow-link", "slow", "skew", "slow-reader")
+KINDS = (
+    "kill", "lose-disk", "freeze", "partition", "one-way", "stall", "half-open", "slow-link", "slow", "skew",
+    "slow-reader",
+)  # fmt: skip
 FACTORED = ("slow-link", "slow", "slow-reader")
 
 
@@ -123,10 +128,8 @@ class _Machines:
                 peer.life.slots.flops_per_s = peer.machine.flops_per_s
         elif kind == "slow-reader":
             peer.machine = replace(peer.machine, event_ns=int(before.event_ns * slower))
-        elif factors:
-            self.world.network.conditions.slower[peer.number] = slower
         else:
-            self.world.network.conditions.slower.pop(peer.number, None)
+            self.world.network.slow_down(peer.number, slower if factors else None)
 
 
 Action = Callable[[], None]
@@ -141,6 +144,13 @@ def _actions(index: int, fault: Fault, peers: list[Peer], machines: _Machines) -
         return lambda: network.block(name, _blocks(fault, peers)), lambda: network.unblock(name)
     if fault.kind == "freeze":
         return _each(peers, lambda peer: peer.freeze(name)), _each(peers, lambda peer: peer.thaw(name))
+    if fault.kind == "stall":
+        return (
+            _each(peers, lambda peer: network.stall(peer.number, name)),
+            _each(peers, lambda peer: network.read_on(peer.number, name)),
+        )
+    if fault.kind == "half-open":
+        return _each(peers, lambda peer: network.forget_links(peer.number)), lambda: None
     if fault.kind == "skew":
         amount_ms = int(fault.amount_s * SECOND) // MS
         return _each(peers, lambda peer: _skew(peer, amount_ms)), _each(peers, lambda peer: _skew(peer, -amount_ms))

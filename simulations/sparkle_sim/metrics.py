@@ -12,16 +12,17 @@ from sparkle_protocol.effects import Notify, Violation
 from sparkle_protocol.ids import JobId, hash_result
 from sparkle_sim.computing import result_size, true_result
 from sparkle_sim.kernel import SECOND
+from sparkle_sim.network import BYTES_PER_MBIT
 from sparkle_sim.peer import Peer
 from sparkle_sim.world import World
 
 MAX_ROWS = 10_000  # of a time series: longer runs are sampled more coarsely
 
 COLUMNS = (
-    "time_s", "online", "units_final", "units_per_s", "replicas", "messages", "bytes", "wrong_finals", "rejected",
-    "events",
+    "time_s", "online", "units_final", "units_per_s", "replicas", "messages", "bytes", "blob_bytes", "wrong_finals",
+    "rejected", "events",
 )  # fmt: skip
-Row = tuple[float, int, int, float, int, int, int, int, int, int]
+Row = tuple[float, int, int, float, int, int, int, int, int, int, int]
 
 
 def sample_every_s(seconds: float) -> float:
@@ -141,8 +142,8 @@ class Metrics:
         online = sum(1 for peer in world.peers if peer.life is not None)
         network = world.network
         return (
-            now_s, online, self.finals, rate, self.replicas, network.messages, network.bytes, self.wrong,
-            self.rejected, world.kernel.events,
+            now_s, online, self.finals, rate, self.replicas, network.messages, network.bytes,
+            world.arrays.moved_bytes, self.wrong, self.rejected, world.kernel.events,
         )  # fmt: skip
 
     def summary(self, world: World) -> dict[str, object]:
@@ -165,12 +166,27 @@ class Metrics:
             "bytes": bytes_,
             "messages_per_unit": _per(messages, self.finals),
             "bytes_per_unit": _per(bytes_, self.finals),
+            "blob_bytes": world.arrays.moved_bytes,
+            "blob_bytes_lost": world.network.uplinks.broken,
+            "uplinks": _uplinks(world),
             "latency_s": {
                 name: _rounded(self.latencies.quantile(share))
                 for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
             },
             "notified": dict(sorted(self.notified.items())),
         }
+
+
+def _uplinks(world: World) -> dict[str, float | None]:
+    """How busy lines were outwards with blobs and large messages, as shares of what they could have sent."""
+    could = world.network.conditions.upload_mbps * BYTES_PER_MBIT * world.kernel.now / SECOND
+    if not could:
+        return {"mean": None, "busiest": None}
+    sent = world.network.uplinks.sent.values()
+    return {
+        "mean": _rounded(sum(sent) / could / max(1, len(world.peers))),
+        "busiest": _rounded(max(sent, default=0) / could),
+    }
 
 
 def _per(count: int, units: int) -> float | None:

@@ -14,9 +14,12 @@ from typing import Any, Protocol, TypeAlias
 from sparkle_sim.costs import DIAL, DIAL_WORK, REFUSED, REQUEST, Threads
 from sparkle_sim.draws import Draws, draws
 from sparkle_sim.kernel import MS, SECOND, Kernel
+from sparkle_sim.uplinks import Uplinks
 
 HANDSHAKE_TRIPS = 4  # round trips: TCP, choosing Noise, Noise, choosing yamux
 DIAL_LIMIT_S = 10.0  # the shell's limit: a dial into a void fails then
+SMALL_BYTES = 4096  # messages up to here take no time on a line: 2 ms on a slow one
+BYTES_PER_MBIT = 125_000
 MESSAGE_NS = int(REQUEST.median_ms * MS / 2)  # of both ends' threads, for a request or for its answer
 WAITING = 4096  # messages for a peer that is suspended; beyond that its windows are full, and nothing more comes
 SILENCE_S = (50.0, 75.0)  # until a connection is given up whose other end says nothing: two pings in vain
@@ -49,12 +52,16 @@ class Conditions:
         jitter: sigma of the lognormal factor on each delay.
         loss: share of requests and answers that never come.
         twice: share of requests that arrive twice.
+        upload_mbps: of each peer's line.
+        download_mbps: of each peer's line.
     """
 
     round_trip_ms: Sequence[Sequence[float]] = ((20.0,),)
     jitter: float = 0.2
     loss: float = 0.0
     twice: float = 0.0
+    upload_mbps: float = 20.0
+    download_mbps: float = 100.0
     slower: dict[int, float] = field(default_factory=dict)  # factor on the delays of a peer
 
 
@@ -72,6 +79,14 @@ class Ends(Protocol):
     def link_down(self, peer: int, other: int) -> None:
         """A connection is gone, as this end finds."""
         ...
+
+
+@dataclass(slots=True)
+class _Stalled:
+    """A peer that reads nothing."""
+
+    reasons: dict[str, None] = field(default_factory=dict)
+    waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = field(default_factory=list)  # to be read
 
 
 class Network:
@@ -92,6 +107,15 @@ class Network:
         self._draws: list[Draws] = [draws(seed, peer, "network") for peer in range(len(places))]
         self._vanished = bytearray(len(places))  # whose machine is gone: nobody says that a process is not there
         self._blocked: dict[str, Callable[[int, int], bool]] = {}  # by fault: what does not get from one to another
+        self._stalled: dict[int, _Stalled] = {}  # who reads nothing
+        self._half_open: set[tuple[int, int]] = set()  # an end that holds on to what the other does not know any more
+        self.uplinks = Uplinks(
+            kernel,
+            conditions.upload_mbps * BYTES_PER_MBIT,
+            conditions.download_mbps * BYTES_PER_MBIT,
+            self._flows,
+            lambda peer: conditions.slower.get(peer, 1.0),
+        )
 
     # --- wires ------------------------------------------------------------------------------------------------
 
@@ -120,13 +144,31 @@ class Network:
         """Have something done after the delay, unless it is lost. The last argument is what the message carries."""
         self.messages += 1
         carried = arguments[-1] if arguments else None
-        if type(carried) is bytes:
-            self.bytes += len(carried)
-        if self.suspended and self._waits(sender, receiver, call, arguments):
+        size = len(carried) if type(carried) is bytes else 0
+        self.bytes += size
+        if (self.suspended or self._stalled) and self._waits(sender, receiver, call, arguments):
             return
-        if self.carries(sender, receiver):
-            handling_ns = MESSAGE_NS if sender != receiver else 0
-            self._kernel.after(self.delay_ns(sender, receiver) + handling_ns, call, *arguments)
+        if self._half_open and self._resets(sender, receiver):
+            return
+        if not self.carries(sender, receiver):
+            return
+        delay_ns = self.delay_ns(sender, receiver) + (MESSAGE_NS if sender != receiver else 0)
+        if size <= SMALL_BYTES or sender == receiver:
+            self._kernel.after(delay_ns, call, *arguments)
+        else:
+            kernel = self._kernel
+            self.uplinks.start(
+                sender, receiver, (size,), lambda _: kernel.after(delay_ns, call, *arguments), bound=True
+            )
+
+    def _flows(self, sender: int, receiver: int) -> bool:
+        """Whether bytes get through now; what blocks one way keeps what confirms them from the other."""
+        asleep = sender in self.suspended or receiver in self.suspended or receiver in self._stalled
+        return not asleep and self.reaches(sender, receiver)
+
+    def reaches(self, one: int, other: int) -> bool:
+        """Whether nothing lies between them that lets nothing pass."""
+        return not self._blocked or self._passes(one, other)
 
     def arrives_twice(self, sender: int) -> bool:
         """Whether what is sent now arrives a second time."""
@@ -140,6 +182,7 @@ class Network:
         Connections that it breaks in either direction are noticed at their ends some time later.
         """
         self._blocked[fault] = blocks
+        self.uplinks.look()
         for peer, links in enumerate(self.links):
             for other in links:
                 if blocks(peer, other) or blocks(other, peer):
@@ -148,6 +191,15 @@ class Network:
     def unblock(self, fault: str) -> None:
         """The fault is over; who lost a connection has to make it again."""
         self._blocked.pop(fault, None)
+        self.uplinks.look()
+
+    def slow_down(self, peer: int, factor: float | None) -> None:
+        """Delays of a peer are so many times longer from now on, and its line as many times slower; None: no more."""
+        if factor is None:
+            self.conditions.slower.pop(peer, None)
+        else:
+            self.conditions.slower[peer] = factor
+        self.uplinks.look(peer)
 
     def suspend(self, peer: int) -> None:
         """A process hears and says nothing for a while: what is for it waits.
@@ -158,6 +210,7 @@ class Network:
             return
         waiting: list[_Call] = []
         self.suspended[peer] = waiting
+        self.uplinks.look(peer)
         for other in self.links[peer]:
             wait_ns = int(self._draws[other].uniform(*SILENCE_S) * SECOND)
             self._kernel.after(wait_ns, self._give_up, other, peer, waiting, self.links[other].get(peer))
@@ -170,9 +223,12 @@ class Network:
 
     def resume(self, peer: int, *, alive: bool = True) -> None:
         """It goes on with what waited, or it is gone with that."""
-        for call, arguments in self.suspended.pop(peer, []) if alive else ():
+        if not alive:
+            self._stalled.pop(peer, None)
+        waiting = self.suspended.pop(peer, [])
+        for call, arguments in waiting if alive else ():
             self._kernel.after(0, call, *arguments)
-        self.suspended.pop(peer, None)
+        self.uplinks.look(peer)
 
     def defers(self, receiver: int, call: Callable[..., None], *arguments: Any) -> bool:
         """Whether a process is suspended; what came for it waits then until it goes on."""
@@ -183,9 +239,62 @@ class Network:
             waiting.append((call, arguments))
         return True
 
+    def stall(self, peer: int, why: str) -> None:
+        """It reads nothing from now on, and still speaks: what is for it waits until its windows are full.
+
+        Neither end hears whether the other lives, so that both give their connections up some time later.
+        """
+        if self._ends.is_up(peer):
+            self._stalled.setdefault(peer, _Stalled()).reasons[why] = None
+            self.uplinks.look(peer)
+            for other in list(self.links[peer]):
+                self._notice(peer, other)
+                self._notice(other, peer)
+
+    def read_on(self, peer: int, why: str) -> None:
+        """It reads again once every reason not to is over, first what waited for it."""
+        stalled = self._stalled.get(peer)
+        if stalled is None:
+            return
+        stalled.reasons.pop(why, None)
+        if not stalled.reasons:
+            del self._stalled[peer]
+            for call, arguments in stalled.waiting:
+                self._kernel.after(0, call, *arguments)
+            self.uplinks.look(peer)
+
+    def forget_links(self, peer: int) -> None:
+        """It has lost all its connections, as when its router forgot them, and nobody told the other ends.
+
+        Those believe in them until they use them, or until they notice the silence.
+        """
+        for other in list(self.links[peer]):
+            if peer in self.links[other]:
+                self._half_open.add((other, peer))
+                self._give_up_later(other, peer)
+            self._drop(peer, other)
+
+    def _resets(self, sender: int, receiver: int) -> bool:
+        """Whether what is sent now only makes its sender hear that this connection is not there any more."""
+        if (sender, receiver) not in self._half_open or not self._ends.is_up(receiver):
+            return False
+        link = self.links[sender].get(receiver)
+        if self.reaches(sender, receiver):
+            trip_ns = self.delay_ns(sender, receiver) + self.delay_ns(receiver, sender)
+            self._kernel.after(trip_ns, self._drop, sender, receiver, link)
+        return True
+
+    def _give_up_later(self, peer: int, other: int) -> None:
+        """This end notices the silence."""
+        link = self.links[peer].get(other)
+        wait_ns = int(self._draws[peer].uniform(*SILENCE_S) * SECOND)
+        self._kernel.after(wait_ns, self._drop, peer, other, link)
+
     def _waits(self, sender: int, receiver: int, call: Callable[..., None], arguments: tuple[Any, ...]) -> bool:
         """Whether something does not go on its way because one end is suspended."""
         waiting = self.suspended.get(receiver)
+        if waiting is None and receiver in self._stalled:
+            waiting = self._stalled[receiver].waiting
         if waiting is None or sender == receiver:
             return sender in self.suspended
         if sender not in self.suspended and len(waiting) < WAITING and self.carries(sender, receiver):
@@ -202,7 +311,8 @@ class Network:
         link = self.links[peer].get(other)
 
         def look() -> None:
-            if self.links[peer].get(other) is link is not None and not self._passes(peer, other):
+            deaf = peer in self._stalled or other in self._stalled
+            if self.links[peer].get(other) is link is not None and (deaf or not self._passes(peer, other)):
                 self._drop(peer, other)
 
         self._kernel.after(int(self._draws[peer].uniform(*SILENCE_S) * SECOND), look)
@@ -223,7 +333,7 @@ class Network:
         if peer == other or self.connected(peer, other):
             self._kernel.after(0, done, peer != other)
             return
-        if not self.answers(peer, other):
+        if self._deaf(peer, other) or not self.answers(peer, other):
             self._kernel.after(int(DIAL_LIMIT_S * SECOND), done, False)
             return
         if not self._ends.is_up(other):
@@ -261,7 +371,7 @@ class Network:
 
     def _connect(self, peer: int, other: int, link: Link, done: Callable[[bool], None]) -> None:
         up = self._ends.is_up(peer) and self._ends.is_up(other) and self._passes(peer, other)
-        if not up or peer in self.suspended or other in self.suspended:
+        if not up or peer in self.suspended or other in self.suspended or self._deaf(peer, other):
             done(False)
             return
         ends = (peer, other), (other, peer)
@@ -270,9 +380,14 @@ class Network:
             # Of two ends of which one knows a connection already, that one has not noticed yet that it is gone.
             for end, far in ends:
                 self.links[end][far] = link
+                self._half_open.discard((end, far))
             for end, far in fresh:
                 self._ends.link_up(end, far)
         done(True)
+
+    def _deaf(self, peer: int, other: int) -> bool:
+        """One of them does not read what the other says when they connect."""
+        return peer in self._stalled or other in self._stalled
 
     def hang_up(self, peer: int, other: int) -> None:
         """Close a connection; the other end hears of it."""
@@ -285,16 +400,22 @@ class Network:
         self._vanished[peer] = silently
         for other in list(self.links[peer]):
             link = self.links[other].get(peer)
+            self._half_open.discard((peer, other))
             wait_ns = self.delay_ns(peer, other)
             if silently or not self._passes(peer, other):
                 wait_ns = int(self._draws[other].uniform(*SILENCE_S) * SECOND)
+                if link is not None:
+                    self._half_open.add((other, peer))
             self._kernel.after(wait_ns, self._drop, other, peer, link)
         self.links[peer].clear()
+        self.uplinks.end(peer, silently=silently)
 
     def _drop(self, peer: int, other: int, link: Link | None = None) -> None:
         """This end gives the connection up: that one, if it is said which."""
         known = self.links[peer].get(other)
         if known is not None and (link is None or known is link):
             del self.links[peer][other]
+            self._half_open.discard((peer, other))
+            self.uplinks.hang_up(peer, other)
             if self._ends.is_up(peer):
                 self._ends.link_down(peer, other)

@@ -16,6 +16,7 @@ from sparkle_protocol.ids import PeerId
 from sparkle_protocol.membership import Membership, peer_of
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
+from sparkle_sim.blobs import MIB, SIZES, has_blobs
 from sparkle_sim.computing import Behaviour, Honest, Slots
 from sparkle_sim.disk import Disk
 from sparkle_sim.draws import draws, generator
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 FOUND_PEERS = 16
 MAX_REMEMBERED = 64
+
+BLOB_EFFECTS = (fx.Prepare, fx.CheckUnit, fx.HoldInputs, fx.ReleaseInputs, fx.HoldResult, fx.ReleaseResults)
 
 Core = Membership | Submitter | WorkerAgent
 
@@ -43,6 +46,7 @@ class Machine:
         event_ns: of its event loop, for each message, timer and answer.
         sync_s: shortest and longest time of a transaction of its disk.
         memory_bytes: what a unit may use.
+        blobs_bytes: what blobs may take on its disk.
         drift: of its clock, as a share: 1e-5 is a second a day.
         skew_ms: how far its wall clock is off.
         device: class of device on which it computes, as it says; nothing: none.
@@ -54,6 +58,7 @@ class Machine:
     event_ns: int = MS // 4
     sync_s: tuple[float, float] = (0.001, 0.02)
     memory_bytes: int = messages.UNSAID
+    blobs_bytes: int = 20480 * MIB
     drift: float = 0.0
     skew_ms: int = 0
     device: str = ""
@@ -169,7 +174,9 @@ class Peer:
         self._busy_ns = world.kernel.now
         world.note(self.number, "start", str(life.number))
         world.begins(self.number)
+        self.submitter.lend(machine.blobs_bytes, SIZES)
         self._restore(life)
+        world.arrays.restore(self)
         self.submitter.addresses = world.addresses[self.number]
         self._effects(MEMBERSHIP, self.membership.start(self.bootstrap, tuple(self.remembered), self.now()))
         self._arm(SUBMITTER)
@@ -207,6 +214,7 @@ class Peer:
         self._waiting.clear()
         self.world.network.resume(self.number, alive=False)
         self.world.network.leave(self.number, silently=silently)
+        self.world.arrays.end(self)
 
     def leave(self, why: str, *, silently: bool = False) -> None:
         """Be gone until ``come_back`` was said for every reason to be."""
@@ -368,11 +376,18 @@ class Peer:
             self._running.requests.reply(effect)
         elif isinstance(effect, fx.Notify):
             self.world.heard(self, effect)
+            if self.disk.blobs is not None:
+                self.world.arrays.heard(self, effect)
         elif isinstance(effect, fx.Compute):
             self.world.note(self.number, "compute", f"{effect.job.hex()[:8]}/{effect.unit}.{effect.epoch}")
-            self._running.slots.start(effect)
+            if has_blobs(effect.spec):
+                self.world.arrays.of(self).perform(effect)
+            else:
+                self.computes(effect)
         elif isinstance(effect, fx.StopCompute):
             self._running.slots.drop(effect)
+            if self.disk.blobs is not None:
+                self.world.arrays.of(self).perform(effect)
         elif isinstance(effect, fx.Violation):
             self.world.violated(self, effect)
             self._effects(MEMBERSHIP, self.membership.violation(effect.peer, self.now()))
@@ -400,6 +415,8 @@ class Peer:
             world.network.hang_up(self.number, world.index[effect.peer])
         elif isinstance(effect, fx.RememberPeer):
             self._remember(effect.addresses)
+        elif isinstance(effect, BLOB_EFFECTS):
+            world.arrays.of(self).perform(effect)
 
     def _remember(self, addresses: Iterable[str]) -> None:
         for address in addresses:
@@ -429,9 +446,15 @@ class Peer:
             if number != self.number and self.life is not None:
                 self.world.network.dial(self.number, number, lambda _: None)
 
+    def computes(self, effect: fx.Compute) -> None:
+        """A unit is all here: it is computed when its turn comes."""
+        self._running.slots.start(effect)
+
     def _computed(self, event: fx.Computed | fx.ComputeFailed) -> None:
         name = f"{event.job.hex()[:8]}/{event.unit}.{event.epoch}"
         self.world.note(self.number, "computed", name)
+        if self.disk.blobs is not None:
+            event = self.world.arrays.of(self).computed(event)
         self.arrive(self.tell, WORKER, event)
 
     # --- connections ------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """What jobs a scenario plans: their specs, and so their ids, as they are known before the run begins."""
 
-from sparkle_protocol.facts import Deadlines, FactCodec, JobSpec, Policy, Resources
-from sparkle_protocol.ids import JobId, digest
+from sparkle_protocol.facts import Deadlines, FactCodec, JobSpec, ParamValue, Policy, Resources
+from sparkle_protocol.ids import HASH_BYTES, JobId, digest
+from sparkle_sim.blobs import MB, input_blob
 from sparkle_sim.scenario import JobPlan, Scenario
 from sparkle_sim.signing import CheapIdentity, verify_cheap
 from sparkle_sim.world import EPOCH_MS, KERNEL, NET
@@ -20,11 +21,25 @@ def spec_of(
     """The spec of a job as a plan describes it."""
     flops = plan.unit_s * scenario.peers.machines.gigaflops * GIGA
     total_s = max(1, int(scenario.seconds) + 1)
-    policy = Policy(level, plan.quorum, max_replicas=max(8, plan.quorum))
+    quorum = 1 if plan.check == "algebraic" else plan.quorum  # each result is checked by itself
+    policy = Policy(level, quorum, max_replicas=max(8, quorum))
+    inputs: list[bytes] = [input_blob(nonce, position) for position in range(plan.inputs)] if plan.input_mb else []
     return JobSpec(
-        KERNEL, 1, {"result_bytes": plan.result_bytes}, plan.units, "exact", policy,
-        Resources(flops=flops), Deadlines(total_s=total_s), bytes(32), nonce, created_ms,
+        KERNEL, 1, _params(plan), plan.units, plan.check, policy,
+        Resources(flops=flops), Deadlines(total_s=total_s), bytes(32), nonce, created_ms, inputs=inputs,
     )  # fmt: skip
+
+
+def _params(plan: JobPlan) -> dict[str, ParamValue]:
+    """A result that is a blob is known by its name; what a plan has none of is not mentioned."""
+    params: dict[str, ParamValue] = {"result_bytes": HASH_BYTES if plan.result_mb else plan.result_bytes}
+    if plan.input_mb:
+        params["input_bytes"] = int(plan.input_mb * MB)
+    if plan.result_mb:
+        params["result_blob_bytes"] = int(plan.result_mb * MB)
+    if plan.check == "algebraic":
+        params["check_share"] = plan.check_share
+    return params
 
 
 def planned_job(scenario: Scenario, seed: int, number: int) -> JobId:

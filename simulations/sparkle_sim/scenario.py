@@ -32,6 +32,7 @@ class Machines(Part, frozen=True):
     noise: Annotated[float, Meta(ge=0.0, le=3.0)] = 0.1  # sigma of the logarithm of a unit's time
     slow_share: Share = 0.0  # of nodes that are slower by ``slow_factor``
     slow_factor: Positive = 10.0  # how many times slower those are
+    blobs_mb: Positive = 20480.0  # what blobs may take on the disk of a node, in MiB
     skew_s: Seconds = 1.0  # wall clocks are off by up to so much
     drift: Annotated[float, Meta(ge=0.0, le=1e-3)] = 2e-5  # clocks run fast or slow by up to this share
 
@@ -96,8 +97,8 @@ class Wires(Part, frozen=True):
     twice: Share = 0.0  # of messages that come twice
     nat_share: Share = 0.0  # of peers behind a NAT that can be punched
     symmetric_share: Share = 0.0  # of peers behind one that hardly can
-    upload_mbps: Positive = 20.0  # of a peer's line
-    download_mbps: Positive = 100.0  # of a peer's line
+    upload_mbps: Positive = 20.0  # of a peer's line, in millions of bits per second; all that it sends shares it
+    download_mbps: Positive = 100.0  # the same for all that it receives
 
 
 class JobPlan(Part, frozen=True):
@@ -109,6 +110,11 @@ class JobPlan(Part, frozen=True):
     unit_s: Positive = 30.0  # reference work of a unit: on a machine of the median speed
     quorum: Annotated[int, Meta(ge=1, le=16)] = 2  # workers that must agree on a result
     result_bytes: Annotated[int, Meta(ge=1, le=65536)] = 8  # of each unit
+    inputs: Annotated[int, Meta(ge=1, le=1024)] = 1  # blobs of each job, with ``input_mb``; units need them in turn
+    input_mb: Annotated[float, Meta(ge=0.0, le=65536.0)] = 0.0  # size of each of these; 0: the job has no inputs
+    result_mb: Annotated[float, Meta(ge=0.0, le=65536.0)] = 0.0  # of each unit, as a blob instead of ``result_bytes``
+    check: Annotated[str, Meta(pattern="^(exact|algebraic)$")] = "exact"  # results are compared, or each is checked
+    check_share: Share = 0.04  # of a unit's reference work that an algebraic check of it costs
     repeat: Several = 1  # so many jobs
     every_s: Seconds = 0.0  # apart
 

@@ -9,6 +9,7 @@ from sparkle_protocol.errors import VerificationError
 from sparkle_protocol.facts import JobSpec, Signer, Verify
 from sparkle_protocol.ids import PeerId
 from sparkle_protocol.work.rules import PRODUCTION, Rules
+from sparkle_sim.array_work import Arrays
 from sparkle_sim.computing import Behaviour, result_size
 from sparkle_sim.draws import draws
 from sparkle_sim.gossip import Gossip
@@ -96,6 +97,7 @@ class World:
         self.network = Network(self.kernel, self, places, conditions, seed)
         self.gossip = Gossip(self.kernel, self.network, self, seed)
         self.routing = Routing(self.kernel, self.network, self, ids, seed)
+        self.arrays = Arrays(self)
         self.addresses = [(self._address(number, peer, places),) for number, peer in enumerate(ids)]
 
     def _identity(self, number: int) -> CheapIdentity:

@@ -24,12 +24,13 @@ from sparkle_p2p.blobs.sealing import JobCipher
 from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.node.array_inputs import CutJob, cut_job
 from sparkle_p2p.node.array_units import array_unit, has_arrays
-from sparkle_p2p.node.data_plane import DataPlane, pause_s, to_its_end
+from sparkle_p2p.node.data_plane import DataPlane, to_its_end
 from sparkle_p2p.node.holding import Holding
 from sparkle_p2p.node.memory import UnitMemory
 from sparkle_p2p.node.plain_files import cipher_of, opened_array
 from sparkle_p2p.node.store import Store
 from sparkle_p2p.view import SubmitRequest
+from sparkle_protocol.blobs.limits import pause_s
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.errors import ConfigError, SparkleError, StorageError, TransportError
 from sparkle_protocol.facts import JobSpec

@@ -4,7 +4,7 @@ The process is none of those that compute units: a check waits for nobody's unit
 about its own jobs. ``CHECKS`` results at a time are fetched or checked, others wait in order; the core bounds them.
 The seed is drawn only now, when the worker has long committed to its result.
 
-What can go wrong here accuses nobody: it is tried ``TRIES`` times and then told as undecided.
+What can go wrong here accuses nobody: it is tried ``CHECK_TRIES`` times and then told as undecided.
 """
 
 import asyncio
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sparkle_p2p.node.array_units import ArrayUnit, array_unit
-from sparkle_p2p.node.data_plane import DataPlane, pause_s
+from sparkle_p2p.node.data_plane import DataPlane
 from sparkle_p2p.node.plain_files import plain_result, plain_tiles
+from sparkle_protocol.blobs.limits import CHECK_TRIES, CHECKS, pause_s
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.effects import CheckUnit, UnitChecked
 from sparkle_protocol.errors import ConfigError, RemoteProtocolError, SparkleError
@@ -25,8 +26,6 @@ from sparkle_protocol.ids import JobId, short_peer
 
 log = logging.getLogger("sparkle.check")
 
-CHECKS = 2  # while one is in the process, the blobs of the next are fetched
-TRIES = 4
 CHECK_S = 3600.0  # of one check; it costs a small part of computing the unit
 SEED_BYTES = 32
 STOP_S = 3.0
@@ -121,7 +120,7 @@ class Checking:
         unit = array_unit(effect.spec, effect.unit)
         self._plane.keep(name, unit.blobs)
         text = ""
-        for attempt in range(TRIES):
+        for attempt in range(CHECK_TRIES):
             if attempt:
                 await asyncio.sleep(pause_s(attempt))
             try:

@@ -15,6 +15,7 @@ from sparkle_p2p.net.overlay import Overlay
 from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_protocol import messages
+from sparkle_protocol.blobs.limits import AT_ONCE, GIVE_WAY_S, LEASES_S, split_sources
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.errors import RequestTimeout
 from sparkle_protocol.identity import Identity
@@ -32,9 +33,6 @@ log = logging.getLogger("sparkle.node")
 BLOBS_FOLDER = "blobs"
 STOP_S = 3.0
 FETCH_S = 6 * 3600.0  # for one blob; Bulk itself gives up a minute after the last byte came
-AT_ONCE = 2  # blobs of one call: of the places for transfers, some stay free for tiles that a unit waits for
-GIVE_WAY_S = 2.0  # a blob waits for those tiles so long at most
-LEASES_S = 0.1  # after a job came: its first leases come then too, and their tiles shall be the first
 
 
 class DataPlane:
@@ -120,7 +118,7 @@ class DataPlane:
         try:
             async with asyncio.timeout(FETCH_S):
                 await self.open.wait()
-                first, rest = _split(sources, likely, self._me)
+                first, rest = split_sources(sources, likely, self._me)
                 await self._bulk.fetch(blob, first, spare=rest, size=size, durable=durable)
         except TimeoutError:
             raise RequestTimeout(f"the blob {blob.hex()[:12]} did not arrive within {FETCH_S / 3600:.0f} h") from None
@@ -261,15 +259,3 @@ async def _all(fetches: Iterable[Coroutine[None, None, None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _split(sources: Sequence[PeerId], likely: int | None, me: PeerId) -> tuple[list[PeerId], list[PeerId]]:
-    """The sources that should have a blob and the others, each once and without ourselves; the first are some."""
-    first = dict.fromkeys(peer for peer in sources[:likely] if peer != me)
-    rest = [peer for peer in dict.fromkeys(sources) if peer != me and peer not in first]
-    return ([*first], rest) if first else (rest, [])
-
-
-def pause_s(attempt: int, *, most_s: float = 60.0) -> float:
-    """Seconds to wait after the ``attempt``-th failure (from 0): they double from one second on."""
-    return float(min(2.0**attempt, most_s))

@@ -8,7 +8,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from sparkle_p2p.node.data_plane import DataPlane, pause_s
+from sparkle_p2p.node.data_plane import DataPlane
+from sparkle_protocol.blobs.limits import pause_s
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.effects import HoldInputs, InputsHeld, ReleaseInputs
 from sparkle_protocol.errors import SparkleError

@@ -1,8 +1,9 @@
 """Keeps blobs of results of others' jobs, so that the results outlive the workers that computed them.
 
-Which ones is for the core to say (``sparkle_protocol.work.spares``). A result is fetched ``TRIES`` times with growing
-pauses; the core hears when that was in vain, and at once when there is no room, so that another keeper takes over.
-What is here stays until the core lets the job go, and is found again after a restart by the stored names of results.
+Which ones is for the core to say (``sparkle_protocol.work.spares``). A result is fetched ``RESULT_TRIES`` times with
+growing pauses; the core hears when that was in vain, and at once when there is no room, so that another keeper takes
+over. What is here stays until the core lets the job go, and is found again after a restart by the stored names of
+results.
 """
 
 import asyncio
@@ -10,18 +11,15 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sparkle_p2p.node.data_plane import DataPlane, pause_s
+from sparkle_p2p.node.data_plane import DataPlane
 from sparkle_p2p.node.store import Store
+from sparkle_protocol.blobs.limits import MAX_RESULTS_WAITING, RESULT_TRIES, RESULTS_AT_ONCE, pause_s
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.effects import HoldResult, ReleaseResults, ResultNotHeld
 from sparkle_protocol.errors import NotFound, SparkleError, StorageError
 from sparkle_protocol.ids import HASH_BYTES, JobId, ResultHash
 
 log = logging.getLogger("sparkle.node")
-
-AT_ONCE = 4
-TRIES = 5  # over about fifteen seconds beside what the transfers take
-MAX_WAITING = 8192  # what goes beyond is left to other keepers
 
 
 class ResultHolding:
@@ -48,7 +46,7 @@ class ResultHolding:
         self._tell = tell
         self._group = group
         self._publish = publish
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._places = asyncio.Semaphore(RESULTS_AT_ONCE)
         self._fetching: dict[tuple[JobId, int], asyncio.Task[None]] = {}
 
     def hold(self, effect: HoldResult) -> None:
@@ -57,7 +55,7 @@ class ResultHolding:
         before = self._fetching.pop(key, None)
         if before is not None:
             before.cancel()
-        if len(self._fetching) >= MAX_WAITING:
+        if len(self._fetching) >= MAX_RESULTS_WAITING:
             asyncio.get_running_loop().call_soon(self._tell, ResultNotHeld(*key, full=True))
             return
         name = f"result {effect.unit} of {effect.job.hex()[:8]}"
@@ -83,7 +81,7 @@ class ResultHolding:
 
     async def _fetch(self, effect: HoldResult) -> None:
         """Return when the result's blob is here for good. Raises SparkleError when it cannot be had."""
-        for attempt in range(TRIES):
+        for attempt in range(RESULT_TRIES):
             try:
                 blob = await self._named(effect.job, effect.result)
                 with self._plane.keeping(("result", effect.job, effect.unit), (blob,)):
@@ -96,7 +94,7 @@ class ResultHolding:
             except StorageError:
                 raise
             except SparkleError as error:
-                if attempt == TRIES - 1:
+                if attempt == RESULT_TRIES - 1:
                     raise
                 log.debug("%s is not here yet: %s", _name(effect), error)
             await asyncio.sleep(pause_s(attempt))

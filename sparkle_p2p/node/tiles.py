@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 from sparkle_p2p.node.array_units import ArrayUnit, array_unit
 from sparkle_p2p.node.checkpoints import Checkpoints
-from sparkle_p2p.node.data_plane import DataPlane, pause_s
+from sparkle_p2p.node.data_plane import DataPlane
 from sparkle_p2p.node.memory import mib
 from sparkle_p2p.node.plain_files import cipher_of, new_result, plain_tiles
+from sparkle_protocol.blobs.limits import MAX_PREPARED, PREPARING, TILE_TRIES, pause_s
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.effects import Compute, Prepare, StopCompute
 from sparkle_protocol.errors import SparkleError, StorageError, TransportError
@@ -24,10 +25,6 @@ from sparkle_protocol.ids import HASH_BYTES, JobId, PeerId
 from sparkle_worker.kernels.arrays import Resumable
 
 log = logging.getLogger("sparkle.compute")
-
-MAX_PREPARED = 16
-PREPARING = 2  # units at a time whose tiles are on their way before their turn
-FETCH_TRIES = 4  # over about seven seconds beside what the transfers take
 
 UnitKey = tuple[bytes, int, int]
 
@@ -175,12 +172,12 @@ class Tiles:
         return spec.resources.memory_bytes > self._memory_bytes
 
     async def _fetch_patiently(self, unit: ArrayUnit, sources: Sequence[PeerId]) -> None:
-        for attempt in range(FETCH_TRIES):
+        for attempt in range(TILE_TRIES):
             try:
                 await self._fetch(unit, sources)
                 return
             except (TransportError, StorageError):
-                if attempt == FETCH_TRIES - 1:
+                if attempt == TILE_TRIES - 1:
                     raise
                 await asyncio.sleep(pause_s(attempt))
 

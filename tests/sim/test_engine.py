@@ -30,7 +30,7 @@ ROUGH = Scenario(
 )  # fmt: skip
 
 
-NEAR = Wires(regions=[Region("here", 1.0, inside_ms=1.0)])
+NEAR = Wires(regions=[Region("here", 1.0, inside_ms=1.0)], upload_mbps=1000.0, download_mbps=1000.0)
 
 
 def finished(scenario: Scenario, seed: int) -> Run:

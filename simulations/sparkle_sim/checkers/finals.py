@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import comb
 
 from sparkle_protocol.effects import Notify
-from sparkle_protocol.facts import view_of
+from sparkle_protocol.facts import is_checked, view_of
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, hash_result
 from sparkle_sim.checkers.base import KEEPERS, Checker, job_of, named, unit_of
 from sparkle_sim.checkers.evidence import Evidence
@@ -160,7 +160,8 @@ class WrongAccepts(Checker):
         kept = peer.submitter.job(job)
         if (job, unit) not in self._right and kept is not None:
             spec = kept.state.spec
-            self._quorum = min(self._quorum or spec.policy.quorum, spec.policy.quorum)  # a client's may be less
+            if not is_checked(spec):
+                self._quorum = min(self._quorum or spec.policy.quorum, spec.policy.quorum)  # a client's may be less
             right = result == hash_result(true_result(job, unit, result_size(spec)))
             self._right[job, unit] = right
             if not right and not self._cheaters():
@@ -182,7 +183,7 @@ class WrongAccepts(Checker):
 
     def report(self) -> dict[str, object]:
         """Wrong results, and how many there may be."""
-        law = voting_law(self._cheaters(), self._quorum or 1)
+        law = voting_law(self._cheaters(), self._quorum) if self._quorum else 0.0  # a check errs never
         wrong = sum(1 for right in self._right.values() if not right)
         limit = binomial_limit(len(self._right), law, CHANCE)
         return {"units": len(self._right), "wrong": wrong, "law": law, "limit": limit}

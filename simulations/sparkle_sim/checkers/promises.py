@@ -2,7 +2,17 @@
 
 from sparkle_protocol import messages
 from sparkle_protocol.effects import DropCommit, DropJob, Record, Reply, SealRange, Send, StoreCommit, StoreFact
-from sparkle_protocol.facts import NO_RANGE, Commits, Endorsements, Fact, KeeperSet, Seals, Verdicts, view_of
+from sparkle_protocol.facts import (
+    NO_RANGE,
+    Commits,
+    Endorsements,
+    Fact,
+    KeeperSet,
+    Seals,
+    Verdicts,
+    is_checked,
+    view_of,
+)
 from sparkle_protocol.ids import FactId, JobId
 from sparkle_protocol.work.sealed import SealedRange
 from sparkle_sim.checkers.base import Checker, named
@@ -32,7 +42,8 @@ class Promises(Checker):
 
     - A worker's commit left after it was stored, there is one of each unit and epoch, and after a restart the worker
       goes on with what it committed to.
-    - A worker is told what became of its result after the verdict was stored.
+    - A worker is told what became of its result after the verdict was stored. That a check refused it rests on no
+      verdict: such a result is checked again after a restart.
     - A keeper's own words (verdicts, endorsements, keeper sets, seals) leave after they were stored, and it has the
       results that it says it holds.
 
@@ -77,7 +88,8 @@ class Promises(Checker):
         if isinstance(message, messages.ReportReply | messages.Notice):
             decided = self._kept[peer.number].decided
             for one in message.settled:
-                if (message.job, one.unit) not in decided:
+                refused = not one.accepted and self._is_checked(JobId(message.job))
+                if (message.job, one.unit) not in decided and not refused:
                     unit = named(JobId(message.job), one.unit)
                     self.found(peer.number, f"it told of a verdict on unit {unit} that was not stored")
         elif isinstance(message, messages.Report):
@@ -88,6 +100,10 @@ class Promises(Checker):
         elif isinstance(message, messages.Push | messages.PushReply | messages.FetchReply):
             for raw in message.facts:
                 self._check_own(peer, self._open(raw))
+
+    def _is_checked(self, job: JobId) -> bool:
+        known = self.evidence.jobs.get(job)
+        return known is not None and known.spec is not None and is_checked(known.spec)
 
     def _open(self, raw: bytes) -> Fact:
         fact = self._opened.get(raw)

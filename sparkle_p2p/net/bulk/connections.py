@@ -4,8 +4,8 @@ import asyncio
 import ssl
 
 from sparkle_p2p.net.bulk.https_client import Connection
+from sparkle_protocol.blobs.limits import IDLE_S
 
-IDLE_S = 10.0  # servers wait longer (``server.KEEP_ALIVE_S``)
 MAX_IDLE = 8  # each has a MiB of buffers; the one that was used longest ago is closed
 
 

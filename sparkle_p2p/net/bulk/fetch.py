@@ -16,7 +16,9 @@ from functools import partial
 from sparkle_p2p.blobs.partial import Partial
 from sparkle_p2p.net.bulk.source import ChunkSource, Declined, NotThere
 from sparkle_protocol.blobs import transfer as tr
+from sparkle_protocol.blobs.limits import SPARE_S
 from sparkle_protocol.blobs.link import LinkEstimate
+from sparkle_protocol.blobs.spare_sources import SpareSources
 from sparkle_protocol.blobs.tree import Buffer
 from sparkle_protocol.errors import RemoteProtocolError, SparkleError, StorageError, TransportError
 from sparkle_protocol.ids import PeerId, short_peer
@@ -24,7 +26,6 @@ from sparkle_protocol.ids import PeerId, short_peer
 log = logging.getLogger("sparkle.bulk")
 
 TELL_S = 0.1
-SPARE_S = 2.0  # without a chunk, until the spare sources are asked as well
 NS = 1_000_000_000
 
 
@@ -63,6 +64,7 @@ class Fetch:
         self._outline = target.outline
         have = target.have
         self._core = tr.Transfer(target.outline, have)
+        self._sourcing = SpareSources(self._core, patience_s=SPARE_S)
         self._make_source = make_source
         self._clock = clock
         self._threads = threads
@@ -73,8 +75,6 @@ class Fetch:
         self._before: dict[PeerId, int] = {}  # bytes that earlier fetches received from them
         self._asks: dict[int, asyncio.Task[None]] = {}
         self._stored = sum(target.outline.chunk_size(chunk) for chunk in have)
-        self._spare: dict[PeerId, LinkEstimate | None] = {}  # to be asked when the others fail or are slow
-        self._spare_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
@@ -92,10 +92,10 @@ class Fetch:
             StorageError: the disk does not take it; the same.
         """
         try:
-            self._spare.update(spare)
+            for peer, link in spare.items():
+                self.add_spare(peer, link)
             for peer, link in peers.items():
                 self.add(peer, link)
-            self._look_for_chunks(-1)
             if not self._partial.have.full:
                 if not peers:
                     raise TransportError("nobody to fetch the blob from is known")
@@ -114,33 +114,18 @@ class Fetch:
 
     def add(self, peer: PeerId, link: LinkEstimate | None = None) -> None:
         """One more source, or one that is back."""
-        if self._core.over or (peer not in self._sources and len(self._sources) >= tr.MAX_SOURCES):
-            return
-        if peer not in self._sources:
-            self._sources[peer] = self._make_source(peer)
-            self._before[peer] = link.received if link is not None else 0
+        self._before.setdefault(peer, link.received if link is not None else 0)
         self._tell(tr.SourceJoined(peer, link))
 
     def add_spare(self, peer: PeerId, link: LinkEstimate | None = None) -> None:
         """One more peer that may have the blob."""
-        if peer not in self._sources and len(self._spare) < tr.MAX_SOURCES:
-            self._spare[peer] = link
-
-    def _join_spare(self) -> None:
-        """Ask those that may have it too: a source fails, or is slow."""
-        while self._spare:
-            self.add(*self._spare.popitem())
-
-    def _look_for_chunks(self, before: int) -> None:
-        """Look again and again whether anything has come."""
-        if self._stored == before:
-            self._join_spare()
-        self._spare_timer = self._loop.call_later(SPARE_S, self._look_for_chunks, self._stored)
+        self._before.setdefault(peer, link.received if link is not None else 0)
+        self._sourcing.add(peer, link)
+        self._arm()
 
     async def _clean_up(self) -> None:
-        for timer in (self._timer, self._spare_timer):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         asks = list(self._asks.values())
         for task in asks:
             task.cancel()
@@ -154,9 +139,7 @@ class Fetch:
     # --- the core ---------------------------------------------------------------------------------------------
 
     def _tell(self, event: tr.Event) -> None:
-        if self._spare and isinstance(event, tr.AskFailed | tr.ChunkWrong):
-            self._join_spare()  # before the core finds that no source is left
-        for effect in self._core.handle(event, self._clock()):
+        for effect in self._sourcing.handle(event, self._clock()):
             self._perform(effect)
         self._arm()
 
@@ -190,11 +173,11 @@ class Fetch:
 
     def _arm(self) -> None:
         """Have the clock looked at in time. Ringing too early costs less than setting it anew each time."""
-        deadline = self._core.next_deadline()
+        deadline = self._sourcing.next_deadline()
         if deadline is None:
             return
         wait_ns = max(0, deadline - self._clock())
-        if (soon := self._core.reconsider_after_ns()) is not None:
+        if (soon := self._sourcing.reconsider_after_ns()) is not None:
             wait_ns = min(wait_ns, soon)
         due_s = self._loop.time() + wait_ns / NS
         if self._timer is None or due_s < self._timer.when():
@@ -209,7 +192,7 @@ class Fetch:
     # --- one ask ----------------------------------------------------------------------------------------------
 
     async def _run_ask(self, ask: tr.AskChunks) -> None:
-        source = self._sources[ask.source]
+        source = self._sources.get(ask.source) or self._sources.setdefault(ask.source, self._make_source(ask.source))
         try:
             await source.read(ask.first, ask.last, _AskSink(self, ask.ask), compress=ask.compress)
         except Declined as error:

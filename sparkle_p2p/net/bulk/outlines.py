@@ -5,29 +5,34 @@ from collections.abc import Callable, Sequence
 
 from sparkle_p2p.net.bulk.source import Asker, accepted
 from sparkle_protocol import messages
+from sparkle_protocol.blobs.limits import OUTLINE_S
+from sparkle_protocol.blobs.link import NS
+from sparkle_protocol.blobs.outlines import AskOutline, NotTold, OutlineSearch, Tick
 from sparkle_protocol.blobs.tree import BlobId, Outline, checked_outline, chunk_count
 from sparkle_protocol.errors import RemoteProtocolError, SparkleError, TransportError
-from sparkle_protocol.ids import HASH_BYTES, PeerId, short_peer
-
-NEXT_S = 0.5  # the next peer is asked if the ones before have not answered by then
-OUTLINE_S = 30.0  # for one peer: at most four replies
+from sparkle_protocol.ids import HASH_BYTES, PeerId
 
 
 async def fetch_outline(
-    blob: BlobId, peers: Sequence[PeerId], ask: Asker, on_violation: Callable[[PeerId, str], None]
+    blob: BlobId,
+    peers: Sequence[PeerId],
+    ask: Asker,
+    on_violation: Callable[[PeerId, str], None],
+    clock: Callable[[], int],
 ) -> tuple[Outline, PeerId]:
     """The blob's outline, checked against its id, and who told it. Raises TransportError when no peer does."""
-    tasks: dict[asyncio.Task[Outline], PeerId] = {}
-    failures: list[str] = []
-    waiting = list(dict.fromkeys(peers))
+    search, tasks = OutlineSearch(peers), dict[asyncio.Task[Outline], PeerId]()
+    events: list[NotTold | Tick] = [Tick()]
     try:
-        while waiting or tasks:
-            if waiting:
-                peer = waiting.pop(0)
-                tasks[asyncio.get_running_loop().create_task(_outline_of(blob, peer, ask))] = peer
-            done, _ = await asyncio.wait(
-                tasks, timeout=NEXT_S if waiting else OUTLINE_S, return_when=asyncio.FIRST_COMPLETED
-            )
+        while True:
+            for effect in [effect for event in events for effect in search.handle(event, clock())]:
+                if not isinstance(effect, AskOutline):
+                    raise TransportError(f"no peer has the blob {blob.hex()[:12]} for us ({effect.reason})")
+                tasks[asyncio.ensure_future(_outline_of(blob, effect.peer, ask))] = effect.peer
+            due = search.next_deadline()
+            wait_s = OUTLINE_S if due is None else max(0.0, (due - clock()) / NS)
+            done, _ = await asyncio.wait(tasks, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            events = [Tick()]
             for task in done:
                 peer = tasks.pop(task)
                 error = task.exception()
@@ -37,12 +42,11 @@ async def fetch_outline(
                     raise error
                 if isinstance(error, RemoteProtocolError):
                     on_violation(peer, str(error))
-                failures.append(f"{short_peer(peer)}: {str(error) or 'it did not answer'}")
+                events.append(NotTold(peer, str(error)))
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    raise TransportError(f"no peer has the blob {blob.hex()[:12]} for us ({'; '.join(failures) or 'none was named'})")
 
 
 async def _outline_of(blob: BlobId, peer: PeerId, ask: Asker) -> Outline:

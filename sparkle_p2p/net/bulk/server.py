@@ -24,6 +24,7 @@ from sparkle_p2p.net.bulk.certificate import Certificate
 from sparkle_p2p.net.bulk.compression import compressed, looks_compressible
 from sparkle_p2p.net.bulk.rate import RateLimit
 from sparkle_p2p.net.bulk.wire import RAW, ZSTD, head, parse_target, span_bytes
+from sparkle_protocol.blobs.limits import CHUNK_S, MAX_ANSWERS, MAX_ANSWERS_PER_PEER
 from sparkle_protocol.blobs.tickets import TicketOffice, TicketRefused, Wanted
 from sparkle_protocol.errors import ConfigError, NotFound, StorageError
 from sparkle_protocol.ids import PeerId
@@ -35,13 +36,10 @@ T = TypeVar("T")
 MAX_CONNECTIONS = 256
 MAX_CONNECTIONS_PER_HOST = 64
 MAX_HANDSHAKES = 32
-MAX_ANSWERS = 64
-MAX_ANSWERS_PER_PEER = 8
 REQUESTS_PER_S = 50  # of a peer, in the long run; it may save up two seconds' worth
 HANDSHAKE_S = 5.0
 FIRST_REQUEST_S = 10.0
 KEEP_ALIVE_S = 30.0
-CHUNK_S = 75.0  # for one chunk to be taken: 16 KiB/s take 64 s
 READ_AHEAD = 8  # chunks
 STOP_S = 1.0
 FULL_S = 0.5  # before accepting again when this process has no file descriptor left

@@ -22,6 +22,7 @@ from sparkle_p2p.net.bulk.peer_source import Hosts, PeerSource
 from sparkle_p2p.net.bulk.server import BulkServer
 from sparkle_p2p.net.bulk.source import Asker
 from sparkle_protocol import messages
+from sparkle_protocol.blobs.limits import MAX_FETCHES
 from sparkle_protocol.blobs.link import LinkEstimate
 from sparkle_protocol.blobs.source import MAX_ASKS
 from sparkle_protocol.blobs.tickets import TicketOffice
@@ -31,7 +32,6 @@ from sparkle_protocol.errors import RemoteProtocolError, SparkleError, Transport
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import PeerId
 
-MAX_FETCHES = 4  # at a time; further ones wait for a place
 THREADS = 8  # hashing and disk; what is more waits
 LINES = 2 * MAX_ASKS * MAX_SOURCES  # threads for answers that come over HTTPS, one each; more than so many wait
 SETTLE_EVERY_S = 40.0
@@ -256,7 +256,7 @@ class Bulk:
             running = self._running[blob]
             if outline is None:
                 asked = tuple({**dict.fromkeys(peers), **running.spare})
-                outline, teller = await fetch_outline(blob, asked, self._ask, self._on_violation)
+                outline, teller = await fetch_outline(blob, asked, self._ask, self._on_violation, self._clock)
                 peers = tuple(dict.fromkeys((*peers, teller)))  # surely has it, the others may be away
             if size is not None:
                 _check_size(blob, outline.size, size)

@@ -8,11 +8,11 @@ from sparkle_p2p.net.bulk.peer_source import Hosts
 from sparkle_p2p.net.bulk.source import Asker
 from sparkle_p2p.net.overlay import Overlay
 from sparkle_protocol import messages
+from sparkle_protocol.blobs.limits import REPLY_S
 from sparkle_protocol.errors import OverlayDown, RemoteProtocolError
 from sparkle_protocol.ids import PeerId
 
 CONNECT_S = 10.0
-REPLY_S = 30.0  # a piece of 256 KiB over a slow relay
 
 _HOST = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/([^/]+)/tcp/\d+(?:/p2p/[^/]+)?")
 _MAX_HOSTS = 4

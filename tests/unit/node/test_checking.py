@@ -13,6 +13,7 @@ from sparkle_p2p.blobs.sealing import JobCipher, input_label, result_label
 from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.node import checking
 from sparkle_p2p.node.checking import Checking
+from sparkle_protocol.blobs.limits import CHECK_TRIES
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.effects import CheckUnit, UnitChecked
 from sparkle_protocol.errors import ComputeError, ExecutorCrashed, TransportError
@@ -132,7 +133,7 @@ async def test_failures_of_this_node_are_tried_again_with_another_seed(bench: Ca
 
 
 async def test_a_node_that_cannot_check_says_so(bench: Callable[..., Bench]) -> None:
-    one = bench(*(ComputeError("no memory") for _ in range(checking.TRIES)))
+    one = bench(*(ComputeError("no memory") for _ in range(CHECK_TRIES)))
     answer = await one.verdict()
     assert (answer.passed, answer.text) == (None, "no memory")
 

@@ -10,8 +10,9 @@ import pytest
 
 from sparkle_p2p.blobs.store import BlobStore
 from sparkle_p2p.node import result_holding
-from sparkle_p2p.node.result_holding import TRIES, ResultHolding
+from sparkle_p2p.node.result_holding import ResultHolding
 from sparkle_p2p.node.store import Store
+from sparkle_protocol.blobs.limits import RESULT_TRIES
 from sparkle_protocol.effects import HoldResult, ReleaseResults, ResultNotHeld, StoreResult
 from sparkle_protocol.errors import TransportError
 from sparkle_protocol.identity import Identity
@@ -90,7 +91,7 @@ async def test_what_has_no_room_is_said_at_once_and_drops_nothing_that_is_kept(t
 
 async def test_what_cannot_be_had_is_tried_some_times_and_then_said(tmp_path: Path) -> None:
     async with keeping(tmp_path) as keeper:
-        failures: list[Exception] = [TransportError("not now") for _ in range(TRIES + 1)]
+        failures: list[Exception] = [TransportError("not now") for _ in range(RESULT_TRIES + 1)]
         blob = keeper.hold(0)
         keeper.bench.bulk.failures[blob] = failures
         assert await keeper.said.get() == ResultNotHeld(JOB, 0, full=False)

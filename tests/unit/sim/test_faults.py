@@ -149,6 +149,33 @@ def test_factors_of_faults_that_overlap_multiply_and_go_again() -> None:
     assert peer.machine == before
 
 
+def test_who_reads_nothing_is_given_up_until_the_last_stall_is_over() -> None:
+    run = begun(scene(Fault("stall", 5.0, 60.0, peers=[2]), Fault("stall", 50.0, 50.0, peers=[2])))
+    links = until(run, 4.9).network.links
+    assert links[2]
+    until(run, 85.0)
+    assert not links[2]
+    assert not any(2 in others for others in links)
+    until(run, 200.0)
+    assert links[2]
+
+
+def test_the_others_hold_on_to_half_open_connections() -> None:
+    run = begun(scene(Fault("half-open", 5.0, peers=[2])))
+    seen: list[int] = []
+    run.world.kernel.at(5 * SECOND + 1, lambda: seen.extend([len(run.world.network.links[2]), _believers(run.world)]))
+    before = len(until(run, 4.9).network.links[2])
+    until(run, 60.0)
+    assert seen == [0, before]
+    assert before > 0
+    assert len(run.world.network.links[2]) == _believers(run.world) > 0
+
+
+def _believers(world: World) -> int:
+    """Who is connected with peer 2, as far as they know."""
+    return sum(1 for others in world.network.links if 2 in others)
+
+
 def test_a_skewed_clock_jumps_and_comes_back() -> None:
     run = begun(scene(Fault("skew", 5.0, 5.0, peers=[2], amount_s=-90.5)))
     peer = run.world.peers[2]

@@ -177,3 +177,80 @@ def test_loss_is_a_share_of_what_is_sent_and_spares_what_a_node_says_to_itself()
     lost = sum(not bench.network.carries(0, 1) for _ in range(4000))
     assert 1100 < lost < 1300
     assert all(bench.network.carries(0, 0) for _ in range(100))
+
+
+def test_a_large_message_takes_as_long_as_the_line_says_and_a_small_one_only_the_way() -> None:
+    bench = Bench([Place(), Place()], Conditions(((20.0,),), jitter=0.0, upload_mbps=8.0))
+    came: list[tuple[float, int]] = []
+    for size in (100, 1_000_000, 500_000):
+        bench.network.send(0, 1, lambda raw: came.append((bench.kernel.now / SECOND, len(raw))), bytes(size))
+    bench.run(5)
+    assert came == [(0.0105, 100), (1.0105, 500_000), (1.5105, 1_000_000)]  # half a millisecond is for the ends
+
+
+def test_a_message_on_its_way_is_lost_with_its_connection() -> None:
+    bench = Bench([Place(), Place()])
+    assert bench.dial(0, 1)
+    came: list[bytes] = []
+    bench.network.send(0, 1, came.append, bytes(1_000_000))
+    bench.network.hang_up(0, 1)
+    bench.run(30)
+    assert came == []
+
+
+def test_who_reads_nothing_still_speaks_and_both_ends_give_the_connection_up() -> None:
+    bench = Bench([Place(), Place()])
+    assert bench.dial(0, 1)
+    bench.run(1)
+    came: list[str] = []
+    bench.network.stall(1, "test")
+    bench.network.send(1, 0, lambda: came.append("from it"))
+    bench.network.send(0, 1, lambda: came.append("to it"))
+    bench.run(5)
+    assert came == ["from it"]
+    assert not bench.dial(1, 0) or bench.network.connected(1, 0)
+    assert sorted(what for _, *what in bench.run(60)) == [[0, "down", 1], [1, "down", 0]]
+    assert not bench.dial(0, 1)
+    bench.network.read_on(1, "test")
+    bench.run(1)
+    assert came == ["from it", "to it"]
+    assert bench.dial(0, 1)
+
+
+def test_a_short_stall_breaks_nothing() -> None:
+    bench = Bench([Place(), Place()])
+    assert bench.dial(0, 1)
+    bench.network.stall(1, "test")
+    bench.run(SILENCE_S[0] - 1)
+    bench.network.read_on(1, "test")
+    assert [what for _, *what in bench.run(120)] == []
+
+
+def test_the_end_that_knows_nothing_of_it_finds_a_half_open_connection_by_using_it() -> None:
+    bench = Bench([Place(), Place()])
+    assert bench.dial(0, 1)
+    bench.run(1)
+    bench.network.forget_links(1)
+    assert [what for _, *what in bench.run(1)] == [[1, "down", 0]]
+    assert bench.network.connected(0, 1)
+    came: list[str] = []
+    bench.network.send(0, 1, lambda: came.append("lost"))
+    assert [what for _, *what in bench.run(1)] == [[0, "down", 1]]
+    assert came == []
+
+
+def test_a_half_open_connection_is_noticed_by_its_silence_or_made_whole_by_a_new_one() -> None:
+    bench = Bench([Place(), Place(), Place()])
+    assert bench.dial(0, 1)
+    assert bench.dial(2, 1)
+    bench.run(1)
+    bench.network.forget_links(1)
+    bench.run(1)
+    assert bench.dial(1, 2)
+    told = [what for _, *what in bench.run(60)]
+    assert [0, "down", 1] in told
+    assert [2, "down", 1] not in told
+    came: list[str] = []
+    bench.network.send(2, 1, lambda: came.append("over the new one"))
+    bench.run(1)
+    assert came == ["over the new one"]

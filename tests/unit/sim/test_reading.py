@@ -44,6 +44,7 @@ def test_all_kinds_of_scenarios_are_shipped() -> None:
     names = {path.stem for path in SHIPPED}
     assert names >= {
         "calm", "churn", "partition", "mass-kill", "slow-tail", "cheaters", "colluders", "flash-crowd", "time-zones",
+        "inputs",
     }  # fmt: skip
     crowd = read_scenario(ROOT / "simulations" / "scenarios" / "flash-crowd.toml")
     assert sum(plan.units * plan.repeat for plan in crowd.jobs) == 1_000_000
@@ -116,6 +117,11 @@ def test_values_are_as_in_toml_and_words_need_no_quotes(text: str, value: object
         ("peers.arrive_s=100", "peers.arrive_s must be less than seconds (100)"),
         ("adversaries=[{kind='cheat',share=0.1,rate=0.5}]", "adversaries.0.rate has no effect with kind = 'cheat'"),
         ("checks.names=['endings']", "checks.names must be one of"),
+        ("jobs.0.inputs=3", "jobs.0.inputs has no effect without input_mb"),
+        ("jobs.0={input_mb=4,inputs=20,units=10}", "jobs.0.inputs is 20, but the 10 units need one each"),
+        ("jobs.0.check=algebraic", "jobs.0.check needs result_mb"),
+        ("jobs.0.check=freivalds", "jobs.0.check must be one of exact or algebraic, not 'freivalds'"),
+        ("jobs.0={input_mb=6000}", "makes 6000 MB of inputs, and a keeper has 5368.71 MB for one submitter"),
         ("engine=fast", "engine must be one of full or population, not 'fast'"),
     ],
 )
