@@ -25,7 +25,7 @@ BLOCK = re.compile(r"^(?P<not_run><!-- not run: .+? -->\n+)?```console\n(?P<text
 FILE = re.compile(r"^<!-- file: (?P<name>[\w.-]+) -->\n+```\w+\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = "--- command {} ---"
 NO_NODE = "<!-- no node -->"
-NODE_START_S, NODE_STOP_S, PAGE_S = 60.0, 15.0, 300.0
+NODE_START_S, NODE_STOP_S, PAGE_S = 60.0, 15.0, 600.0
 
 
 @dataclass(frozen=True, slots=True)
