@@ -164,7 +164,7 @@ def test_every_shown_file_is_used() -> None:
         f"{page.relative_to(ROOT)}: {name}"
         for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
         for name in shown_files(page.read_text())
-        if not any(name in shown.command.split() for shown in shown_commands(page.read_text()))
+        if not any(name in re.split(r"[\s=,:]", shown.command) for shown in shown_commands(page.read_text()))
     ]
     assert not unused, f"show the command that uses these files: {unused}"
 
