@@ -44,6 +44,7 @@ USAGE = """usage: python3 run.py COMMAND [ARGUMENTS...]
   test     runs the tests                                       (arguments: pytest's)
   check    format, lint, types and import rules
   bench    measures, writes bench/results.json; --check fails on a missed bar
+  record   measures 50 real hosts, writes simulations/recordings (arguments: --hosts N --json)
   soak     the long test
   setup    only sets up the environment
   uv       runs uv with the user's settings for pip             (arguments: uv's)
@@ -121,6 +122,11 @@ def bench(rest: list[str]) -> int:
     return script("tests/bench/run.py", rest)
 
 
+def record(rest: list[str]) -> int:
+    """Records what real hosts cost and how they fail, for the simulator."""
+    return script("tests/bench/record_hosts.py", rest)
+
+
 def soak(rest: list[str]) -> int:
     """Runs the long test."""
     return script("tests/soak/run.py", rest)
@@ -179,6 +185,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "test": test,
     "check": check,
     "bench": bench,
+    "record": record,
     "soak": soak,
     "setup": setup,
     "uv": run_uv,

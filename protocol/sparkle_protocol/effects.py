@@ -80,13 +80,25 @@ class DropCommits:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreRejection:
+    """Keep that a result was refused, and why: no fact says so of a check that failed here."""
+
+    job: JobId
+    unit: int
+    worker: PeerId
+    raw: bytes  # see ``work.rejection``
+
+
+@dataclass(frozen=True, slots=True)
 class DropJob:
     """Forget the results of a job that is not kept here any more, and its facts unless commits of ours are open."""
 
     job: JobId
 
 
-Record = StoreFact | DropFact | SealRange | StoreResult | StoreCommit | DropCommit | DropCommits | DropJob
+Record = (
+    StoreFact | DropFact | SealRange | StoreResult | StoreCommit | DropCommit | DropCommits | StoreRejection | DropJob
+)
 
 
 @dataclass(frozen=True, slots=True)

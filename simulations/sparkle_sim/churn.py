@@ -4,7 +4,8 @@ A node stays for a session and is away for an absence, each drawn anew: sessions
 0.3 to 0.7 in measurements of volunteers: Javadi, Kondo, Vincent and Anderson 2011), absences exponential. At
 ``begin_s`` everybody is there, and each in the midst of a session: what is left of it is a uniform part of a session
 that is met with a chance proportional to its length. (With a fresh session for everybody the share of those online
-would fall steeply first.) Submitters stay, unless a trace says when they are there.
+would fall steeply first.) Submitters stay, unless a trace says when they are there. From ``end_s`` on, if there is
+one, everybody is back and stays, so that what has to come about in the end can be looked for.
 
 A schedule pauses the worker, as its user would: connections and jobs that the node keeps go on.
 """
@@ -70,20 +71,34 @@ class _Coming:
         self._peer = peer
         self._plan = plan
         self._draws = random
+        self._over = False
+        self._gone = False
 
     def begin(self) -> None:
         left_s = residual_s(self._plan, self._world.seed, self._peer.number)
         self._world.kernel.at(int((self._plan.begin_s + left_s) * SECOND), self._go)
+        if self._plan.end_s:
+            self._world.kernel.at(int(self._plan.end_s * SECOND), self._end)
+
+    def _end(self) -> None:
+        self._over = True
+        if REASON in self._peer.away and not self._gone:
+            self._peer.come_back(REASON)
 
     def _go(self) -> None:
+        if self._over:
+            return
         plan = self._plan
         gone, silently = self._draws.random() < plan.gone_share, self._draws.random() < plan.silent_share
+        self._gone = gone
         self._peer.lost = self._peer.lost or gone
         self._peer.leave(REASON, silently=silently)
         if not gone:
             self._later(self._draws.exponential(plan.absence_s), self._come)
 
     def _come(self) -> None:
+        if self._over:
+            return
         self._peer.come_back(REASON)
         self._later(session_s(self._plan, self._draws), self._go)
 

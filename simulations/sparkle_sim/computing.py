@@ -6,6 +6,7 @@ from math import exp
 from typing import Protocol
 
 from sparkle_protocol.effects import Compute, Computed, ComputeFailed, StopCompute
+from sparkle_protocol.errors import ComputeError
 from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.ids import JobId, digest
 from sparkle_sim.draws import Draws
@@ -30,7 +31,7 @@ class Behaviour(Protocol):
     """What a worker makes of a unit: honest or not."""
 
     def result(self, spec: JobSpec, job: JobId, unit: int) -> bytes | None:
-        """Its result; None: it never has one."""
+        """Its result; None: it never has one. Raises ComputeError when its kernel fails."""
         ...
 
 
@@ -81,7 +82,9 @@ class Slots:
         self._suspended: set[str] = set()  # why nothing is computed now
         self._suspended_ns = 0  # since when
         self._stood_ns = 0  # how long nothing was computed, before
-        self._due: list[tuple[UnitKey, Compute, bytes, float, int]] = []  # came to their end while suspended
+        self._due: list[
+            tuple[UnitKey, Compute, bytes | ComputeError, float, int]
+        ] = []  # came to their end while suspended
         self._stopped = False
 
     def start(self, effect: Compute) -> None:
@@ -123,7 +126,7 @@ class Slots:
             effect = self._waiting.popleft()
             key = (effect.job, effect.unit, effect.epoch)
             self._running[key] = effect
-            result = self._behaviour.result(effect.spec, effect.job, effect.unit)
+            result = self._outcome(effect)
             if result is None:  # it never ends
                 continue
             seconds = effect.spec.resources.flops / self.flops_per_s
@@ -132,7 +135,14 @@ class Slots:
             due_ns = int(seconds * SECOND) + self._kernel.now - self._stood_ns  # on the clock of what is computed
             self._kernel.at(due_ns + self._stood_ns, self._done, key, effect, result, seconds, due_ns)
 
-    def _done(self, key: UnitKey, effect: Compute, result: bytes, seconds: float, due_ns: int) -> None:
+    def _outcome(self, effect: Compute) -> bytes | ComputeError | None:
+        """What a unit comes to; None: it never ends."""
+        try:
+            return self._behaviour.result(effect.spec, effect.job, effect.unit)
+        except ComputeError as error:
+            return error
+
+    def _done(self, key: UnitKey, effect: Compute, result: bytes | ComputeError, seconds: float, due_ns: int) -> None:
         if self._stopped or self._running.get(key) is not effect:
             return
         if self._suspended:
@@ -142,5 +152,8 @@ class Slots:
             self._kernel.at(due_ns + self._stood_ns, self._done, key, effect, result, seconds, due_ns)
             return
         del self._running[key]
-        self._tell(Computed(effect.job, effect.unit, effect.epoch, result, seconds))
+        if isinstance(result, ComputeError):
+            self._tell(ComputeFailed(*key, "kernel", str(result), blame=True))
+        else:
+            self._tell(Computed(*key, result, seconds))
         self._fill()

@@ -134,6 +134,11 @@ def _churn(scenario: Scenario) -> Iterator[Mistake]:
         yield "peers.churn.trace", f"has no effect with kind = '{churn.kind}'; set kind = 'trace'"
     if churn.kind in ("weibull", "exponential") and churn.begin_s >= scenario.seconds:
         yield "peers.churn.begin_s", f"is {churn.begin_s:g}, but the run ends at {scenario.seconds:g} s"
+    if churn.end_s and (churn.kind in ("none", "trace") or scenario.engine == "population"):
+        where = "in the population engine" if scenario.engine == "population" else f"with kind = '{churn.kind}'"
+        yield "peers.churn.end_s", f"has no effect {where}"
+    elif churn.end_s and churn.end_s <= churn.begin_s:
+        yield "peers.churn.end_s", f"is {churn.end_s:g}, but nodes come and go from {churn.begin_s:g} s on"
 
 
 def _trace(churn: Churn, scenario: Scenario) -> Iterator[Mistake]:

@@ -4,20 +4,22 @@ from collections.abc import Callable, Iterable
 
 from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import Fact, JobSpec, KeeperSet
-from sparkle_protocol.ids import FactId, JobId, ResultHash
+from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash
+from sparkle_protocol.work.rejection import Rejection
 from sparkle_protocol.work.sealed import SealedRange
 
 
 class JobRecords:
     """Of one job."""
 
-    __slots__ = ("commits", "facts", "results", "sealed")
+    __slots__ = ("commits", "facts", "refused", "results", "sealed")
 
     def __init__(self) -> None:
         self.facts: dict[FactId, Fact] = {}
         self.results: dict[ResultHash, bytes] = {}
         self.commits: dict[tuple[int, int], tuple[bytes, bytes]] = {}  # nonce and result by unit and epoch
         self.sealed: dict[int, bytes] = {}
+        self.refused: dict[tuple[int, PeerId], fx.StoreRejection] = {}
 
     @property
     def spec(self) -> Fact | None:
@@ -32,6 +34,10 @@ class JobRecords:
     def ranges(self) -> list[SealedRange]:
         """Records of sealed ranges, in order."""
         return [SealedRange.decode(raw) for _, raw in sorted(self.sealed.items())]
+
+    def rejections(self) -> list[Rejection]:
+        """Results that were refused."""
+        return [Rejection.decode(record) for record in self.refused.values()]
 
 
 class Disk:
@@ -72,10 +78,16 @@ class Disk:
                 kept.commits.pop((record.unit, record.epoch), None)
             case fx.DropCommits():
                 kept.commits.clear()
+            case fx.StoreRejection():
+                kept.refused.setdefault((record.unit, record.worker), record)
             case fx.DropJob():
-                kept.results.clear()
-                if not kept.commits:  # else they prove what we committed to
-                    del self.jobs[job]
+                self._drop(job, kept)
+
+    def _drop(self, job: JobId, kept: JobRecords) -> None:
+        kept.results.clear()
+        kept.refused.clear()
+        if not kept.commits:  # else they prove what we committed to
+            del self.jobs[job]
 
     def results_there(self, job: JobId, names: Iterable[ResultHash]) -> list[bytes]:
         """Results by their names; those that are not here are left out."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from math import exp
+from typing import TYPE_CHECKING
 
 from sparkle_protocol.effects import Notify, Violation
 from sparkle_protocol.errors import ConfigError
@@ -20,26 +21,36 @@ from sparkle_sim.scenario import JobPlan, Machines, Peers, Scenario, Wires
 from sparkle_sim.trace import Trace
 from sparkle_sim.world import Watcher, World
 
+if TYPE_CHECKING:
+    from sparkle_sim.workflows import Workflow, Workflows
+
 BOOTSTRAPS = 3  # peers that a new one knows
 ENDED = ("job_done", "job_failed", "job_cancelled")
 
 
 class Run:
-    """One run. Jobs are submitted as the scenario plans; it is over at its end, or when all jobs are.
+    """One run. Jobs are submitted as the scenario plans; it is over at its end, or when all jobs and clients are.
 
     Args:
         scenario: what happens.
         seed: decides everything that the scenario leaves open.
         trace: where it is written down.
         watchers: who else is told what happens.
+        clients: peers, and the programs that run beside their nodes.
     """
 
     def __init__(
-        self, scenario: Scenario, seed: int, *, trace: Trace | None = None, watchers: Sequence[Watcher] = ()
+        self,
+        scenario: Scenario,
+        seed: int,
+        *,
+        trace: Trace | None = None,
+        watchers: Sequence[Watcher] = (),
+        clients: Sequence[tuple[int, "Workflow"]] = (),
     ) -> None:
         self.scenario = scenario
         self.seed = seed
-        self.world = build_world(scenario, seed, trace)
+        self.world = build_world(scenario, seed, trace, [number for number, _ in clients])
         self.plans: dict[JobId, JobPlan] = {}
         self.submitted_ns: dict[JobId, int] = {}
         self.ended_ns: dict[JobId, int] = {}
@@ -56,13 +67,22 @@ class Run:
                 number += 1
         faults.begin(self.world, scenario)
         churn.begin(self.world, scenario)
+        self._workflows: Workflows | None = None
+        if clients:
+            from sparkle_sim import workflows  # asyncio is loaded for them alone
+
+            self._workflows = workflows.Workflows(self.world, scenario, clients, self._submitted, self._end_if_done)
 
     def advance(self, until_s: float) -> bool:
-        """Let virtual time pass up to then; True when the run is over."""
+        """Let virtual time pass up to then; True when the run is over. Raises what a client's mistake raised."""
         end_ns = int(min(until_s, self.scenario.seconds) * SECOND)
         if not self.over:
             self.world.kernel.run(end_ns)
         self.over = self.over or self.world.kernel.now >= int(self.scenario.seconds * SECOND)
+        if self._workflows is not None:
+            self._workflows.loop.raise_failure()
+            if self.over:
+                self._workflows.loop.finish()
         return self.over
 
     @property
@@ -89,6 +109,7 @@ class Run:
             "peers": len(self.world.peers),
             "online": sum(1 for peer in self.world.peers if peer.life is not None),
             "jobs": jobs,
+            **({"clients": self._workflows.summary()} if self._workflows is not None else {}),
         }
 
     # --- what is planned --------------------------------------------------------------------------------------
@@ -116,10 +137,13 @@ class Run:
             self.world.kernel.after(SECOND, self._submit, plan, number)
             return
         job, effects = peer.submitter.submit(planned_spec(self.scenario, self.seed, plan, number), peer.now())
-        self.plans[job] = plan
-        self.submitted_ns[job] = self.world.kernel.now
+        self._submitted(job, plan)
         self.world.note(plan.submitter, "submit", job.hex())
         peer.command(lambda _submitter, _now: effects)
+
+    def _submitted(self, job: JobId, plan: JobPlan) -> None:
+        self.plans[job] = plan
+        self.submitted_ns[job] = self.world.kernel.now
 
     # --- watching ---------------------------------------------------------------------------------------------
 
@@ -134,21 +158,27 @@ class Run:
         if plan is not None and plan.submitter == peer.number:
             self.outcomes[job] = effect.event
             self.ended_ns[job] = self.world.kernel.now
-            if self.scenario.until_done and not self._waiting and len(self.outcomes) == len(self.plans):
-                self.over = True
-                self.world.kernel.stop()
+            self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        """A job has ended, or a client."""
+        busy = self._waiting or (self._workflows is not None and self._workflows.running)
+        if self.scenario.until_done and not busy and len(self.outcomes) == len(self.plans):
+            self.over = True
+            self.world.kernel.stop()
 
     def violated(self, peer: Peer, effect: Violation) -> None:
         """Nothing follows from it here."""
 
 
-def build_world(scenario: Scenario, seed: int, trace: Trace | None = None) -> World:
-    """The peers of a scenario, where they are and what they run on; none lives yet."""
+def build_world(scenario: Scenario, seed: int, trace: Trace | None = None, clients: Sequence[int] = ()) -> World:
+    """The peers of a scenario, where they are and what they run on; none lives yet. ``clients``: who is honest."""
     submitters = {plan.submitter for plan in scenario.jobs}
     places = _places(scenario.peers, scenario.wires, seed, submitters)
     wires = scenario.wires
     conditions = Conditions(_round_trips(wires), wires.jitter, wires.loss, wires.twice)
-    world = World(seed, places, conditions, trace, assign(seed, scenario), rules_of(scenario.policy))
+    adversaries = assign(seed, scenario, clients)
+    world = World(seed, places, conditions, trace, adversaries, rules_of(scenario.policy))
     for number in range(scenario.peers.count):
         world.add(machine_of(scenario.peers.machines, seed, number))
     return world

@@ -21,7 +21,7 @@ out of the list, and those that stay hit the same peers.
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from math import prod
+from math import inf, prod
 
 from msgspec.structs import replace as with_fields
 
@@ -65,8 +65,10 @@ def pinned(world: World, scenario: Scenario) -> Scenario:
 
 
 def quiet_from_s(scenario: Scenario) -> float:
-    """When the last fault is over; one that stays has only its beginning."""
-    return max((fault.at_s + fault.for_s for fault in scenario.faults), default=0.0)
+    """When the last fault is over and nodes have ceased to come and go; a fault that stays has only its beginning."""
+    churn = scenario.peers.churn
+    restless_s = 0.0 if churn.kind == "none" else churn.end_s or inf
+    return max([restless_s, *(fault.at_s + fault.for_s for fault in scenario.faults)])
 
 
 def check(faults: Iterable[Fault]) -> None:

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sparkle_sim.costs import HEARING, PASSING
 from sparkle_sim.draws import Draws, draws
 from sparkle_sim.kernel import MS, SECOND, Kernel
 from sparkle_sim.network import Network
@@ -34,7 +35,7 @@ OLDEST = 255  # greatest age in seconds that is told apart; by then no message i
 
 @dataclass(frozen=True, slots=True)
 class GossipParameters:
-    """What the node sets (``sparkle_p2p.net.libp2p.gossip``), what the library does, and what was measured.
+    """What the node sets (``sparkle_p2p.net.libp2p.gossip``), and what the library does.
 
     Args:
         degree: mesh peers that are aimed at. Set by the node.
@@ -49,7 +50,6 @@ class GossipParameters:
         eager_grafts: the library's; the specification has none while nobody scores.
         pruner_backs_off: the specification says so, the library does not do it.
         seen_s: how long a message is known after it was heard the last time. The library's.
-        handling_s: least and most processor time until a message is passed on. Measured with py-libp2p 0.8.1.
         max_kept: messages kept for IWANT; the oldest go first. The library has no bound.
         max_backing_off: peers in back-off; the oldest are forgotten first. The library has no bound.
     """
@@ -66,7 +66,6 @@ class GossipParameters:
     eager_grafts: int = 2
     pruner_backs_off: bool = False
     seen_s: int = 120
-    handling_s: tuple[float, float] = (0.0025, 0.0095)
     max_kept: int = 512
     max_backing_off: int = 256
 
@@ -202,8 +201,10 @@ class Gossip:
             self._spread(peer, node, peer, message)
 
     def _arrive(self, peer: int, source: int, message: _Message) -> None:
-        node = self._nodes[peer]
-        if node is None or source not in self._network.links[peer]:  # what was under way is lost with a connection
+        node, network = self._nodes[peer], self._network
+        if network.suspended and network.defers(peer, self._arrive, peer, source, message):
+            return
+        if node is None or source not in network.links[peer]:  # what was under way is lost with a connection
             return
         if self._is_new(peer, message):
             self._spread(peer, node, source, message)
@@ -228,8 +229,10 @@ class Gossip:
         if len(node.kept) > self.parameters.max_kept:
             del node.kept[0]
         self._wake[peer] = 0
-        low_s, high_s = self.parameters.handling_s
-        handling_ns = int(self._draws[peer].uniform(low_s, high_s) * SECOND)
+        random = self._draws[peer]
+        passing_ns, threads = PASSING.draw(random), self._network.threads
+        handling_ns = threads.take(peer, passing_ns)
+        threads.take(peer, max(0, HEARING.draw(random) - passing_ns))  # other copies, and what is left to send
         for other in node.mesh:
             if other not in (source, message.author):
                 self._pass_on(peer, other, message, handling_ns)
@@ -257,9 +260,9 @@ class Gossip:
             self._beating[phase] = False
             return
         self.heartbeats += len(peers)
-        now, wake = self._kernel.now, self._wake
+        now, wake, suspended = self._kernel.now, self._wake, self._network.suspended
         for peer in peers:
-            if wake[peer] <= now:
+            if wake[peer] <= now and peer not in suspended:
                 self._heartbeat(peer)
         self._kernel.after(self._interval_ns, self._pulse, phase)
 

@@ -40,6 +40,11 @@ class Kernel:
         """Events that have not happened yet."""
         return len(self._heap)
 
+    @property
+    def next_ns(self) -> int | None:
+        """When the next event happens; None if there is none."""
+        return self._heap[0][0] if self._heap else None
+
     def stop(self) -> None:
         """Let ``run`` return after the present event."""
         self._stopped = True

@@ -2,7 +2,7 @@
 
 A question goes over a new stream: a round trip to agree on the protocol, one for question and answer. Who is not
 connected is dialled before; that connection is closed again, unless ``kept_links`` says otherwise. Either end keeps
-the other in its table, if there is room.
+the other in its table, if there is room. A question costs time of the thread at either end (``costs.py``).
 
 A lookup asks in rounds, as py-libp2p does: the ``alpha`` nearest that were not asked yet; when all have answered or
 failed, the nearest of all that are known now; until a round changes nothing.
@@ -12,9 +12,10 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sparkle_sim.costs import ANSWERING, ASKING
 from sparkle_sim.draws import Draws
 from sparkle_sim.kernel import SECOND, Kernel
-from sparkle_sim.network import HANDSHAKE_TRIPS, PUNCH_SUCCESS, REFUSED_S, Network
+from sparkle_sim.network import HANDSHAKE_TRIPS, PUNCH_SUCCESS, Network
 from sparkle_sim.tables import Tables
 
 Found = Callable[[list[int]], None]
@@ -30,6 +31,7 @@ class RoutingParameters:
 
     Args:
         bucket_size: k of Kademlia: of buckets, of answers and of lookups. The specification's.
+        bucket_room: of a bucket, if it is more. (py-libp2p splits full buckets; see ``tables.py``.)
         alpha: questions of a round. The specification's, and the library's.
         rounds: of a lookup at most. The library's.
         few: with fewer peers in its table a lookup begins with the connected ones too. The library's.
@@ -44,9 +46,7 @@ class RoutingParameters:
         max_keys: with records at one peer; the oldest go first. The library has no bound.
         max_lookups: of one peer at a time; further ones get what its table knows. The library has no bound.
         refresh_s: a peer looks up itself and a place in each of its buckets so often; 0: never. The library has 600.
-        handling_s: least and most time of an answer at the peer that gives it. Measured with py-libp2p 0.8.1.
-        hanging: share of questions to peers that are well which never get an answer. Assumed, until there are
-            recordings.
+        hanging: share of questions to peers that are well which never get an answer. Recorded.
         kept_links: with fewer connections, a peer keeps those that its questions made. The library does so up to 300,
             which lets each node of a large network end there.
         primed: at their first start peers have tables as after a long time in the network.
@@ -54,6 +54,7 @@ class RoutingParameters:
     """
 
     bucket_size: int = 20
+    bucket_room: int = 0
     alpha: int = 10
     rounds: int = 20
     few: int = 5
@@ -68,8 +69,7 @@ class RoutingParameters:
     max_keys: int = 1024
     max_lookups: int = 32
     refresh_s: float = 600.0
-    handling_s: tuple[float, float] = (0.004, 0.007)
-    hanging: float = 0.01
+    hanging: float = 0.0003
     kept_links: int = 0
     primed: bool = True
     primed_gone: float = 0.05
@@ -154,42 +154,58 @@ class Lookups:
         self.queries += 1
         life, network = self._lives[peer], self._network
         if network.connected(peer, other):
-            self._open(peer, other, life, 0, serve, answered)
+            self._open(peer, other, life, 0, 0, serve, answered)
             return
 
         def dialled(worked: bool) -> None:
             if self._lives[peer] == life:
                 if worked:
-                    self._open(peer, other, life, 0, serve, answered)
+                    self._open(peer, other, life, 0, 0, serve, answered)
                 else:
                     failed(other)
 
         if len(network.links[peer]) < self._rules.kept_links:
             network.dial(peer, other, dialled)
+        elif not network.answers(peer, other):
+            return
         elif not self._lives[other]:
-            self._kernel.after(int(REFUSED_S * SECOND), dialled, False)
+            self._kernel.after(network.refusal_ns(peer, other), dialled, False)
         else:
             both_hidden = (network.places[peer].nat, network.places[other].nat) in PUNCH_SUCCESS
-            self._open(peer, other, life, 2 * HANDSHAKE_TRIPS * (2 if both_hidden else 1), serve, answered)
+            trips = 2 * HANDSHAKE_TRIPS * (2 if both_hidden else 1)
+            self._open(peer, other, life, trips, network.dialling_ns(peer, other), serve, answered)
 
-    def _open(self, peer: int, other: int, life: int, trips: int, serve: Serve, answered: Answered) -> None:
-        """A new stream, after so many one-way trips for the connection; the delays of one exchange go together."""
-        if self._network.carries(peer, other):
-            wait_ns = (trips + STREAM_TRIPS) * self._network.delay_ns(peer, other)
+    def _open(
+        self, peer: int, other: int, life: int, trips: int, wait_ns: int, serve: Serve, answered: Answered
+    ) -> None:
+        """A new stream, after time and one-way trips for the connection; the delays of one exchange go together.
+
+        All that a question costs the asker is done before it leaves: the next one waits for that.
+        """
+        network = self._network
+        work_ns = ASKING.draw(self._draws[peer])
+        wait_ns = max(wait_ns + work_ns, network.threads.take(peer, work_ns))
+        if network.carries(peer, other):
+            wait_ns += (trips + STREAM_TRIPS) * network.delay_ns(peer, other)
             self._kernel.after(wait_ns, self._serve, peer, other, life, serve, answered)
 
     def _serve(self, peer: int, other: int, life: int, serve: Serve, answered: Answered) -> None:
         network, random = self._network, self._draws[other]
+        if network.suspended and network.defers(other, self._serve, peer, other, life, serve, answered):
+            return
         if not self._lives[other] or random.random() < self._rules.hanging:
             return
         self._tables.hear(other, (peer,))
         answer = serve(other)
+        wait_ns = network.threads.take(other, ANSWERING.draw(random))
         if network.carries(other, peer):
-            handling_ns = int(random.uniform(*self._rules.handling_s) * SECOND)
-            wait_ns = handling_ns + network.delay_ns(other, peer)
+            wait_ns += network.delay_ns(other, peer)
             self._kernel.after(wait_ns, self._answered, peer, other, life, answered, answer)
 
     def _answered(self, peer: int, other: int, life: int, answered: Answered, answer: list[int]) -> None:
+        network = self._network
+        if network.suspended and network.defers(peer, self._answered, peer, other, life, answered, answer):
+            return
         if self._lives[peer] == life:
             self._tables.add(peer, other)
             answered(other, answer)

@@ -1,6 +1,7 @@
 """What lies between peers: distance, loss, NATs, partitions; and the connections that they have made.
 
-A connection is TCP with Noise and yamux on top, as libp2p makes it: four round trips until it can be used. What is
+A connection is TCP with Noise and yamux on top, as libp2p makes it: four round trips until it can be used, and the
+time of both ends' threads (``costs.py``). What is
 sent over it arrives in order of its delays, not of its sending, as on the several streams of one connection; what is
 lost is a request or an answer that never comes, as when a stream is reset. Packets that TCP sends again are delay.
 """
@@ -8,16 +9,18 @@ lost is a request or an answer that never comes, as when a stream is reset. Pack
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import exp
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+from sparkle_sim.costs import DIAL, DIAL_WORK, REFUSED, REQUEST, Threads
 from sparkle_sim.draws import Draws, draws
 from sparkle_sim.kernel import MS, SECOND, Kernel
 
 HANDSHAKE_TRIPS = 4  # round trips: TCP, choosing Noise, Noise, choosing yamux
-REFUSED_S = 0.2  # until a dial to nobody fails where somebody says so
 DIAL_LIMIT_S = 10.0  # the shell's limit: a dial into a void fails then
+MESSAGE_NS = int(REQUEST.median_ms * MS / 2)  # of both ends' threads, for a request or for its answer
 WAITING = 4096  # messages for a peer that is suspended; beyond that its windows are full, and nothing more comes
-SILENCE_S = (15.0, 45.0)  # until a connection is given up whose other end has vanished
+SILENCE_S = (50.0, 75.0)  # until a connection is given up whose other end says nothing: two pings in vain
+_Call: TypeAlias = tuple[Callable[..., None], tuple[Any, ...]]
 PUBLIC, NAT, SYMMETRIC = "public", "nat", "symmetric"
 PUNCH_SUCCESS = {(NAT, NAT): 0.8, (NAT, SYMMETRIC): 0.1, (SYMMETRIC, NAT): 0.1, (SYMMETRIC, SYMMETRIC): 0.0}
 
@@ -84,8 +87,10 @@ class Network:
         self.bytes = 0  # of what they carry
         self._kernel = kernel
         self._ends = ends
+        self.threads = Threads(kernel, len(places))
+        self.suspended: dict[int, list[_Call]] = {}  # and what waits for them
         self._draws: list[Draws] = [draws(seed, peer, "network") for peer in range(len(places))]
-        self._suspended: dict[int, list[tuple[Callable[..., None], tuple[Any, ...]]]] = {}  # and what waits for them
+        self._vanished = bytearray(len(places))  # whose machine is gone: nobody says that a process is not there
         self._blocked: dict[str, Callable[[int, int], bool]] = {}  # by fault: what does not get from one to another
 
     # --- wires ------------------------------------------------------------------------------------------------
@@ -117,10 +122,11 @@ class Network:
         carried = arguments[-1] if arguments else None
         if type(carried) is bytes:
             self.bytes += len(carried)
-        if self._suspended and self._waits(sender, receiver, call, arguments):
+        if self.suspended and self._waits(sender, receiver, call, arguments):
             return
         if self.carries(sender, receiver):
-            self._kernel.after(self.delay_ns(sender, receiver), call, *arguments)
+            handling_ns = MESSAGE_NS if sender != receiver else 0
+            self._kernel.after(self.delay_ns(sender, receiver) + handling_ns, call, *arguments)
 
     def arrives_twice(self, sender: int) -> bool:
         """Whether what is sent now arrives a second time."""
@@ -144,21 +150,45 @@ class Network:
         self._blocked.pop(fault, None)
 
     def suspend(self, peer: int) -> None:
-        """A process hears and says nothing for a while; its connections look alive, and what is for it waits."""
-        self._suspended.setdefault(peer, [])
+        """A process hears and says nothing for a while: what is for it waits.
+
+        Its connections look alive, until the other ends have waited in vain for too long.
+        """
+        if peer in self.suspended:
+            return
+        waiting: list[_Call] = []
+        self.suspended[peer] = waiting
+        for other in self.links[peer]:
+            wait_ns = int(self._draws[other].uniform(*SILENCE_S) * SECOND)
+            self._kernel.after(wait_ns, self._give_up, other, peer, waiting, self.links[other].get(peer))
+
+    def _give_up(self, peer: int, other: int, waiting: list[_Call], link: Link | None) -> None:
+        """This end closes its connection to one that is still suspended, which finds that out when it goes on."""
+        if self.suspended.get(other) is waiting and link is not None and self.links[peer].get(other) is link:
+            self._drop(peer, other, link)
+            waiting.append((self._drop, (other, peer, self.links[other].get(peer))))
 
     def resume(self, peer: int, *, alive: bool = True) -> None:
         """It goes on with what waited, or it is gone with that."""
-        for call, arguments in self._suspended.pop(peer, []) if alive else ():
+        for call, arguments in self.suspended.pop(peer, []) if alive else ():
             self._kernel.after(0, call, *arguments)
-        self._suspended.pop(peer, None)
+        self.suspended.pop(peer, None)
+
+    def defers(self, receiver: int, call: Callable[..., None], *arguments: Any) -> bool:
+        """Whether a process is suspended; what came for it waits then until it goes on."""
+        waiting = self.suspended.get(receiver)
+        if waiting is None:
+            return False
+        if len(waiting) < WAITING:
+            waiting.append((call, arguments))
+        return True
 
     def _waits(self, sender: int, receiver: int, call: Callable[..., None], arguments: tuple[Any, ...]) -> bool:
         """Whether something does not go on its way because one end is suspended."""
-        waiting = self._suspended.get(receiver)
+        waiting = self.suspended.get(receiver)
         if waiting is None or sender == receiver:
-            return sender in self._suspended
-        if sender not in self._suspended and len(waiting) < WAITING and self.carries(sender, receiver):
+            return sender in self.suspended
+        if sender not in self.suspended and len(waiting) < WAITING and self.carries(sender, receiver):
             waiting.append((call, arguments))
         return True
 
@@ -193,15 +223,36 @@ class Network:
         if peer == other or self.connected(peer, other):
             self._kernel.after(0, done, peer != other)
             return
-        if other in self._suspended or not self._passes(peer, other):
+        if not self.answers(peer, other):
             self._kernel.after(int(DIAL_LIMIT_S * SECOND), done, False)
             return
         if not self._ends.is_up(other):
-            self._kernel.after(int(REFUSED_S * SECOND), done, False)
+            self._kernel.after(self.refusal_ns(peer, other), done, False)
             return
         link = Link(relayed=self._needs_relay(peer, other))
-        wait_ns = HANDSHAKE_TRIPS * (self.delay_ns(peer, other) + self.delay_ns(other, peer))
-        self._kernel.after(wait_ns * (2 if link.relayed else 1), self._connect, peer, other, link, done)
+        trips_ns = HANDSHAKE_TRIPS * (self.delay_ns(peer, other) + self.delay_ns(other, peer))
+        wait_ns = self.dialling_ns(peer, other) + trips_ns * (2 if link.relayed else 1)
+        self._kernel.after(wait_ns, self._connect, peer, other, link, done)
+
+    def answers(self, peer: int, other: int) -> bool:
+        """Whether a dial gets any answer, be it that nobody is there."""
+        if other in self.suspended or not self._passes(peer, other):
+            return False
+        return not self._vanished[other] or self._ends.is_up(other)
+
+    def refusal_ns(self, peer: int, other: int) -> int:
+        """Until a dial fails where no process listens, and its system says so."""
+        work_ns = REFUSED.draw(self._draws[peer])
+        return self.threads.take(peer, work_ns) + self.delay_ns(peer, other) + self.delay_ns(other, peer)
+
+    def dialling_ns(self, peer: int, other: int) -> int:
+        """What both ends' threads take until a connection can be used; with the rest of a dial they are busy then."""
+        random, threads = self._draws[peer], self.threads
+        half_ns = DIAL.draw(random) // 2
+        wait_ns = threads.take(peer, half_ns) + threads.take(other, half_ns)
+        for end in (peer, other):
+            threads.take(end, max(0, DIAL_WORK.draw(random) - half_ns))
+        return wait_ns
 
     def _needs_relay(self, peer: int, other: int) -> bool:
         """Whether no direct connection can be had; where one end has a public address, either can dial the other."""
@@ -210,12 +261,16 @@ class Network:
 
     def _connect(self, peer: int, other: int, link: Link, done: Callable[[bool], None]) -> None:
         up = self._ends.is_up(peer) and self._ends.is_up(other) and self._passes(peer, other)
-        if not up or peer in self._suspended or other in self._suspended:
+        if not up or peer in self.suspended or other in self.suspended:
             done(False)
             return
-        for end, far in ((peer, other), (other, peer)):
-            if far not in self.links[end]:
+        ends = (peer, other), (other, peer)
+        fresh = [(end, far) for end, far in ends if far not in self.links[end]]
+        if fresh:
+            # Of two ends of which one knows a connection already, that one has not noticed yet that it is gone.
+            for end, far in ends:
                 self.links[end][far] = link
+            for end, far in fresh:
                 self._ends.link_up(end, far)
         done(True)
 
@@ -227,6 +282,7 @@ class Network:
 
     def leave(self, peer: int, *, silently: bool) -> None:
         """A process is gone: its system closes its connections, unless that is gone too."""
+        self._vanished[peer] = silently
         for other in list(self.links[peer]):
             link = self.links[other].get(peer)
             wait_ns = self.delay_ns(peer, other)

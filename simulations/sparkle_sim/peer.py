@@ -45,6 +45,7 @@ class Machine:
         memory_bytes: what a unit may use.
         drift: of its clock, as a share: 1e-5 is a second a day.
         skew_ms: how far its wall clock is off.
+        device: class of device on which it computes, as it says; nothing: none.
     """
 
     flops_per_s: float = 2e9
@@ -55,6 +56,7 @@ class Machine:
     memory_bytes: int = messages.UNSAID
     drift: float = 0.0
     skew_ms: int = 0
+    device: str = ""
 
 
 @dataclass(slots=True)
@@ -154,7 +156,7 @@ class Peer:
                 Membership(self.id, rng, self.wall_ms, memory_bytes),
                 Submitter(self.identity, world.codec, rng, world.check_result, rules=world.rules),
                 WorkerAgent(
-                    self.identity, world.codec, rng, kernels, machine.slots, "", memory_bytes, world.rules
+                    self.identity, world.codec, rng, kernels, machine.slots, machine.device, memory_bytes, world.rules
                 ),
             ),
             Lanes(world.kernel, self.disk, self._draws, self.perform, 3, machine.sync_s),
@@ -185,7 +187,8 @@ class Peer:
             others = [fact for fact in records.facts.values() if fact is not spec]
             if spec.author == self.id or records.names(key):
                 size = 0 if spec.author == self.id else sum(map(len, records.results.values()))
-                effects = self.submitter.restore(spec, others, now, tuple(records.results), size, records.ranges())
+                stored = tuple(records.results), size, records.ranges(), 0, records.rejections()
+                effects = self.submitter.restore(spec, others, now, *stored)
                 self._effects(SUBMITTER, tuple(one for one in effects if not isinstance(one, fx.Notify)))
             open_ = [(unit, epoch, *kept) for (unit, epoch), kept in records.commits.items()]
             if open_:

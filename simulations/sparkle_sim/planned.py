@@ -11,13 +11,19 @@ GIGA = 1e9
 
 def planned_spec(scenario: Scenario, seed: int, plan: JobPlan, number: int) -> JobSpec:
     """The spec of the job of that number, of all that the scenario plans in the order of its plans."""
+    return spec_of(scenario, plan, digest(f"{seed}/job/{number}".encode())[:16])
+
+
+def spec_of(
+    scenario: Scenario, plan: JobPlan, nonce: bytes, *, level: str = "final", created_ms: int = EPOCH_MS
+) -> JobSpec:
+    """The spec of a job as a plan describes it."""
     flops = plan.unit_s * scenario.peers.machines.gigaflops * GIGA
     total_s = max(1, int(scenario.seconds) + 1)
-    nonce = digest(f"{seed}/job/{number}".encode())[:16]
-    policy = Policy(quorum=plan.quorum, max_replicas=max(8, plan.quorum))
+    policy = Policy(level, plan.quorum, max_replicas=max(8, plan.quorum))
     return JobSpec(
         KERNEL, 1, {"result_bytes": plan.result_bytes}, plan.units, "exact", policy,
-        Resources(flops=flops), Deadlines(total_s=total_s), bytes(32), nonce, EPOCH_MS,
+        Resources(flops=flops), Deadlines(total_s=total_s), bytes(32), nonce, created_ms,
     )  # fmt: skip
 
 

@@ -13,9 +13,9 @@ import msgspec
 from sparkle_protocol.errors import ConfigError
 from sparkle_sim.checkers import Finding
 from sparkle_sim.kernel import SECOND
+from sparkle_sim.reading import read_scenario
 from sparkle_sim.scenario import Scenario
 from sparkle_sim.seeds import outcome
-from sparkle_sim.shrinking import read_file
 from sparkle_sim.trace import Entry, Trace
 
 MANIFEST = "manifest.json"
@@ -88,7 +88,7 @@ class Replayed:
 def of_file(path: Path, seed: int | None = None) -> tuple[Scenario, int]:
     """A scenario and its seed, from its file or from the folder of a run. Raises ConfigError."""
     if not path.is_dir():
-        scenario = read_file(path)
+        scenario = read_scenario(path)
         return scenario, scenario.seed if seed is None else seed
     try:
         manifest = msgspec.json.decode((path / MANIFEST).read_bytes())

@@ -72,7 +72,7 @@ class Routing:
         self._present = present
         self._draws: list[Draws] = [draws(seed, peer, "routing") for peer in range(len(ids))]
         places = [_place(base58.b58decode(peer)) for peer in ids]
-        self.tables = Tables(places, rules.bucket_size, self._draws, present.is_up)
+        self.tables = Tables(places, max(rules.bucket_size, rules.bucket_room), self._draws, present.is_up)
         self.lookups = Lookups(kernel, network, self.tables, self._draws, rules)
         self._lived = bytearray(len(ids))  # who was here before
         self._records: dict[int, dict[bytes, dict[int, int]]] = {}  # by peer and key: providers, until when

@@ -3,11 +3,11 @@
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
@@ -20,6 +20,9 @@ from sparkle_sim.metrics import COLUMNS, Metrics, sample_every_s
 from sparkle_sim.scenario import Scenario
 from sparkle_sim.trace import Trace
 from sparkle_sim.trace_file import FILE, TraceWriter
+
+if TYPE_CHECKING:
+    from sparkle_sim.workflows import Workflow
 
 ROUND = 200_000  # objects between two looks for garbage: events make many that die at once, and hardly a cycle
 
@@ -82,6 +85,7 @@ def run_scenario(
     trace: bool = False,
     on_progress: OnProgress = lambda _: None,
     stop: Stop | None = None,
+    clients: Sequence[tuple[int, "Workflow"]] = (),
 ) -> Outcome:
     """Run a scenario until it is over or somebody stops it.
 
@@ -92,6 +96,7 @@ def run_scenario(
         trace: whether all that happens is written there too.
         on_progress: told after each piece of virtual time.
         stop: ends the run early; what there is by then is kept and marked.
+        clients: peers, and the programs that run beside their nodes; for the full engine.
 
     Raises:
         StorageError: the folder does not take what is written.
@@ -99,10 +104,14 @@ def run_scenario(
     manifest = outputs.manifest(scenario, seed)
     if folder is not None:
         outputs.write_json(folder / outputs.MANIFEST, manifest)
-    conduct = _population if scenario.engine == "population" else _full
     began = time.perf_counter()
     try:
-        found, summary = conduct(scenario, seed, folder, trace, on_progress, stop or Stop())
+        if scenario.engine == "population":
+            if clients:
+                raise ConfigError("clients need engine = 'full': the population engine knows no single peers")
+            found, summary = _population(scenario, seed, folder, trace, on_progress, stop or Stop())
+        else:
+            found, summary = _full(scenario, seed, folder, trace, on_progress, stop or Stop(), clients)
     except ConfigError:
         if folder is not None and not (folder / outputs.METRICS).exists():
             for name in (outputs.MANIFEST, FILE):  # nothing was run: the folder is free for another try
@@ -120,16 +129,23 @@ Found = tuple[dict[str, Any], dict[str, Any]]  # for the manifest, and the summa
 
 
 def _full(
-    scenario: Scenario, seed: int, folder: Path | None, trace: bool, on_progress: OnProgress, stop: Stop
+    scenario: Scenario,
+    seed: int,
+    folder: Path | None,
+    trace: bool,
+    on_progress: OnProgress,
+    stop: Stop,
+    clients: Sequence[tuple[int, "Workflow"]],
 ) -> Found:
     every_s, clock = sample_every_s(scenario.seconds), time.perf_counter
-    metrics, began = Metrics(every_s, (plan.submitter for plan in scenario.jobs)), clock()
+    submitters = [*(plan.submitter for plan in scenario.jobs), *(number for number, _ in clients)]
+    metrics, began = Metrics(every_s, submitters), clock()
     with ExitStack() as stack:
         keep = None
         if trace and folder is not None:
             about = {"seed": seed, "scenario": outputs.manifest(scenario, seed)["scenario"]}
             keep = stack.enter_context(TraceWriter(folder / FILE, about)).write
-        run = Run(scenario, seed, trace=Trace(keep), watchers=[metrics])
+        run = Run(scenario, seed, trace=Trace(keep), watchers=[metrics], clients=clients)
         kernel, watch = run.world.kernel, checkers.watch(run.world, scenario)
         stop.at_once.append(kernel.stop)
         stack.callback(stop.at_once.remove, kernel.stop)

@@ -48,6 +48,7 @@ class Churn(Part, frozen=True):
     silent_share: Share = 0.3  # of departures that nobody is told of: the machine is switched off, or the line cut
     trace: str = ""  # CSV with peer,up_s,down_s
     begin_s: Seconds = 60.0  # until then everybody is there
+    end_s: Seconds = 0.0  # from then on everybody is, but for those gone for good; 0: they come and go to the end
 
 
 class Schedule(Part, frozen=True):

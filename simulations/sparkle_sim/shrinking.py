@@ -1,8 +1,9 @@
 """The smallest run that still fails: of a failing scenario, as little as is needed to see the failure.
 
 The fault list shrinks by delta debugging (Zeller and Hildebrandt 2002, "Simplifying and isolating failure-inducing
-input"); then whom each fault hits, how many peers there are, units and seconds, by halves. As every fault and peer
-draws numbers of its own, what is left does what it did before, as far as nothing that was taken out made it do so.
+input"), and so does that of adversaries; churn and bad wires go if they can; then whom each fault hits, how many
+peers there are, units and seconds, by halves. As every fault and peer draws numbers of its own, what is left does
+what it did before, as far as nothing that was taken out made it do so.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,8 +18,9 @@ from msgspec.structs import replace
 from sparkle_protocol.errors import ConfigError, StorageError
 from sparkle_sim import faults
 from sparkle_sim.checkers import Finding
+from sparkle_sim.consistency import mistakes
 from sparkle_sim.engine import build_world
-from sparkle_sim.scenario import Scenario
+from sparkle_sim.scenario import Churn, Fault, Scenario
 
 Fails = Callable[[Scenario], Finding | None]
 T = TypeVar("T")
@@ -75,7 +77,10 @@ class _Shrinking:
             scenario = pinned
         for _ in range(ROUNDS):
             before = scenario
-            for way in (self._fewer_faults, self._fewer_hit, self._fewer_peers, self._less_work, self._less_time):
+            for way in (
+                self._fewer_faults, self._fewer_adversaries, self._calmer, self._fewer_hit, self._fewer_peers,
+                self._less_work, self._less_time,
+            ):  # fmt: skip
                 scenario = way(scenario)
             if scenario == before:
                 break
@@ -90,6 +95,8 @@ class _Shrinking:
         return finding
 
     def _still(self, scenario: Scenario) -> bool:
+        if any(mistakes(scenario, _said(scenario))):  # a file of it could not be read
+            return False
         finding = self._run(scenario)
         return finding is not None and finding.checker == self._checker
 
@@ -99,6 +106,31 @@ class _Shrinking:
         return replace(
             scenario, faults=ddmin(scenario.faults, lambda some: self._still(replace(scenario, faults=some)))
         )
+
+    def _fewer_adversaries(self, scenario: Scenario) -> Scenario:
+        some = ddmin(scenario.adversaries, lambda some: self._still(replace(scenario, adversaries=some)))
+        scenario = replace(scenario, adversaries=some)
+        for index, entry in enumerate(scenario.adversaries):
+            whole = scenario
+
+            def only(peers: list[int], index: int = index, whole: Scenario = whole) -> Scenario:
+                entries = [*whole.adversaries]
+                entries[index] = replace(entries[index], peers=peers)
+                return replace(whole, adversaries=entries)
+
+            if len(entry.peers) > 1:
+                scenario = only(ddmin(entry.peers, lambda some: bool(some) and self._still(only(some))))
+        return scenario
+
+    def _calmer(self, scenario: Scenario) -> Scenario:
+        wires = replace(scenario.wires, loss=0.0, twice=0.0, nat_share=0.0, symmetric_share=0.0)
+        for calmer in (
+            replace(scenario, peers=replace(scenario.peers, churn=Churn())),
+            replace(scenario, wires=wires),
+        ):
+            if calmer != scenario and self._still(calmer):
+                return self._calmer(calmer)
+        return scenario
 
     def _fewer_hit(self, scenario: Scenario) -> Scenario:
         for index in range(len(scenario.faults)):
@@ -139,7 +171,7 @@ class _Shrinking:
 
     def _less_time(self, scenario: Scenario) -> Scenario:
         while scenario.seconds > 1.0:
-            shorter = replace(scenario, seconds=float(ceil(scenario.seconds / 2)))
+            shorter = _ending_at(scenario, float(ceil(scenario.seconds / 2)))
             if shorter.seconds == scenario.seconds or not self._still(shorter):
                 break
             scenario = shorter
@@ -162,6 +194,16 @@ def ddmin(whole: Sequence[T], fails: Callable[[list[T]], bool]) -> list[T]:
         else:
             parts = min(parts * 2, len(found))
     return found
+
+
+def _ending_at(scenario: Scenario, seconds: float) -> Scenario:
+    """The scenario cut off: faults are over by then, and those to come never happen."""
+    wrong: list[Fault] = []
+    for fault in scenario.faults:
+        left_s = int((seconds - fault.at_s) * 1000 - 0.5) / 1000  # what a file can say, and not a bit more
+        if left_s > 0.0:
+            wrong.append(replace(fault, for_s=min(fault.for_s, left_s)))
+    return replace(scenario, seconds=seconds, faults=wrong)
 
 
 def _with_peers(scenario: Scenario, count: int) -> Scenario | None:
@@ -196,16 +238,6 @@ def write_regression(folder: Path, scenario: Scenario, seed: int, finding: Findi
         text = f"{path} cannot be written ({error.strerror or error}); name another folder with --out"
         raise StorageError(text) from error
     return path
-
-
-def read_file(path: Path) -> Scenario:
-    """The scenario in a file. Raises ConfigError."""
-    try:
-        return msgspec.toml.decode(path.read_bytes(), type=Scenario)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror or error}); name a scenario file") from error
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def to_toml(scenario: Scenario) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from sparkle_p2p.api.words import duration
 from sparkle_protocol.errors import ConfigError, SparkleError
 from sparkle_protocol.version import __version__
 from sparkle_sim import outputs
@@ -211,8 +212,6 @@ class Sweep:
     def progress_text(self) -> str:
         """``12 of 40 runs, 1 failed  ETA 40 s``."""
         left_s = (time.monotonic() - self._began) / self.ended * (len(self.runs) - self.ended) if self.ended else None
-        from sparkle_sim.cli.telling import duration
-
         failed = f", {self.failed} failed" if self.failed else ""
         return f"{self.ended} of {len(self.runs)} runs{failed}  ETA {duration(left_s)}"
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sparkle_protocol.effects import Notify, Record, Reply, Send, Violation
 from sparkle_protocol.errors import VerificationError
-from sparkle_protocol.facts import JobSpec
+from sparkle_protocol.facts import JobSpec, Signer, Verify
 from sparkle_protocol.ids import PeerId
 from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_sim.computing import Behaviour, result_size
@@ -62,6 +62,8 @@ class World:
         trace: where it is written down.
         adversaries: the peers that are none of ours.
         rules: how the cores of all peers decide what they may decide.
+        identities: of all peers, instead of cheap ones; not beside adversaries, which make their own.
+        verify: checks their signatures.
     """
 
     def __init__(
@@ -72,20 +74,23 @@ class World:
         trace: Trace | None = None,
         adversaries: Mapping[int, "Adversary"] | None = None,
         rules: Rules = PRODUCTION,
+        identities: Sequence[Signer] | None = None,
+        verify: Verify = verify_cheap,
     ) -> None:
         self.seed = seed
         self.rules = rules
         self.epoch_ms = EPOCH_MS
         self.kernel_key = f"{KERNEL}@1"
         self.kernel = Kernel()
-        self.codec = SharedFacts(NET, verify_cheap, len(places))
+        self.check_result: Callable[[JobSpec, int, bytes], None] = check_size
+        self.codec = SharedFacts(NET, verify, len(places))
         self.wire = Wire(len(places))
         self.trace = trace or Trace()
         self.watchers: list[Watcher] = []
         self.listeners: list[Listener] = []
         self.peers: list[Peer] = []
         self.adversaries: Mapping[int, Adversary] = adversaries or {}
-        self.identities = [self._identity(number) for number in range(len(places))]
+        self.identities = identities or [self._identity(number) for number in range(len(places))]
         ids = [identity.peer_id for identity in self.identities]
         self.index: dict[PeerId, int] = {peer: number for number, peer in enumerate(ids)}
         self.network = Network(self.kernel, self, places, conditions, seed)
@@ -162,12 +167,6 @@ class World:
         for watcher in self.watchers:
             watcher.violated(peer, effect)
 
-    @staticmethod
-    def check_result(spec: JobSpec, unit: int, result: bytes) -> None:
-        """Refuse a result of impossible form. Raises VerificationError."""
-        if len(result) != result_size(spec):
-            raise VerificationError(f"unit {unit} of {spec.kernel} has a result of {result_size(spec)} bytes")
-
     def listen(self, listener: Listener) -> None:
         """Tell somebody what is said and written from now on."""
         self.listeners.append(listener)
@@ -189,6 +188,12 @@ class World:
     def at(self, when_ns: int, call: Callable[[], None]) -> None:
         """Have something happen from outside."""
         self.kernel.at(when_ns, call)
+
+
+def check_size(spec: JobSpec, unit: int, result: bytes) -> None:
+    """Refuse a result of impossible form. Raises VerificationError."""
+    if len(result) != result_size(spec):
+        raise VerificationError(f"unit {unit} of {spec.kernel} has a result of {result_size(spec)} bytes")
 
 
 def _ip(number: int) -> str:

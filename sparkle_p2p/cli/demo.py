@@ -16,10 +16,10 @@ from typing import Any
 
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.cli import output
-from sparkle_p2p.cli.main import INTERRUPTED
 from sparkle_p2p.cli.progress import ENDED, ProgressLine, progress_text
 from sparkle_p2p.cli.saving import check_writable, write_file
 from sparkle_p2p.cli.swarm import LocalPeer, Swarm
+from sparkle_p2p.runtime.program import INTERRUPTED
 from sparkle_protocol.errors import ConfigError, SparkleError, VerificationError
 
 POLL_S = 0.1

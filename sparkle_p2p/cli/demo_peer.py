@@ -14,8 +14,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from sparkle_p2p.cli.main import guarded
 from sparkle_p2p.cli.node import run
+from sparkle_p2p.runtime.program import guarded
 from sparkle_protocol.errors import ConfigError
 
 STDIN_TIMEOUT_S = 120.0

@@ -12,8 +12,8 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from sparkle_p2p.cli.main import guarded
 from sparkle_p2p.cli.node import run
+from sparkle_p2p.runtime.program import guarded
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,49 +9,17 @@ from __future__ import annotations
 import os
 import sys
 
-from sparkle_protocol.errors import SparkleError
+from sparkle_p2p.runtime.program import guarded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-INTERRUPTED = 130
+    from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``sparkle`` and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: _run(arguments), "sparkle")
-
-
-def guarded(command: Callable[[], int], program: str) -> int:
-    """Run a command; what goes wrong ends as one sentence on stderr and an exit code.
-
-    A reader that closes our output early (``sparkle jobs | head -1``) is no failure.
-    """
-    try:
-        code = command()
-        sys.stdout.flush()
-        return code
-    except SparkleError as error:
-        sys.stderr.write(f"{program}: {error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("\n")
-        return INTERRUPTED
-    except BrokenPipeError:
-        return 0
-    finally:
-        _let_go_of_output()
-
-
-def _let_go_of_output() -> None:
-    """What a closed pipe or a full disk does not take is lost; without this Python's own flush would fail at exit."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(arguments: list[str]) -> int:

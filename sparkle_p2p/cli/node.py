@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from sparkle_p2p import __version__
-from sparkle_p2p.cli.main import guarded
 from sparkle_p2p.cli.parser import Parser, add_home, whole_number
 from sparkle_p2p.config import (
     LOG_LEVELS,
@@ -21,6 +20,7 @@ from sparkle_p2p.config import (
     load_config,
 )
 from sparkle_p2p.runtime.locate import home_path
+from sparkle_p2p.runtime.program import guarded
 from sparkle_protocol.errors import ConfigError
 
 

@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The parsed command line; ``command`` in it is what to call with it."""
-    parser, names = _build()
+    parser, commands = _build()
     if not arguments:
         parser.print_help()
         raise SystemExit(0)
@@ -29,10 +29,24 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     first = arguments[0]
     if first.startswith("--home"):
         parser.error("name a command")
-    if not first.startswith("-") and first not in names:
-        near = difflib.get_close_matches(first, names, n=1)
+    if not first.startswith("-") and first not in commands:
+        near = difflib.get_close_matches(first, commands, n=1)
         parser.error(f"there is no command '{first}'" + (f"; did you mean '{near[0]}'?" if near else ""))
-    return parser.parse_args(arguments)
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        hint = _as_parameters(arguments, unknown[0]) if first == "submit" else ""
+        commands.get(first, parser).error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return parsed
+
+
+def _as_parameters(arguments: Sequence[str], unknown: str) -> str:
+    """A sentence for who takes a kernel's parameters for flags of ours, as in ``submit conv2d --padding 4``."""
+    name, given, value = unknown.partition("=")
+    behind = arguments[arguments.index(unknown) + 1 :][:1]
+    if not given and name.startswith("--") and behind and not behind[0].startswith("-"):
+        value = behind[0]
+    here = f", here -p {name.lstrip('-')}={value}" if value else ""
+    return f"; parameters of a kernel are given as -p NAME=VALUE{here}"
 
 
 def _common_flags_last(arguments: Sequence[str]) -> list[str]:
@@ -53,8 +67,8 @@ def add_home(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--home", metavar="DIR", help="the node's directory (default: SPARKLE_HOME or ~/.sparkle)")
 
 
-def _build() -> tuple[Parser, tuple[str, ...]]:
-    """The parser and the names of its commands."""
+def _build() -> tuple[Parser, dict[str, Parser]]:
+    """The parser, and those of its commands by their names."""
     parser = Parser(prog="sparkle", description="Use the Sparkle node that runs on this computer.")
     parser.add_argument("--version", action="version", version=f"sparkle {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -87,7 +101,7 @@ def _build() -> tuple[Parser, tuple[str, ...]]:
     key.add_argument("file", metavar="FILE", help="where to write it; a file that is there stays as it is")
     add("pause", "show:pause", "stop computing at once")
     add("resume", "show:resume", "compute again")
-    return parser, tuple(commands.choices)
+    return parser, commands.choices
 
 
 def _add_job(parser: argparse.ArgumentParser) -> None:

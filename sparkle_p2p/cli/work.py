@@ -7,10 +7,10 @@ from sparkle_p2p.api.arrays import input_path
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.api.words import ending
 from sparkle_p2p.cli import output
-from sparkle_p2p.cli.main import INTERRUPTED
 from sparkle_p2p.cli.progress import ProgressLine, follow
 from sparkle_p2p.cli.saving import check_writable, is_array, save, size_of
 from sparkle_p2p.cli.show import client_of, result_text
+from sparkle_p2p.runtime.program import INTERRUPTED
 from sparkle_protocol.errors import ConfigError
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from sparkle_p2p.node.store import StoreError
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
-from sparkle_protocol.effects import Notify, StoreCommit
+from sparkle_protocol.effects import Notify, StoreCommit, StoreRejection
 from sparkle_protocol.errors import SparkleError
 from sparkle_protocol.facts import Fact, FactCodec, JobSpec, KeeperSet
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.work.rejection import Rejection
 from sparkle_protocol.work.sealed import SealedRange
 
 if TYPE_CHECKING:
@@ -21,11 +22,12 @@ log = logging.getLogger("sparkle.node")
 
 @dataclass(slots=True)
 class StoredJob:
-    """Facts, records of sealed ranges and unsettled commits of one job."""
+    """Facts, records of sealed ranges, unsettled commits and refused results of one job."""
 
     facts: list[Fact] = field(default_factory=list)
     commits: list[StoreCommit] = field(default_factory=list)
     sealed: list[SealedRange] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
 
     @property
     def spec(self) -> Fact | None:
@@ -42,6 +44,7 @@ def sort_stored(
     facts: Iterable[tuple[bytes, bytes]],
     commits: Iterable[StoreCommit],
     sealed: Iterable[tuple[JobId, bytes]] = (),
+    rejections: Iterable[StoreRejection] = (),
 ) -> dict[JobId, StoredJob]:
     """Jobs by id. What is damaged or belongs to another network that this home was used for is left out.
 
@@ -68,6 +71,14 @@ def sort_stored(
             continue
         if job in jobs:
             jobs[job].sealed.append(record)
+    for refused in rejections:
+        try:
+            rejection = Rejection.decode(refused)
+        except SparkleError as error:
+            log.warning("a stored rejection of job %s is damaged and skipped: %s", refused.job.hex()[:12], error)
+            continue
+        if refused.job in jobs:
+            jobs[refused.job].rejections.append(rejection)
     for commit in commits:
         jobs.setdefault(commit.job, StoredJob()).commits.append(commit)
     return jobs
@@ -83,8 +94,9 @@ async def restore_jobs(node: "Node") -> None:
     Raises:
         StoreError: the store cannot be read.
     """
+    store = node.store
     stored = sort_stored(
-        node.config.net, await node.store.facts(), await node.store.commits(), await node.store.sealed()
+        node.config.net, await store.facts(), await store.commits(), await store.sealed(), await store.rejections()
     )
     without_facts = await node.store.jobs_without_facts()
     ages = await node.store.ages()
@@ -100,7 +112,9 @@ async def restore_jobs(node: "Node") -> None:
             names = await node.store.result_names(job)
             size = 0 if ours else await node.store.result_bytes(job)
             age_ns = ages.get(job, 0) * 1_000_000_000
-            effects = node.submitter.restore(left.spec, others, boot_ns(), names, size, left.sealed, age_ns)
+            effects = node.submitter.restore(
+                left.spec, others, boot_ns(), names, size, left.sealed, age_ns, left.rejections
+            )
             # What ended before is no news.
             node.shell.perform(node.submitter, tuple(e for e in effects if not isinstance(e, Notify)))
         if ours:

@@ -1,1 +1,1 @@
-"""What of a node can be seen on this machine: its home directory's address, lock and running process."""
+"""What of a node can be seen on this machine: its home directory's address, lock and process. How programs end."""

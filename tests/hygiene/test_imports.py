@@ -26,6 +26,8 @@ MUST_NOT_LOAD = {
     "sparkle_worker.kernels.*": EVERYTHING_HEAVY,  # describing a kernel must not cost what running it does
     "sparkle_tui.*": NETWORK | WEB | COMPUTE | DISK,
     "sparkle_sim.*": NETWORK | SCREEN | WEB,
+    "sparkle_p2p.api.words": EVERYTHING_HEAVY,  # the simulator has these two without the packages of a node
+    "sparkle_p2p.runtime.program": EVERYTHING_HEAVY,
 }
 
 IMPORT_AND_LIST = """

@@ -41,6 +41,7 @@ from sparkle_protocol.messages import (
     encode_message,
     with_results,
 )
+from sparkle_protocol.work.rejection import Rejection
 from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
@@ -103,6 +104,7 @@ class Disk:
     ever_committed: set[tuple[JobId, int, int]] = field(default_factory=set)  # dropped ones too
     sealed: dict[tuple[JobId, int], bytes] = field(default_factory=dict)
     decided: set[tuple[JobId, int]] = field(default_factory=set)  # units with a verdict among the facts
+    refused: dict[tuple[JobId, int, PeerId], fx.StoreRejection] = field(default_factory=dict)
 
     def write(self, record: fx.Record) -> None:
         if isinstance(record, fx.StoreFact):
@@ -121,7 +123,10 @@ class Disk:
         elif isinstance(record, fx.DropCommits):
             for key in [k for k in self.commits if k[0] == record.job]:
                 del self.commits[key]
+        elif isinstance(record, fx.StoreRejection):
+            self.refused[record.job, record.unit, record.worker] = record
         elif isinstance(record, fx.DropJob):
+            self.refused = {key: refused for key, refused in self.refused.items() if key[0] != record.job}
             if not any(job == record.job for job, *_ in self.commits):  # else they prove what we committed to
                 self.facts = {id_: fact for id_, fact in self.facts.items() if fact.job != record.job}
                 self.sealed = {key: raw for key, raw in self.sealed.items() if key[0] != record.job}
@@ -191,7 +196,9 @@ class WorldNode:
             keeps = any(isinstance(f.payload, KeeperSet) and self.identity.public_key in f.payload.keys for f in own)
             if one.author == self.id or keeps:
                 ranges = self.disk.ranges(one.job)
-                self.perform(self.submitter, self.submitter.restore(one, own, now, names, sealed=ranges))
+                refused = [Rejection.decode(left) for left in self.disk.refused.values() if left.job == one.job]
+                stored = self.submitter.restore(one, own, now, names, sealed=ranges, rejections=refused)
+                self.perform(self.submitter, stored)
             commits = [(u, e, *v) for (j, u, e), v in self.disk.commits.items() if j == one.job]
             if commits:
                 self.perform(self.worker, self.worker.restore(one, own, commits, now))

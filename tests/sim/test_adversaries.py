@@ -310,6 +310,8 @@ def test_up_to_three_keepers_of_eight_that_equivocate_never_make_two_finals(seed
     assert found
     assert found <= played.bad
     assert set(played.violations) == found
+    assert not found & set(played.keepers), "who is proven to lie keeps no job"
+    assert played.makespan_s < 1.5 * HONEST[seed][1]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

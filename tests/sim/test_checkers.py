@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from sparkle_sim.scenario import Checks, Fault, JobPlan, Machines, Peers, Scenario
+from sparkle_sim.reading import read_scenario
+from sparkle_sim.scenario import Adversaries, Checks, Fault, JobPlan, Machines, Peers, Scenario
 from sparkle_sim.seeds import first_finding, scenario_of
-from sparkle_sim.shrinking import read_file, shrink, write_regression
+from sparkle_sim.shrinking import shrink, write_regression
 from tests.sim import planted
 
 REGRESSIONS = sorted((Path(__file__).parent / "regressions").glob("*.toml"))
@@ -68,10 +70,26 @@ def test_a_planted_error_is_found_and_shrunk(
     assert small.peers.count <= scenario.peers.count
     found = first_finding(small, 1)
     assert found is not None
-    again = read_file(write_regression(tmp_path, small, 1, found))
+    again = read_scenario(write_regression(tmp_path, small, 1, found))
     assert first_finding(again, again.seed) == found
     monkeypatch.undo()
     assert first_finding(again, again.seed) is None
+
+
+LIARS = Adversaries("equivocate", peers=[1, 2, 3])
+
+
+def test_liars_that_are_believed_make_two_results_final(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What adversaries say is held against nobody; that honest peers believe it is."""
+    lied_to = replace(
+        scene("liars", units=12), adversaries=[LIARS], checks=Checks(names=["single_final"], scan_every_s=5.0)
+    )
+    assert first_finding(lied_to, 2) is None
+    planted.certifies_by_few(monkeypatch)
+    found = first_finding(lied_to, 2)
+    assert found is not None
+    assert found.checker == "single_final"
+    assert found.peer not in LIARS.peers
 
 
 @pytest.mark.parametrize("seed", range(1000, 1024))
@@ -82,5 +100,5 @@ def test_honest_worlds_pass_whatever_goes_wrong(seed: int) -> None:
 
 def test_what_once_failed_passes() -> None:
     for file in REGRESSIONS:
-        scenario = read_file(file)
+        scenario = read_scenario(file)
         assert first_finding(scenario, scenario.seed) is None, f"{file}: {scenario.title}"

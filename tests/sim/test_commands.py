@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from sparkle_sim.cli import replay, shrink
+from sparkle_sim.reading import read_scenario
 from sparkle_sim.scenario import Fault, JobPlan, Peers, Scenario
-from sparkle_sim.shrinking import read_file, to_toml
+from sparkle_sim.shrinking import to_toml
 from tests.sim import planted
 
 SCENARIO = Scenario(
@@ -45,7 +46,7 @@ def test_a_failing_run_becomes_a_file_that_replay_shows(
     assert "left before it was stored (promises)" in said.out
     assert "run 1: fails with 2 faults, 6 peers, 3 units, 60 s" in said.err
     kept = tmp_path / "kept" / "small.toml"
-    assert not read_file(kept).faults
+    assert not read_scenario(kept).faults
     assert called("replay", str(kept), "--peer", "0", "--to", "5") == 1
     said = capsys.readouterr()
     assert "job_published" in said.out

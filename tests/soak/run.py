@@ -1,7 +1,8 @@
-"""``python3 run.py soak [--seeds N] [--first SEED] [--minutes M] [--at-once N] [--json]``: chaos runs.
+"""``python3 run.py soak [--simulated] [--seeds N] [--first SEED] [--minutes M] [--at-once N] [--json]``: chaos runs.
 
 Each seed starts real nodes behind relays, lets its faults strike and checks every node's database afterwards. A run
 with violations is reported in full on stderr, with the command that runs it again. stdout gets one summary.
+``--simulated``: the same on virtual time, of runs that the simulator makes up (``simulated.py``).
 """
 
 import argparse
@@ -17,15 +18,32 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[0] = str(ROOT)  # instead of this folder, so that our modules have one name each
+if not __package__:
+    sys.path[0] = str(ROOT)  # instead of this folder, so that our modules have one name each
 
+from sparkle_p2p.runtime.program import INTERRUPTED, guarded  # noqa: E402
 from tests.e2e.chaos.chaos_run import Outcome, chaos  # noqa: E402
 from tests.e2e.chaos.schedule import make_schedule, nodes_of  # noqa: E402
+from tests.soak.simulated import SEEDS, Hunt  # noqa: E402
+
+REAL_SEEDS = 5
+LENGTH_S = 30.0
+FOLDER = "soak-findings"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the seeds; 1 if any violated something, 130 if it was interrupted and none did."""
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.simulated:
+        for name in ("nodes", "length", "verbose"):
+            if getattr(parsed, name):
+                parser.error(f"--{name} has no effect with --simulated")
+        return guarded(lambda: _simulate(parsed), "soak")
+    if parsed.out is not None:
+        parser.error("--out is for --simulated: seeds of real nodes are not kept as files")
+    parsed.seeds, parsed.at_once = parsed.seeds or REAL_SEEDS, parsed.at_once or 1
+    parsed.length = parsed.length or LENGTH_S
     outcomes: list[Outcome] = []
     interrupted = False
     began = time.monotonic()
@@ -40,7 +58,18 @@ def main(arguments: Sequence[str]) -> int:
     if not outcomes and not interrupted:
         _say("no seed was run, which shows nothing")
         return 1
-    return 1 if summary["violating_seeds"] else 130 * interrupted
+    return 1 if summary["violating_seeds"] else INTERRUPTED * interrupted
+
+
+def _simulate(parsed: argparse.Namespace) -> int:
+    seeds = range(parsed.first, parsed.first + (parsed.seeds or SEEDS))
+    hunt = Hunt(seeds, Path(parsed.out or FOLDER), parsed.minutes)
+    hunt.run(parsed.at_once or len(os.sched_getaffinity(0)))
+    print(json.dumps(hunt.summary()) if parsed.json else hunt.in_words())
+    if not hunt.ended and not hunt.interrupted:
+        _say("no seed was run, which shows nothing")
+        return 1
+    return 1 if hunt.found else INTERRUPTED * hunt.interrupted
 
 
 async def _run_seeds(parsed: argparse.Namespace, scratch: Path, outcomes: list[Outcome], began: float) -> None:
@@ -120,12 +149,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run.py soak", description="Chaos runs of real nodes, each with the faults of its seed."
     )
-    parser.add_argument("--seeds", type=_positive, default=5, metavar="N", help="how many (default 5)")
+    parser.add_argument("--simulated", action="store_true", help="runs that the simulator makes up, on virtual time")
+    parser.add_argument(
+        "--seeds", type=_positive, metavar="N", help=f"how many (default {REAL_SEEDS}; simulated: {SEEDS})"
+    )
     parser.add_argument("--first", type=int, default=1, metavar="SEED", help="the first seed (default 1)")
     parser.add_argument("--minutes", type=float, metavar="M", help="begin no further seed after this long")
-    parser.add_argument("--at-once", type=_positive, default=1, metavar="N", help="seeds run together (default 1)")
+    parser.add_argument(
+        "--at-once", type=_positive, metavar="N", help="seeds run together (default 1; simulated: one for each core)"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help=f"where scenarios of failing simulated seeds go (default: {FOLDER})"
+    )
     parser.add_argument("--nodes", type=_positive, metavar="N", help="nodes of each run (default: 4 to 7)")
-    parser.add_argument("--length", type=float, default=30.0, metavar="S", help="seconds of faults (default 30)")
+    parser.add_argument("--length", type=float, metavar="S", help=f"seconds of faults (default {LENGTH_S:g})")
     parser.add_argument("--verbose", action="store_true", help="report seeds without violations in full, too")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     return parser

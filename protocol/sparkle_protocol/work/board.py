@@ -39,6 +39,7 @@ from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS, LeaseBook
 from sparkle_protocol.work.presence import Presence
+from sparkle_protocol.work.rejection import Rejection
 from sparkle_protocol.work.replication import LAZIEST_NS, LAZY_NS, Channels
 from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_protocol.work.sealed import SealedRange
@@ -101,6 +102,7 @@ class Board(ABC):
         now_ns: int,
         results: Iterable[ResultHash] = (),
         sealed: Iterable[SealedRange] = (),
+        rejections: Iterable[Rejection] = (),
     ) -> KeptJob:
         state = JobState(spec, self._codec.network)
         state.restore(sorted(facts, key=lambda one: LEARNING_ORDER.get(type(one.payload), 0)))
@@ -113,7 +115,7 @@ class Board(ABC):
                 state.spec.units, self._rng, execution_ns=limit_ns, counter=counter, is_done=is_done,
                 ttl_ns=self._rules.lease_ttl_ns,
             ),
-            self.me, self._check_result, now_ns, results, sealed, self._rules,
+            self.me, self._check_result, now_ns, results, sealed, rejections, self._rules,
         )  # fmt: skip
         (self.jobs if job.mine else self.kept)[state.id] = self._touched[state.id] = job
         return job

@@ -13,7 +13,7 @@ has each revealed result checked by its shell:
 - After a check in vain the worker counts as one that withholds, until a later check has an answer. The pause before
   that doubles. Nobody is accused.
 - A unit is dead when the results of ``max_replicas`` workers were wrong.
-- Nothing of this is stored: after a restart, what is revealed and not decided is checked anew.
+- Of all this only who was refused is stored: after a restart, what else is revealed and not decided is checked anew.
 """
 
 from collections.abc import Callable, Mapping, Set

@@ -20,7 +20,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from sparkle_protocol.effects import Record
+from sparkle_protocol.effects import Record, StoreRejection
 from sparkle_protocol.facts import SEAL_UNITS, JobSpec, VerdictItem
 from sparkle_protocol.ids import PeerId, ResultHash, key_from_peer_id, peer_id_from_key
 from sparkle_protocol.work.checking import Checks, Key
@@ -384,7 +384,10 @@ class Judging:
     def _reject(self, rejection: Rejection) -> None:
         """A worker proven wrong holds nothing further here; what it had a part in is looked at again."""
         worker = rejection.worker
-        if not self.proven.add(rejection):
+        known = worker in self.rejected or worker == self.me
+        if self.proven.add(rejection):
+            self.records.append(StoreRejection(self.state.id, rejection.unit, worker, rejection.encode()))
+        if known:
             return
         if self.checks is not None:
             self._drop_all(worker)

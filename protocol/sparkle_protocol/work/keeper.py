@@ -38,6 +38,7 @@ from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.leasing import Leasing
 from sparkle_protocol.work.memory import fits
 from sparkle_protocol.work.placement import network_prefix
+from sparkle_protocol.work.rejection import Rejection
 from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_protocol.work.sealed import SealedRange
 
@@ -88,14 +89,15 @@ class Keeper(CoKeeping):
         result_bytes: int = 0,
         sealed: Iterable[SealedRange] = (),
         age_ns: int = 0,
+        rejections: Iterable[Rejection] = (),
     ) -> Effects:
-        """Continue a job from its stored facts; ``results`` (in so many bytes) and ``sealed`` are stored with it.
+        """Continue a job from its stored facts; ``results`` (in so many bytes) and the others are stored with it.
 
         Somebody else's job that was let go before is not taken up again: its facts may still be stored for the sake
         of our worker. ``age_ns``: how long such a job was kept in earlier lives, so that restarts do not prolong it.
         """
         results = tuple(results)
-        job = self._take_up(spec, facts, now_ns, results, sealed)
+        job = self._take_up(spec, facts, now_ns, results, sealed, rejections)
         if not job.mine and _was_let_go(job, results):
             self._forget(job.state.id)
             return (Persist((DropJob(job.state.id),)),)

@@ -65,11 +65,13 @@ class KeptJob(Granting):
         now_ns: int,
         results: Iterable[ResultHash] = (),
         sealed: Iterable[SealedRange] = (),
+        rejections: Iterable[Rejection] = (),
         rules: Rules = PRODUCTION,
     ) -> None:
         super().__init__(state, leases(self.is_decided), me, check_result, now_ns, rules)
         self._init_sealing(sealed)
         self._init_granting()
+        self.proven.restore_stored(rejections)
         self.carried: list[tuple[PeerId, Granted]] = []  # leases to be signed, see ``moved``
         self.to_endorse: dict[bytes, Fact] = {}  # verdicts that we may come to stand by
         self._view = state.view

@@ -1,7 +1,14 @@
-"""Who was proven wrong in a job, and by what evidence."""
+"""Who was proven wrong in a job, and by what evidence.
 
+Each rejection is stored: a failed check is shown by no fact, and what facts show may be of an epoch that is over. So
+a worker that was refused stays so after a restart, and as many results count as refused as did before.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sparkle_protocol.codec import Wire, decode, encode
+from sparkle_protocol.effects import StoreRejection
 from sparkle_protocol.ids import PeerId, ResultHash
 from sparkle_protocol.work.state import JobState
 
@@ -20,6 +27,28 @@ class Rejection:
     code: str  # "minority" | "trusted" | "equivocation" | "malformed" | "check"
     text: str = ""  # what the check found
 
+    def encode(self) -> bytes:
+        """As it is stored, but for its unit and worker."""
+        return encode(_Evidence(self.given, self.accepted, self.agreeing, self.code, self.text))
+
+    @classmethod
+    def decode(cls, record: StoreRejection) -> "Rejection":
+        """From what was stored. Raises RemoteProtocolError: it is damaged."""
+        found = decode(record.raw, _Evidence)
+        given, accepted = (ResultHash(one) if one is not None else None for one in (found.given, found.accepted))
+        agreeing = tuple(PeerId(peer) for peer in found.agreeing)
+        return cls(record.unit, record.worker, given, accepted, agreeing, found.code, found.text)
+
+
+class _Evidence(Wire, frozen=True):
+    """A rejection on disk."""
+
+    given: bytes | None
+    accepted: bytes | None
+    agreeing: tuple[str, ...]
+    code: str
+    text: str = ""
+
 
 class Rejections:
     """All rejections of one job at its keeper ``me``, which is never excluded itself."""
@@ -31,6 +60,11 @@ class Rejections:
         self.workers: set[PeerId] = set()
         self._me = me
         self._known: set[tuple[int, PeerId]] = set()
+
+    def restore_stored(self, stored: Iterable[Rejection]) -> None:
+        """Pick up what was refused in earlier lives."""
+        for rejection in stored:
+            self._add(rejection)
 
     def restore(self, state: JobState, unit: int) -> None:
         """Pick up a unit's from stored facts."""
@@ -49,20 +83,18 @@ class Rejections:
         return Rejection(unit, worker, votes.get(worker), accepted, agreeing, code)
 
     def add(self, rejection: Rejection) -> bool:
-        """Record one; True when its worker is excluded by it."""
-        known = rejection.worker in self.workers
-        self._add(rejection)
-        if known or rejection.worker == self._me:
-            return False
-        self.fresh.append(rejection)
-        return True
+        """Record one; False when it was known."""
+        if rejection.worker not in self.workers and rejection.worker != self._me:
+            self.fresh.append(rejection)
+        return self._add(rejection)
 
-    def _add(self, rejection: Rejection) -> None:
+    def _add(self, rejection: Rejection) -> bool:
         if (rejection.unit, rejection.worker) in self._known:
-            return
+            return False
         self._known.add((rejection.unit, rejection.worker))
         self.count += 1
         if len(self.kept) < MAX_REJECTIONS_KEPT:
             self.kept.append(rejection)
         if rejection.worker != self._me:
             self.workers.add(rejection.worker)
+        return True

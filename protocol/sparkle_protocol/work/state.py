@@ -26,7 +26,7 @@ Rules
 What time decides (leases that ran out) is not here: it is the keeper's own business (``lease.py``).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import suppress
 
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -347,6 +347,11 @@ class JobState(Sealable):
         named = {peer: place for peer, place in found.items() if peer not in self._known_two_faced}
         self._known_two_faced |= named.keys()
         return named
+
+    @property
+    def known_two_faced(self) -> Set[PeerId]:
+        """Everybody whom ``take_two_faced`` named so far, at no cost."""
+        return self._known_two_faced
 
     def _two_faced_in(self, disputes: Iterable[tuple[int, int]]) -> dict[PeerId, tuple[int, int]]:
         found: dict[PeerId, tuple[int, int]] = {}

@@ -9,6 +9,10 @@
   away one keeper after the other, proposes a set with the one replaced. The newcomer first gets all that they have.
   The set counts once the threshold of the old one endorsed it: each keeper endorses one successor at most, if it
   misses those that go as well. Whoever sees a proposal that may still win makes no other.
+- A keeper that is proven two-faced (``JobState.two_faced``) is treated as gone from then on: it is not counted on, a
+  set that does without it is endorsed, it is named again by nobody, and what it proposes holds up no other proposal.
+  So three of eight cost a job the few seconds until its submitter names others in their place, and one or two are
+  replaced by agreement.
 - Where results are checked and not compared, keepers that did not hear of each other may come to stand by different
   results of a unit, so that none can become final. Then the same keepers begin a new view, in either of these ways.
 
@@ -17,10 +21,11 @@ fewer than the threshold see each other. A submitter that still sees some, too f
 what the rest decides meanwhile in the old view stays final.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from sparkle_protocol.effects import Effects, Tick
-from sparkle_protocol.facts import VIEWS_PER_GENERATION, Endorsements, KeeperSet
+from sparkle_protocol.facts import VIEWS_PER_GENERATION, Endorsements, Fact, KeeperSet
 from sparkle_protocol.ids import FactId, JobId, PeerId, key_from_peer_id
 from sparkle_protocol.work.keeper import Keeper
 from sparkle_protocol.work.kept_job import KeptJob
@@ -182,16 +187,20 @@ class Succession(Keeper):
     def _count_on(self, job: KeptJob, view: View, away: set[PeerId], proposals: Proposals, now_ns: int) -> None:
         """See whether enough keepers are there that agreed to no other set, so that they can decide."""
         care = self._care_of(job)
-        if len(set(view.keepers) - away - proposals.bound) < view.threshold:
+        if len(set(view.keepers) - away - proposals.bound - self._false(job)) < view.threshold:
             care.short_ns = now_ns if care.short_ns is None else care.short_ns
         elif care.short_ns is not None:  # they may have agreed to something without us
             care.short_ns, care.whole_ns = None, now_ns
             for peer in self.partners(job):
                 self._channels.to(job.state.id, peer).synced = False
 
+    def _false(self, job: KeptJob) -> Set[PeerId]:
+        """Others that signed for two results: nothing good comes of having them as keepers."""
+        return job.state.known_two_faced - {self.me}
+
     def _others(self, job: KeptJob, view: View, now_ns: int) -> list[Candidate]:
         """Connected peers that are no keepers and may be asked to be."""
-        left_out = self._invitations.left_out(job.state.id, now_ns)
+        left_out = self._invitations.left_out(job.state.id, now_ns) | self._false(job)
         return [
             Candidate(peer, tuple(at))
             for peer, at in self._peers.items()
@@ -202,7 +211,7 @@ class Succession(Keeper):
         """Few keep the job: let more, now that they are here, and do without those that are gone."""
         if now_ns - self._care_of(job).changed_ns < GROW_NS:
             return
-        stay = [peer for peer in view.keepers if peer != self.me and peer not in away]
+        stay = [peer for peer in view.keepers if peer != self.me and peer not in away | self._false(job)]
         _, ready = self._invite(job, view, MAX_JOB_KEEPERS - len(stay), now_ns)
         if ready:
             self._name(job, with_submitter([*stay, *ready], self.me), "grown", now_ns)
@@ -216,16 +225,15 @@ class Succession(Keeper):
                 self._name(job, [self.me], "recovered", now_ns)
             return
         short_ns = now_ns - (care.short_ns if care.short_ns is not None else now_ns)
-        lost = (
-            len(view.keepers) - len(away) < view.threshold
-        )  # else they agreed to different sets, or to one too slowly
-        stay = [peer for peer in view.keepers if peer != self.me and peer not in away]
+        there = [peer for peer in view.keepers if peer not in away and peer not in self._false(job)]
+        lost = len(there) < view.threshold  # else they agreed to different sets, or to one too slowly
+        stay = [peer for peer in there if peer != self.me]
         pending, ready = self._invite(job, view, MAX_JOB_KEEPERS - len(stay), now_ns)
         if lost:
             waits = short_ns < RECOVER_NS or (pending and short_ns < 2 * RECOVER_NS) or self._may_be_cut(away, now_ns)
         else:
             waits = not proposals.frozen and short_ns < PENDING_NS
-        if not waits and (stay or ready):
+        if not waits and (stay or ready or self._false(job) & set(view.keepers)):
             self._name(job, with_submitter([*stay, *ready], self.me), "recovered", now_ns)
 
     def _may_be_cut(self, away: set[PeerId], now_ns: int) -> bool:
@@ -244,7 +252,7 @@ class Succession(Keeper):
         if job.mine and (renew or self._is_far_from_own_word(job)):
             self._name(job, list(view.keepers), "renewed", now_ns)
             return
-        gone = self._gone(view, now_ns)
+        gone = self._gone(job, view, now_ns)
         others = self._others(job, view, now_ns)
         serves_itself = job.mine and not others and not view.holds(self.me)
         replace = bool(gone) and (bool(others) or serves_itself)
@@ -275,9 +283,14 @@ class Succession(Keeper):
             return False
         return not any(
             proposals.can_win(one)
-            and (now_ns - care.seen_ns.get(one, now_ns) < PENDING_NS or self._is_sound(proposals, one, now_ns))
-            for one in proposals.facts
+            and (self._is_young(job, fact, now_ns) or self._is_sound(job, proposals, one, now_ns))
+            for one, fact in proposals.facts.items()
         )
+
+    def _is_young(self, job: KeptJob, proposal: Fact, now_ns: int) -> bool:
+        """A proposal may still be agreed to, as it came a moment ago and its author is to be believed."""
+        seen_ns = self._care_of(job).seen_ns.get(proposal.id, now_ns)
+        return proposal.author not in self._false(job) and now_ns - seen_ns < PENDING_NS
 
     def _turn(self, job: KeptJob, view: View, gone: list[PeerId]) -> int:
         """How many come before us: nobody before the submitter, else those first in the order of range 0."""
@@ -291,10 +304,12 @@ class Succession(Keeper):
         steps = job.state.views.agreed
         return steps > MAX_STEPS or (steps > 0 and len(job.state.view_facts()) > MAX_PROOF)
 
-    def _gone(self, view: View, now_ns: int) -> list[PeerId]:
-        """Keepers that have been away for long."""
-        found = []
+    def _gone(self, job: KeptJob, view: View, now_ns: int) -> list[PeerId]:
+        """Keepers that are two-faced, and then those that have been away for long."""
+        found = [peer for peer in view.keepers if peer in self._false(job)]
         for peer in view.keepers:
+            if peer in found:
+                continue
             since_ns = self.presence.away_since(peer, now_ns)
             if since_ns is not None and now_ns - since_ns >= REPLACE_NS:
                 found.append(peer)
@@ -358,7 +373,7 @@ class Succession(Keeper):
             for one in proposals.facts
             if now_ns - care.seen_ns[one] >= LOOK_NS
             and proposals.can_win(one)
-            and self._is_sound(proposals, one, now_ns)
+            and self._is_sound(job, proposals, one, now_ns)
         ]
         best = proposals.best(sound)
         if best is not None:
@@ -367,12 +382,12 @@ class Succession(Keeper):
             if newest is not None and newest.number != view.number:
                 self._view_changed(job, "agreed", now_ns)
 
-    def _is_sound(self, proposals: Proposals, one: FactId, now_ns: int) -> bool:
-        """A proposal does without nobody that is there for us."""
+    def _is_sound(self, job: KeptJob, proposals: Proposals, one: FactId, now_ns: int) -> bool:
+        """A proposal does without nobody that is there for us, but those who are two-faced."""
         if proposals.renews(one):
             return True
         leavers = proposals.leavers(one)
-        return bool(leavers) and all(self.presence.away(peer, now_ns) for peer in leavers)
+        return bool(leavers) and all(self.presence.away(peer, now_ns) for peer in leavers - self._false(job))
 
 
 def _had_four_others(job: KeptJob) -> bool:

@@ -20,6 +20,7 @@ belong here as well, beside these, once trust and credit are there to be attacke
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 from sparkle_protocol.errors import ConfigError
 from sparkle_sim.adversaries.base import Adversary, Group, HostilePeer
@@ -62,8 +63,8 @@ def kind_of(text: str) -> type[Adversary] | None:
     return found
 
 
-def assign(seed: int, scenario: Scenario) -> dict[int, Adversary]:
-    """Who is an adversary in a run, by peer. Whoever submits a job is none unless it is named.
+def assign(seed: int, scenario: Scenario, clients: Iterable[int] = ()) -> dict[int, Adversary]:
+    """Who is an adversary in a run, by peer. Whoever submits a job or has a client is none unless it is named.
 
     Which peers an entry draws depends on the seed, its kind and its place among the entries of that kind, and a
     larger share draws the same ones and more. A peer that two entries draw belongs to the first of them. So an entry
@@ -73,7 +74,7 @@ def assign(seed: int, scenario: Scenario) -> dict[int, Adversary]:
         ConfigError: an entry asks for what there is not.
     """
     found: dict[int, Adversary] = {}
-    submitters = {plan.submitter for plan in scenario.jobs}
+    submitters = {plan.submitter for plan in scenario.jobs}.union(clients)
     seen: Counter[str] = Counter()
     for place, entry in enumerate(scenario.adversaries):
         make = _checked(place, entry, scenario.peers.count)

@@ -56,6 +56,7 @@ class Adversary:
 
     kind: ClassVar[str] = ""
     rated: ClassVar[bool] = True  # a rate other than 1 means something
+    keeps: ClassVar[bool] = True  # jobs, as a keeper should
 
     def __init__(self, number: int, group: Group) -> None:
         self.number = number

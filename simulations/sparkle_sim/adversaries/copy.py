@@ -17,6 +17,7 @@ import msgspec
 
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
+from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import CommitItem, Commits, RevealItem, Reveals
 from sparkle_protocol.ids import JobId, hash_result
 from sparkle_sim.adversaries.base import Adversary
@@ -61,7 +62,10 @@ class Copy(Adversary):
         for result in message.results:
             _remember(self._results, bytes(hash_result(result)), result)
         for raw in message.facts:
-            fact = self.peer.world.codec.open(raw)
+            try:
+                fact = self.peer.world.codec.open(raw)
+            except RemoteProtocolError:  # another adversary's nonsense
+                continue
             payload = fact.payload
             if fact.author == self.peer.id or not isinstance(payload, Commits | Reveals):
                 continue

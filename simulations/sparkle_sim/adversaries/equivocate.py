@@ -4,7 +4,7 @@ At a share ``rate`` of its turns, for each job that it keeps: the wrong result o
 right one, to others; every verdict and keeper set that is known is endorsed; the next keepers are its friends.
 
 What stops it: a result needs three quarters of the keepers, so that up to three liars of eight never make two; that
-somebody signs for two results of one epoch is proof against it, and noted by whoever sees both.
+somebody signs for two results of one epoch is proof against it, by which it ceases to be a keeper.
 """
 
 from typing import ClassVar
@@ -27,6 +27,7 @@ class Equivocate(Adversary):
     """A keeper with two faces."""
 
     kind: ClassVar[str] = "equivocate"
+    keeps: ClassVar[bool] = False
 
     def begin(self) -> None:
         """Lie in turns."""

@@ -25,6 +25,7 @@ class SilentKeeper(Adversary):
     """Holds nothing."""
 
     kind: ClassVar[str] = "silent-keeper"
+    keeps: ClassVar[bool] = False
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]

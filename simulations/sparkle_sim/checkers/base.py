@@ -11,6 +11,7 @@ from sparkle_sim.peer import Peer
 from sparkle_sim.scenario import Scenario
 from sparkle_sim.world import World
 
+KEEPERS = 8  # of a view, of which so many may be lost, or lie
 MAX_FINDINGS = 16  # of one checker; what follows from the first ones is seldom of interest
 
 
@@ -74,13 +75,24 @@ class Checker:
         """What it saw, beside its findings."""
         return {}
 
+    def is_honest(self, peer: Peer) -> bool:
+        """It keeps to the rules: what others say or hold proves nothing."""
+        return peer.number not in self.world.adversaries
+
+    def keeps_honestly(self, peer: Peer) -> bool:
+        """As a keeper it does what a keeper should, whatever it does else."""
+        adversary = self.world.adversaries.get(peer.number)
+        return adversary is None or adversary.keeps
+
     @property
     def now_s(self) -> float:
         """Virtual seconds that have passed."""
         return self.world.kernel.now / SECOND
 
     def found(self, peer: int | None, text: str) -> None:
-        """Something must not be."""
+        """Something must not be; at an adversary nothing is as it should."""
+        if peer in self.world.adversaries:
+            return
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(Finding(self.name, self.now_s, peer, text))
 

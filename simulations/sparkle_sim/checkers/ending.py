@@ -1,7 +1,5 @@
 """Every unit ends, and nothing grows without bound on the way."""
 
-from math import inf
-
 from sparkle_protocol.effects import Notify
 from sparkle_protocol.ids import JobId
 from sparkle_protocol.membership import MAX_CANDIDATES, MAX_HEARSAY, MAX_STANDINGS
@@ -10,8 +8,9 @@ from sparkle_sim.checkers.base import Checker, job_of, named, unit_of
 from sparkle_sim.checkers.evidence import Evidence
 from sparkle_sim.faults import quiet_from_s
 from sparkle_sim.peer import Peer
+from sparkle_sim.planned import GIGA
 from sparkle_sim.requests import MAX_SENDS
-from sparkle_sim.scenario import JobPlan, Scenario
+from sparkle_sim.scenario import Scenario
 from sparkle_sim.world import World
 
 PATIENCE_S = 600.0  # between two units' ends: the longest pause before a unit is tried again, or a peer dialled
@@ -24,23 +23,28 @@ PENDING = 20_000  # events for each peer
 class Termination(Checker):
     """Every unit of a published job ends: once nothing goes wrong any more, units end one after the other.
 
-    While nodes come and go for ever, or fewer workers are left than a unit wants, nothing is said.
+    While nodes come and go for ever, or fewer honest workers are left than a unit wants, nothing is said.
     """
 
     name = "termination"
 
     def __init__(self, world: World, scenario: Scenario, evidence: Evidence) -> None:
         super().__init__(world, scenario, evidence)
-        self._quiet_s = quiet_from_s(scenario) if scenario.peers.churn.kind == "none" else inf
+        self._quiet_s = quiet_from_s(scenario)
         self._open: dict[JobId, dict[int, None]] = {}  # units that ended, of jobs that are not over
         self._moved_s: dict[JobId, float] = {}  # when the last of them did
+        # Of the most demanding job, planned or submitted by a client:
+        self._unit_s = max((plan.unit_s for plan in scenario.jobs), default=0.0)
+        self._quorum = max((plan.quorum for plan in scenario.jobs), default=1)
 
     def heard(self, peer: Peer, effect: Notify) -> None:
         """Jobs begin and end, and so do units."""
         if effect.event == "job_published":
             self._open.setdefault(job_of(effect), {})
             self._moved_s[job_of(effect)] = self.now_s
-        elif effect.event in ("unit_final", "unit_dead"):
+            if self.is_honest(peer):
+                self._learn(peer, job_of(effect))
+        elif effect.event in ("unit_final", "unit_dead") and self.is_honest(peer):
             job = job_of(effect)
             if job in self._open and unit_of(effect) not in self._open[job]:
                 self._open[job][unit_of(effect)] = None
@@ -53,9 +57,8 @@ class Termination(Checker):
     def scan(self) -> None:
         """Something must have ended lately."""
         for job, ended in list(self._open.items()):
-            plan = self._plan()
             since_s = max(self._moved_s[job], self._quiet_s)
-            if self.now_s - since_s <= patience_s(self.scenario, plan) or not self._can_go_on(job, plan):
+            if self.now_s - since_s <= patience_s(self.scenario, self._unit_s) or not self._can_go_on(job):
                 continue
             units = self._units(job)
             if len(ended) < units:
@@ -64,9 +67,13 @@ class Termination(Checker):
                 self.found(None, f"{text}, the first is {first}, and none ended for {self.now_s - since_s:.0f} s")
                 del self._open[job]
 
-    def _plan(self) -> JobPlan:
-        """The most demanding of the jobs."""
-        return max(self.scenario.jobs, key=lambda plan: (plan.unit_s, plan.quorum))
+    def _learn(self, peer: Peer, job: JobId) -> None:
+        """What a job that is published demands."""
+        known = peer.submitter.jobs.get(job)
+        if known is not None:
+            spec = known.state.spec
+            self._unit_s = max(self._unit_s, spec.resources.flops / (self.scenario.peers.machines.gigaflops * GIGA))
+            self._quorum = max(self._quorum, spec.policy.quorum)
 
     def _units(self, job: JobId) -> int:
         for peer in self.world.peers:
@@ -75,19 +82,19 @@ class Termination(Checker):
                 return kept.state.spec.units
         return 0
 
-    def _can_go_on(self, job: JobId, plan: JobPlan) -> bool:
+    def _can_go_on(self, job: JobId) -> bool:
         up = [peer for peer in self.world.peers if peer.life is not None]
         kept = [peer for peer in up if peer.submitter.job(job) is not None]
-        lost = [peer for peer in self.world.peers if peer.lost]
-        workers = sum(1 for peer in up if peer.works and not peer.paused)
-        return bool(kept) and len(lost) <= self.scenario.checks.lost_keepers and workers >= 2 * plan.quorum
+        lost = [peer for peer in self.world.peers if peer.lost or not self.keeps_honestly(peer)]
+        workers = sum(1 for peer in up if peer.works and not peer.paused and self.is_honest(peer))
+        return bool(kept) and len(lost) <= self.scenario.checks.lost_keepers and workers >= 2 * self._quorum
 
 
-def patience_s(scenario: Scenario, plan: JobPlan) -> float:
+def patience_s(scenario: Scenario, unit_s: float) -> float:
     """How long nothing need end."""
     machines = scenario.peers.machines
     slowest = machines.slow_factor if machines.slow_share else 1.0
-    return PATIENCE_S + UNITS_PATIENCE * plan.unit_s * slowest * (1.0 + machines.spread)
+    return PATIENCE_S + UNITS_PATIENCE * unit_s * slowest * (1.0 + machines.spread)
 
 
 class Bounds(Checker):

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from math import comb
 
 from sparkle_protocol.effects import Notify
+from sparkle_protocol.facts import view_of
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, hash_result
-from sparkle_sim.checkers.base import Checker, job_of, named, unit_of
+from sparkle_sim.checkers.base import KEEPERS, Checker, job_of, named, unit_of
 from sparkle_sim.checkers.evidence import Evidence
-from sparkle_sim.computing import Honest, true_result
+from sparkle_sim.computing import Honest, result_size, true_result
 from sparkle_sim.peer import Peer
 from sparkle_sim.scenario import Scenario
 from sparkle_sim.world import World
@@ -33,7 +34,10 @@ def claim_of(peer: Peer, effect: Notify) -> tuple[JobId, int, int, ResultHash] |
 
 
 class SingleFinal(Checker):
-    """At most one result of a unit is final in an epoch, over all peers and all their lives."""
+    """At most one result of a unit is final in an epoch, over all honest peers and all their lives.
+
+    Of a view in which more keepers lie than ``lying_keepers`` in eight nothing is said.
+    """
 
     name = "single_final"
     listens = True
@@ -44,10 +48,10 @@ class SingleFinal(Checker):
 
     def heard(self, peer: Peer, effect: Notify) -> None:
         """Somebody says that a unit is final."""
-        if effect.event != "unit_final":
+        if effect.event != "unit_final" or not self.is_honest(peer):
             return
         claim = claim_of(peer, effect)
-        if claim is None:
+        if claim is None or self._is_beyond(claim[0], claim[2]):
             return
         job, unit, epoch, result = claim
         first = self._claims.setdefault((job, unit, epoch), Claim(peer.number, self.now_s, result))
@@ -60,9 +64,16 @@ class SingleFinal(Checker):
             job = self.evidence.jobs[name]
             given = sorted(job.given[unit, epoch])
             final = [ResultHash(result) for result in given if job.certified(unit, epoch, result)]
-            if len(final) > 1:
+            if len(final) > 1 and not self._is_beyond(name, epoch):
                 self.found(None, self._conflict(name, unit, epoch, final, None))
         self.evidence.disputed.clear()
+
+    def _is_beyond(self, job: JobId, epoch: int) -> bool:
+        """More keepers of the epoch's view lie than what is accepted must withstand."""
+        known = self.evidence.jobs.get(job)
+        keepers = known.keepers(view_of(epoch)) if known is not None and self.world.adversaries else ()
+        lying = sum(1 for one in keepers if not self.keeps_honestly(self.world.peers[self.world.index[one]]))
+        return lying > self.scenario.checks.lying_keepers * len(keepers) // KEEPERS
 
     def _conflict(self, job: JobId, unit: int, epoch: int, results: list[ResultHash], first: Claim | None) -> str:
         """Both results, and who signed for each."""
@@ -93,7 +104,7 @@ class Unsigned(Checker):
 
     def heard(self, peer: Peer, effect: Notify) -> None:
         """Somebody says that a unit is final."""
-        claim = claim_of(peer, effect) if effect.event == "unit_final" else None
+        claim = claim_of(peer, effect) if effect.event == "unit_final" and self.is_honest(peer) else None
         if claim is None or claim in self._good:
             return
         job, unit, epoch, result = claim
@@ -138,15 +149,20 @@ class WrongAccepts(Checker):
     def __init__(self, world: World, scenario: Scenario, evidence: Evidence) -> None:
         super().__init__(world, scenario, evidence)
         self._right: dict[tuple[JobId, int], bool] = {}  # by unit that was called final
+        self._quorum: int | None = min((plan.quorum for plan in scenario.jobs), default=None)
 
     def heard(self, peer: Peer, effect: Notify) -> None:
         """A unit is final."""
-        claim = claim_of(peer, effect) if effect.event == "unit_final" else None
+        claim = claim_of(peer, effect) if effect.event == "unit_final" and self.is_honest(peer) else None
         if claim is None:
             return
         job, unit, _, result = claim
-        if (job, unit) not in self._right:
-            self._right[job, unit] = right = result == hash_result(true_result(job, unit))
+        kept = peer.submitter.job(job)
+        if (job, unit) not in self._right and kept is not None:
+            spec = kept.state.spec
+            self._quorum = min(self._quorum or spec.policy.quorum, spec.policy.quorum)  # a client's may be less
+            right = result == hash_result(true_result(job, unit, result_size(spec)))
+            self._right[job, unit] = right
             if not right and not self._cheaters():
                 self.found(
                     peer.number, f"unit {named(job, unit)} was accepted with a wrong result, and nobody cheats"
@@ -166,8 +182,7 @@ class WrongAccepts(Checker):
 
     def report(self) -> dict[str, object]:
         """Wrong results, and how many there may be."""
-        m = min((plan.quorum for plan in self.scenario.jobs), default=1)
-        law = voting_law(self._cheaters(), m)
+        law = voting_law(self._cheaters(), self._quorum or 1)
         wrong = sum(1 for right in self._right.values() if not right)
         limit = binomial_limit(len(self._right), law, CHANCE)
         return {"units": len(self._right), "wrong": wrong, "law": law, "limit": limit}

@@ -1,12 +1,12 @@
 """What keepers must not lose, and that they come to agree."""
 
-from math import comb, inf
+from math import comb
 
 from sparkle_protocol.effects import Notify
 from sparkle_protocol.facts import Verdicts
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 from sparkle_protocol.work.sealed import SealedRange
-from sparkle_sim.checkers.base import Checker, job_of, named
+from sparkle_sim.checkers.base import KEEPERS, Checker, job_of, named
 from sparkle_sim.checkers.evidence import Evidence
 from sparkle_sim.checkers.finals import claim_of
 from sparkle_sim.disk import JobRecords
@@ -15,7 +15,6 @@ from sparkle_sim.peer import Peer
 from sparkle_sim.scenario import Scenario
 from sparkle_sim.world import World
 
-KEEPERS = 8
 SETTLE_S = 60.0  # for keepers to tell each other everything, once nothing goes wrong any more
 
 
@@ -26,7 +25,7 @@ class Acknowledged(Checker):
     result that was called final, with the verdict, until the job ends; and a job does not fail for want of what was
     accepted. Of smaller views as many may be lost as their share of ``lost_keepers`` in eight. A job that lost more
     is only counted: ``report`` tells how many there are beside how many there would be if those who were lost had
-    been drawn at random.
+    been drawn at random. A keeper that lies is as good as lost.
     """
 
     name = "acknowledged"
@@ -48,7 +47,7 @@ class Acknowledged(Checker):
             self._jobs += 1
             self._open.setdefault(job_of(effect), {})
         elif effect.event == "unit_final":
-            claim = claim_of(peer, effect)
+            claim = claim_of(peer, effect) if self.is_honest(peer) else None
             if claim is not None and claim[0] in self._open:
                 self._open[claim[0]][claim[1]] = claim[3]
         elif effect.event == "unit_dead":
@@ -90,7 +89,7 @@ class Acknowledged(Checker):
             self._views[job] = newest
         for view in views:
             keepers = known.keepers(view)
-            lost = sum(1 for peer in keepers if self.world.peers[self.world.index[peer]].lost)
+            lost = sum(1 for peer in keepers if self._is_lost(self.world.peers[self.world.index[peer]]))
             if lost > self._limit * len(keepers) // KEEPERS:
                 return True
         return False
@@ -116,13 +115,16 @@ class Acknowledged(Checker):
                 self._missed(job, f"that unit {named(job, unit)} is final is on no keeper's disk any more")
 
     def _records(self, peer: PeerId, job: JobId) -> list[JobRecords]:
-        """What a peer has of a job that is not gone for good."""
+        """What a peer has of a job that is not gone for good, nor lies about what it has."""
         one = self.world.peers[self.world.index[peer]]
-        return [one.disk.jobs[job]] if not one.lost and job in one.disk.jobs else []
+        return [one.disk.jobs[job]] if not self._is_lost(one) and job in one.disk.jobs else []
+
+    def _is_lost(self, peer: Peer) -> bool:
+        return peer.lost or not self.keeps_honestly(peer)
 
     def report(self) -> dict[str, object]:
         """Jobs whose keepers were lost beyond the limit, beside how many that would be by chance."""
-        peers, lost = len(self.world.peers), sum(1 for peer in self.world.peers if peer.lost)
+        peers, lost = len(self.world.peers), sum(1 for peer in self.world.peers if self._is_lost(peer))
         keepers = min(KEEPERS, peers)
         share = more_than(self._limit * keepers // KEEPERS, keepers, lost, peers)
         return {
@@ -163,14 +165,14 @@ class Convergence(Checker):
 
     def __init__(self, world: World, scenario: Scenario, evidence: Evidence) -> None:
         super().__init__(world, scenario, evidence)
-        self._steady_s = quiet_from_s(scenario) if scenario.peers.churn.kind == "none" else inf
+        self._steady_s = quiet_from_s(scenario)
         self._finals: dict[JobId, dict[int, tuple[float, ResultHash]]] = {}  # since when, and as what
         self._views: dict[JobId, tuple[int, float]] = {}  # the newest, and since when it is known that it is
         self._lives: dict[int, tuple[int, float]] = {}  # number of a peer's life, and since when it is known
 
     def heard(self, peer: Peer, effect: Notify) -> None:
         """A unit is final somewhere."""
-        claim = claim_of(peer, effect) if effect.event == "unit_final" else None
+        claim = claim_of(peer, effect) if effect.event == "unit_final" and self.is_honest(peer) else None
         if claim is not None:
             self._finals.setdefault(claim[0], {}).setdefault(claim[1], (self.now_s, claim[3]))
 

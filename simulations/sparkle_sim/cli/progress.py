@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
-from sparkle_sim.cli.telling import duration
+from sparkle_p2p.api.words import duration
 
 if TYPE_CHECKING:
     from sparkle_sim.running import Progress
@@ -53,6 +53,12 @@ class MovingLine:
         else:
             return
         self._stream.flush()
+
+    def say(self, text: str) -> None:
+        """Lines that stay, above the one that moves."""
+        self._stream.write(("\r\x1b[K" if self._moves else "") + text + "\n")
+        self._stream.flush()
+        self._drawn_s = float("-inf")
 
 
 class ProgressLine(MovingLine):

@@ -4,13 +4,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from sparkle_p2p.runtime.program import INTERRUPTED
 from sparkle_sim.cli.parser import SEED, add_command, add_scenario
 
 if TYPE_CHECKING:
     from sparkle_sim.cli.parser import Commands
     from sparkle_sim.running import Outcome
-
-INTERRUPTED = 130
 
 
 def add_parser(commands: "Commands") -> None:

@@ -27,10 +27,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     import msgspec
 
+    from sparkle_sim.reading import read_scenario
     from sparkle_sim.seeds import first_finding
-    from sparkle_sim.shrinking import read_file, shrink, write_regression
+    from sparkle_sim.shrinking import shrink, write_regression
 
-    scenario = read_file(Path(arguments.file))
+    scenario = read_scenario(Path(arguments.file))
     seed = scenario.seed if arguments.seed is None else arguments.seed
     small = shrink(scenario, seed, lambda one: first_finding(one, seed), _show)
     finding = first_finding(small, seed)

@@ -4,12 +4,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sparkle_p2p.runtime.program import INTERRUPTED
 from sparkle_sim.cli.parser import SEED, add_command, add_scenario, whole_number
 
 if TYPE_CHECKING:
     from sparkle_sim.cli.parser import Commands
 
-INTERRUPTED = 130
 MAX_WORKERS = 4096
 
 

@@ -19,7 +19,7 @@ from sparkle_p2p.node.journal import Entry
 from sparkle_p2p.node.store.schema import at_once, open_database, put_totals
 from sparkle_p2p.node.store.writing import RecordWriter, complaint
 from sparkle_p2p.node.store.writing import StoreError as StoreError
-from sparkle_protocol.effects import StoreCommit
+from sparkle_protocol.effects import StoreCommit, StoreRejection
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 
@@ -102,7 +102,7 @@ class Store(RecordWriter):
         """Remove everything about jobs that concern this node no longer."""
 
         def work(db: sqlite3.Connection) -> None:
-            for table in ("facts", "sealed", "results", "commits", "journal"):
+            for table in ("facts", "sealed", "results", "commits", "journal", "rejections"):
                 db.executemany(f"DELETE FROM {table} WHERE job = ?", [(job,) for job in jobs])  # noqa: S608
 
         await self._run(lambda db: at_once(db, lambda: work(db)))
@@ -117,6 +117,12 @@ class Store(RecordWriter):
         """The records of all sealed ranges, each after its job; those of a job in ascending order."""
         rows = await self._run(lambda db: db.execute("SELECT job, raw FROM sealed ORDER BY job, range").fetchall())
         return [(JobId(job), raw) for job, raw in rows]
+
+    async def rejections(self) -> list[StoreRejection]:
+        """Results that were refused, of all jobs."""
+        query = "SELECT job, unit, worker, raw FROM rejections ORDER BY job, unit, worker"
+        rows = await self._run(lambda db: db.execute(query).fetchall())
+        return [StoreRejection(JobId(job), unit, PeerId(worker), raw) for job, unit, worker, raw in rows]
 
     async def commits(self) -> list[StoreCommit]:
         """Commits of ours that are not settled."""

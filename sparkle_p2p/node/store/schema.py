@@ -13,6 +13,7 @@ from sparkle_protocol.effects import (
     SealRange,
     StoreCommit,
     StoreFact,
+    StoreRejection,
     StoreResult,
 )
 from sparkle_protocol.errors import ConfigError, SparkleError
@@ -47,6 +48,11 @@ CREATE TABLE sealed (job BLOB NOT NULL, range INTEGER NOT NULL, raw BLOB NOT NUL
     # For how long others' jobs have been kept, by the clock of the runs so far: the wall clock may jump.
     """
 CREATE TABLE ages (job BLOB PRIMARY KEY, seconds INTEGER NOT NULL) WITHOUT ROWID;
+""",
+    # Results that were refused, with the evidence.
+    """
+CREATE TABLE rejections (job BLOB NOT NULL, unit INTEGER NOT NULL, worker TEXT NOT NULL, raw BLOB NOT NULL,
+    PRIMARY KEY (job, unit, worker)) WITHOUT ROWID;
 """,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
@@ -139,8 +145,12 @@ def _write_one(db: sqlite3.Connection, record: Record) -> None:
         db.execute("DELETE FROM commits WHERE job = ? AND unit = ? AND epoch = ?", key)
     elif isinstance(record, DropCommits):
         db.execute("DELETE FROM commits WHERE job = ?", (record.job,))
+    elif isinstance(record, StoreRejection):
+        rejection = (record.job, record.unit, record.worker, record.raw)
+        db.execute("INSERT OR IGNORE INTO rejections VALUES (?, ?, ?, ?)", rejection)
     elif isinstance(record, DropJob):
         db.execute("DELETE FROM results WHERE job = ?", (record.job,))
+        db.execute("DELETE FROM rejections WHERE job = ?", (record.job,))
         open_commits = db.execute("SELECT 1 FROM commits WHERE job = ? LIMIT 1", (record.job,)).fetchone()
         if open_commits is None:  # else the facts show what we committed to
             db.execute("DELETE FROM facts WHERE job = ?", (record.job,))

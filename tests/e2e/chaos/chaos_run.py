@@ -74,7 +74,7 @@ async def chaos(schedule: Schedule, directory: Path) -> Outcome:
         try:
             await run.play()
         except* (AssertionError, SparkleError) as failed:  # Waited is an AssertionError
-            outcome.violations += [f"{type(error).__name__}: {error}".split("\n---")[0] for error in _leaves(failed)]
+            outcome.violations += [f"{type(error).__name__}: {error}".split("\n---")[0] for error in leaves(failed)]
         outcome.logs = {node.name: _log_end(node) for node in swarm.nodes}
     outcome.seconds = time.monotonic() - began
     return outcome
@@ -248,11 +248,11 @@ class ChaosRun:
         return evidence
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     """The exceptions in a group, however deep."""
     found: list[BaseException] = []
     for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+        found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
 
 

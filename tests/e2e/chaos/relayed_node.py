@@ -21,14 +21,15 @@ DAY_S = 86_400
 
 def main() -> int:
     die_with(int(sys.argv[1]))
-    _take_detours({address: (host, port) for address, (host, port) in json.loads(sys.argv[2]).items()})
+    take_detours({address: (host, port) for address, (host, port) in json.loads(sys.argv[2]).items()})
     _let_clock_jump()
     from sparkle_p2p.cli.node import main as node
 
     return node(sys.argv[3:])
 
 
-def _take_detours(routes: dict[str, tuple[str, int]]) -> None:
+def take_detours(routes: dict[str, tuple[str, int]]) -> None:
+    """Have connections to these addresses made to those of their relays."""
     connect = socket.socket.connect
 
     def through_relay(self: socket.socket, address: Any) -> None:

@@ -11,6 +11,7 @@ from sparkle_protocol.errors import LocalProtocolError, OverlayDown, PeerUnreach
 from sparkle_protocol.identity import Identity
 
 TOPIC = "/sparkle/test/jobs/1"
+LONGEST_SILENCE_S = 60.0  # until an end finds that a link is broken over which nothing comes any more
 
 
 def hanging(served: asyncio.Event):
@@ -34,11 +35,11 @@ async def test_a_dead_network_service_fails_calls_at_once_and_comes_back(world):
     async with asyncio.timeout(5):
         await served.wait()
 
-    killed = time.monotonic()
+    killed = asyncio.get_running_loop().time()
     one.overlay.inject_crash("the test kills it")
     with pytest.raises(OverlayDown):
         await waiting
-    assert time.monotonic() - killed < 2.0
+    assert asyncio.get_running_loop().time() - killed < 2.0
     await one.until(lambda: bool(one.restarts), "the service is restarted")
     assert "the test kills it" in one.restarts[0]
     assert [peer for peer, _ in one.down] == [other.id]
@@ -101,49 +102,46 @@ async def test_starting_twice_is_our_own_bug(world):
         await node.start()
 
 
-# -- faults that only the in-memory network can make to order ------------------------------------------
+# -- faults that only a network in memory or a model can make to order ------------------------------------------
 
 
-@pytest.mark.parametrize("world", ["memory"], indirect=True)
-async def test_a_cut_link_goes_down_and_can_be_healed(world):
-    one, other = await world.pair()
-    world.network.cut(one.id, other.id)
-    assert one.peers == other.peers == []
-    with pytest.raises(PeerUnreachable):
+async def test_a_cut_link_goes_down_and_can_be_healed(faulty_world):
+    one, other = await faulty_world.pair()
+    faulty_world.network.cut(one.id, other.id)
+    for end in (one, other):
+        await end.until(lambda end=end: end.peers == [], "the link is down", LONGEST_SILENCE_S)
+    with pytest.raises((PeerUnreachable, RequestTimeout)):
         await one.overlay.connect(other.address)
-    world.network.heal(one.id, other.id)
-    await world.link(one, other)
+    faulty_world.network.heal(one.id, other.id)
+    await faulty_world.link(one, other)
 
 
-@pytest.mark.parametrize("world", ["memory"], indirect=True)
-async def test_a_stalled_node_costs_time_outs_not_connections(world):
-    one, other = await world.pair()
-    world.network.stall(other.id)
+async def test_a_stalled_node_costs_time_outs_not_connections(faulty_world):
+    one, other = await faulty_world.pair()
+    faulty_world.network.stall(other.id)
     with pytest.raises(RequestTimeout):
         await one.overlay.request(other.id, b"x", timeout_s=0.05)
-    world.network.unstall(other.id)
+    faulty_world.network.unstall(other.id)
     assert await one.overlay.request(other.id, b"y") == b"re:y"
     assert one.peers == [other.id]
 
 
-@pytest.mark.parametrize("world", ["memory"], indirect=True)
-async def test_delay_counts_both_ways_and_against_the_time_out(world):
-    one, other = await world.pair()
-    world.network.set_delay(one.id, other.id, 0.02)
+async def test_delay_counts_both_ways_and_against_the_time_out(faulty_world):
+    one, other = await faulty_world.pair()
+    faulty_world.network.set_delay(one.id, other.id, 0.02)
     started = asyncio.get_running_loop().time()
     await one.overlay.request(other.id, b"x")
-    assert asyncio.get_running_loop().time() - started >= 0.04
+    assert round(asyncio.get_running_loop().time() - started, 6) >= 0.04
     with pytest.raises(RequestTimeout):
         await one.overlay.request(other.id, b"x", timeout_s=0.03)
 
 
-@pytest.mark.parametrize("world", ["memory"], indirect=True)
-async def test_loss_is_the_same_for_the_same_seed(world):
-    one, other = await world.pair()
-    world.network.set_loss(one.id, other.id, 0.5)
+async def test_loss_is_the_same_for_the_same_seed(faulty_world):
+    one, other = await faulty_world.pair()
+    faulty_world.network.set_loss(one.id, other.id, 0.5)
 
     async def outcomes():
-        world.network.random.seed(5)
+        faulty_world.network.random.seed(5)
         got = []
         for _ in range(12):
             try:

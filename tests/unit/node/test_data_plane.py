@@ -73,9 +73,13 @@ async def test_copies_do_not_wait_for_ever(
     tiles = asyncio.create_task(plane.fetch_tiles([(TILE, 1)], [PEER]))
     copies = asyncio.create_task(plane.fetch_all([COPY], [PEER]))
     await steps.until(TILE, COPY)
-    for blob in (TILE, COPY):
-        steps.begun[blob].set_result(None)
-    await asyncio.gather(tiles, copies)
+    steps.begun[COPY].set_result(None)
+    async with asyncio.timeout(10.0):
+        await copies
+    assert not tiles.done(), "the copy came while a unit still waits for its tile"
+    steps.begun[TILE].set_result(None)
+    await tiles
+    assert not steps.cancelled
 
 
 async def test_with_one_tile_that_fails_the_others_end(plane: data_plane.DataPlane, steps: Steps) -> None:

@@ -18,11 +18,12 @@ from sparkle_p2p.node.store import StoreError
 from sparkle_p2p.view import SubmitRequest
 from sparkle_p2p.web import routes
 from sparkle_protocol import messages
-from sparkle_protocol.effects import Record, StoreCommit, StoreFact
+from sparkle_protocol.effects import Record, StoreCommit, StoreFact, StoreRejection
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import Fact, FactCodec, KeeperSet
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.work.rejection import Rejection
 from tests.property.world import spec
 from tests.unit.node.test_store import break_disk, opened
 
@@ -84,6 +85,21 @@ async def test_a_start_without_work_keeps_what_is_still_to_be_shown(tmp_path: Pa
         assert not node.worker.kernels
         assert [key[:2] for key in node.worker.held] == [(job.job, 1)]
     assert await left(tmp_path / "home") == ([commit], 1)
+
+
+async def test_results_that_were_refused_are_counted_after_a_restart(tmp_path: Path) -> None:
+    """Those that a check refused too, of which no fact tells; damaged evidence is left out."""
+    home = tmp_path / "home"
+    async with running(home) as node:
+        job = JobId(bytes.fromhex(await node.submit(PRIMES)))
+    refused = [Rejection(unit, OTHER.peer_id, None, None, (), "check", f"off by {unit}") for unit in (1, 2, 3)]
+    stored = [StoreRejection(job, one.unit, one.worker, one.encode()) for one in refused]
+    await leave(home, *stored, StoreRejection(job, 0, OTHER.peer_id, b"damaged"))
+    async with running(home) as node:
+        (shown,) = await node.jobs()
+        assert shown.rejected == 3
+        assert [(one.unit, one.worker) for one in shown.rejections] == [(unit, OTHER.peer_id) for unit in (1, 2, 3)]
+        assert "off by 1" in shown.rejections[0].reason.sentence
 
 
 async def test_commits_of_which_nothing_else_is_left_go(tmp_path: Path) -> None:

@@ -16,7 +16,16 @@ import pytest
 
 from sparkle_p2p.node.journal import Entry
 from sparkle_p2p.node.store import Store, StoreError, schema
-from sparkle_protocol.effects import DropCommits, DropFact, DropJob, SealRange, StoreCommit, StoreFact, StoreResult
+from sparkle_protocol.effects import (
+    DropCommits,
+    DropFact,
+    DropJob,
+    SealRange,
+    StoreCommit,
+    StoreFact,
+    StoreRejection,
+    StoreResult,
+)
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import SEAL_UNITS, CommitItem, Commits, Fact, FactCodec, lot_of
 from sparkle_protocol.identity import Identity
@@ -295,9 +304,14 @@ async def test_a_record_takes_the_place_of_its_facts_and_goes_with_its_job(tmp_p
     async with opened(tmp_path / "node.db") as store:
         await store.write([StoreFact(fine), StoreFact(other)])
         await store.write([SealRange(JOB, 0, b"record", ((lot_of(fine.payload), fine.id),))])
+        await store.write(
+            [StoreRejection(JOB, 3, PeerId("12D3A"), b"why"), StoreRejection(JOB, 3, PeerId("12D3A"), b"?")]
+        )
     async with opened(tmp_path / "node.db") as store:
         assert await store.facts() == [(other.id, other.raw)]
         assert await store.sealed() == [(JOB, b"record")]
+        assert await store.rejections() == [StoreRejection(JOB, 3, PeerId("12D3A"), b"why")]  # the first evidence
         await store.write([DropJob(JOB)])
         assert await store.sealed() == []
+        assert await store.rejections() == []
         assert await store.facts() == []

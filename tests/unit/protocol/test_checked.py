@@ -77,6 +77,24 @@ def test_who_fails_is_told_so_and_rejected_with_the_text_and_another_worker_is_w
     assert keeper.job.state.rejected_workers(0) == set()  # the difference alone proves nothing
 
 
+def test_what_a_check_refused_stays_so_after_a_restart() -> None:
+    keeper = Checker(checked(units=2))
+    keeper.show(A, WRONG)
+    keeper.answer(A, False, "far off")
+    before = list(keeper.job.rejections)
+    for _ in range(2):  # what an earlier life left is not stored once more
+        keeper.restart()
+        assert keeper.job.rejections == before
+        assert (keeper.job.rejected_count, keeper.job.rejected) == (1, {A.peer_id})
+        assert len(keeper.refused) == 1
+        assert keeper.asked == []
+    assert keeper.lease(A) == []
+    keeper.show(B)
+    keeper.answer(B, True)
+    keeper.restart()
+    assert keeper.job.rejected_count == 1
+
+
 def test_the_same_bytes_are_not_checked_twice() -> None:
     keeper = Checker(checked())
     keeper.show(A, WRONG)

@@ -13,6 +13,7 @@ from sparkle_protocol.ids import JobId, ResultHash, hash_result
 from sparkle_protocol.work import conduct
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import MIN_TTL_NS, REVEAL_DEADLINE_NS, SECOND_NS, SILENT_NS, SLOW_UNKNOWN_NS
+from sparkle_protocol.work.rejection import Rejection
 from sparkle_protocol.work.submitter import Submitter
 
 CODEC = f.FactCodec("test")
@@ -42,6 +43,7 @@ class Keeper:
         self.now = 0
         self.disk: list[f.Fact] = []
         self.results: list[ResultHash] = []
+        self.refused: list[fx.StoreRejection] = []
         self.token = 0
         self.told: dict[str, list[m.Notice]] = {}
         self.violations: list[str] = []
@@ -59,6 +61,7 @@ class Keeper:
             if isinstance(effect, fx.Persist):
                 self.disk += [record.fact for record in effect.records if isinstance(record, fx.StoreFact)]
                 self.results += [r.result_hash for r in effect.records if isinstance(r, fx.StoreResult)]
+                self.refused += [record for record in effect.records if isinstance(record, fx.StoreRejection)]
             elif isinstance(effect, fx.Reply):
                 answer = effect.message
             elif isinstance(effect, fx.Send) and isinstance(effect.message, m.Notice):
@@ -70,7 +73,9 @@ class Keeper:
     def restart(self) -> None:
         self.core = Submitter(ME, CODEC, Random(2), check_form)
         self.told.clear()
-        self.perform(self.core.restore(self.disk[0], self.disk[1:], self.now, self.results))
+        refused = [Rejection.decode(record) for record in self.refused]
+        facts = self.disk[0], self.disk[1:]
+        self.perform(self.core.restore(*facts, self.now, self.results, rejections=refused))
 
     def ask(self, worker: Identity, message: m.Request) -> m.Reply:
         self.token += 1

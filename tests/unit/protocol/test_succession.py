@@ -8,13 +8,13 @@ from sparkle_protocol import effects as fx
 from sparkle_protocol import facts as f
 from sparkle_protocol import messages as m
 from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import JobId
+from sparkle_protocol.ids import JobId, hash_result
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.placement import Candidate, choose_keepers, threshold
 from sparkle_protocol.work.submitter import Submitter
 from tests.unit.protocol.kept_jobs import ME, OTHERS, LoneKeeper, peer
 from tests.unit.protocol.owners import KEEPERS, Owner
-from tests.unit.protocol.test_keeping import CODEC, check_form, spec
+from tests.unit.protocol.test_keeping import CODEC, RIGHT, WRONG, check_form, spec
 
 ALICE = peer(1)
 GUESTS = [peer(600 + n) for n in range(5)]
@@ -252,6 +252,76 @@ def test_a_set_that_others_endorsed_comes_first() -> None:
     keeper.ask(KEEPERS[0], m.Push(job, [lower.raw, higher.raw, agreed.raw]))
     keeper.pass_time(10 * SECOND_NS)
     assert ME.peer_id in keeper.job(job).state.endorsers(higher.id)
+
+
+# --- keepers that are two-faced ---------------------------------------------------------------------------------
+
+
+def both_results(job: JobId, liar: Identity) -> list[f.Fact]:
+    """What proves it."""
+    items = [f.VerdictItem(0, 0, hash_result(result), [ALICE.public_key], []) for result in (RIGHT, WRONG)]
+    return [CODEC.seal(liar, f.Verdicts(job, [item])) for item in items]
+
+
+def test_others_take_the_place_of_three_that_are_two_faced_at_once() -> None:
+    owner = Owner(8)
+    owner.come(*GUESTS)
+    for liar in KEEPERS[:3]:
+        owner.push(liar, *both_results(owner.id, liar))
+    owner.wait(25)
+    chosen = set(owner.sets[-1].keys)
+    assert owner.view == f.VIEWS_PER_GENERATION
+    assert chosen >= {one.public_key for one in KEEPERS[3:]}
+    assert not chosen & {one.public_key for one in KEEPERS[:3]}
+    assert len(chosen) == 8
+    owner.leave(*KEEPERS[3:6])  # and they are not asked again, whoever goes
+    owner.wait(200)
+    assert not set(owner.sets[-1].keys) & {one.public_key for one in KEEPERS[:3]}
+
+
+def test_without_anybody_else_the_honest_go_on() -> None:
+    owner = Owner(8)
+    for liar in KEEPERS[:3]:
+        owner.push(liar, *both_results(owner.id, liar))
+    owner.wait(25)
+    assert set(owner.sets[-1].keys) == {one.public_key for one in KEEPERS[3:]}
+
+
+def test_a_lone_liar_is_replaced_by_agreement_without_waiting_until_it_goes() -> None:
+    owner = Owner(8)
+    owner.come(GUESTS[0])
+    owner.push(KEEPERS[2], *both_results(owner.id, KEEPERS[2]))
+    owner.wait(15)
+    assert owner.sets[-1].view == 1
+    assert KEEPERS[2].public_key not in owner.sets[-1].keys
+    assert GUESTS[0].public_key in owner.sets[-1].keys
+
+
+def test_what_a_liar_proposes_holds_up_no_other_proposal() -> None:
+    owner = Owner(8)
+    owner.come(GUESTS[0])
+    owner.push(KEEPERS[2], *both_results(owner.id, KEEPERS[2]))
+    owner.push(KEEPERS[2], owner.successor(KEEPERS[2], KEEPERS[4], GUESTS[1]))  # of one that is there
+    owner.wait(15)
+    assert owner.sets[-1].view == 1
+    assert {KEEPERS[2].public_key, GUESTS[1].public_key}.isdisjoint(owner.sets[-1].keys)
+
+
+@pytest.mark.parametrize("proven", [True, False])
+def test_a_keeper_endorses_that_one_goes_that_is_two_faced_and_nobody_else_who_is_there(proven: bool) -> None:
+    keeper, job, named = keeper_in_a_set_of_eight()
+    first = named.payload
+    assert isinstance(first, f.KeeperSet)
+    keys = [key for key in first.keys if key != KEEPERS[0].public_key] + [GUESTS[0].public_key]
+    without = CODEC.seal(KEEPERS[1], f.KeeperSet(job, 1, keys, 6, bytes(named.id)))
+    if proven:
+        keeper.ask(KEEPERS[0], m.Push(job, [fact.raw for fact in both_results(job, KEEPERS[0])]))
+    keeper.ask(KEEPERS[1], m.Push(job, [without.raw]))
+    keeper.pass_time(10 * SECOND_NS)
+    for one in KEEPERS[:6]:
+        keeper.ask(one, m.Beat([]))
+    keeper.pass_time(10 * SECOND_NS)
+    assert (ME.peer_id in keeper.job(job).state.endorsers(without.id)) is proven
 
 
 # --- the submitter's own word -----------------------------------------------------------------------------------

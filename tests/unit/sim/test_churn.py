@@ -72,6 +72,18 @@ def test_those_who_are_gone_do_not_come_back() -> None:
     assert all(peer.lost and peer.lives == 1 for peer in gone)
 
 
+def test_in_the_end_all_are_back_but_those_who_are_gone() -> None:
+    plan = Churn("exponential", 60.0, 60.0, gone_share=0.1, end_s=500.0)
+    run = begun(scene(plan, peers=40, seconds=1500.0))
+    assert len(up(run, 499.0)) < 35
+    there = up(run, 501.0)
+    lives = [peer.lives for peer in run.world.peers]
+    assert there == [peer.number for peer in run.world.peers if not peer.lost]
+    assert 20 <= len(there) < 40
+    assert up(run, 1500.0) == there
+    assert [peer.lives for peer in run.world.peers] == lives
+
+
 def test_only_the_share_that_was_asked_for_comes_and_goes() -> None:
     run = begun(scene(Churn("exponential", 50.0, 50.0, share=0.3), peers=40, seconds=500.0))
     up(run, 500.0)

@@ -34,6 +34,18 @@ def test_every_kind_of_fault_and_adversary_is_on_the_page() -> None:
     assert not missing
 
 
+def imported(where: str) -> set[str]:
+    """What a file, or all files of a folder, import anywhere in them."""
+    place, found = ROOT / where, set[str]()
+    for path in [place] if place.is_file() else place.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module)
+    return found
+
+
 def test_the_small_set_of_packages_is_what_the_simulator_imports() -> None:
     """Its own lock leaves out what only a node needs; an import that it lacks would fail at a researcher's."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -41,15 +53,12 @@ def test_the_small_set_of_packages_is_what_the_simulator_imports() -> None:
     packages = {re.split(r"[<>=;\s]", line)[0] for line in group}
     of_modules = {"backports": "backports.zstd"}
     optional = {"distributed", "pyarrow"}
-    found = set()
-    for folder in ("protocol/sparkle_protocol", "simulations/sparkle_sim"):
-        for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-                if isinstance(node, ast.ImportFrom) and node.module:
-                    names = [node.module]
-                found |= {name.partition(".")[0] for name in names}
-    ours = {"sparkle_protocol", "sparkle_sim", "compression", "__future__"}
+    found = {name for folder in ("protocol/sparkle_protocol", "simulations/sparkle_sim") for name in imported(folder)}
+    of_a_node = {name for name in found if name.startswith("sparkle_p2p")}
+    assert of_a_node == {"sparkle_p2p.api.words", "sparkle_p2p.runtime.program"}, "they must need no package"
+    found |= {name for module in of_a_node for name in imported(f"{module.replace('.', '/')}.py")}
+    found = {name.partition(".")[0] for name in found}
+    ours = {"sparkle_protocol", "sparkle_sim", "sparkle_p2p", "compression", "__future__"}
     foreign = found - set(sys.stdlib_module_names) - ours - optional
     assert {of_modules.get(name, name) for name in foreign} <= packages
     all_ = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["sim"]]

@@ -96,8 +96,8 @@ def test_what_is_computed_stands_still_while_its_node_is_frozen() -> None:
         until(begun(scene(*wrong), Trace(entries.append)), 60.0)
         return next(one.at_ns for one in entries if one.peer == 3 and one.what == "computed") / SECOND
 
-    usual_s, late_s = first_computed(), first_computed(Fault("freeze", 6.5, 20.0, peers=[3]))
-    assert late_s == pytest.approx(usual_s + 20.0, abs=0.1)
+    usual_s, late_s = first_computed(), first_computed(Fault("freeze", 6.5, 5.0, peers=[3]))
+    assert late_s == pytest.approx(usual_s + 5.0, abs=0.1)
 
 
 def test_a_partition_lets_nothing_through_in_either_direction_and_one_way_in_one() -> None:

@@ -117,6 +117,19 @@ def test_a_message_survives_churn() -> None:
     assert sorted(world.hearers(b"news")) == [peer for peer in range(40, 200) if peer != 100]
 
 
+def test_who_is_suspended_says_nothing_and_hears_what_it_missed_when_it_goes_on() -> None:
+    world = Wired(30)
+    world.connect(4)
+    world.run(3.0)
+    world.network.suspend(9)
+    world.gossip.publish(0, "jobs", b"news")
+    world.run(5.0)
+    assert sorted(world.hearers(b"news")) == [peer for peer in range(1, 30) if peer != 9]
+    world.network.resume(9)
+    world.run(0.1)
+    assert world.hearers(b"news").count(9) == 1
+
+
 def test_who_comes_soon_after_a_message_is_sent_it() -> None:
     world = Wired(30)
     world.stop(29)

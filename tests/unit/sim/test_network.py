@@ -1,7 +1,8 @@
 """Connections between simulated peers: how they are made, and how their ends learn that they are gone."""
 
+from sparkle_sim.costs import DIAL, DIAL_WORK, REFUSED
 from sparkle_sim.kernel import MS, SECOND, Kernel
-from sparkle_sim.network import NAT, PUBLIC, SILENCE_S, SYMMETRIC, Conditions, Network, Place
+from sparkle_sim.network import DIAL_LIMIT_S, NAT, PUBLIC, SILENCE_S, SYMMETRIC, Conditions, Network, Place
 
 
 class Bench:
@@ -34,10 +35,12 @@ class Bench:
         return seen
 
 
-def test_a_connection_takes_four_round_trips_and_both_ends_learn_of_it() -> None:
+def test_a_connection_takes_four_round_trips_and_what_it_costs_and_both_ends_learn_of_it() -> None:
     bench = Bench([Place(0), Place(1)], Conditions([[10, 50], [50, 10]], jitter=0.0))
     bench.network.dial(0, 1, bench.dialled.append)
-    assert bench.run(1) == [(0.2, 0, "up", 1), (0.2, 1, "up", 0)]
+    up = bench.run(1)
+    assert [what for _, *what in up] == [[0, "up", 1], [1, "up", 0]]
+    assert 0.2 + DIAL.median_ms / 2000 < up[0][0] == up[1][0] < 0.2 + DIAL.median_ms / 500
     assert bench.dialled == [True]
     assert bench.network.connected(0, 1)
     bench.network.dial(1, 0, bench.dialled.append)
@@ -49,6 +52,52 @@ def test_who_is_not_there_cannot_be_dialled() -> None:
     bench = Bench([Place(), Place()])
     bench.down.add(1)
     assert not bench.dial(0, 1)
+
+
+def test_who_dials_many_at_once_waits_for_its_own_thread() -> None:
+    bench = Bench([Place()] * 21)
+    for other in range(1, 21):
+        bench.network.dial(0, other, bench.dialled.append)
+    times = [at for at, peer, *_ in bench.run(10) if peer == 0]
+    assert len(times) == 20
+    assert times[-1] - times[0] > 15 * DIAL_WORK.median_ms / 1000
+
+
+def test_a_dial_fails_at_once_where_a_process_is_gone_and_by_the_time_out_where_a_machine_is() -> None:
+    bench = Bench([Place(), Place(), Place()])
+    for peer in (1, 2):
+        bench.down.add(peer)
+        bench.network.leave(peer, silently=peer == 2)
+    took: dict[int, float] = {}
+    for peer in (1, 2):
+        bench.network.dial(0, peer, lambda _, peer=peer: took.update({peer: bench.kernel.now / SECOND}))
+    bench.run(30)
+    assert 0.02 < took[1] < 0.02 + 10 * REFUSED.median_ms / 1000
+    assert took[2] == DIAL_LIMIT_S
+    bench.down.clear()
+    assert bench.dial(0, 2), "it is back"
+
+
+def test_a_connection_to_a_suspended_process_is_given_up_and_it_learns_of_that_when_it_goes_on() -> None:
+    bench = Bench([Place(), Place()])
+    assert bench.dial(0, 1)
+    bench.run(1)
+    bench.network.suspend(1)
+    assert bench.run(SILENCE_S[0] - 1) == []
+    assert [what for _, *what in bench.run(SILENCE_S[1])] == [[0, "down", 1]]
+    bench.network.resume(1)
+    assert [what for _, *what in bench.run(1)] == [[1, "down", 0]]
+
+
+def test_a_connection_outlives_a_short_suspension() -> None:
+    bench = Bench([Place(), Place()])
+    assert bench.dial(0, 1)
+    bench.run(1)
+    bench.network.suspend(1)
+    bench.run(SILENCE_S[0] - 1)
+    bench.network.resume(1)
+    assert bench.run(2 * SILENCE_S[1]) == []
+    assert bench.network.connected(0, 1)
 
 
 def test_the_other_end_of_a_killed_process_is_told_at_once_and_of_a_vanished_machine_later() -> None:
@@ -76,6 +125,19 @@ def test_a_new_life_is_not_told_of_connections_of_the_one_before() -> None:
     assert bench.network.connected(0, 1)
 
 
+def test_who_vanished_and_is_back_keeps_its_new_connection() -> None:
+    """The other end had not noticed that the old one was gone; when that runs out, the new one stands."""
+    bench = Bench([Place(), Place()])
+    assert bench.dial(0, 1)
+    bench.network.leave(1, silently=True)
+    bench.run(1)
+    bench.network.dial(1, 0, bench.dialled.append)
+    assert [what for _, *what in bench.run(1)] == [[1, "up", 0]]
+    assert bench.run(2 * SILENCE_S[1]) == []
+    assert bench.network.connected(0, 1)
+    assert bench.network.connected(1, 0)
+
+
 def test_a_partition_breaks_connections_and_keeps_new_ones_from_being_made() -> None:
     bench = Bench([Place(), Place(), Place()])
     assert bench.dial(0, 1)
@@ -84,7 +146,7 @@ def test_a_partition_breaks_connections_and_keeps_new_ones_from_being_made() -> 
     bench.network.block("storm", lambda sender, receiver: (sender == 1) != (receiver == 1))
     assert not bench.network.carries(0, 1)
     assert bench.network.carries(0, 2)
-    assert sorted(what for _, *what in bench.run(60)) == [[0, "down", 1], [1, "down", 0]]
+    assert sorted(what for _, *what in bench.run(SILENCE_S[1])) == [[0, "down", 1], [1, "down", 0]]
     assert not bench.dial(1, 0)
     bench.network.unblock("storm")
     assert bench.dial(1, 0)

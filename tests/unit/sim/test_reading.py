@@ -111,6 +111,7 @@ def test_values_are_as_in_toml_and_words_need_no_quotes(text: str, value: object
         ("adversaries=[{kind='cheet',share=0.1}]", "not 'cheet'; did you mean 'cheat'?"),
         ("adversaries=[{kind='cheat',peers=[0]}]", "names peer 0, which submits jobs"),
         ("adversaries=[{kind='cheat',share=0.7},{kind='copy',share=0.7}]", "have shares that make 1.4"),
+        ("peers.churn.end_s=90", "peers.churn.end_s has no effect with kind = 'none'"),
         ("peers.churn.trace=x.csv", "peers.churn.trace has no effect with kind = 'none'"),
         ("peers.arrive_s=100", "peers.arrive_s must be less than seconds (100)"),
         ("adversaries=[{kind='cheat',share=0.1,rate=0.5}]", "adversaries.0.rate has no effect with kind = 'cheat'"),

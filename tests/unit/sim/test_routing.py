@@ -75,6 +75,20 @@ def test_who_does_not_answer_is_left_out_for_a_minute() -> None:
     assert not lookups.is_banished(asker, gone)
 
 
+def test_a_question_to_who_is_suspended_holds_a_lookup_up_until_the_time_out() -> None:
+    world = Wired(50, routing=QUIET)
+    asker = (world.nearest(b"key", range(50), 1)[0] + 1) % 50
+    hung = next(peer for peer in world.nearest(b"key", range(50)) if peer != asker)
+    answers: list[tuple[int, list[int]]] = []
+    world.network.suspend(hung)
+    world.routing.closest(asker, b"key", 8, lambda found: answers.append((world.kernel.now, found)))
+    world.run(6.0)
+    [(took_ns, found)] = answers
+    assert QUIET.query_s * SECOND <= took_ns <= QUIET.lookup_s * SECOND
+    assert hung not in found
+    assert world.routing.lookups.is_banished(asker, hung)
+
+
 def test_a_connection_ends_a_banishment() -> None:
     world = Wired(10, routing=QUIET)
     world.routing.lookups.banish(1, 2)
