@@ -6,16 +6,21 @@ job are beaten to as well: whoever says that it lacks no result, no record and n
 after it took what it was found to lack, has caught up.
 """
 
+from random import Random
+
 from sparkle_protocol import messages
+from sparkle_protocol.facts import FactCodec, Signer
 from sparkle_protocol.ids import JobId, PeerId
 from sparkle_protocol.messages import JobBeat
 from sparkle_protocol.work.duty import Duty
 from sparkle_protocol.work.inputs import Inputs
 from sparkle_protocol.work.invitations import Invitations
+from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.presence import BEAT_NS
 from sparkle_protocol.work.replication import Channel
+from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_protocol.work.spares import Spares
 
 BUSY_BEATS = 6  # a minute
@@ -25,8 +30,10 @@ GUEST_BEAT_NS = 2 * SECOND_NS  # a guest that took all there was is asked how it
 class Beats(Duty):
     """The part of a keeper that keeps step with the others."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, signer: Signer, codec: FactCodec, rng: Random, check_result: CheckResult, rules: Rules = PRODUCTION
+    ) -> None:
+        super().__init__(signer, codec, rng, check_result, rules)
         self._invitations = Invitations()
         self._inputs = Inputs(self.me)
         self._spares = Spares(self.me)

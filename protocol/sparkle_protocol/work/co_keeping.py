@@ -7,6 +7,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from random import Random
 
 from sparkle_protocol import messages
 from sparkle_protocol.effects import (
@@ -21,14 +22,16 @@ from sparkle_protocol.effects import (
     StoreResult,
 )
 from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import Endorsements, Fact, JobSpec, KeeperSet
+from sparkle_protocol.facts import Endorsements, Fact, FactCodec, JobSpec, KeeperSet, Signer
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, key_from_peer_id
 from sparkle_protocol.work.allowance import Allowance
 from sparkle_protocol.work.beats import Beats
+from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.placement import LOCAL, UNKNOWN
 from sparkle_protocol.work.replication import Channel
+from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_protocol.work.state import JobState
 from sparkle_protocol.work.tally import SHORT_ID, short_id
 
@@ -43,8 +46,10 @@ FULL_PAUSE_NS = 60 * SECOND_NS
 class CoKeeping(Beats):
     """The part of a keeper that other keepers talk to."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, signer: Signer, codec: FactCodec, rng: Random, check_result: CheckResult, rules: Rules = PRODUCTION
+    ) -> None:
+        super().__init__(signer, codec, rng, check_result, rules)
         self._allowance = Allowance()
         self._released: dict[JobId, None] = {}  # jobs we were told to forget, lest somebody brings them back
         self._dismissed_ns: dict[JobId, int] = {}

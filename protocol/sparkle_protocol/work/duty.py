@@ -8,14 +8,18 @@
 """
 
 from abc import abstractmethod
+from random import Random
 
+from sparkle_protocol.facts import FactCodec, Signer
 from sparkle_protocol.ids import JobId, key_from_peer_id
 from sparkle_protocol.work.blob_sizes import BlobSizes
 from sparkle_protocol.work.board import Board
+from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.placement import primaries, ranges_of, span_of
 from sparkle_protocol.work.quota import Quota, with_blobs
+from sparkle_protocol.work.rules import PRODUCTION, Rules
 
 HOLD_NS = 5 * SECOND_NS  # after a restart: first hear what the others know
 FETCH_PAUSE_NS = 2 * SECOND_NS
@@ -25,8 +29,10 @@ Spans = tuple[tuple[int, int], ...]
 class Duty(Board):
     """The part of a keeper that knows what it is there for."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+    def __init__(
+        self, signer: Signer, codec: FactCodec, rng: Random, check_result: CheckResult, rules: Rules = PRODUCTION
+    ) -> None:
+        super().__init__(signer, codec, rng, check_result, rules)
         self.quota = Quota()
         self._held_until: dict[JobId, int] = {}  # restored jobs that nothing is handed out of yet
         self._spans: dict[JobId, tuple[int, list[bytes], Spans]] = {}  # ours, by view and who is there

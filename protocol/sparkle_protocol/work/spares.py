@@ -32,7 +32,7 @@ LOOK_UNITS = 4096  # of one job at a beat; the others at the next ones
 class _Look:
     """Where looking through a job's units stands."""
 
-    known: object = None  # what the last round went by
+    known: tuple[int, frozenset[PeerId], bytes] | None = None  # what the last round went by
     next: int = 0
     left: int = 0  # units until the round is over
 

@@ -23,10 +23,13 @@ what the rest decides meanwhile in the old view stays final.
 
 from collections.abc import Set
 from dataclasses import dataclass, field
+from random import Random
 
 from sparkle_protocol.effects import Effects, Tick
-from sparkle_protocol.facts import VIEWS_PER_GENERATION, Endorsements, Fact, KeeperSet
+from sparkle_protocol.facts import VIEWS_PER_GENERATION, Endorsements, Fact, FactCodec, KeeperSet, Signer
 from sparkle_protocol.ids import FactId, JobId, PeerId, key_from_peer_id
+from sparkle_protocol.work.fairness import Weigh, equal_weight
+from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.keeper import Keeper
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
@@ -40,6 +43,7 @@ from sparkle_protocol.work.placement import (
 )
 from sparkle_protocol.work.proposals import Proposals
 from sparkle_protocol.work.publishing import with_submitter
+from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_protocol.work.views import View, next_view
 
 TEND_NS = 5 * SECOND_NS
@@ -72,8 +76,16 @@ class _Care:
 class Succession(Keeper):
     """A keeper that sees to it that its jobs stay kept."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        signer: Signer,
+        codec: FactCodec,
+        rng: Random,
+        check_result: CheckResult,
+        weigh: Weigh = equal_weight,
+        rules: Rules = PRODUCTION,
+    ) -> None:
+        super().__init__(signer, codec, rng, check_result, weigh, rules)
         self._tend_ns: int | None = None
         self._cares: dict[JobId, _Care] = {}
         self._alone_ns: int | None = None  # since when there is no connection at all
