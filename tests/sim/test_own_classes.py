@@ -9,6 +9,7 @@ import pytest
 
 from sparkle_protocol.errors import ConfigError
 from sparkle_sim import checkers
+from sparkle_sim.engine import Run
 from sparkle_sim.reading import Override, read_scenario
 from sparkle_sim.replaying import of_file
 from sparkle_sim.running import run_scenario
@@ -113,8 +114,6 @@ def test_a_policy_changes_what_it_says_and_can_be_swept(folder: Path) -> None:
 
 def test_order_and_leases_are_the_policys(folder: Path) -> None:
     override = Override("policy", f"{folder / 'own.py'}:Timid")
-    from sparkle_sim.engine import Run
-
     run = Run(read_scenario(folder / "small.toml", [override]), 1)
     given: list[int] = []
     while not given:
