@@ -21,6 +21,7 @@ import msgspec
 
 from sparkle_protocol.errors import ConfigError, StorageError
 from sparkle_protocol.version import __version__
+from sparkle_sim.compiled import in_use
 from sparkle_sim.scenario import Scenario
 
 MANIFEST, METRICS, SUMMARY, LATENCY = "manifest.json", "metrics.csv", "summary.json", "latency.csv"
@@ -121,6 +122,7 @@ def manifest(scenario: Scenario, seed: int) -> dict[str, Any]:
         "peers": scenario.peers.count,
         "engine": scenario.engine,
         "version": __version__,
+        "compiled": in_use(),
         "interrupted": True,
         "trace_hash": None,
         "events": None,

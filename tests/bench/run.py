@@ -28,6 +28,7 @@ from tests.bench import (  # noqa: E402
     overhead,
     population,
     product,
+    simulated,
     starting,
     work,
 )
@@ -61,6 +62,7 @@ MEASUREMENTS: dict[str, tuple[Measurement, int]] = {
     "demo_warm": (starting.demo_warm, 3),
     "idle_node": (idle.idle_node, 3),
     "population": (population.population, 1),
+    "simulated": (simulated.simulated, 1),
 }
 
 

@@ -399,11 +399,14 @@ class Keeper(CoKeeping):
         self._queue_spread(now_ns)
         self._start_checks()
         touched = list(self._touched.values())
+        told: list[tuple[KeptJob, PeerId]] = []
         if self._unsaid_ns is not None and now_ns >= self._unsaid_ns:
-            self._unsaid_ns = None
-            touched += [job for job in self._unsaid.values() if job.state.id not in self._touched]
-            self._unsaid.clear()
-        told = [(job, w) for job in touched for w in job.news.waiting() if not self._waits(job, w, now_ns)]
+            unsaid, self._unsaid, self._unsaid_ns = list(self._unsaid.values()), {}, None
+            touched += [job for job in unsaid if job.state.id not in self._touched]
+            told += [(job, w) for job in unsaid for w in job.news.waiting() if not self._waits(job, w, now_ns)]
+        for job in touched:  # whoever waits with older news does so until it is time
+            pages = job.news.waiting() if job.outcome else job.news.take_opened()
+            told += [(job, w) for w in pages if not self._waits(job, w, now_ns)]
         due = self._channels.due(now_ns)
         if any(job.records for job in touched) or told or due:
             self._persist()

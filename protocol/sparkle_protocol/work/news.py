@@ -29,17 +29,26 @@ class Newsboard:
     def __init__(self, job: JobId) -> None:
         self._job = job
         self._news: dict[PeerId, News] = {}
+        self._opened: dict[PeerId, None] = {}  # workers whose page was opened since ``take_opened``
 
     def of(self, worker: PeerId) -> News:
         """The worker's page, to be written on. It will hear of the job even if nothing is written."""
         news = self._news.get(worker)
         if news is None:
             news = self._news[worker] = News()
+        self._opened[worker] = None
         return news
 
     def waiting(self) -> tuple[PeerId, ...]:
         """Workers with a page."""
+        self._opened.clear()
         return tuple(self._news)
+
+    def take_opened(self) -> list[PeerId]:
+        """Workers with a page that was opened to be written on since this was last asked."""
+        opened = [worker for worker in self._opened if worker in self._news]
+        self._opened.clear()
+        return opened
 
     def says_something(self, worker: PeerId) -> bool:
         """There is something on the worker's page."""
@@ -53,7 +62,7 @@ class Newsboard:
         """The worker's page as a message; it starts a new one. ``views``: who keeps the job now."""
         news = self._news.pop(worker, None) or News()
         if news.leases[MAX_CARRIED:]:
-            self._news[worker] = News(leases=news.leases[MAX_CARRIED:])
+            self.of(worker).leases = news.leases[MAX_CARRIED:]
         carried = news.leases[:MAX_CARRIED]
         return ReportReply(
             self._job,

@@ -41,7 +41,7 @@ def check_keeper_set(keepers: KeeperSet) -> None:
 class View:
     """One keeper set that counts."""
 
-    __slots__ = ("certifying", "fact", "keepers", "keys", "number", "set", "threshold")
+    __slots__ = ("_keepers", "certifying", "fact", "keepers", "keys", "number", "set", "threshold")
 
     def __init__(self, fact: Fact, keepers: KeeperSet) -> None:
         self.fact = fact
@@ -50,17 +50,18 @@ class View:
         self.keys = keepers.keys
         self.threshold = keepers.threshold
         self.keepers: tuple[PeerId, ...] = tuple(peer_id_from_key(key) for key in keepers.keys)
+        self._keepers = frozenset(self.keepers)
         self.certifying = len(keepers.keys) >= FEWEST_DECIDING
 
     def holds(self, peer: PeerId) -> bool:
         """``peer`` is a keeper of this view."""
-        return peer in self.keepers
+        return peer in self._keepers
 
     def suffices(self, supporters: Iterable[PeerId], submitter: PeerId) -> bool:
         """What these peers support is certified in this view."""
         if not self.certifying:
             return submitter in supporters
-        return sum(1 for peer in supporters if peer in self.keepers) >= self.threshold
+        return len(self._keepers.intersection(supporters)) >= self.threshold
 
 
 class Views:

@@ -9,6 +9,10 @@ from sparkle_protocol.errors import SparkleError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``sparkle-sim`` and return its exit code."""
+    if argv is None:
+        from sparkle_sim import compiled
+
+        compiled.enter(sys.argv[1:])
     arguments = list(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: _run(arguments), "sparkle-sim")
 
