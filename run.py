@@ -159,7 +159,7 @@ def lock(rest: list[str]) -> int:
     for name, options in (
         ("run", ()),
         ("onnx", ("--extra", "onnx", *like_run)),
-        ("dev", ("--group", "dev", "--extra", "sim", *like_run)),
+        ("dev", ("--group", "dev", "--extra", "sim", "--extra", "compiled", *like_run)),
     ):
         output = f"requirements/{name}.txt"
         step(f"compiling {output}", [*both, *options, "--output-file", output], "See the log")

@@ -4,7 +4,6 @@ A core's batches are performed in order. What stands after a ``Persist`` waits u
 every later batch of this core. One transaction is under way at a time; what comes meanwhile goes into the next one.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from sparkle_protocol import effects as fx
@@ -44,7 +43,7 @@ class Lanes:
         self._draws = random
         self._perform = perform
         self._sync_s = sync_s
-        self._lanes: list[deque[_Step]] = [deque() for _ in range(cores)]
+        self._lanes: list[list[_Step]] = [[] for _ in range(cores)]  # short ones
         self._buffer: list[fx.Record] = []  # for the next transaction
         self._writing: list[fx.Record] | None = None
         self._written = 0  # transactions that are done
@@ -95,7 +94,7 @@ class Lanes:
             self._begin()
         for core, lane in enumerate(self._lanes):
             while lane and lane[0][1] <= self._written:
-                effects, _ = lane.popleft()
+                effects, _ = lane.pop(0)
                 for effect in effects:
                     self._perform(core, effect)
 

@@ -130,10 +130,14 @@ class Lookups:
     def banish(self, peer: int, other: int) -> None:
         """Leave a peer out for a while."""
         banished = self._banished.setdefault(peer, {})
+        now = self._kernel.now
         banished.pop(other, None)
-        if len(banished) >= self._rules.max_banished:
-            del banished[next(iter(banished))]
-        banished[other] = self._kernel.now + int(self._rules.banished_s * SECOND)
+        while banished:  # in the order in which their time is over
+            oldest = next(iter(banished))
+            if banished[oldest] > now and len(banished) < self._rules.max_banished:
+                break
+            del banished[oldest]
+        banished[other] = now + int(self._rules.banished_s * SECOND)
         self._tables.remove(peer, other)
 
     def pardon(self, peer: int, other: int) -> None:

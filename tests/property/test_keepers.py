@@ -309,6 +309,9 @@ def nothing_is_held(world: World, submitter: WorldNode) -> bool:
 
 
 @settings(max_examples=5)
+@example(  # a keeper was away when the job was let go of, and shows it to another that was restarted
+    Season(0, 9, 2, 0.3, 0.0, 0.0, 0.0, (Outage(1.0, 2, 0.05), Outage(0.25, 1, 3.0)), (), (), 1.0, None)
+)
 @given(seasons(2, leaves=True))
 @example(  # who had agreed on a unit had shown its result only to keepers that went
     Season(
