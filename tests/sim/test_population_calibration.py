@@ -18,17 +18,18 @@ SEED = 3
 MODEL_SEEDS = range(6)
 # How far the mean of the model's runs may be from the full engine's one run, as a share of that.
 TOLERANCES = {"units/s": 0.08, "replicas/unit": 0.04, "makespan s": 0.15}
-CHURN = Churn("exponential", session_s=240.0, absence_s=60.0, begin_s=8.0, silent_share=0.3)
+BEGIN_S = 90.0  # by then all are there and their tables are full, as the model takes for granted
+CHURN = Churn("exponential", session_s=240.0, absence_s=60.0, begin_s=BEGIN_S, silent_share=0.3)
 
 
 def _scenario(count: int, units: int, unit_s: float, **more: object) -> Scenario:
-    plan = JobPlan(at_s=10.0, units=units, unit_s=unit_s)
-    peers = Peers(count, arrive_s=4.0, churn=CHURN if more.pop("churn", False) else Churn())
-    return Scenario("calibration", seconds=600.0, peers=peers, jobs=[plan], **more)  # type: ignore[arg-type]
+    plan = JobPlan(at_s=BEGIN_S + 2.0, units=units, unit_s=unit_s)
+    peers = Peers(count, arrive_s=BEGIN_S / 2, churn=CHURN if more.pop("churn", False) else Churn())
+    return Scenario("calibration", seconds=700.0, peers=peers, jobs=[plan], **more)  # type: ignore[arg-type]
 
 
 CASES = {
-    "300 honest peers": _scenario(300, 450, 10.0),
+    "150 honest peers": _scenario(150, 300, 20.0),
     "sessions of 240 s": _scenario(100, 200, 12.0, churn=True),
     "10 % cheats": _scenario(100, 200, 12.0, adversaries=[Adversaries("cheat", 0.1)]),
     "20 % colluders": _scenario(100, 200, 12.0, adversaries=[Adversaries("collude", 0.2)]),
