@@ -27,7 +27,7 @@ from tests.bench.processes import ROOT, Child, environment, scratch
 from tests.bench.rows import Row, median_row
 
 UNIT_S, QUORUM = 30.0, 2
-OF_A_JOB = 2500  # peers that one job has units for
+OF_A_JOB = 500  # peers that one job has units for
 ARRIVE_S = 60  # virtual: all peers arrive within this time
 WORK_S, STEADY_S, END_S = 70, 100, 160  # virtual: when jobs begin, when all peers work, when a run ends
 STEP_S = 10
