@@ -16,6 +16,12 @@ from sparkle_sim.kernel import MS, Kernel
 _STEPS = 256  # quantiles of a distribution that are drawn from: a draw is one look into a table
 
 
+def lognormal_factors(sigma: float) -> list[float]:
+    """256 factors around 1: middles of equally likely parts of the distribution; ``bits() >> 56`` chooses one."""
+    normal = NormalDist()
+    return [exp(sigma * normal.inv_cdf((step + 0.5) / _STEPS)) for step in range(_STEPS)]
+
+
 class Cost:
     """A lognormal time, drawn in nanoseconds; nothing beyond its quantiles of 0.2 and 99.8 %."""
 
@@ -24,9 +30,7 @@ class Cost:
     def __init__(self, median_ms: float, sigma: float) -> None:
         self.median_ms = median_ms
         self.sigma = sigma
-        normal = NormalDist()
-        steps = ((step + 0.5) / _STEPS for step in range(_STEPS))
-        self._table = [int(median_ms * exp(sigma * normal.inv_cdf(share)) * MS) for share in steps]
+        self._table = [int(median_ms * factor * MS) for factor in lognormal_factors(sigma)]
 
     def draw(self, random: Draws) -> int:
         """One of them."""

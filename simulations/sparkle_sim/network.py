@@ -8,10 +8,9 @@ lost is a request or an answer that never comes, as when a stream is reset. Pack
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import exp
 from typing import Any, Protocol, TypeAlias
 
-from sparkle_sim.costs import DIAL, DIAL_WORK, REFUSED, REQUEST, Threads
+from sparkle_sim.costs import DIAL, DIAL_WORK, REFUSED, REQUEST, Threads, lognormal_factors
 from sparkle_sim.draws import Draws, draws
 from sparkle_sim.kernel import MS, SECOND, Kernel
 from sparkle_sim.uplinks import Uplinks
@@ -104,6 +103,7 @@ class Network:
         self._ends = ends
         self.threads = Threads(kernel, len(places))
         self.suspended: dict[int, list[_Call]] = {}  # and what waits for them
+        self._jitter = lognormal_factors(conditions.jitter)
         self._draws: list[Draws] = [draws(seed, peer, "network") for peer in range(len(places))]
         self._vanished = bytearray(len(places))  # whose machine is gone: nobody says that a process is not there
         self._blocked: dict[str, Callable[[int, int], bool]] = {}  # by fault: what does not get from one to another
@@ -127,7 +127,7 @@ class Network:
         trip_ms = wires.round_trip_ms[self.places[sender].region][self.places[receiver].region]
         if self.is_relayed(sender, receiver):
             trip_ms *= 2
-        factor = exp(wires.jitter * self._draws[sender].normal()) if wires.jitter else 1.0
+        factor = self._jitter[self._draws[sender].bits() >> 56] if wires.jitter else 1.0
         if wires.slower:
             factor *= max(wires.slower.get(sender, 1.0), wires.slower.get(receiver, 1.0))
         return int(trip_ms * MS * factor / 2)
@@ -304,7 +304,7 @@ class Network:
     def _passes(self, one: int, other: int) -> bool:
         """Both ways."""
         blocked = self._blocked.values()
-        return not any(blocks(one, other) or blocks(other, one) for blocks in blocked)
+        return not blocked or not any(blocks(one, other) or blocks(other, one) for blocks in blocked)
 
     def _notice(self, peer: int, other: int) -> None:
         """This end finds out that nothing comes any more, if that is still so by then."""

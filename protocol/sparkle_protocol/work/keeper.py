@@ -12,6 +12,7 @@ from sparkle_protocol import messages
 from sparkle_protocol.effects import (
     DropJob,
     Effects,
+    Gossiped,
     InputsHeld,
     PeerDown,
     PeerUp,
@@ -44,7 +45,11 @@ from sparkle_protocol.work.sealed import SealedRange
 
 MAX_PEERS_OFFERED = 64
 ANNOUNCE_GAP_S = 5.0  # new work waits that long for more, so that many small jobs share an announcement
-ANNOUNCE_EVERY_S = 30.0  # gossip budget: one delivery a second and node, so jobs are announced seldom
+ANNOUNCE_EVERY_S = 30.0  # so often a keeper with work to give says so to everybody
+# Every node is to hear of work about once a second at most, whatever the number of keepers: each announces the more
+# rarely the more of them it hears. A made-up crowd can make it no rarer than ``SELDOM_S``; lookups find keepers too.
+HEARD_EVERY_S, SELDOM_S = 1.0, 300.0
+MAX_ANNOUNCERS = 1024  # that are remembered; those heard of the longest ago go first
 IDLE_WAIT_MS = 2_000  # a worker for whom there is nothing now asks again after this; offers come sooner
 MAX_IDLE_KNOWN = 1_024
 MAX_TEXT = 400  # of what a check found
@@ -71,6 +76,7 @@ class Keeper(CoKeeping):
         self.addresses: tuple[str, ...] = ()  # ours, as the shell knows them; they go into announcements
         self._peers: dict[PeerId, tuple[str, ...]] = {}  # connected ones
         self._idle: dict[PeerId, None] = {}  # asked and got nothing; an offer goes to them first
+        self._announcers: dict[PeerId, int] = {}  # others that announce, and when they did last
         self._announce_ns: int | None = None  # when the next announcement is due
         self._quiet_until_ns: int | None = None  # none is sent before
         self._provided: set[tuple[str, int]] = set()  # kernels and shards of the latest one
@@ -143,6 +149,8 @@ class Keeper(CoKeeping):
             self._tick(now_ns)
         elif isinstance(event, UnitChecked):
             self._unit_checked(event, now_ns)
+        elif isinstance(event, Gossiped):
+            self._heard(event, now_ns)
         elif isinstance(event, InputsHeld):
             self._inputs_held(event.job, now_ns)
         elif isinstance(event, ResultNotHeld):
@@ -346,7 +354,8 @@ class Keeper(CoKeeping):
         self._announce_ns = None
         if not any(job.leases.spans for job in self._open()):
             return
-        self._announce_ns = now_ns + int(ANNOUNCE_EVERY_S * self._rng.uniform(1.0, 1.2) * SECOND_NS)
+        every_s = min(SELDOM_S, max(ANNOUNCE_EVERY_S, HEARD_EVERY_S * self._count_announcers(now_ns)))
+        self._announce_ns = now_ns + int(every_s * self._rng.uniform(1.0, 1.2) * SECOND_NS)
         kernels = self._open_kernels()
         if not kernels:
             return
@@ -356,6 +365,21 @@ class Keeper(CoKeeping):
         self._out.append(Publish(messages.jobs_topic(self._codec.network), messages.encode_message(announcement)))
         self._provided.clear()
         self._provide()
+
+    def _heard(self, event: Gossiped, now_ns: int) -> None:
+        """Somebody announces work."""
+        if event.topic == messages.jobs_topic(self._codec.network) and event.author != self.me:
+            self._announcers.pop(event.author, None)
+            self._announcers[event.author] = now_ns
+            if len(self._announcers) > MAX_ANNOUNCERS:
+                del self._announcers[next(iter(self._announcers))]
+
+    def _count_announcers(self, now_ns: int) -> int:
+        """How many others still announce."""
+        silent_ns = now_ns - int(1.5 * SELDOM_S * SECOND_NS)
+        while self._announcers and next(iter(self._announcers.values())) < silent_ns:
+            del self._announcers[next(iter(self._announcers))]
+        return len(self._announcers)
 
     def _provide(self) -> None:
         """Be found under the shards of what we hand out, those that we did not say since the last announcement."""

@@ -9,7 +9,7 @@ from sparkle_protocol import facts as f
 from sparkle_protocol import messages as m
 from sparkle_protocol.work.keeper import ANNOUNCE_GAP_S
 from sparkle_protocol.work.lease import SECOND_NS
-from tests.unit.protocol.kept_jobs import LoneKeeper, peer, work
+from tests.unit.protocol.kept_jobs import CODEC, LoneKeeper, peer, work
 
 ALICE, BOB = peer(1), peer(2)
 WORKERS = [peer(10 + n) for n in range(40)]
@@ -102,3 +102,19 @@ def test_jobs_that_come_one_after_the_other_are_announced_together() -> None:
     assert 15 <= len(published) <= 21
     gaps = [after - before for before, after in pairwise(published)]
     assert min(gaps) >= ANNOUNCE_GAP_S * SECOND_NS
+
+
+@pytest.mark.parametrize(("others", "least", "most"), [(0, 16, 20), (10, 16, 20), (100, 5, 6), (900, 2, 2)])
+def test_the_more_keepers_announce_the_more_rarely_each_does(others: int, least: int, most: int) -> None:
+    keeper = LoneKeeper()
+    said = [fx.Gossiped(m.jobs_topic(CODEC.network), peer(100 + number).peer_id, b"") for number in range(others)]
+    keeper.offer(ALICE, 1000, away=False)
+    published = 0
+    for second in range(600):
+        for one in said if second % 300 == 0 else ():
+            keeper.perform(keeper.core.handle(one, keeper.now))
+        keeper.now += SECOND_NS
+        keeper.sent.clear()
+        keeper.perform(keeper.core.handle(fx.Tick(), keeper.now))
+        published += sum(isinstance(effect, fx.Publish) for effect in keeper.sent)
+    assert least <= published <= most
