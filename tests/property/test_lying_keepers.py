@@ -7,7 +7,7 @@ the submitter sees that they are away. Two cannot stop it.
 from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sparkle_protocol.facts import Policy
@@ -15,7 +15,9 @@ from sparkle_protocol.ids import JobId, PeerId
 from tests.property.test_keepers import (
     HOUR_S,
     MANY,
+    Outage,
     Season,
+    Split,
     certified,
     check_done,
     check_shown_stays,
@@ -101,6 +103,41 @@ def check_plot(season: Season, plot: Plot) -> None:
 
 
 @settings(max_examples=5)
+@example(  # a keeper that had not heard of its successors gave its own worker units that went back at once, for ever
+    Season(
+        342,
+        nodes=12,
+        units=35,
+        loss=0.05,
+        twice=0.3,
+        disk_s=0.0,
+        outages=(
+            Outage(40.4070937606219, 1, 50),
+            Outage(28.796379699801083, 2, 3),
+            Outage(1.1, 10, 0.05),
+            Outage(51.87668264800267, 0, 140),
+            Outage(48.92690692258933, 10, 50),
+            Outage(56.269864010474016, 2, 140),
+        ),
+        splits=(Split(26.798845950301995, 40.0, 2, False), Split(23.494395515051504, 40.0, 93, True)),
+    ),
+    Plot(
+        3,
+        (
+            "garbage",
+            "sets",
+            "leases",
+            "sums",
+            "withhold",
+            "decree",
+            "two_verdicts",
+            "endorse",
+            "release",
+            "condemn",
+        ),
+        1,
+    ),
+)
 @given(seasons(0), plots)
 def test_three_lying_keepers_of_eight_never_make_two_finals(season: Season, plot: Plot) -> None:
     check_plot(season, plot)

@@ -376,8 +376,8 @@ class WorkerAgent:
             self._lookup.restart(now_ns)
         if not self._works:
             self._give_back("queued")
-        if granted and not any(self.memory.allows(state.spec) for state, _, _ in granted):
-            self._keepers.failed(peer, now_ns)  # it does not listen: it shall be asked ever more rarely
+        if granted and all(self._goes_back(peer, state, leases) for state, _, leases in granted):
+            self._keepers.failed(peer, now_ns)  # it shall be asked ever more rarely
         elif reply.open_jobs:
             self._keepers.gave(peer, len(granted), reply.wait_ms * 1_000_000, now_ns, reply.waiting)
         else:
@@ -395,6 +395,14 @@ class WorkerAgent:
                 self._take(key, Held(peer, "queued", now_ns, now_ns + item.ttl_ms * 1_000_000, fact))
             else:
                 self._unseen_view(state, key, peer, now_ns)
+
+    def _goes_back(self, peer: PeerId, state: JobState, leases: Leases) -> bool:
+        """A keeper gave what it should not: it does not listen, or has not heard that others keep the job now."""
+        if not self.memory.allows(state.spec):
+            return True
+        newest = state.view.number if state.view is not None else -1
+        seen = all(view_of(item.epoch) <= newest for item in leases.items)
+        return seen and not any(check_giver(state, peer, item) and state.is_keeper(peer) for item in leases.items)
 
     def _unseen_view(self, state: JobState, key: UnitKey, peer: PeerId, now_ns: int) -> None:
         """A unit in a view that we have not seen, or that is over: it goes back. We ask to be shown the former."""
