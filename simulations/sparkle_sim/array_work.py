@@ -91,9 +91,7 @@ class ArrayWork:
             case fx.HoldInputs():
                 self._replace(self._inputs, effect.job, self._hold_inputs(effect))
             case fx.ReleaseInputs():
-                if (
-                    effect.job not in self._peer.submitter.jobs
-                ):  # what ours need until their result is there, they say
+                if effect.job not in self._peer.submitter.jobs:  # ours say themselves what they need, and how long
                     self._let_go(effect.job)
             case fx.HoldResult():
                 self._hold(effect)

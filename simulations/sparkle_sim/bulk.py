@@ -7,10 +7,10 @@ hole blobs come in pieces, on the same lines and without these round trips.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from sparkle_protocol.blobs.keeping import Keeping
 from sparkle_protocol.blobs.limits import (
     CHUNK_S,
     IDLE_S,
@@ -40,7 +40,7 @@ HEAD = bytes(256)  # of a request without its content, or of a short answer
 MAX_LINKS = 1024  # remembered; the one not used for longest is forgotten
 
 
-class Bulk:
+class Bulk(Keeping):
     """Blobs in and out of a node, for as long as its process lives.
 
     Args:
@@ -54,6 +54,8 @@ class Bulk:
     def __init__(
         self, world: "World", peer: "Peer", files: BlobFiles, loop: Loop, of: "Callable[[int], Bulk | None]"
     ) -> None:
+        self.pinned: dict[BlobId, int] = {}  # under how many names
+        super().__init__(self._one_more, self._one_less)
         self.world = world
         self.number = peer.number
         self.me: PeerId = peer.id
@@ -66,36 +68,16 @@ class Bulk:
         self.moved_bytes = 0  # to others
         self._of = of
         self._sync = draws(world.seed, peer.number, "blobs", peer.lives)
-        self._kept: dict[Hashable, dict[BlobId, None]] = {}
-        self.pinned: Counter[BlobId] = Counter()
         self._answers: Counter[int] = Counter()  # being given, by asker
         self._idle: dict[int, list[int]] = {}  # open connections to servers, until when each
 
-    # --- what stays -------------------------------------------------------------------------------------------
+    def _one_more(self, blob: BlobId) -> None:
+        self.pinned[blob] = self.pinned.get(blob, 0) + 1
 
-    def keep(self, name: Hashable, blobs: Iterable[BlobId]) -> None:
-        """These blobs stay until ``let_go(name)``; they need not be here yet."""
-        kept = self._kept.setdefault(name, {})
-        for blob in blobs:
-            if blob not in kept:
-                kept[blob] = None
-                self.pinned[blob] += 1
-
-    def let_go(self, name: Hashable) -> None:
-        """What is kept under this name is not needed for its sake any more."""
-        for blob in self._kept.pop(name, ()):
-            self.pinned[blob] -= 1
-            if not self.pinned[blob]:
-                del self.pinned[blob]
-
-    @contextmanager
-    def keeping(self, name: Hashable, blobs: Iterable[BlobId]) -> Iterator[None]:
-        """Keep blobs while this lasts; the name must be free."""
-        self.keep(name, blobs)
-        try:
-            yield
-        finally:
-            self.let_go(name)
+    def _one_less(self, blob: BlobId) -> None:
+        self.pinned[blob] -= 1
+        if not self.pinned[blob]:
+            del self.pinned[blob]
 
     # --- fetching ---------------------------------------------------------------------------------------------
 

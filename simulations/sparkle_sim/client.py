@@ -23,6 +23,7 @@ from sparkle_protocol.errors import (
 from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.ids import JobId, digest, find_job
 from sparkle_protocol.work.kept_job import KeptJob
+from sparkle_protocol.work.quorum import QUORUMS, check_level
 from sparkle_sim.client_jobs import Job, short
 from sparkle_sim.kernel import SECOND
 from sparkle_sim.peer import Peer
@@ -32,7 +33,6 @@ from sparkle_sim.world import EPOCH_MS, KERNEL, World
 
 T = TypeVar("T")
 
-QUORUMS = {"fast": 1, "final": 2, "critical": 3}
 CALL_S = 35.0  # for a call to the node
 PUBLISH_S = 20.0  # for a job to be with most of its keepers
 LOOK_S = 0.25  # until a program finds that its node has gone
@@ -153,10 +153,8 @@ class Client:
     ) -> tuple[JobPlan, JobSpec]:
         if kernel != KERNEL:
             raise ConfigError(f"there is no kernel '{kernel}' in a simulation; submit '{KERNEL}'")
-        if verify not in QUORUMS:
-            raise ConfigError(f"verify is one of {', '.join(QUORUMS)}, not '{verify}'")
         said = {"units": units, "unit_s": unit_s, "result_bytes": result_bytes}
-        at = {"at_s": self.now_s, "submitter": self.number, "quorum": QUORUMS[verify]}
+        at = {"at_s": self.now_s, "submitter": self.number, "quorum": QUORUMS[check_level(verify)]}
         try:
             plan = msgspec.convert({**said, **at}, JobPlan)
         except msgspec.ValidationError as error:

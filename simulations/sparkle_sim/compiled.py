@@ -25,10 +25,10 @@ TOLD_S = 1.0  # between two words on how long it takes already
 WANTED = "SPARKLE_SIM_COMPILED"  # "no": do without; what else it holds names the build that this process runs
 PACKAGES = (Path(sparkle_protocol.__file__).parent, Path(sparkle_sim.__file__).parent)
 # Left as they are: structs of msgspec, which mypyc does not know, and what a study replaces by classes of its own.
-PLAIN = {"sparkle_protocol/work/sealed.py", "sparkle_protocol/work/rules.py"}
+PLAIN = {"sparkle_protocol.work.sealed", "sparkle_protocol.work.rules"}
 PARTS = (
-    "sparkle_protocol/membership.py", "sparkle_protocol/work/*.py",
-    *(f"sparkle_sim/{name}.py" for name in (
+    "sparkle_protocol.membership", "sparkle_protocol.work.*",
+    *(f"sparkle_sim.{name}" for name in (
         "disk", "draws", "gossip", "kernel", "lanes", "lookups", "network", "requests", "routing",
         "tables", "trace",
     )),
@@ -83,7 +83,7 @@ def build(told: OnWait, parts: Sequence[str] = PARTS) -> Path:
 
     Args:
         told: is called every now and then with the seconds that have passed.
-        parts: patterns of files.
+        parts: modules; ``*`` stands for all of a package.
 
     Raises:
         ConfigError: something that it needs is missing here.
@@ -119,8 +119,14 @@ def _look_for_tools() -> None:
 
 
 def _chosen(folder_: Path, parts: Sequence[str]) -> list[str]:
-    found = [str(file.relative_to(folder_)) for part in parts for file in sorted(folder_.glob(part))]
-    return [name for name in found if name not in PLAIN and not name.endswith("__init__.py")]
+    """The files of these modules."""
+    plain = {_file_of(name) for name in PLAIN}
+    found = [str(file.relative_to(folder_)) for part in parts for file in sorted(folder_.glob(_file_of(part)))]
+    return [name for name in found if name not in plain and not name.endswith("__init__.py")]
+
+
+def _file_of(module: str) -> str:
+    return module.replace(".", "/") + ".py"
 
 
 def _compile(folder_: Path, files: Sequence[str], told: OnWait) -> None:

@@ -20,6 +20,7 @@ from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId, find_job
 from sparkle_protocol.work.kept_job import KeptJob
+from sparkle_protocol.work.quorum import check_level
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_worker.kernels.base import Combined
 from sparkle_worker.kernels.registry import ARRAY_KERNELS
@@ -103,7 +104,7 @@ class JobCommands:
         if request.kernel not in ARRAY_KERNELS:
             return await self._publish(results.make_spec(request, self._identity))
         arrays = self._place_for_arrays()
-        results.check_level(request.verify)
+        check_level(request.verify)
         cut = await arrays.cut(request, partial(self._on_tile, request.kernel))
         try:
             spec = results.make_array_spec(request, cut, self._identity)

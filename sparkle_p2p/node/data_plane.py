@@ -7,7 +7,7 @@ Names last as long as the process; who keeps something says so again after a res
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,6 +15,7 @@ from sparkle_p2p.net.overlay import Overlay
 from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_protocol import messages
+from sparkle_protocol.blobs.keeping import Keeping
 from sparkle_protocol.blobs.limits import AT_ONCE, GIVE_WAY_S, LEASES_S, split_sources
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.errors import RequestTimeout
@@ -35,16 +36,16 @@ STOP_S = 3.0
 FETCH_S = 6 * 3600.0  # for one blob; Bulk itself gives up a minute after the last byte came
 
 
-class DataPlane:
+class DataPlane(Keeping):
     """What a node does with blobs. Made by ``open_data_plane``; all methods are called on one loop."""
 
     def __init__(self, store: "BlobStore", bulk: "Bulk", me: PeerId, network_key: NetworkKey | None = None) -> None:
+        super().__init__(store.pin, store.unpin)
         self.store = store
         self.network_key = network_key  # opens the blobs of sealed jobs
         self.open = asyncio.Event()  # all that must stay is kept: blobs may come, and others be evicted for them
         self._me = me
         self._bulk = bulk
-        self._kept: dict[Hashable, set[BlobId]] = {}
         self._urgent = 0  # units that wait for tiles
         self._no_hurry = asyncio.Event()  # there is none
         self._no_hurry.set()
@@ -64,30 +65,6 @@ class DataPlane:
                 await self._bulk.stop()
         except TimeoutError:
             log.warning("the transfers of blobs did not end in %s s", STOP_S)
-
-    # --- what stays -------------------------------------------------------------------------------------------
-
-    def keep(self, name: Hashable, blobs: Iterable[BlobId]) -> None:
-        """These blobs stay until ``let_go(name)``; they need not be here yet."""
-        kept = self._kept.setdefault(name, set())
-        for blob in blobs:
-            if blob not in kept:
-                kept.add(blob)
-                self.store.pin(blob)
-
-    def let_go(self, name: Hashable) -> None:
-        """What is kept under this name is not needed for its sake any more."""
-        for blob in self._kept.pop(name, ()):
-            self.store.unpin(blob)
-
-    @contextlib.contextmanager
-    def keeping(self, name: Hashable, blobs: Iterable[BlobId]) -> Iterator[None]:
-        """Keep blobs while this lasts; the name must be free."""
-        self.keep(name, blobs)
-        try:
-            yield
-        finally:
-            self.let_go(name)
 
     # --- what comes -------------------------------------------------------------------------------------------
 

@@ -14,10 +14,9 @@ from sparkle_protocol.facts import NONCE_BYTES, Deadlines, JobSpec, Policy, Reso
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import digest
 from sparkle_protocol.work.kept_job import KeptJob
+from sparkle_protocol.work.quorum import QUORUMS, check_level
 from sparkle_worker.kernels.base import Combined, Description, Kernel
 from sparkle_worker.kernels.registry import ARRAY_KERNELS, KERNELS, get_kernel
-
-QUORUMS = {"fast": 1, "final": 2, "critical": 3}
 
 
 def make_spec(request: SubmitRequest, identity: Identity) -> JobSpec:
@@ -43,13 +42,6 @@ def make_array_spec(request: SubmitRequest, cut: CutJob, identity: Identity) -> 
     # One result of these is checked by one named verifier; those of other kernels are compared with each other.
     quorum = 1 if cut.kernel.verification in ("algebraic", "tolerance") else QUORUMS[request.verify]
     return _spec(cut.kernel, cut.params, cut.units, request.verify, quorum, cut.inputs, identity, cut.salt)
-
-
-def check_level(verify: str) -> str:
-    """The level if there is such a one. Raises ConfigError."""
-    if verify not in QUORUMS:
-        raise ConfigError(f"verify is one of {', '.join(QUORUMS)}, not '{verify}'")
-    return verify
 
 
 def _spec(

@@ -12,7 +12,7 @@ from sparkle_protocol.errors import ConfigError
 from sparkle_sim import compiled
 
 SCENARIO = Path(__file__).parents[2] / "simulations" / "scenarios" / "calm.toml"
-SMALL = ("sparkle_sim/draws.py", "sparkle_sim/kernel.py")  # what compiles within seconds
+SMALL = ("sparkle_sim.draws", "sparkle_sim.kernel")  # what compiles within seconds
 
 
 @pytest.fixture

@@ -10,8 +10,18 @@ from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
+from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import Policy
 from sparkle_protocol.ids import PeerId, ResultHash
+
+QUORUMS = {"fast": 1, "final": 2, "critical": 3}  # workers that must agree, by the level that a user asks for
+
+
+def check_level(verify: str) -> str:
+    """The level if there is such a one. Raises ConfigError."""
+    if verify not in QUORUMS:
+        raise ConfigError(f"verify is one of {', '.join(QUORUMS)}, not '{verify}'")
+    return verify
 
 
 @dataclass(frozen=True, slots=True)
