@@ -354,7 +354,7 @@ class Announcement(Wire, frozen=True):
 def with_results(message: Carrier, results: Iterable[bytes]) -> Carrier:
     """The message with as many of these results as fit, in order; the first always does."""
     size = sum(len(raw) for raw in message.facts)
-    size += sum(len(raw) for raw in message.ranges) if isinstance(message, FetchReply) else 0
+    size += sum(len(raw) for raw in message.ranges) if type(message) is FetchReply else 0
     taken: list[bytes] = []
     for result in results:
         size += len(result)

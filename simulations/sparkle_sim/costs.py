@@ -37,14 +37,14 @@ class Cost:
         return self._table[random.bits() >> 56]
 
 
-DIAL = Cost(35.1, 0.11)  # of both ends' threads, until a connection can be used
-DIAL_WORK = Cost(23.7, 0.14)  # of the thread at either end, the greeting and identify included
-REFUSED = Cost(0.739, 0.21)  # of the dialler's thread, until a dial to nobody fails whose refusal has come
-REQUEST = Cost(1.09, 0.16)  # of both ends' threads, for a small request and its answer
-ASKING = Cost(6.72, 0.13)  # of the asker's thread, for one question of a lookup
-ANSWERING = Cost(5.39, 0.17)  # and of the thread of who answers
-PASSING = Cost(3.33, 0.14)  # of two threads, until a gossip message is at a mesh peer
-HEARING = Cost(8.66, 0.049)  # of each thread for a message: its first copy, the others, and passing it on
+DIAL = Cost(29.5, 0.1)  # of both ends' threads, until a connection can be used
+DIAL_WORK = Cost(15.4, 0.18)  # of the thread at either end, the greeting and identify included
+REFUSED = Cost(0.629, 0.16)  # of the dialler's thread, until a dial to nobody fails whose refusal has come
+REQUEST = Cost(1.06, 0.13)  # of both ends' threads, for a small request and its answer
+ASKING = Cost(6.25, 0.18)  # of the asker's thread, for one question of a lookup
+ANSWERING = Cost(6.31, 0.12)  # and of the thread of who answers
+PASSING = Cost(2.9, 0.086)  # of two threads, until a gossip message is at a mesh peer
+HEARING = Cost(9.59, 0.086)  # of each thread for a message: its first copy, the others, and passing it on
 
 
 class Threads:

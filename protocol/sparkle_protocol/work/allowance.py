@@ -50,15 +50,15 @@ class Allowance:
         taken: list[Fact] = []
         sets = len(state.views)
         for fact in facts:
-            if isinstance(fact.payload, KeeperSet):
+            if type(fact.payload) is KeeperSet:
                 sets += 1
                 if sets > MAX_ALL_SETS:
                     continue
-            elif isinstance(fact.payload, Cancel):
+            elif type(fact.payload) is Cancel:
                 self._of(state).cancels += 1
                 if self._of(state).cancels > MAX_CANCELS:
                     continue
-            elif isinstance(fact.payload, Endorsements) and not self._may_endorse(state, fact, fact.payload):
+            elif type(fact.payload) is Endorsements and not self._may_endorse(state, fact, fact.payload):
                 continue
             taken.append(fact)
         return taken
@@ -70,7 +70,7 @@ class Allowance:
     def _of(self, state: JobState) -> _Used:
         used = self._jobs.get(state.id)
         if used is None:
-            stated = sum(isinstance(fact.payload, Cancel) for fact in state.facts())
+            stated = sum(type(fact.payload) is Cancel for fact in state.facts())
             used = self._jobs[state.id] = _Used(stated)
         return used
 
@@ -79,7 +79,7 @@ class Allowance:
         counts = self._of(state).unknown
         if counts[fact.author] + unknown > MAX_UNKNOWN:  # most of them came since, if the author means well
             own = (one.payload for one in state.facts() if one.author == fact.author)
-            counts[fact.author] = sum(_unknown(state, one) for one in own if isinstance(one, Endorsements))
+            counts[fact.author] = sum(_unknown(state, one) for one in own if type(one) is Endorsements)
         if counts[fact.author] + unknown > MAX_UNKNOWN:
             return False
         counts[fact.author] += unknown
@@ -92,6 +92,6 @@ def _unknown(state: JobState, stated: Endorsements) -> int:
 
 def _matters(fact: Fact) -> bool:
     """The fact says who keeps the job, what began anew, or that it is over."""
-    if isinstance(fact.payload, Endorsements):
+    if type(fact.payload) is Endorsements:
         return fact.payload.range == NO_RANGE and len(fact.payload.facts) <= FEW_SETS
     return isinstance(fact.payload, KeeperSet | Reset | Cancel)

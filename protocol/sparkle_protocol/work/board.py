@@ -266,14 +266,14 @@ class Board(ABC):
 
     def _is_urgent(self, job: KeptJob, fact: Fact, peer: PeerId) -> bool:
         """Somebody waits for the fact."""
-        if isinstance(fact.payload, URGENT):
+        if type(fact.payload) in URGENT:
             return True
         view = job.state.view
         if view is None or not view.certifying:
             return not job.mine and peer == job.state.submitter
         if peer == job.state.submitter:
-            return not isinstance(fact.payload, Leases)
-        return isinstance(fact.payload, Verdicts) or (isinstance(fact.payload, Endorsements) and not job.mine)
+            return type(fact.payload) is not Leases
+        return type(fact.payload) is Verdicts or (type(fact.payload) is Endorsements and not job.mine)
 
 
 def _by_range(job: KeptJob, verdicts: Iterable[FactId]) -> dict[int, list[bytes]]:

@@ -60,13 +60,13 @@ class CoKeeping(Beats):
         """Serve a request. Raises RemoteProtocolError when it breaks a rule."""
         message, peer = event.message, event.peer
         self._meet(peer, now_ns)
-        if isinstance(message, messages.Push):
+        if type(message) is messages.Push:
             self._pushed(event.token, peer, message, now_ns)
-        elif isinstance(message, messages.Beat):
+        elif type(message) is messages.Beat:
             self._reply(event.token, messages.BeatReply(self._beats_for(peer, message.jobs, now_ns)))
-        elif isinstance(message, messages.Release):
+        elif type(message) is messages.Release:
             self._release(event.token, peer, JobId(message.job))
-        elif isinstance(message, messages.Compare | messages.Fetch):
+        elif type(message) is messages.Compare or type(message) is messages.Fetch:
             job = self.job(JobId(message.job))
             if job is None or not self._shares(job, peer):
                 self._refuse(event.token, "unknown_job", "this peer keeps no such job")
@@ -96,7 +96,7 @@ class CoKeeping(Beats):
         known = job.state if job is not None else ()
         facts = self._codec.open_new(message.facts, known)
         if job is None:
-            spec = next((fact for fact in facts if isinstance(fact.payload, JobSpec)), None)
+            spec = next((fact for fact in facts if type(fact.payload) is JobSpec), None)
             reason = self._why_not_kept(job_id, spec, peer, facts)
             if spec is None or reason:
                 self._refuse(token, *(reason or ("unknown_job", "this peer keeps no such job")))
@@ -135,7 +135,7 @@ class CoKeeping(Beats):
     ) -> tuple[str, str] | None:
         if job_id in self._released:
             return "released", "the submitter has what it wanted of this job"
-        if spec is None or spec.job != job_id or not isinstance(spec.payload, JobSpec):
+        if spec is None or spec.job != job_id or type(spec.payload) is not JobSpec:
             return "unknown_job", "this peer keeps no such job"
         if spec.author == self.me:
             return "unknown_job", "this peer no longer knows that job of its own"
@@ -262,21 +262,21 @@ class CoKeeping(Beats):
         channel.under_way = None
         if job is None:
             return
-        if not isinstance(message, messages.Refusal):
+        if type(message) is not messages.Refusal:
             channel.introduced, channel.refused = False, ""
             self._invitations.moved(job.state.id, channel.peer, now_ns)
-        if isinstance(message, messages.PushReply):
+        if type(message) is messages.PushReply:
             facts = self._codec.open_new(message.facts, job.state)
             channel.owed.difference_update(channel.sent)
             channel.refusals = 0
             self._learn(job, facts, (), channel.peer, now_ns, pass_on=True)
             self._kept_by(job, channel.peer, asked, now_ns)
-        elif isinstance(message, messages.CompareReply):
+        elif type(message) is messages.CompareReply:
             self._channels.compared(channel, job, message, now_ns)
             self._kept_by(job, channel.peer, asked, now_ns)
-        elif isinstance(message, messages.FetchReply) and isinstance(asked, messages.Fetch):
+        elif type(message) is messages.FetchReply and type(asked) is messages.Fetch:
             self._take_fetched(channel, job, asked, message, now_ns)
-        elif isinstance(message, messages.Refusal):
+        elif type(message) is messages.Refusal:
             self._channel_refused(channel, job, message, now_ns)
         self._ask_guest(channel, job, now_ns)
 
@@ -376,7 +376,7 @@ def _may_give(job: KeptJob) -> bool:
 
 
 def _names(fact: Fact, peer: PeerId) -> bool:
-    return isinstance(fact.payload, KeeperSet) and key_from_peer_id(peer) in fact.payload.keys
+    return type(fact.payload) is KeeperSet and key_from_peer_id(peer) in fact.payload.keys
 
 
 def _compared(job: KeptJob, message: messages.Compare) -> messages.CompareReply:

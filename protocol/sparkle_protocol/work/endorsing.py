@@ -37,7 +37,7 @@ def consider(job: KeptJob, *, bound: bool) -> tuple[list[FactId], list[VerdictIt
         job.keep_seeking(())
         return whole, parts
     for fact_id, fact in list(job.to_endorse.items()):
-        if bound or not isinstance(fact.payload, Verdicts):
+        if bound or type(fact.payload) is not Verdicts:
             del job.to_endorse[fact_id]
             continue
         found = [(_judge(job, fact.author, item), item) for item in fact.payload.items]
@@ -56,9 +56,7 @@ def consider(job: KeptJob, *, bound: bool) -> tuple[list[FactId], list[VerdictIt
     while len(job.to_endorse) > MAX_PENDING:
         del job.to_endorse[next(iter(job.to_endorse))]
     pending = (fact.payload for fact in job.to_endorse.values())
-    job.keep_seeking(
-        ResultHash(item.result_hash) for one in pending if isinstance(one, Verdicts) for item in one.items
-    )
+    job.keep_seeking(ResultHash(item.result_hash) for one in pending if type(one) is Verdicts for item in one.items)
     return whole, parts
 
 

@@ -7,7 +7,7 @@ ranges hold equal sets whatever evidence each of them has seen.
 
 from collections.abc import Iterator
 
-from sparkle_protocol.facts import NO_RANGE, Fact, ranges_of_units
+from sparkle_protocol.facts import NO_RANGE, Fact
 from sparkle_protocol.ids import FactId
 from sparkle_protocol.work.tally import Tally
 
@@ -24,21 +24,21 @@ class FactSet:
         self._by_lot: dict[int, dict[FactId, None]] = {}  # those of one range, or of none
         self._several: dict[FactId, frozenset[int]] = {}  # those of several ranges
 
-    def add(self, fact: Fact, ranges: frozenset[int]) -> None:
-        """Put in a fact that speaks of these ranges."""
+    def add(self, fact: Fact) -> None:
+        """Put in a fact that is not there."""
         self._facts[fact.id] = fact
         self.tally.add(fact.id)
-        if len(ranges) > 1:
-            self._several[fact.id] = ranges
+        if len(fact.ranges) > 1:
+            self._several[fact.id] = fact.ranges
         else:
-            self._by_lot.setdefault(next(iter(ranges), NO_RANGE), {})[fact.id] = None
+            self._by_lot.setdefault(next(iter(fact.ranges), NO_RANGE), {})[fact.id] = None
 
     def remove(self, fact: Fact, *, keep_aside: bool) -> None:
         """Take a fact out; ``keep_aside``: it can still be found."""
         del self._facts[fact.id]
         self.tally.remove(fact.id)
         if self._several.pop(fact.id, None) is None:
-            lot = next(iter(ranges_of_units(fact.payload)), NO_RANGE)
+            lot = next(iter(fact.ranges), NO_RANGE)
             found = self._by_lot[lot]
             del found[fact.id]
             if not found:

@@ -45,13 +45,13 @@ def check_report(
             raise RemoteProtocolError("a report carries facts of somebody else")
         if fact.job != state.id:
             raise RemoteProtocolError("a report carries facts of another job")
-        if not isinstance(payload, Commits | Reveals | Failures):
+        if type(payload) is not Commits and type(payload) is not Reveals and type(payload) is not Failures:
             raise RemoteProtocolError(f"a worker does not report {type(payload).__name__}")
         items: list[WorkItem] = [*payload.items]
         for item in items:
             if item.unit not in state.sealed and not state.was_leased(item.unit, item.epoch, worker):
                 raise RemoteProtocolError("a fact about a unit that was never leased to its author")
-        if isinstance(payload, Reveals):
+        if type(payload) is Reveals:
             _check_openings(state, worker, payload)
             reveals += payload.items
     units = [beat.unit for beat in message.running] + [back.unit for back in message.returned]
@@ -80,15 +80,15 @@ def new_items(state: JobState, fact: Fact) -> list[WorkItem]:
     A second, different commit is kept as proof of cheating; a third proves nothing more.
     """
     payload, author = fact.payload, fact.author
-    if not isinstance(payload, Commits | Reveals | Failures):
+    if type(payload) is not Commits and type(payload) is not Reveals and type(payload) is not Failures:
         return []
     found: dict[int, WorkItem] = {}
     for item in payload.items:
         if item.epoch != state.epoch(item.unit) or item.unit in state.sealed:
             continue
-        if isinstance(item, FailureItem):
+        if type(item) is FailureItem:
             new = author not in state.failures(item.unit)
-        elif isinstance(item, CommitItem):
+        elif type(item) is CommitItem:
             known = state.committed(item.unit).get(author)
             new = known != item.commit and author not in state.equivocators(item.unit)
         else:
@@ -101,6 +101,6 @@ def new_items(state: JobState, fact: Fact) -> list[WorkItem]:
 def named_results(fact: Fact) -> list[ResultHash]:
     """The results that a fact speaks of and that whoever acts on it needs."""
     payload = fact.payload
-    if isinstance(payload, Verdicts | Reveals):
+    if type(payload) is Verdicts or type(payload) is Reveals:
         return [ResultHash(item.result_hash) for item in payload.items]
     return []

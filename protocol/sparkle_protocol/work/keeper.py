@@ -169,7 +169,9 @@ class Keeper(CoKeeping):
         return min((time for time in times if time is not None), default=None)
 
     def _open(self) -> list[KeptJob]:
-        return [job for job in self.all_jobs() if not job.outcome]
+        found = [job for job in self.jobs.values() if not job.outcome]
+        found += [job for job in self.kept.values() if not job.outcome]
+        return found
 
     def _up(self, event: PeerUp, now_ns: int) -> None:
         self._peers[event.peer] = event.addresses
@@ -183,9 +185,9 @@ class Keeper(CoKeeping):
     def _requested(self, event: Requested, now_ns: int) -> None:
         message = event.message
         try:
-            if isinstance(message, messages.LeaseRequest):
+            if type(message) is messages.LeaseRequest:
                 self._lease(event, message, now_ns)
-            elif isinstance(message, messages.Report):
+            elif type(message) is messages.Report:
                 self._report(event, message, now_ns)
             else:
                 self._from_keeper(event, now_ns)
@@ -198,7 +200,7 @@ class Keeper(CoKeeping):
         try:
             peer, asked = self._beats.pop(event.tag, ("", frozenset()))
             if peer == event.peer:
-                if isinstance(event.message, messages.BeatReply):
+                if type(event.message) is messages.BeatReply:
                     self._beat_answered(event.peer, event.message, asked, now_ns)
                 return
             channel = self._channels.answered(event.tag, event.peer)
@@ -465,6 +467,6 @@ def _was_let_go(job: KeptJob, results: Iterable[ResultHash]) -> bool:
     return any(
         item.result_hash not in kept and state.may_keep(job.me, item.epoch)
         for fact in state.facts()
-        if isinstance(fact.payload, Verdicts) and job.me in state.supporters(fact.id)
+        if type(fact.payload) is Verdicts and job.me in state.supporters(fact.id)
         for item in fact.payload.items
     )

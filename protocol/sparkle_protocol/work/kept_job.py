@@ -22,7 +22,6 @@ from sparkle_protocol.facts import (
     SEAL_UNITS,
     CommitItem,
     Commits,
-    Endorsements,
     Fact,
     FailureItem,
     Failures,
@@ -31,7 +30,6 @@ from sparkle_protocol.facts import (
     Reset,
     RevealItem,
     Reveals,
-    Seals,
     Verdicts,
     epoch_of,
     resets_of,
@@ -115,14 +113,14 @@ class KeptJob(Granting):
 
     def _restore_devices(self, now_ns: int) -> None:
         for fact in self.state.facts():
-            for item in fact.payload.items if isinstance(fact.payload, Failures) else ():
+            for item in fact.payload.items if type(fact.payload) is Failures else ():
                 self.devices.failed(fact.author, item.unit, item.code, item.device, now_ns)
                 self.devices.exclusion.restarted(now_ns)
 
     def _restore_support(self) -> None:
         """What we signed binds us, in every epoch; what others proposed is looked at again."""
         for fact in self.state.facts():
-            if not isinstance(fact.payload, Verdicts):
+            if type(fact.payload) is not Verdicts:
                 continue
             ours = self.me in self.state.supporters(fact.id)
             for item in fact.payload.items if ours else ():
@@ -156,14 +154,14 @@ class KeptJob(Granting):
         Raises:
             RemoteProtocolError: it breaks a rule. Nothing but proofs of leases has changed then.
         """
-        proofs = [fact for fact in facts if isinstance(fact.payload, Leases)]
+        proofs = [fact for fact in facts if type(fact.payload) is Leases]
         new = [fact for fact in proofs if self._prove_lease(fact, worker)]
-        facts = [fact for fact in facts if not isinstance(fact.payload, Leases)]
+        facts = [fact for fact in facts if type(fact.payload) is not Leases]
         shown = check_report(self.state, worker, message, facts)
         self.leases.heard(worker, now_ns)
         malformed = self._first_malformed(worker, shown)
         for fact in facts:
-            if malformed is not None and isinstance(fact.payload, Reveals):
+            if malformed is not None and type(fact.payload) is Reveals:
                 continue  # as if it had not been shown: nothing could be done with such a result later
             news = new_items(self.state, fact)
             if news and self.state.add(fact):
@@ -192,7 +190,7 @@ class KeptJob(Granting):
     def is_behind(self, facts: Iterable[Fact]) -> bool:
         """There are leases among these in a newer view than is known here."""
         newest = self.state.view.number if self.state.view is not None else -1
-        proofs = (fact.payload for fact in facts if isinstance(fact.payload, Leases))
+        proofs = (fact.payload for fact in facts if type(fact.payload) is Leases)
         return any(view_of(item.epoch) > newest for proof in proofs for item in proof.items)
 
     def _prove_lease(self, fact: Fact, worker: PeerId) -> bool:
@@ -206,16 +204,14 @@ class KeptJob(Granting):
 
     def _is_lease(self, fact: Fact) -> bool:
         payload = fact.payload
-        return isinstance(payload, Leases) and all(
-            self.state.may_keep(fact.author, item.epoch) for item in payload.items
-        )
+        return type(payload) is Leases and all(self.state.may_keep(fact.author, item.epoch) for item in payload.items)
 
     def _hear(self, worker: PeerId, items: list[WorkItem], now_ns: int) -> None:
         for item in items:
             self._dirty.add(item.unit)
-            if isinstance(item, CommitItem):
+            if type(item) is CommitItem:
                 self._committed(item.unit, worker, now_ns)
-            elif isinstance(item, FailureItem):
+            elif type(item) is FailureItem:
                 self._failed(item, worker, now_ns)
 
     def _first_malformed(self, worker: PeerId, shown: Iterable[tuple[RevealItem, bytes]]) -> Rejection | None:
@@ -355,9 +351,9 @@ class KeptJob(Granting):
         while before != len(new):  # a keeper set counts by those before it, and other facts by the sets
             before = len(new)
             left = [fact for fact in left if not self._take_in(fact, by_name, new, now_ns)]
-        wanted = {name for fact in new for name in named_results(fact)} | self.lacking.keys()
+        wanted = {name for fact in new for name in named_results(fact)} if by_name else set()
         for name, result in by_name.items():
-            if name in wanted and (name not in self._results or name in self.lacking):
+            if name in self.lacking or (name in wanted and name not in self._results):
                 self._keep_result(result)
         self.moved(now_ns)
         self.take_finals((), now_ns)
@@ -373,7 +369,7 @@ class KeptJob(Granting):
             return True  # what our user was told stands, also after a restart: the fact is not stored
         if self._is_malformed(fact, results):
             return True
-        reset = fact.payload if isinstance(fact.payload, Reset) else None
+        reset = fact.payload if type(fact.payload) is Reset else None
         if reset is not None and self._starts_over(reset):
             self.start_over(reset.unit)
         if self.state.add(fact):
@@ -392,24 +388,20 @@ class KeptJob(Granting):
             state.check(fact)
         except RemoteProtocolError:
             return False
-        if isinstance(payload, Leases):
+        if type(payload) is Leases:
             return self._is_lease(fact)
-        if isinstance(payload, Commits | Reveals | Failures):
+        if type(payload) is Commits or type(payload) is Reveals or type(payload) is Failures:
             return all(
                 item.unit in state.sealed or state.was_leased(item.unit, item.epoch, fact.author)
                 for item in payload.items
             )
-        if isinstance(payload, KeeperSet):
+        if type(payload) is KeeperSet:
             if fact.author == state.submitter:
                 return state.views.stated_by(fact.author) < MAX_OWN_SETS
             return self._may_propose(fact.author, payload)
-        if isinstance(payload, Verdicts) and not all(
-            self._has_begun(item.unit, item.epoch) for item in payload.items
-        ):
+        if type(payload) is Verdicts and not all(self._has_begun(item.unit, item.epoch) for item in payload.items):
             return False
-        if isinstance(payload, KeeperSet | Endorsements | Verdicts | Seals):
-            return fact.author == state.submitter or state.views.ever_kept(fact.author)
-        return True
+        return fact.author == state.submitter or state.views.ever_kept(fact.author)
 
     def _has_begun(self, unit: int, epoch: int) -> bool:
         """An epoch of a unit is there, as far as is known; verdicts in others come again by comparison.
@@ -426,7 +418,7 @@ class KeptJob(Granting):
         return sum(1 for fact in self.state.views.successors(before) if fact.author == keeper) < MAX_PROPOSALS
 
     def _is_malformed(self, fact: Fact, results: dict[ResultHash, bytes]) -> bool:
-        if not isinstance(fact.payload, Reveals):
+        if type(fact.payload) is not Reveals:
             return False
         items = [(i, results[ResultHash(i.result_hash)]) for i in fact.payload.items if i.result_hash in results]
         malformed = self._first_malformed(fact.author, items)
@@ -436,22 +428,22 @@ class KeptJob(Granting):
 
     def _note(self, fact: Fact, now_ns: int) -> None:
         payload = fact.payload
-        if isinstance(payload, Verdicts):
+        if type(payload) is Verdicts:
             self.to_endorse[fact.id] = fact
             self._to_seal.update(item.unit // SEAL_UNITS for item in payload.items[:1])
-        elif isinstance(payload, Reset):
+        elif type(payload) is Reset:
             self._dirty.add(payload.unit)
-        elif isinstance(payload, Commits | Reveals | Failures):
+        elif type(payload) is Commits or type(payload) is Reveals or type(payload) is Failures:
             for item in payload.items:
                 if item.unit in self.state.sealed:
                     continue
                 self._dirty.add(item.unit)
-                if isinstance(item, CommitItem) and not self._equivocated(item.unit, fact.author):
+                if type(item) is CommitItem and not self._equivocated(item.unit, fact.author):
                     self.replicas += 1
-                elif isinstance(item, RevealItem):
+                elif type(item) is RevealItem:
                     if self.leases.shown(item.unit, fact.author):
                         self._conduct.of(fact.author).withheld -= 1
-                elif isinstance(item, FailureItem):
+                elif type(item) is FailureItem:
                     self.devices.failed(fact.author, item.unit, item.code, item.device, now_ns)
                     self._judge_failures(item.unit, now_ns)
 

@@ -36,7 +36,7 @@ class Proposals:
     def leavers(self, one: FactId) -> set[PeerId]:
         """Who would go; nobody if it is no set that could be endorsed at all."""
         proposed = self.facts[one].payload
-        if not isinstance(proposed, KeeperSet):
+        if type(proposed) is not KeeperSet:
             return set()
         if len(proposed.keys) < max(FEWEST_DECIDING, len(self._view.keys)):
             return set()
@@ -45,7 +45,7 @@ class Proposals:
     def renews(self, one: FactId) -> bool:
         """It names the same keepers, so that each may stand by another result of what they cannot agree on."""
         proposed = self.facts[one].payload
-        same = isinstance(proposed, KeeperSet) and set(proposed.keys) == set(self._view.keys)
+        same = type(proposed) is KeeperSet and set(proposed.keys) == set(self._view.keys)
         return same and self._state.checked and self._state.held_up
 
     def best(self, of: list[FactId]) -> FactId | None:

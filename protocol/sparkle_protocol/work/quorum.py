@@ -6,7 +6,6 @@ accepts a wrong result with 3f² − 2f³). A result computed by a trusted peer,
 submitter's node, decides alone.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
@@ -35,11 +34,14 @@ class Decision:
 
 def decide(policy: Policy, votes: Mapping[PeerId, ResultHash], trusted: Set[PeerId]) -> Decision:
     """What these votes mean under ``policy``."""
-    for peer in sorted(trusted & votes.keys()):
-        return Decision(votes[peer], len(votes))
     if not votes:
         return Decision(None, policy.quorum)
-    ranked = sorted(Counter(votes.values()).items(), key=lambda item: (-item[1], item[0]))
+    for peer in sorted(trusted & votes.keys()) if trusted else ():
+        return Decision(votes[peer], len(votes))
+    counts: dict[ResultHash, int] = {}
+    for given in votes.values():
+        counts[given] = counts.get(given, 0) + 1
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     leader, count = ranked[0]
     runner_up = ranked[1][1] if len(ranked) > 1 else 0
     if count >= policy.quorum and count > runner_up:

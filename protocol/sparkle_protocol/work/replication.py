@@ -211,8 +211,8 @@ class Channels:
 
     @staticmethod
     def _attached(job: KeptJob, channel: Channel, fact: Fact) -> list[ResultHash]:
-        wanted = isinstance(fact.payload, Verdicts) or (
-            isinstance(fact.payload, Reveals) and channel.peer == job.state.submitter
+        wanted = type(fact.payload) is Verdicts or (
+            type(fact.payload) is Reveals and channel.peer == job.state.submitter
         )
         return named_results(fact) if wanted else []
 

@@ -225,9 +225,9 @@ class Reporter:
         if box is None or box.keeper != peer:
             return
         self._forget_tag(box)
-        if isinstance(message, messages.Refusal) and message.code in TRANSIENT:
+        if type(message) is messages.Refusal and message.code in TRANSIENT:
             self._again(box, now_ns)
-        elif isinstance(message, messages.ReportReply) and message.job == box.job:
+        elif type(message) is messages.ReportReply and message.job == box.job:
             self.reach.heard(peer)
             try:
                 self._follow(box.job, peer, message, now_ns)
@@ -238,7 +238,7 @@ class Reporter:
             self._landed(box, now_ns)
             self._hear(box.job, peer, message, now_ns)
         else:
-            text = message.text if isinstance(message, messages.Refusal) else "an unexpected answer"
+            text = message.text if type(message) is messages.Refusal else "an unexpected answer"
             self._refused(box, text, now_ns)
 
     def _landed(self, box: Outbox, now_ns: int) -> None:

@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 
 from sparkle_protocol.errors import LocalProtocolError
-from sparkle_protocol.facts import NO_RANGE, Endorsements, Fact, JobSpec, Seals, ranges_of_units, view_of
+from sparkle_protocol.facts import NO_RANGE, Endorsements, Fact, JobSpec, Seals, units_of, view_of
 from sparkle_protocol.ids import FactId, PeerId, ResultHash, key_from_peer_id, peer_id_from_key
 from sparkle_protocol.work.fact_set import FactSet
 from sparkle_protocol.work.seal_votes import MAX_VOTERS, SealVotes
 from sparkle_protocol.work.sealed import MAX_ACCEPTED, SealedJob, SealedRange, SealedUnit, range_units
-from sparkle_protocol.work.unit_facts import NOTHING, UnitFacts, unit_epochs
+from sparkle_protocol.work.unit_facts import NOTHING, UnitFacts
 from sparkle_protocol.work.unit_set import UnitSet
 from sparkle_protocol.work.views import View, Views
 
@@ -83,7 +83,7 @@ class Sealable(ABC):
         voters = self._seal_voters()
         self._seal_votes = SealVotes(self.spec.units)
         for fact in self._facts.about(NO_RANGE):
-            if isinstance(fact.payload, Seals):
+            if type(fact.payload) is Seals:
                 if fact.author in voters:
                     self._seal_votes.add(fact.author, fact.payload)
                 self._fresh_seals.update(item.index for item in fact.payload.items)
@@ -159,12 +159,12 @@ class Sealable(ABC):
     def _take_out(self, index: int, proofs: set[int]) -> list[Fact]:
         """Remove what speaks of nothing but sealed units; what speaks of ``proofs`` is kept aside."""
         gone: list[Fact] = []
-        facts = [f for f in self._facts.about(index) if self._are_sealed(ranges_of_units(f.payload))]
-        for fact in sorted(facts, key=lambda one: isinstance(one.payload, Endorsements)):  # after what they name
-            if isinstance(fact.payload, Endorsements):
+        facts = [f for f in self._facts.about(index) if self._are_sealed(f.ranges)]
+        for fact in sorted(facts, key=lambda one: type(one.payload) is Endorsements):  # after what they name
+            if type(fact.payload) is Endorsements:
                 aside = any(self._facts.is_aside(FactId(named)) for named in fact.payload.facts)
             else:  # of several ranges: those of earlier ones that prove something still have their facts
-                aside = any(unit in proofs or unit in self._units for unit, _ in unit_epochs(fact.payload))
+                aside = any(unit in proofs or unit in self._units for unit in units_of(fact.payload))
             self._facts.remove(fact, keep_aside=aside)
             if not aside:
                 gone.append(fact)

@@ -41,7 +41,7 @@ class Sealing(Judging):
         self._lacked: set[int] = set()  # ranges that wait for results
         self._in_use: set[int] = set()  # ranges that wait for workers which still have a part in them
         for fact in self.state.facts():
-            if fact.author == self.me and isinstance(fact.payload, Seals):
+            if fact.author == self.me and type(fact.payload) is Seals:
                 self._note_stated(fact.payload.items)
         self._to_seal.update(range(range_count(self.state.spec.units)))
 
@@ -205,8 +205,9 @@ class Sealing(Judging):
     def _too_late(self, worker: PeerId, facts: list[Fact]) -> None:
         """Tell a worker what became of the sealed units that it reports on."""
         for fact in facts if len(self.state.sealed) else ():
-            if isinstance(fact.payload, Commits | Reveals | Failures):
-                for item in fact.payload.items:
+            payload = fact.payload
+            if type(payload) is Commits or type(payload) is Reveals or type(payload) is Failures:
+                for item in payload.items:
                     if item.unit in self.state.sealed:
                         self._tell_how_it_ended(item.unit, item.epoch, worker)
 

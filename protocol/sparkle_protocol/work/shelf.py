@@ -112,7 +112,7 @@ class Shelf:
         mine = key_from_peer_id(self._me)
         for fact in stored:
             payload = fact.payload
-            if not isinstance(payload, Leases) or fact.id in useful or fact.author == self._me:
+            if type(payload) is not Leases or fact.id in useful or fact.author == self._me:
                 continue
             if any(item.worker == mine for item in payload.items):
                 self.gone.append(DropFact(job, lot_of(payload), fact.id))

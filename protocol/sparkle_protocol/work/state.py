@@ -26,7 +26,7 @@ Rules
 What time decides (leases that ran out) is not here: it is the keeper's own business (``lease.py``).
 """
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -49,32 +49,31 @@ from sparkle_protocol.facts import (
     commitment,
     epoch_of,
     is_checked,
-    ranges_of_units,
     resets_of,
     view_of,
 )
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash, key_from_peer_id, peer_id_from_key
+from sparkle_protocol.work.disputable import Disputable
 from sparkle_protocol.work.fact_set import FactSet
 from sparkle_protocol.work.seal_votes import SealVotes
-from sparkle_protocol.work.sealable import Sealable
 from sparkle_protocol.work.sealed import SealedJob, range_units
 from sparkle_protocol.work.tally import Tally
-from sparkle_protocol.work.unit_facts import NOTHING, Failed, ItemT, UnitFacts, range_of_verdicts, unit_epochs
+from sparkle_protocol.work.unit_facts import NOTHING, Failed, ItemT, UnitFacts, range_of_verdicts, with_one
 from sparkle_protocol.work.unit_set import UnitSet
 from sparkle_protocol.work.views import View, Views, check_keeper_set
 
 
-class JobState(Sealable):
+class JobState(Disputable):
     """Everything known about one job. Build it from its spec, then ``add`` facts."""
 
     __slots__ = (
-        "_base_epoch", "_cancels", "_disputed", "_endorsers", "_facts", "_fresh_disputes", "_fresh_finals",
-        "_known_two_faced", "_units", "checked", "final_units", "id", "network", "restarts",
+        "_base_epoch", "_cancels", "_endorsers", "_facts", "_fresh_finals",
+        "_units", "checked", "final_units", "id", "network", "restarts",
         "sealed", "spec", "spec_fact", "submitter", "views",
     )  # fmt: skip
 
     def __init__(self, spec_fact: Fact, network: str) -> None:
-        if not isinstance(spec_fact.payload, JobSpec):
+        if type(spec_fact.payload) is not JobSpec:
             raise LocalProtocolError("a job's state starts from its spec")
         self.id: JobId = spec_fact.job
         self.spec: JobSpec = spec_fact.payload
@@ -82,7 +81,7 @@ class JobState(Sealable):
         self.checked = is_checked(spec_fact.payload)
         self.network = network
         self._facts = FactSet()
-        self._facts.add(spec_fact, frozenset())
+        self._facts.add(spec_fact)
         self.spec_fact = spec_fact
         self.views = Views(self.submitter)
         self._base_epoch = 0  # of the newest view
@@ -95,9 +94,7 @@ class JobState(Sealable):
         self._seal_votes = SealVotes(self.spec.units)
         self._fresh_seals: set[int] = set()  # ranges of which a root may have become certain
         self.restarts = 0  # sum of all units' resets
-        self._disputed: set[tuple[int, int]] = set()  # units, with the epoch, of which two results were stated
-        self._fresh_disputes: set[tuple[int, int]] = set()  # of these, where more was said since
-        self._known_two_faced: set[PeerId] = set()  # those whom ``take_two_faced`` named
+        self._init_disputes()
 
     # --- the set ------------------------------------------------------------------------------------------
 
@@ -111,10 +108,9 @@ class JobState(Sealable):
         if fact.id in self._facts:
             return False
         self.check(fact)
-        ranges = ranges_of_units(fact.payload)
-        if self._are_sealed(ranges):
+        if self._are_sealed(fact.ranges):
             return False
-        self._facts.add(fact, ranges)
+        self._facts.add(fact)
         self._index(fact)
         return True
 
@@ -152,71 +148,77 @@ class JobState(Sealable):
         payload = fact.payload
         if fact.job != self.id:
             raise RemoteProtocolError("a fact of another job")
-        if isinstance(payload, Reset | Cancel) and fact.author != self.submitter:
-            raise RemoteProtocolError(f"only the submitter may state {type(payload).__name__}")
-        if isinstance(payload, KeeperSet):
-            check_keeper_set(payload)
-        if isinstance(payload, Verdicts) and len(ranges_of_units(payload)) > 1:
-            raise RemoteProtocolError("verdicts on several ranges of units in one fact")
-        if isinstance(payload, Seals) and any(not range_units(i.index, self.spec.units) for i in payload.items):
-            raise RemoteProtocolError("a seal of a range that the job does not have")
-        units = [payload.unit] if isinstance(payload, Reset) else [unit for unit, _ in unit_epochs(payload)]
-        if any(unit >= self.spec.units for unit in units):
+        if fact.highest_unit >= self.spec.units:
             raise RemoteProtocolError(f"a fact names a unit beyond the job's {self.spec.units}")
+        if type(payload) is Verdicts:
+            if len(fact.ranges) > 1:
+                raise RemoteProtocolError("verdicts on several ranges of units in one fact")
+        elif type(payload) is Reset or type(payload) is Cancel:
+            if fact.author != self.submitter:
+                raise RemoteProtocolError(f"only the submitter may state {type(payload).__name__}")
+        elif type(payload) is KeeperSet:
+            check_keeper_set(payload)
+        elif type(payload) is Seals and any(not range_units(i.index, self.spec.units) for i in payload.items):
+            raise RemoteProtocolError("a seal of a range that the job does not have")
 
     def _index(self, fact: Fact) -> None:
         payload = fact.payload
-        if isinstance(payload, Leases | Commits | Reveals | Failures):
+        if type(payload) is Leases:
+            for lease in self._open_items(payload.items):
+                holder = (lease.epoch, peer_id_from_key(lease.worker))
+                unit = self._touch(lease.unit)
+                unit.leased[holder] = with_one(unit.leased.get(holder, ()), fact.author)
+        elif type(payload) is Commits or type(payload) is Reveals or type(payload) is Failures:
             self._index_work(fact.author, payload)
-        elif isinstance(payload, Verdicts):
-            for place, verdict in enumerate(payload.items):
-                unit = self._touch(verdict.unit)
-                stated = unit.verdicts.setdefault(verdict.epoch, {})
-                if any(other.result_hash != verdict.result_hash for other in stated.values()):
-                    self._disputed.add((verdict.unit, verdict.epoch))
-                    self._fresh_disputes.add((verdict.unit, verdict.epoch))
-                stated[fact.id, place] = verdict
-                self._refresh_final(verdict.unit, unit, verdict.epoch)
-        elif isinstance(payload, Endorsements):
+        elif type(payload) is Verdicts:
+            self._index_verdicts(fact.id, payload)
+        elif type(payload) is Endorsements:
             for named in payload.facts:
                 self._endorse(fact.author, FactId(named), payload.range)
-        elif isinstance(payload, Reset):
+        elif type(payload) is Reset:
             unit = self._touch(payload.unit)
             self.restarts += max(0, payload.resets - unit.resets)
             unit.resets = max(unit.resets, payload.resets)
             unit.reasons[payload.resets] = min(unit.reasons.get(payload.resets, payload.reason), payload.reason)
             unit.votes = None
             self._refresh_final(payload.unit, unit)
-        elif isinstance(payload, KeeperSet):
+        elif type(payload) is KeeperSet:
             self.views.add(fact)
             self._refresh_views()
-        elif isinstance(payload, Cancel):
+        elif type(payload) is Cancel:
             self._cancels[fact.id] = payload
-        elif isinstance(payload, Seals) and fact.author in self._seal_voters():
+        elif type(payload) is Seals and fact.author in self._seal_voters():
             self._fresh_seals.update(self._seal_votes.add(fact.author, payload))
 
-    def _index_work(self, author: PeerId, payload: Leases | Commits | Reveals | Failures) -> None:
-        if isinstance(payload, Leases):
-            for lease in self._open_items(payload.items):
-                holder = (lease.epoch, peer_id_from_key(lease.worker))
-                self._touch(lease.unit).leased.setdefault(holder, set()).add(author)
-        elif isinstance(payload, Commits):
+    def _index_work(self, author: PeerId, payload: Commits | Reveals | Failures) -> None:
+        if type(payload) is Commits:
             for commit in self._open_items(payload.items):
                 unit = self._touch(commit.unit)
                 unit.votes = unit.binding = None
-                unit.commits.setdefault((commit.epoch, author), set()).add(commit.commit)
-        elif isinstance(payload, Reveals):
+                key = (commit.epoch, author)
+                unit.commits[key] = with_one(unit.commits.get(key, ()), commit.commit)
+        elif type(payload) is Reveals:
             for reveal in self._open_items(payload.items):
                 unit = self._touch(reveal.unit)
                 unit.votes = None
-                opening = (reveal.result_hash, reveal.nonce)
-                unit.openings.setdefault((reveal.epoch, author), set()).add(opening)
-        else:
+                key = (reveal.epoch, author)
+                unit.openings[key] = with_one(unit.openings.get(key, ()), (reveal.result_hash, reveal.nonce))
+        elif type(payload) is Failures:
             for failure in self._open_items(payload.items):
                 known = self._touch(failure.unit).failures
                 key = (failure.epoch, author)
                 stated = (failure.code, failure.text)
                 known[key] = min(known.get(key, stated), stated)
+
+    def _index_verdicts(self, fact_id: FactId, payload: Verdicts) -> None:
+        for place, verdict in enumerate(payload.items):
+            unit = self._touch(verdict.unit)
+            stated = unit.verdicts.setdefault(verdict.epoch, {})
+            if any(other.result_hash != verdict.result_hash for other in stated.values()):
+                self._disputed.add((verdict.unit, verdict.epoch))
+                self._fresh_disputes.add((verdict.unit, verdict.epoch))
+            stated[fact_id, place] = verdict
+            self._refresh_final(verdict.unit, unit, verdict.epoch)
 
     def _open_items(self, items: list[ItemT]) -> Iterable[ItemT]:
         """Those about units that are not sealed."""
@@ -228,7 +230,7 @@ class JobState(Sealable):
             self._refresh_views()
             return
         fact = self._facts.get(named)
-        if fact is not None and isinstance(fact.payload, Verdicts) and range_of_verdicts(fact) == index:
+        if fact is not None and type(fact.payload) is Verdicts and range_of_verdicts(fact) == index:
             for verdict in fact.payload.items:
                 self._refresh_final(verdict.unit, self._units[verdict.unit], verdict.epoch)
             self._fresh_disputes |= self._disputed & {(item.unit, item.epoch) for item in fact.payload.items}
@@ -272,7 +274,11 @@ class JobState(Sealable):
     def _refresh_final(self, index: int, unit: UnitFacts, said: int | None = None) -> None:
         """See what is final now that more was said in one epoch, or (None) that other epochs count."""
         before = unit.final
-        if index in self.sealed or (said is not None and before is not None and said > before[0]):
+        if said is not None and before is not None and said >= before[0]:  # final in an earlier epoch, or in this
+            disputed = (index, said) in self._disputed
+            if said > before[0] or not disputed:
+                return
+        if index in self.sealed:
             return
         final = None
         for epoch in sorted(unit.verdicts) if said is None else (said,):
@@ -301,16 +307,16 @@ class JobState(Sealable):
 
     def replaces_final(self, fact: Fact) -> bool:
         """With this fact, some unit would be final with another result than it is."""
-        if isinstance(fact.payload, Verdicts):
+        if type(fact.payload) is Verdicts:
             words = self._endorsers.get(range_of_verdicts(fact), {}).get(fact.id, set())
             return any(self._would_replace(item, words | {fact.author}) for item in fact.payload.items)
-        if not isinstance(fact.payload, Endorsements):
+        if type(fact.payload) is not Endorsements:
             return False
         named = (self._facts.get(FactId(name)) for name in fact.payload.facts)
         return any(
             self._would_replace(item, {fact.author})
             for one in named
-            if one is not None and isinstance(one.payload, Verdicts) and range_of_verdicts(one) == fact.payload.range
+            if one is not None and type(one.payload) is Verdicts and range_of_verdicts(one) == fact.payload.range
             for item in one.payload.items
         )
 
@@ -322,47 +328,6 @@ class JobState(Sealable):
             return False
         support = self.support(item.unit, item.epoch).get(ResultHash(item.result_hash), set())
         return view.suffices(support | by, self.submitter)
-
-    @property
-    def held_up(self) -> bool:
-        """The keepers stand by so many different results of an open unit that none can become final in their view."""
-        view = self.view
-        for unit, epoch in self._disputed if view is not None and view.certifying else ():
-            if view is None or unit in self.final_units or epoch != self.epoch(unit):
-                continue
-            words = [peers & set(view.keepers) for peers in self.support(unit, epoch).values()]
-            if max(map(len, words)) + len(view.keepers) - len(set().union(*words)) < view.threshold:
-                return True
-        return False
-
-    @property
-    def two_faced(self) -> dict[PeerId, tuple[int, int]]:
-        """Who supports two results of one epoch that it may judge: the first such unit, and the epoch."""
-        return self._two_faced_in(self._disputed)
-
-    def take_two_faced(self) -> dict[PeerId, tuple[int, int]]:
-        """Who turned out to be two-faced since the last call; nobody is named twice."""
-        fresh, self._fresh_disputes = self._fresh_disputes, set()
-        found = self._two_faced_in(fresh)
-        named = {peer: place for peer, place in found.items() if peer not in self._known_two_faced}
-        self._known_two_faced |= named.keys()
-        return named
-
-    @property
-    def known_two_faced(self) -> Set[PeerId]:
-        """Everybody whom ``take_two_faced`` named so far, at no cost."""
-        return self._known_two_faced
-
-    def _two_faced_in(self, disputes: Iterable[tuple[int, int]]) -> dict[PeerId, tuple[int, int]]:
-        found: dict[PeerId, tuple[int, int]] = {}
-        for unit, epoch in sorted(disputes):
-            seen: set[PeerId] = set()
-            for peers in self.support(unit, epoch).values():
-                for peer in peers & seen:
-                    if self.may_keep(peer, epoch):
-                        found.setdefault(peer, (unit, epoch))
-                seen |= peers
-        return found
 
     # --- what follows from it -----------------------------------------------------------------------------
 
@@ -434,7 +399,7 @@ class JobState(Sealable):
         used = (
             item.counter
             for fact in self._facts
-            if fact.author == keeper and isinstance(fact.payload, Leases)
+            if fact.author == keeper and type(fact.payload) is Leases
             for item in fact.payload.items
         )
         return max(used, default=-1) + 1

@@ -192,9 +192,9 @@ class Submitter(Succession):
         for publication in self._publishing.values():
             if publication.asked.pop(event.tag, None) is None:
                 continue
-            if isinstance(event, Replied) and isinstance(event.message, messages.PushReply):
+            if isinstance(event, Replied) and type(event.message) is messages.PushReply:
                 publication.took.append(event.peer)
-            elif isinstance(event, Replied) and isinstance(event.message, messages.Refusal):
+            elif isinstance(event, Replied) and type(event.message) is messages.Refusal:
                 reason = event.message.text or event.message.code
                 self._notify("keeper_refused", job=publication.job.hex(), peer=event.peer, reason=reason)
             self.presence.heard(event.peer, now_ns)
@@ -237,7 +237,7 @@ class Submitter(Succession):
         publication, view = self._publishing.get(job.state.id), job.state.view
         if publication is None or publication.set_ns is None or view is None:
             return
-        named = isinstance(asked, messages.Push) and view.fact.raw in asked.facts
+        named = type(asked) is messages.Push and view.fact.raw in asked.facts
         if named or peer == self.me:
             publication.hold.add(peer)
         holding = len(publication.holding(view, self.me))
@@ -293,7 +293,7 @@ class Submitter(Succession):
 
         We may have been cut off, or asleep.
         """
-        sets = (fact.payload for fact in job.state.facts() if isinstance(fact.payload, KeeperSet))
+        sets = (fact.payload for fact in job.state.facts() if type(fact.payload) is KeeperSet)
         if job.state.id in self._late or not any(len(one.keys) > 1 for one in sets):
             return False
         self._late[job.state.id] = now_ns

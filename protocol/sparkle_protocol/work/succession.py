@@ -369,11 +369,11 @@ class Succession(Keeper):
         then endorses the same one.
         """
         view = job.state.view
-        if view is None or not view.certifying:
+        if view is None or not view.certifying or not job.state.views.successors(view):
             return
-        proposals, care = Proposals(job.state, view), self._care_of(job)
         if not (job.mine or view.holds(self.me)):
             return
+        proposals, care = Proposals(job.state, view), self._care_of(job)
         for one, fact in proposals.facts.items():
             if one not in care.seen_ns:
                 care.seen_ns[one] = now_ns

@@ -15,7 +15,7 @@ MAX_FACTS_OF_JOB = 2 * messages.MAX_VIEW_FACTS  # a worker needs the spec, and w
 def learn_job(codec: FactCodec, jobs: dict[JobId, JobState], shown: messages.JobFacts) -> JobState:
     """The job with what a keeper shows of it. Raises RemoteProtocolError."""
     spec = codec.open(shown.spec)
-    if not isinstance(spec.payload, JobSpec):
+    if type(spec.payload) is not JobSpec:
         raise RemoteProtocolError("a lease came without a job spec")
     state = jobs.get(spec.job) or JobState(spec, codec.network)
     return follow(state, [codec.open(raw) for raw in shown.views])
@@ -43,7 +43,7 @@ def follow(state: JobState, views: Iterable[Fact]) -> JobState:
 def check_lease(state: JobState, fact: Fact, worker: bytes) -> Leases:
     """The leases in a fact, all of units of this job and all for ``worker``. Raises RemoteProtocolError."""
     leases = fact.payload
-    if not isinstance(leases, Leases) or fact.job != state.id:
+    if type(leases) is not Leases or fact.job != state.id:
         raise RemoteProtocolError("something else where a lease belongs")
     if len(fact.raw) > MAX_LEASE_BYTES:
         raise RemoteProtocolError(f"leases of {len(fact.raw)} bytes, more than {MAX_LEASE_BYTES}")

@@ -6,24 +6,18 @@ from typing import TypeVar
 from sparkle_protocol.facts import (
     NO_RANGE,
     SEAL_UNITS,
-    Cancel,
     CommitItem,
-    Endorsements,
     Fact,
     FailureItem,
-    JobSpec,
-    KeeperSet,
     LeaseItem,
-    Payload,
-    Reset,
     RevealItem,
-    Seals,
     VerdictItem,
     Verdicts,
 )
 from sparkle_protocol.ids import FactId, PeerId, ResultHash
 
 Key = tuple[int, PeerId]  # (epoch, worker)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -31,9 +25,10 @@ class UnitFacts:
     """What has been stated about one unit, by epoch and worker."""
 
     resets: int = 0
-    leased: dict[Key, set[PeerId]] = field(default_factory=dict)  # by which keepers
-    commits: dict[Key, set[bytes]] = field(default_factory=dict)
-    openings: dict[Key, set[tuple[bytes, bytes]]] = field(default_factory=dict)  # (result hash, nonce)
+    # Of each of these there is one, as a rule; a set of one would take four times the memory of a tuple.
+    leased: dict[Key, tuple[PeerId, ...]] = field(default_factory=dict)  # by which keepers
+    commits: dict[Key, tuple[bytes, ...]] = field(default_factory=dict)
+    openings: dict[Key, tuple[tuple[bytes, bytes], ...]] = field(default_factory=dict)  # (result hash, nonce)
     failures: dict[Key, tuple[str, str]] = field(default_factory=dict)  # (code, text)
     reasons: dict[int, str] = field(default_factory=dict)  # how many resets -> why
     verdicts: dict[int, dict[tuple[FactId, int], VerdictItem]] = field(default_factory=dict)  # (fact, place in it)
@@ -45,7 +40,7 @@ class UnitFacts:
     def binding_in(self, epoch: int) -> dict[PeerId, bytes]:
         """The only commit of each worker that stated exactly one in an epoch."""
         return {
-            worker: next(iter(commits))
+            worker: commits[0]
             for (stated, worker), commits in self.commits.items()
             if stated == epoch and len(commits) == 1
         }
@@ -61,18 +56,15 @@ class Failed:
     text: str
 
 
+def with_one(known: tuple[T, ...], one: T) -> tuple[T, ...]:
+    """The same with one more, unless it is there."""
+    return known if one in known else (*known, one)
+
+
 NOTHING = UnitFacts()
 ItemT = TypeVar("ItemT", LeaseItem, CommitItem, RevealItem, FailureItem)
 
 
-def unit_epochs(payload: Payload) -> list[tuple[int, int]]:
-    """The units, each with its epoch, that a fact speaks of."""
-    if isinstance(payload, JobSpec | KeeperSet | Cancel | Endorsements | Reset | Seals):
-        return []
-    items: list[LeaseItem | CommitItem | RevealItem | VerdictItem | FailureItem] = [*payload.items]
-    return [(item.unit, item.epoch) for item in items]
-
-
 def range_of_verdicts(fact: Fact) -> int:
     """The range of units that verdicts speak of: one, as ``JobState.check`` sees to."""
-    return fact.payload.items[0].unit // SEAL_UNITS if isinstance(fact.payload, Verdicts) else NO_RANGE
+    return fact.payload.items[0].unit // SEAL_UNITS if type(fact.payload) is Verdicts else NO_RANGE

@@ -70,6 +70,8 @@ class Views:
     def __init__(self, submitter: PeerId) -> None:
         self._submitter = submitter
         self._sets: dict[FactId, Fact] = {}
+        self._follow: dict[bytes, list[Fact]] = {}  # those that follow each set
+        self._named: set[bytes] = set()  # keys of all peers that some set names
         self._counts: dict[int, View] = {}
         self.newest: View | None = None
 
@@ -81,7 +83,10 @@ class Views:
 
     def add(self, fact: Fact) -> None:
         """Learn of a keeper set; call ``refresh`` afterwards."""
-        self._sets[fact.id] = fact
+        if type(fact.payload) is KeeperSet and fact.id not in self._sets:
+            self._sets[fact.id] = fact
+            self._follow.setdefault(fact.payload.previous, []).append(fact)
+            self._named.update(fact.payload.keys)
 
     def get(self, view: int) -> View | None:
         """The set that counts in a view."""
@@ -97,31 +102,22 @@ class Views:
 
     def successors(self, view: View) -> list[Fact]:
         """Sets that were proposed to follow ``view``, by id."""
-        proposed = (f for f in self._sets.values() if isinstance(f.payload, KeeperSet))
-        return sorted(
-            (f for f in proposed if isinstance(f.payload, KeeperSet) and f.payload.previous == view.fact.id),
-            key=lambda fact: fact.id,
-        )
+        return sorted(self._follow.get(view.fact.id, ()), key=lambda fact: fact.id)
 
     def ever_kept(self, peer: PeerId) -> bool:
         """``peer`` is named by some set."""
-        key = key_from_peer_id(peer)
-        return any(isinstance(f.payload, KeeperSet) and key in f.payload.keys for f in self._sets.values())
+        return key_from_peer_id(peer) in self._named
 
     def refresh(self, endorsers: dict[FactId, set[PeerId]]) -> bool:
         """Work out which sets count; True when that changed."""
         counts: dict[int, View] = {}
         ranked = sorted(
-            ((f.payload.view, f.id, f) for f in self._sets.values() if isinstance(f.payload, KeeperSet)),
+            ((f.payload.view, f.id, f) for f in self._sets.values() if type(f.payload) is KeeperSet),
             key=lambda entry: entry[:2],
         )
         for view, _, fact in ranked:
             keepers = fact.payload
-            if (
-                view not in counts
-                and isinstance(keepers, KeeperSet)
-                and self._is_valid(fact, keepers, counts, endorsers)
-            ):
+            if view not in counts and type(keepers) is KeeperSet and self._is_valid(fact, keepers, counts, endorsers):
                 counts[view] = View(fact, keepers)
         before = {view: one.fact.id for view, one in self._counts.items()}
         if before == {view: one.fact.id for view, one in counts.items()}:
@@ -152,7 +148,7 @@ class Views:
         steps = self._steps()
         follow = {view.fact.id for view, before in steps if before is not None}
         for fact in known if follow else ():
-            for named in follow.intersection(fact.payload.facts) if isinstance(fact.payload, Endorsements) else ():
+            for named in follow.intersection(fact.payload.facts) if type(fact.payload) is Endorsements else ():
                 by = words.setdefault(named, {})
                 by[fact.author] = min(by.get(fact.author, fact), fact, key=_length)
         found: list[list[Fact]] = []

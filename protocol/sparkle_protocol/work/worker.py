@@ -198,7 +198,7 @@ class WorkerAgent:
         return {
             (item.unit, item.epoch): fact
             for fact in facts
-            if isinstance(fact.payload, Leases)
+            if type(fact.payload) is Leases
             for item in fact.payload.items
             if item.worker == mine
         }
@@ -297,11 +297,11 @@ class WorkerAgent:
 
     def _requested(self, event: Requested, now_ns: int) -> None:
         message = event.message
-        if isinstance(message, messages.Offer):
+        if type(message) is messages.Offer:
             if set(message.kernels) & set(self.kernels):
                 self._keepers.learn(event.peer, now_ns, message.waiting)
             self._out.append(Reply(event.token, messages.Ok()))
-        elif isinstance(message, messages.Notice):
+        elif type(message) is messages.Notice:
             self._reporter.notice(event.peer, message, now_ns)
             self._out.append(Reply(event.token, messages.Ok()))
 
@@ -344,7 +344,7 @@ class WorkerAgent:
         want = self._keepers.answered(event.peer, event.tag)
         if want is None:
             self._reporter.replied(event.tag, event.peer, event.message, now_ns)
-        elif isinstance(event.message, messages.Refusal):
+        elif type(event.message) is messages.Refusal:
             self._keepers.failed(event.peer, now_ns)
         else:
             try:
@@ -355,7 +355,7 @@ class WorkerAgent:
 
     def _leased(self, peer: PeerId, reply: messages.Reply, want: int, now_ns: int) -> None:
         """Take what a keeper gives. Raises RemoteProtocolError before anything changes."""
-        if not isinstance(reply, messages.LeaseReply):
+        if type(reply) is not messages.LeaseReply:
             raise RemoteProtocolError("a lease request was answered by something else")
         states: dict[JobId, JobState] = {}
         for shown in reply.jobs:

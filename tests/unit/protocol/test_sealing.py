@@ -7,13 +7,12 @@ import pytest
 from sparkle_protocol import effects as fx
 from sparkle_protocol import facts as f
 from sparkle_protocol import messages as m
-from sparkle_protocol.facts import SEAL_UNITS, lot_of
+from sparkle_protocol.facts import SEAL_UNITS, lot_of, units_of
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import hash_result
 from sparkle_protocol.work.lease import REVEAL_DEADLINE_NS
 from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.submitter import Submitter
-from sparkle_protocol.work.unit_facts import unit_epochs
 from tests.unit.protocol.test_keeping import CODEC, ME, NONCE, RIGHT, WRONG, A, B, C, D, Keeper, check_form, spec
 
 LIAR = D
@@ -92,11 +91,11 @@ def test_a_worker_that_is_late_hears_how_it_ended_and_breaks_no_rule(sealed: Sea
 def test_nothing_fine_is_left_but_what_proves_a_lie(sealed: Sealing) -> None:
     assert [unit for unit in sealed.job.state.touched_units() if unit < SEAL_UNITS] == [0]
     assert all(unit >= SEAL_UNITS for unit in sealed.job.leases.books)
-    about = {unit for fact in sealed.job.state.facts() for unit, _ in unit_epochs(fact.payload)}
+    about = {unit for fact in sealed.job.state.facts() for unit in units_of(fact.payload)}
     assert SEAL_UNITS in about  # of which a lease is out; facts about that unit and sealed ones stay for it
     proofs = [fact for fact in sealed.disk if lot_of(fact.payload) == 0]
     assert {fact.author for fact in proofs} >= {LIAR.peer_id}
-    assert all(0 in {unit for unit, _ in unit_epochs(fact.payload)} for fact in proofs)
+    assert all(0 in units_of(fact.payload) for fact in proofs)
 
 
 def test_a_restart_remembers_who_lied_and_whose_results_were_accepted(sealed: Sealing) -> None:
