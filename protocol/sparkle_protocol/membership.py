@@ -17,7 +17,7 @@ Rules
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from statistics import median
 
@@ -71,12 +71,45 @@ HEARSAY = 3
 class Candidate:
     """A peer that could be dialled."""
 
-    addresses: dict[str, int] = field(default_factory=dict)  # address -> how well we know it
+    addresses: tuple[str, ...] = ()  # the one to try next first
+    ranks: bytes = b""  # how well we know each of them
     bootstrap: bool = False
     rank: int = HEARSAY  # of its best known address ever
     attempts: int = 0
     next_try_ns: int = 0
     dialling: bool = False
+
+    def knows(self, address: str, rank: int) -> bool:
+        """Whether this is one of its addresses; how well we know it is kept."""
+        if address not in self.addresses:
+            return False
+        at = self.addresses.index(address)
+        if rank < self.ranks[at]:
+            self.ranks = self.ranks[:at] + bytes([rank]) + self.ranks[at + 1 :]
+        return True
+
+    def add(self, address: str, rank: int, *, first: bool) -> None:
+        """One more address."""
+        if first:
+            self.addresses, self.ranks = (address, *self.addresses), bytes([rank]) + self.ranks
+        else:
+            self.addresses, self.ranks = (*self.addresses, address), self.ranks + bytes([rank])
+
+    def drop(self, at: int) -> tuple[str, int]:
+        """An address less; returns it and how well it was known."""
+        dropped = self.addresses[at], self.ranks[at]
+        self.addresses = self.addresses[:at] + self.addresses[at + 1 :]
+        self.ranks = self.ranks[:at] + self.ranks[at + 1 :]
+        return dropped
+
+
+@dataclass(slots=True)
+class Link:
+    """What we know of a connected peer."""
+
+    up_ns: int
+    sample_at_ns: int  # when it is asked for a sample
+    clock_off_ms: int | None = None  # how far its clock is from ours, once it said so
 
 
 @dataclass(slots=True)
@@ -102,6 +135,11 @@ def _names(address: str, peer: PeerId) -> bool:
     return address.startswith("/") and address.endswith(f"/p2p/{peer}")
 
 
+def _may_tell(address: str, peer: PeerId) -> bool:
+    """Others may hear of this address of ``peer``."""
+    return len(address) <= messages.MAX_ADDRESS_CHARS and _names(address, peer)
+
+
 class Membership:
     """Decides whom to dial, whom to drop and what to tell others about peers."""
 
@@ -119,11 +157,9 @@ class Membership:
         self._candidates: dict[PeerId, Candidate] = {}
         self._hearsay: dict[PeerId, tuple[str, ...]] = {}
         self._dialling: dict[int, PeerId] = {}  # by the tags of the dials under way
-        self._sample_at: dict[PeerId, int] = {}
-        self._samples_due_ns: int | None = None  # not later than any of these
-        self._up_ns: dict[PeerId, int] = {}
+        self._linked: dict[PeerId, Link] = {}  # the same peers as in ``links``
+        self._samples_due_ns: int | None = None  # not later than any of theirs
         self._asked: dict[int, PeerId] = {}
-        self._clock_offsets: dict[PeerId, int] = {}
         self._tag = 0
         self._stopped = False
         self._out: list[Effect] = []
@@ -193,24 +229,29 @@ class Membership:
         if self.banned(event.peer, now_ns):
             self._out.append(Hangup(event.peer, "banned"))
             return
-        own = tuple(a for a in event.addresses if len(a) <= messages.MAX_ADDRESS_CHARS and _names(a, event.peer))
+        own = event.addresses
+        if not all(_may_tell(address, event.peer) for address in own):
+            own = tuple([address for address in own if _may_tell(address, event.peer)])
         self.links[event.peer] = own = own[: messages.MAX_ADDRESSES]
-        self._up_ns[event.peer] = now_ns
         for address in own:
             self._learn(address, "connected", now_ns)
         if own:
             self._out.append(RememberPeer(event.peer, own))
         at = now_ns + int(FIRST_SAMPLE_S * self._rng.uniform(0.5, 1.5) * SECOND_NS)
-        self._sample_at[event.peer] = at
+        link = self._linked.get(event.peer)
+        if link is None:
+            self._linked[event.peer] = Link(now_ns, at)
+        else:
+            link.up_ns, link.sample_at_ns = now_ns, at
         self._samples_due_ns = at if self._samples_due_ns is None else min(at, self._samples_due_ns)
 
     def _down(self, peer: PeerId, now_ns: int) -> None:
         self.links.pop(peer, None)
-        if self._sample_at.pop(peer, None) == self._samples_due_ns:
-            self._samples_due_ns = min(self._sample_at.values(), default=None)
-        self._clock_offsets.pop(peer, None)
+        link = self._linked.pop(peer, None)
+        if link is not None and link.sample_at_ns == self._samples_due_ns:
+            self._samples_due_ns = self._first_sample_ns()
         self.memory.pop(peer, None)
-        since_ns = self._up_ns.pop(peer, now_ns)
+        since_ns = now_ns if link is None else link.up_ns
         candidate = self._candidates.get(peer)
         if candidate is not None:
             candidate.attempts = candidate.attempts + 1 if now_ns - since_ns < SHORT_LINK_NS else 0
@@ -237,25 +278,23 @@ class Membership:
             self._hearsay.pop(peer, None)
         candidate.bootstrap |= source == "bootstrap"
         candidate.rank = min(candidate.rank, rank)
-        known = candidate.addresses.get(address)
-        if known is None and len(candidate.addresses) >= MAX_ADDRESSES:
-            worst = max(reversed(candidate.addresses), key=lambda known: candidate.addresses[known])
-            if candidate.addresses[worst] < max(rank, 1):  # bootstrap addresses stay
+        if candidate.knows(address, rank):
+            return
+        if len(candidate.addresses) >= MAX_ADDRESSES:
+            worst = candidate.ranks.rindex(max(candidate.ranks))
+            if candidate.ranks[worst] < max(rank, 1):  # bootstrap addresses stay
                 return
-            del candidate.addresses[worst]
-        if known is None:
-            candidate.addresses = {address: rank, **candidate.addresses}  # the latest first
-            candidate.next_try_ns = min(candidate.next_try_ns, now_ns)
-        else:
-            candidate.addresses[address] = min(rank, known)
+            candidate.drop(worst)
+        candidate.add(address, rank, first=True)  # the latest first
+        candidate.next_try_ns = min(candidate.next_try_ns, now_ns)
 
     def _hear(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
         """A stranger told of addresses of a peer."""
         candidate = self._candidates.get(peer)
         if candidate is not None:
             for address in addresses:
-                if len(candidate.addresses) < MAX_ADDRESSES:
-                    candidate.addresses.setdefault(address, HEARSAY)
+                if len(candidate.addresses) < MAX_ADDRESSES and address not in candidate.addresses:
+                    candidate.add(address, HEARSAY, first=False)
         elif peer != self.me and addresses:
             known = self._hearsay.get(peer)
             if known is not None:
@@ -290,7 +329,7 @@ class Membership:
             return
         candidate.attempts += 1
         if event.address in candidate.addresses:  # try another address next time
-            candidate.addresses[event.address] = candidate.addresses.pop(event.address)
+            candidate.add(*candidate.drop(candidate.addresses.index(event.address)), first=False)
         candidate.next_try_ns = now_ns + self._pause_ns(candidate)
         if candidate.bootstrap:
             fields: dict[str, Value] = {
@@ -333,7 +372,7 @@ class Membership:
             self._tag += 1
             candidate.dialling = True
             self._dialling[self._tag] = peer
-            self._out.append(Dial(self._tag, next(iter(candidate.addresses))))
+            self._out.append(Dial(self._tag, candidate.addresses[0]))
 
     def _believe(self, wanted: int, now_ns: int) -> list[PeerId]:
         """Make candidates of some whom only strangers told of; they are few or gone when there are none."""
@@ -346,7 +385,8 @@ class Membership:
             addresses = self._hearsay.pop(peer)
             if peer in self.links or self.banned(peer, now_ns) or not self._has_place(HEARSAY):
                 continue
-            self._candidates[peer] = Candidate(dict.fromkeys(addresses, HEARSAY))
+            addresses = tuple(dict.fromkeys(addresses))
+            self._candidates[peer] = Candidate(addresses, bytes([HEARSAY]) * len(addresses))
             found.append(peer)
         return found
 
@@ -378,10 +418,11 @@ class Membership:
             self.memory[event.peer] = event.message.memory_bytes
 
     def _compare_clock(self, peer: PeerId, time_ms: int) -> None:
-        if peer not in self.links:
+        link = self._linked.get(peer)
+        if link is None:
             return
-        self._clock_offsets[peer] = time_ms - self._wall_ms()
-        offsets = self._clock_offsets.values()
+        link.clock_off_ms = time_ms - self._wall_ms()
+        offsets = [one.clock_off_ms for one in self._linked.values() if one.clock_off_ms is not None]
         before, self.clock_off_ms = self.clock_off_ms, 0
         for side in (1, -1):
             far = [offset for offset in offsets if side * offset > CLOCK_LIMIT_MS]
@@ -394,14 +435,17 @@ class Membership:
         if self._samples_due_ns is None or now_ns < self._samples_due_ns:
             return
         every_s = SAMPLE_EVERY_S * max(1.0, len(self.links) / LOW_LINKS)
-        for peer, at in self._sample_at.items():
-            if at <= now_ns:
-                self._sample_at[peer] = now_ns + int(every_s * self._rng.uniform(0.75, 1.25) * SECOND_NS)
+        for peer, link in self._linked.items():
+            if link.sample_at_ns <= now_ns:
+                link.sample_at_ns = now_ns + int(every_s * self._rng.uniform(0.75, 1.25) * SECOND_NS)
                 if len(self.links) < HIGH_LINKS and len(self._asked) < HIGH_LINKS:
                     self._tag += 1
                     self._asked[self._tag] = peer
                     self._out.append(Send(self._tag, peer, messages.PeersRequest(self._wall_ms())))
-        self._samples_due_ns = min(self._sample_at.values(), default=None)
+        self._samples_due_ns = self._first_sample_ns()
+
+    def _first_sample_ns(self) -> int | None:
+        return min([link.sample_at_ns for link in self._linked.values()], default=None)
 
     def _pump(self, now_ns: int) -> Effects:
         if not self._stopped:

@@ -1,6 +1,5 @@
 """The worker processes of a simulated node: each slot computes one unit at a time, at the machine's speed."""
 
-from collections import deque
 from collections.abc import Callable
 from math import exp
 from typing import Protocol
@@ -13,6 +12,7 @@ from sparkle_sim.draws import Draws
 from sparkle_sim.kernel import SECOND, Kernel
 
 RESULT_BYTES = 8
+NO_REASON: frozenset[str] = frozenset()  # one for all: an empty set takes 216 bytes
 UnitKey = tuple[JobId, int, int]
 
 
@@ -77,9 +77,9 @@ class Slots:
         self._count = count
         self.flops_per_s = flops_per_s
         self.noise = noise
-        self._waiting: deque[Compute] = deque()
+        self._waiting: list[Compute] = []  # few: a deque would take ten times as much
         self._running: dict[UnitKey, Compute] = {}
-        self._suspended: set[str] = set()  # why nothing is computed now
+        self._suspended = NO_REASON  # why nothing is computed now
         self._suspended_ns = 0  # since when
         self._stood_ns = 0  # how long nothing was computed, before
         self._due: list[
@@ -96,20 +96,20 @@ class Slots:
         """Give a unit up."""
         key = (effect.job, effect.unit, effect.epoch)
         self._running.pop(key, None)
-        self._waiting = deque(one for one in self._waiting if (one.job, one.unit, one.epoch) != key)
+        self._waiting = [one for one in self._waiting if (one.job, one.unit, one.epoch) != key]
         self._fill()
 
     def suspend(self, why: str) -> None:
         """Compute nothing until all that suspended it is over."""
         if not self._suspended:
             self._suspended_ns = self._kernel.now
-        self._suspended.add(why)
+        self._suspended |= {why}
 
     def resume(self, why: str) -> None:
         """Go on where it was."""
         if why not in self._suspended:
             return
-        self._suspended.discard(why)
+        self._suspended -= {why}
         if not self._suspended:
             self._stood_ns += self._kernel.now - self._suspended_ns
             due, self._due = self._due, []
@@ -123,7 +123,7 @@ class Slots:
 
     def _fill(self) -> None:
         while self._waiting and len(self._running) < self._count and not self._suspended:
-            effect = self._waiting.popleft()
+            effect = self._waiting.pop(0)
             key = (effect.job, effect.unit, effect.epoch)
             self._running[key] = effect
             result = self._outcome(effect)

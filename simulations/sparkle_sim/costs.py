@@ -17,7 +17,7 @@ _STEPS = 256  # quantiles of a distribution that are drawn from: a draw is one l
 
 
 def lognormal_factors(sigma: float) -> list[float]:
-    """256 factors around 1: middles of equally likely parts of the distribution; ``bits() >> 56`` chooses one."""
+    """256 factors around 1: middles of equally likely parts of the distribution; ``byte()`` chooses one."""
     normal = NormalDist()
     return [exp(sigma * normal.inv_cdf((step + 0.5) / _STEPS)) for step in range(_STEPS)]
 
@@ -34,7 +34,7 @@ class Cost:
 
     def draw(self, random: Draws) -> int:
         """One of them."""
-        return self._table[random.bits() >> 56]
+        return self._table[random.byte()]
 
 
 DIAL = Cost(29.5, 0.1)  # of both ends' threads, until a connection can be used

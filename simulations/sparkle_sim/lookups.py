@@ -11,6 +11,7 @@ failed, the nearest of all that are known now; until a round changes nothing.
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from sparkle_sim.costs import ANSWERING, ASKING
 from sparkle_sim.draws import Draws
@@ -19,8 +20,6 @@ from sparkle_sim.network import HANDSHAKE_TRIPS, PUNCH_SUCCESS, Network
 from sparkle_sim.tables import Tables
 
 Found = Callable[[list[int]], None]
-Serve = Callable[[int], list[int]]  # what the peer that is asked says
-Answered = Callable[[int, list[int]], None]  # who said what
 
 STREAM_TRIPS = 3  # one-way trips until a question is there: a round trip to agree on the protocol, and its own
 
@@ -75,12 +74,37 @@ class RoutingParameters:
     primed_gone: float = 0.05
 
 
-class _Lookup:
+class Asking:
+    """What is asked of several peers: what one says, and what follows from that.
+
+    (An object for each lookup, and no functions inside of functions: compiled, those are cycles of garbage.)
+    """
+
+    __slots__ = ()
+
+    def serve(self, other: int) -> list[int]:
+        """What the peer that is asked says."""
+        raise NotImplementedError
+
+    def answered(self, other: int, answer: list[int]) -> None:
+        """It said this."""
+        raise NotImplementedError
+
+    def failed(self, other: int) -> None:
+        """It cannot be reached."""
+        raise NotImplementedError
+
+
+class _Lookup(Asking):
     """One on its way."""
 
-    __slots__ = ("asked", "closest", "done", "fresh", "life", "over", "peer", "place", "rounds", "waiting")
+    __slots__ = (
+        "_lookups", "asked", "closest", "done", "fresh", "life", "over", "peer", "place", "rounds", "told",
+        "waiting",
+    )  # fmt: skip
 
-    def __init__(self, peer: int, life: int, place: int, closest: list[int], done: Found) -> None:
+    def __init__(self, lookups: "Lookups", peer: int, life: int, place: int, closest: list[int], done: Found) -> None:
+        self._lookups = lookups
         self.peer = peer
         self.life = life
         self.place = place
@@ -88,9 +112,25 @@ class _Lookup:
         self.done = done
         self.asked: dict[int, None] = {}
         self.waiting: dict[int, None] = {}  # whose answers the present round lacks
-        self.fresh: dict[int, None] = {}  # whom the present round told of
+        self.fresh: dict[int, None] = {}  # whom the present round told of, and who may be among the nearest
+        self.told = False  # of anybody
         self.rounds = 0
         self.over = False
+
+    def serve(self, other: int) -> list[int]:
+        """Those in its table that are nearest."""
+        return self._lookups.serve(self, other)
+
+    def answered(self, other: int, answer: list[int]) -> None:
+        """It told of others."""
+        if other in self.waiting:
+            self._lookups.told(self, other, answer)
+
+    def failed(self, other: int) -> None:
+        """It is left out from now on."""
+        if other in self.waiting:
+            self._lookups.banish(self.peer, other)
+            self._lookups.drop(self, other)
 
 
 class Lookups:
@@ -153,35 +193,31 @@ class Lookups:
 
     # --- questions --------------------------------------------------------------------------------------------
 
-    def ask(self, peer: int, other: int, serve: Serve, answered: Answered, failed: Callable[[int], None]) -> None:
-        """Have ``answered(other, serve(other))`` called, or ``failed(other)`` if it cannot be reached, or nothing."""
+    def ask(self, peer: int, other: int, asking: Asking) -> None:
+        """Have it called what the other one serves, or that it cannot be reached, or nothing."""
         self.queries += 1
         life, network = self._lives[peer], self._network
         if network.connected(peer, other):
-            self._open(peer, other, life, 0, 0, serve, answered)
-            return
-
-        def dialled(worked: bool) -> None:
-            if self._lives[peer] == life:
-                if worked:
-                    self._open(peer, other, life, 0, 0, serve, answered)
-                else:
-                    failed(other)
-
-        if len(network.links[peer]) < self._rules.kept_links:
-            network.dial(peer, other, dialled)
+            self._open(peer, other, life, 0, 0, asking)
+        elif len(network.links[peer]) < self._rules.kept_links:
+            network.dial(peer, other, partial(self._dialled, peer, other, life, asking))
         elif not network.answers(peer, other):
             return
         elif not self._lives[other]:
-            self._kernel.after(network.refusal_ns(peer, other), dialled, False)
+            self._kernel.after(network.refusal_ns(peer, other), self._dialled, peer, other, life, asking, False)
         else:
             both_hidden = (network.places[peer].nat, network.places[other].nat) in PUNCH_SUCCESS
             trips = 2 * HANDSHAKE_TRIPS * (2 if both_hidden else 1)
-            self._open(peer, other, life, trips, network.dialling_ns(peer, other), serve, answered)
+            self._open(peer, other, life, trips, network.dialling_ns(peer, other), asking)
 
-    def _open(
-        self, peer: int, other: int, life: int, trips: int, wait_ns: int, serve: Serve, answered: Answered
-    ) -> None:
+    def _dialled(self, peer: int, other: int, life: int, asking: Asking, worked: bool) -> None:
+        if self._lives[peer] == life:
+            if worked:
+                self._open(peer, other, life, 0, 0, asking)
+            else:
+                asking.failed(other)
+
+    def _open(self, peer: int, other: int, life: int, trips: int, wait_ns: int, asking: Asking) -> None:
         """A new stream, after time and one-way trips for the connection; the delays of one exchange go together.
 
         All that a question costs the asker is done before it leaves: the next one waits for that.
@@ -191,28 +227,28 @@ class Lookups:
         wait_ns = max(wait_ns + work_ns, network.threads.take(peer, work_ns))
         if network.carries(peer, other):
             wait_ns += (trips + STREAM_TRIPS) * network.delay_ns(peer, other)
-            self._kernel.after(wait_ns, self._serve, peer, other, life, serve, answered)
+            self._kernel.after(wait_ns, self._serve, peer, other, life, asking)
 
-    def _serve(self, peer: int, other: int, life: int, serve: Serve, answered: Answered) -> None:
+    def _serve(self, peer: int, other: int, life: int, asking: Asking) -> None:
         network, random = self._network, self._draws[other]
-        if network.suspended and network.defers(other, self._serve, peer, other, life, serve, answered):
+        if network.suspended and network.defers(other, self._serve, peer, other, life, asking):
             return
         if not self._lives[other] or random.random() < self._rules.hanging:
             return
         self._tables.hear(other, (peer,))
-        answer = serve(other)
+        answer = asking.serve(other)
         wait_ns = network.threads.take(other, ANSWERING.draw(random))
         if network.carries(other, peer):
             wait_ns += network.delay_ns(other, peer)
-            self._kernel.after(wait_ns, self._answered, peer, other, life, answered, answer)
+            self._kernel.after(wait_ns, self._answered, peer, other, life, asking, answer)
 
-    def _answered(self, peer: int, other: int, life: int, answered: Answered, answer: list[int]) -> None:
+    def _answered(self, peer: int, other: int, life: int, asking: Asking, answer: list[int]) -> None:
         network = self._network
-        if network.suspended and network.defers(peer, self._answered, peer, other, life, answered, answer):
+        if network.suspended and network.defers(peer, self._answered, peer, other, life, asking, answer):
             return
         if self._lives[peer] == life:
             self._tables.add(peer, other)
-            answered(other, answer)
+            asking.answered(other, answer)
 
     # --- lookups ----------------------------------------------------------------------------------------------
 
@@ -229,7 +265,7 @@ class Lookups:
         if len(near) < self._rules.few:
             both = dict.fromkeys([*near, *self._network.links[peer]])
             near = self._tables.sort(place, both)[: self._rules.bucket_size]
-        lookup = _Lookup(peer, life, place, near, done)
+        lookup = _Lookup(self, peer, life, place, near, done)
         if not near or self._running[peer] >= self._rules.max_lookups:
             lookup.over = True
             self._kernel.after(0, self._tell, lookup, near)
@@ -247,34 +283,34 @@ class Lookups:
             self._finish(lookup, lookup.closest)
             return
         lookup.rounds += 1
-        lookup.fresh = {}
+        lookup.fresh, lookup.told = {}, False
         lookup.asked.update(dict.fromkeys(unasked))
         lookup.waiting = dict.fromkeys(one for one in unasked if not self.is_banished(peer, one))
         if not lookup.waiting:
             self._round_over(lookup)
             return
-
-        def serve(other: int) -> list[int]:
-            near = self._tables.nearest(other, lookup.place, self._rules.bucket_size)
-            return [one for one in near if one != peer]
-
-        def answered(other: int, near: list[int]) -> None:
-            if other in lookup.waiting:
-                self._tables.hear(peer, near)
-                lookup.fresh.update(dict.fromkeys(near))
-                self._drop(lookup, other)
-
-        def failed(other: int) -> None:
-            if other in lookup.waiting:
-                self.banish(peer, other)
-                self._drop(lookup, other)
-
         self._kernel.after(int(self._rules.query_s * SECOND), self._late, lookup, lookup.rounds)
         for other in unasked:
             if other in lookup.waiting:
-                self.ask(peer, other, serve, answered, failed)
+                self.ask(peer, other, lookup)
 
-    def _drop(self, lookup: _Lookup, other: int) -> None:
+    def serve(self, lookup: _Lookup, other: int) -> list[int]:
+        """What a peer that is asked knows."""
+        near = self._tables.nearest(other, lookup.place, self._rules.bucket_size)
+        return [one for one in near if one != lookup.peer]
+
+    def told(self, lookup: _Lookup, other: int, near: list[int]) -> None:
+        """A peer that was asked told of some: kept are those that may be among the nearest."""
+        self._tables.hear(lookup.peer, near)
+        if near:
+            lookup.told = True
+            if len(lookup.closest) == self._rules.bucket_size:
+                near = self._tables.nearer(lookup.place, near, lookup.closest[-1])
+            lookup.fresh.update(dict.fromkeys(near))
+        self.drop(lookup, other)
+
+    def drop(self, lookup: _Lookup, other: int) -> None:
+        """The present round does not wait for a peer any more."""
         del lookup.waiting[other]
         if not lookup.waiting:
             self._round_over(lookup)
@@ -291,7 +327,7 @@ class Lookups:
     def _round_over(self, lookup: _Lookup) -> None:
         if lookup.over:
             return
-        if lookup.fresh:
+        if lookup.told:
             both = {**dict.fromkeys(lookup.closest), **lookup.fresh}
             nearest = self._tables.sort(lookup.place, both)[: self._rules.bucket_size]
             if nearest == lookup.closest:
@@ -308,6 +344,7 @@ class Lookups:
 
     def _finish(self, lookup: _Lookup, found: list[int]) -> None:
         lookup.over = True
+        lookup.closest, lookup.asked, lookup.fresh = [], {}, {}  # events hold it for some seconds yet
         if self._lives[lookup.peer] == lookup.life:
             self._running[lookup.peer] -= 1
             lookup.done(found)

@@ -127,7 +127,7 @@ class Network:
         trip_ms = wires.round_trip_ms[self.places[sender].region][self.places[receiver].region]
         if self.is_relayed(sender, receiver):
             trip_ms *= 2
-        factor = self._jitter[self._draws[sender].bits() >> 56] if wires.jitter else 1.0
+        factor = self._jitter[self._draws[sender].byte()] if wires.jitter else 1.0
         if wires.slower:
             factor *= max(wires.slower.get(sender, 1.0), wires.slower.get(receiver, 1.0))
         return int(trip_ms * MS * factor / 2)

@@ -19,7 +19,7 @@ from sparkle_protocol.work.worker import WorkerAgent
 from sparkle_sim.blobs import MIB, SIZES, has_blobs
 from sparkle_sim.computing import Behaviour, Honest, Slots
 from sparkle_sim.disk import Disk
-from sparkle_sim.draws import draws, generator
+from sparkle_sim.draws import core_draws, draws
 from sparkle_sim.kernel import MS
 from sparkle_sim.lanes import Lanes
 from sparkle_sim.requests import MEMBERSHIP, SUBMITTER, WORKER, Requests
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FOUND_PEERS = 16
 MAX_REMEMBERED = 64
+NO_REASON: frozenset[str] = frozenset()  # one for all: an empty set takes 216 bytes
 
 BLOB_EFFECTS = (fx.Prepare, fx.CheckUnit, fx.HoldInputs, fx.ReleaseInputs, fx.HoldResult, fx.ReleaseResults)
 
@@ -99,10 +100,10 @@ class Peer:
         self.life: Life | None = None
         self.lives = 0
         self.bootstrap: tuple[str, ...] = ()  # as its owner configured it
-        self.away: set[str] = set()  # why it does not run, though it did or would
+        self.away = NO_REASON  # why it does not run, though it did or would
         self.lost = False  # it will never be back
         self.paused = False  # its owner lets it compute nothing
-        self._frozen: set[str] = set()  # why its process is suspended
+        self._frozen = NO_REASON  # why its process is suspended
         self._waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []  # for a process that is
         self._busy_ns = 0
         self._draws = draws(world.seed, number, "disk")
@@ -152,7 +153,7 @@ class Peer:
             return
         world, machine = self.world, self.machine
         self.lives += 1
-        rng = generator(world.seed, self.number, "cores", self.lives)
+        rng = core_draws(world.seed, self.number, "cores", self.lives)
         kernels = [world.kernel_key] if self.works else []
         memory_bytes = machine.memory_bytes if self.works else 0
         self.life = life = Life(
@@ -210,7 +211,7 @@ class Peer:
         self.life.slots.stop()
         self.life = None
         self.world.ends(self.number)
-        self._frozen.clear()
+        self._frozen = NO_REASON
         self._waiting.clear()
         self.world.network.resume(self.number, alive=False)
         self.world.network.leave(self.number, silently=silently)
@@ -218,12 +219,12 @@ class Peer:
 
     def leave(self, why: str, *, silently: bool = False) -> None:
         """Be gone until ``come_back`` was said for every reason to be."""
-        self.away.add(why)
+        self.away |= {why}
         self.crash(silently=silently)
 
     def come_back(self, why: str) -> None:
         """A reason to be gone is over."""
-        self.away.discard(why)
+        self.away -= {why}
         if self.life is None and not self.away:
             self.start()
 
@@ -242,7 +243,7 @@ class Peer:
         """Its process is suspended: it does nothing, what is for it waits, and its connections look alive."""
         if self.life is not None:
             self.world.note(self.number, "freeze")
-            self._frozen.add(why)
+            self._frozen |= {why}
             self.life.slots.suspend(why)
             self.world.network.suspend(self.number)
 
@@ -251,7 +252,7 @@ class Peer:
         life = self.life
         if life is None or why not in self._frozen:
             return
-        self._frozen.discard(why)
+        self._frozen -= {why}
         life.slots.resume(why)
         if self._frozen:
             return

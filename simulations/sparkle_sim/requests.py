@@ -3,8 +3,8 @@
 Requests end with an answer, a refusal that counts as a failure, a lost connection or after ``REQUEST_TIMEOUT_NS``.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sparkle_protocol import effects as fx
@@ -81,20 +81,15 @@ class Requests:
         if target == number or world.network.connected(number, target):
             self._ask(request, target, message, raw)
         else:
-            world.network.dial(number, target, self._when_dialled(request, target, message, raw))
+            world.network.dial(number, target, partial(self._dialled, request, target, message, raw))
 
-    def _when_dialled(
-        self, request: int, target: int, message: messages.Request, raw: bytes
-    ) -> Callable[[bool], None]:
-        def dialled(worked: bool) -> None:
-            if not self._alive or request not in self.asked:
-                return
-            if worked:
-                self._ask(request, target, message, raw)
-            else:
-                self._fail(request, "it cannot be reached")
-
-        return dialled
+    def _dialled(self, request: int, target: int, message: messages.Request, raw: bytes, worked: bool) -> None:
+        if not self._alive or request not in self.asked:
+            return
+        if worked:
+            self._ask(request, target, message, raw)
+        else:
+            self._fail(request, "it cannot be reached")
 
     def say_raw(self, target: int, raw: bytes) -> None:
         """Send anything at all over a connection that there is, and never mind the answer."""

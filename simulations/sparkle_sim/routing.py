@@ -13,6 +13,7 @@ nobody else repeats it.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Protocol
 
@@ -21,7 +22,7 @@ import base58
 from sparkle_protocol.ids import PeerId
 from sparkle_sim.draws import Draws, draws
 from sparkle_sim.kernel import SECOND, Kernel
-from sparkle_sim.lookups import Found, Lookups, RoutingParameters
+from sparkle_sim.lookups import Asking, Found, Lookups, RoutingParameters
 from sparkle_sim.network import Network
 from sparkle_sim.tables import Tables
 
@@ -36,18 +37,62 @@ class Present(Protocol):
         ...
 
 
-class _Search:
+class _Announcement(Asking):
+    """A peer says that it provides a key."""
+
+    __slots__ = ("_key", "_peer", "_routing", "until_ns")
+
+    def __init__(self, routing: "Routing", peer: int, key: bytes, until_ns: int) -> None:
+        self._routing = routing
+        self._peer = peer
+        self._key = key
+        self.until_ns = until_ns
+
+    def serve(self, other: int) -> list[int]:
+        """It takes the record."""
+        self._routing.keep(other, self._key, self._peer)
+        return []
+
+    def answered(self, other: int, answer: list[int]) -> None:
+        """It has it."""
+
+    def failed(self, other: int) -> None:
+        """It is left out from now on."""
+        self._routing.lookups.banish(self._peer, other)
+
+
+class _Search(Asking):
     """Questions for the providers of a key."""
 
-    __slots__ = ("found", "life", "over", "peer", "tell", "waiting")
+    __slots__ = ("_routing", "found", "key", "life", "over", "peer", "tell", "waiting")
 
-    def __init__(self, peer: int, life: int, found: dict[int, None], tell: Found) -> None:
+    def __init__(
+        self, routing: "Routing", peer: int, life: int, key: bytes, found: dict[int, None], tell: Found
+    ) -> None:
+        self._routing = routing
         self.peer = peer
         self.life = life
+        self.key = key
         self.found = found
         self.tell = tell
         self.waiting: dict[int, None] = {}
         self.over = False
+
+    def serve(self, other: int) -> list[int]:
+        """Providers of which it has records."""
+        return self._routing.recorded(other, self.key)
+
+    def answered(self, other: int, answer: list[int]) -> None:
+        """They are found."""
+        if other in self.waiting:
+            self.found.update(dict.fromkeys(answer))
+            self._routing.drop(self, other)
+
+    def failed(self, other: int) -> None:
+        """It is left out from now on."""
+        if other in self.waiting:
+            self._routing.lookups.banish(self.peer, other)
+            self._routing.drop(self, other)
 
 
 class Routing:
@@ -123,63 +168,55 @@ class Routing:
         if self.lookups.life(peer) != life:
             return
         self._kernel.after(int(self.parameters.refresh_s * SECOND), self._refresh, peer, life)
-        places = [self.tables.places[peer], *self.tables.places_in_buckets(peer)]
+        self._go_on(peer, [self.tables.places[peer], *self.tables.places_in_buckets(peer)], [])
 
-        def go_on(_: list[int]) -> None:
-            if places:
-                self.lookups.look_up(peer, places.pop(), self.parameters.lookup_s, go_on)
-
-        go_on([])
+    def _go_on(self, peer: int, places: list[int], _: list[int]) -> None:
+        """Look up what is left, the last one first."""
+        if places:
+            place = places.pop()
+            self.lookups.look_up(peer, place, self.parameters.lookup_s, partial(self._go_on, peer, places))
 
     # --- what the node asks for -------------------------------------------------------------------------------
 
     def closest(self, peer: int, key: bytes, count: int, found: Found) -> None:
         """Tell the peers nearest to a key, nearest first: those found in time, those connected, the peer itself."""
         place = _place(key)
-
-        def done(near: list[int]) -> None:
-            if not near:
-                near = self.tables.nearest(peer, place, self.parameters.bucket_size)
-            candidates = dict.fromkeys(one for one in near if not self.lookups.is_banished(peer, one))
-            candidates.update(dict.fromkeys(self._network.links[peer]))
-            candidates[peer] = None
-            found(self.tables.sort(place, candidates)[:count])
-
+        done = partial(self._closest, peer, place, count, found)
         self.lookups.look_up(peer, place, self.parameters.lookup_s, done)
+
+    def _closest(self, peer: int, place: int, count: int, found: Found, near: list[int]) -> None:
+        if not near:
+            near = self.tables.nearest(peer, place, self.parameters.bucket_size)
+        candidates = dict.fromkeys(one for one in near if not self.lookups.is_banished(peer, one))
+        candidates.update(dict.fromkeys(self._network.links[peer]))
+        candidates[peer] = None
+        found(self.tables.sort(place, candidates)[:count])
 
     def provide(self, peer: int, key: bytes) -> None:
         """Announce to the peers nearest to a key that a peer provides it."""
         if not self.lookups.life(peer):
             return
         until_ns = self._kernel.now + int(self.parameters.lookup_s * SECOND)
-        self._keep(peer, key, peer)
-
-        def keep(other: int) -> list[int]:
-            self._keep(other, key, peer)
-            return []
-
-        def failed(other: int) -> None:
-            self.lookups.banish(peer, other)
-
-        def done(near: list[int]) -> None:
-            for other in near:
-                if other != peer and not self.lookups.is_banished(peer, other) and self._kernel.now < until_ns:
-                    self.lookups.ask(peer, other, keep, lambda _, __: None, failed)
-
+        self.keep(peer, key, peer)
+        done = partial(self._announce, peer, _Announcement(self, peer, key, until_ns))
         self.lookups.look_up(peer, _record_place(key), self.parameters.lookup_s, done)
+
+    def _announce(self, peer: int, announcement: _Announcement, near: list[int]) -> None:
+        for other in near:
+            in_time = self._kernel.now < announcement.until_ns
+            if other != peer and not self.lookups.is_banished(peer, other) and in_time:
+                self.lookups.ask(peer, other, announcement)
 
     def providers(self, peer: int, key: bytes, found: Found) -> None:
         """Tell who provides a key, as far as it is known here or the nearest peers say so in time."""
         life = self.lookups.life(peer)
         if not life:
             return
-        search = _Search(peer, life, dict.fromkeys(self._recorded(peer, key)), found)
+        search = _Search(self, peer, life, key, dict.fromkeys(self.recorded(peer, key)), found)
         self._kernel.after(int(self.parameters.lookup_s * SECOND), self._finish, search)
-        self.lookups.look_up(
-            peer, _record_place(key), self.parameters.lookup_s, lambda near: self._search(search, key, near)
-        )
+        self.lookups.look_up(peer, _record_place(key), self.parameters.lookup_s, partial(self._search, search))
 
-    def _search(self, search: _Search, key: bytes, near: list[int]) -> None:
+    def _search(self, search: _Search, near: list[int]) -> None:
         peer, banished = search.peer, self.lookups.is_banished
         search.waiting = dict.fromkeys(
             one for one in near[: self.parameters.asked] if one != peer and not banished(peer, one)
@@ -187,22 +224,12 @@ class Routing:
         if search.over or not search.waiting:
             self._finish(search)
             return
-
-        def answered(other: int, providers: list[int]) -> None:
-            if other in search.waiting:
-                search.found.update(dict.fromkeys(providers))
-                self._drop(search, other)
-
-        def failed(other: int) -> None:
-            if other in search.waiting:
-                self.lookups.banish(peer, other)
-                self._drop(search, other)
-
         self._kernel.after(int(self.parameters.query_s * SECOND), self._late, search)
         for other in list(search.waiting):
-            self.lookups.ask(peer, other, lambda at: self._recorded(at, key), answered, failed)
+            self.lookups.ask(peer, other, search)
 
-    def _drop(self, search: _Search, other: int) -> None:
+    def drop(self, search: _Search, other: int) -> None:
+        """It does not wait for a peer any more."""
         del search.waiting[other]
         if not search.waiting:
             self._finish(search)
@@ -222,10 +249,10 @@ class Routing:
 
     # --- provider records -------------------------------------------------------------------------------------
 
-    def _keep(self, peer: int, key: bytes, provider: int) -> None:
+    def keep(self, peer: int, key: bytes, provider: int) -> None:
         """A peer takes a record."""
         keys = self._records.setdefault(peer, {})
-        self._recorded(peer, key)  # forgets those that have expired
+        self.recorded(peer, key)  # forgets those that have expired
         providers = keys.setdefault(key, {})
         if provider not in providers and len(providers) >= self.parameters.max_providers:
             return
@@ -233,7 +260,7 @@ class Routing:
         if len(keys) > self.parameters.max_keys:
             del keys[next(iter(keys))]
 
-    def _recorded(self, peer: int, key: bytes) -> list[int]:
+    def recorded(self, peer: int, key: bytes) -> list[int]:
         """Providers that a peer has records of."""
         keys, now = self._records.get(peer), self._kernel.now
         if keys is None or key not in keys:

@@ -108,6 +108,12 @@ class Tables:
         places = self.places
         return sorted(peers, key=lambda other: places[other] ^ place)
 
+    def nearer(self, place: int, peers: Iterable[int], bound: int) -> list[int]:
+        """Those that are nearer to a place than a peer."""
+        places = self.places
+        limit = places[bound] ^ place
+        return [other for other in peers if places[other] ^ place < limit]
+
     def places_in_buckets(self, peer: int) -> list[int]:
         """A random place in the range of each bucket that has somebody."""
         own, random = self.places[peer], self._draws[peer]

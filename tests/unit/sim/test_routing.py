@@ -177,7 +177,7 @@ def test_records_outlive_some_of_those_who_keep_them() -> None:
     world = Wired(300, routing=QUIET)
     world.routing.provide(3, b"work")
     world.run(6.0)
-    keepers = [peer for peer in range(300) if peer != 3 and world.routing._recorded(peer, b"work")]
+    keepers = [peer for peer in range(300) if peer != 3 and world.routing.recorded(peer, b"work")]
     assert 15 <= len(keepers) <= 20
     for peer in keepers[::2]:
         world.stop(peer, silently=True)
@@ -190,7 +190,7 @@ def test_of_many_providers_as_many_are_kept_and_told_as_is_said() -> None:
     for provider in range(40):
         world.routing.provide(provider, b"work")
     world.run(6.0)
-    assert max(len(world.routing._recorded(peer, b"work")) for peer in range(100)) <= 20
+    assert max(len(world.routing.recorded(peer, b"work")) for peer in range(100)) <= 20
     assert len(world.providers(77, b"work")) == 8
 
 
