@@ -29,8 +29,8 @@ PLAIN = {"sparkle_protocol.work.sealed", "sparkle_protocol.work.rules"}
 PARTS = (
     "sparkle_protocol.membership", "sparkle_protocol.work.*",
     *(f"sparkle_sim.{name}" for name in (
-        "disk", "draws", "gossip", "kernel", "lanes", "lookups", "network", "requests", "routing",
-        "tables", "trace",
+        "adversaries.hostile_peer", "disk", "draws", "gossip", "kernel", "lanes", "lookups", "network", "peer",
+        "requests", "routing", "signing", "tables", "trace", "world",
     )),
 )  # fmt: skip
 

@@ -22,6 +22,9 @@ TRANSIENT = frozenset({"busy", "internal", "storage", "stopping"})
 MEMBERSHIP, SUBMITTER, WORKER = range(3)  # the cores of a node
 
 
+_CORES = {messages.Offer: WORKER, messages.Notice: WORKER, messages.PeersRequest: MEMBERSHIP}  # else the submitter
+
+
 @dataclass(slots=True)
 class _Asked:
     """A request of ours that has no answer yet."""
@@ -140,7 +143,7 @@ class Requests:
             self._fail(request, str(error))
             self._peer.perform(asked.core, fx.Violation(peer, str(error)))
             return
-        if isinstance(reply, messages.Refusal) and reply.code in TRANSIENT:
+        if type(reply) is messages.Refusal and reply.code in TRANSIENT:
             self._fail(request, reply.text)
             return
         del self.asked[request]
@@ -161,11 +164,7 @@ class Requests:
             return
         self._count += 1
         self.served[self._count] = asker, request
-        core = SUBMITTER
-        if isinstance(asked, messages.Offer | messages.Notice):
-            core = WORKER
-        elif isinstance(asked, messages.PeersRequest):
-            core = MEMBERSHIP
+        core = _CORES.get(type(asked), SUBMITTER)
         self._peer.tell(core, fx.Requested(self._count, peer, asked))
 
     def reply(self, effect: fx.Reply) -> None:

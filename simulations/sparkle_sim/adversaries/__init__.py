@@ -23,13 +23,14 @@ from collections import Counter
 from collections.abc import Iterable
 
 from sparkle_protocol.errors import ConfigError
-from sparkle_sim.adversaries.base import Adversary, Group, HostilePeer
+from sparkle_sim.adversaries.base import Adversary, Group
 from sparkle_sim.adversaries.cheat import Cheat
 from sparkle_sim.adversaries.collude import Collude
 from sparkle_sim.adversaries.copy import Copy
 from sparkle_sim.adversaries.equivocate import Equivocate
 from sparkle_sim.adversaries.flood import Flood
 from sparkle_sim.adversaries.hoard import Hoard
+from sparkle_sim.adversaries.hostile_peer import HostilePeer
 from sparkle_sim.adversaries.silent_keeper import SilentKeeper
 from sparkle_sim.adversaries.sometimes import Sometimes
 from sparkle_sim.adversaries.sybil import Sybil
