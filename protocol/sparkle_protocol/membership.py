@@ -235,6 +235,9 @@ class Membership:
         self.links[event.peer] = own = own[: messages.MAX_ADDRESSES]
         for address in own:
             self._learn(address, "connected", now_ns)
+        candidate = self._candidates.get(event.peer)
+        if candidate is not None and candidate.addresses == own:
+            candidate.addresses = own  # one tuple instead of two
         if own:
             self._out.append(RememberPeer(event.peer, own))
         at = now_ns + int(FIRST_SAMPLE_S * self._rng.uniform(0.5, 1.5) * SECOND_NS)

@@ -54,6 +54,10 @@ class Threads:
         self._kernel = kernel
         self._free = array("q", bytes(8 * peers))  # from when on a thread has nothing to do
 
+    def wait_ns(self, peer: int) -> int:
+        """How long it is until a peer's thread has done what it has to do."""
+        return max(0, self._free[peer] - self._kernel.now)
+
     def take(self, peer: int, work_ns: int) -> int:
         """Have a peer's thread do some work, and tell how long it is until that is done."""
         now, free = self._kernel.now, self._free[peer]

@@ -94,15 +94,28 @@ class _Message:
 class _Node:
     """What one peer knows while its process runs."""
 
-    __slots__ = ("backing_off", "kept", "known", "mesh", "phase", "since_ns")
+    __slots__ = ("backing_off", "kept", "known", "mesh", "outside", "phase", "since_ns")
 
     def __init__(self, phase: int, since_ns: int) -> None:
         self.phase = phase
         self.since_ns = since_ns
         self.known: list[int] = []  # connected peers whose subscription came
         self.mesh: list[int] = []
+        self.outside: list[int] = []  # the known ones that are not in the mesh
         self.kept: list[tuple[int, _Message]] = []  # with the number of the heartbeat before
         self.backing_off: dict[int, int] | None = None  # until when
+
+    def graft(self, other: int) -> None:
+        """It is in the mesh from now on."""
+        self.mesh.append(other)
+        if other in self.outside:
+            self.outside.remove(other)
+
+    def prune(self, other: int) -> None:
+        """It is not in the mesh any more."""
+        self.mesh.remove(other)
+        if other in self.known:
+            self.outside.append(other)
 
 
 class Gossip:
@@ -165,10 +178,9 @@ class Gossip:
         node = self._nodes[peer]
         if node is None:
             return
-        if other in node.known:
-            node.known.remove(other)
-        if other in node.mesh:
-            node.mesh.remove(other)
+        for those in (node.known, node.mesh, node.outside):
+            if other in those:
+                those.remove(other)
         self._wake[peer] = 0
 
     def _subscribed(self, peer: int, other: int) -> None:
@@ -176,13 +188,15 @@ class Gossip:
         if node is None or other not in self._network.links[peer] or other in node.known:
             return
         node.known.append(other)
+        if other not in node.mesh:
+            node.outside.append(other)
         self._wake[peer] = 0
         beats = self._beats(node.phase)
         for beat, message in node.kept:
             if beats - beat < self.parameters.window:
                 self._pass_on(peer, other, message, 0)
         if len(node.mesh) < self.parameters.low and other not in node.mesh and not self._waits(node, other):
-            node.mesh.append(other)
+            node.graft(other)
             self._control(peer, other, self._grafted)
 
     def mesh(self, peer: int) -> tuple[int, ...]:
@@ -276,7 +290,7 @@ class Gossip:
         for other in self._choose(
             peer, self._free(node), rules.degree - size if size < rules.low else rules.eager_grafts
         ):
-            node.mesh.append(other)
+            node.graft(other)
             self._control(peer, other, self._grafted)
         if size > rules.high:
             self._shed(peer, node, size - rules.degree)
@@ -284,23 +298,17 @@ class Gossip:
             self._tell(peer, node)
         self._wake[peer] = self._next_need(node)
 
-    @staticmethod
-    def _outside(node: _Node) -> list[int]:
-        """Connected peers that are not in the mesh."""
-        mesh = node.mesh
-        return [other for other in node.known if other not in mesh]
-
     def _free(self, node: _Node) -> list[int]:
         """Whom it could graft."""
-        outside, waits, now = self._outside(node), node.backing_off, self._kernel.now
+        waits, now = node.backing_off, self._kernel.now
         if waits is None:
-            return outside
-        return [other for other in outside if waits.get(other, 0) <= now]
+            return node.outside.copy()
+        return [other for other in node.outside if waits.get(other, 0) <= now]
 
     def _shed(self, peer: int, node: _Node, count: int) -> None:
         """Prune some."""
         for other in self._choose(peer, list(node.mesh), count):
-            node.mesh.remove(other)
+            node.prune(other)
             if self.parameters.pruner_backs_off:
                 self._back_off(node, other)
             self._control(peer, other, self._pruned)
@@ -324,7 +332,7 @@ class Gossip:
         size = len(node.mesh)
         if node.kept or size > self.parameters.high:
             return 0
-        left = self._outside(node)
+        left = node.outside
         if not left or (size >= self.parameters.low and not self.parameters.eager_grafts):
             return FOREVER
         waits = node.backing_off or {}
@@ -359,13 +367,13 @@ class Gossip:
             self._back_off(node, source)
             self._control(peer, source, self._pruned)
         elif source not in node.mesh:
-            node.mesh.append(source)
+            node.graft(source)
             self._wake[peer] = 0
 
     def _pruned(self, peer: int, node: _Node, source: int) -> None:
         self._back_off(node, source)
         if source in node.mesh:
-            node.mesh.remove(source)
+            node.prune(source)
         self._wake[peer] = 0
 
     def _told(self, peer: int, _node: _Node, source: int, there: tuple[_Message, ...]) -> None:

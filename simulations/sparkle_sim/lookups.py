@@ -4,23 +4,29 @@ A question goes over a new stream: a round trip to agree on the protocol, one fo
 connected is dialled before; that connection is closed again, unless ``kept_links`` says otherwise. Either end keeps
 the other in its table, if there is room. A question costs time of the thread at either end (``costs.py``).
 
+Who asks gives up after a time, and the question is cancelled then: one that has not left by then never does, and
+nobody hears an answer that would come later.
+
 A lookup asks in rounds, as py-libp2p does: the ``alpha`` nearest that were not asked yet; when all have answered or
 failed, the nearest of all that are known now; until a round changes nothing.
 """
 
 from array import array
+from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from sparkle_sim.costs import ANSWERING, ASKING
 from sparkle_sim.draws import Draws
-from sparkle_sim.kernel import SECOND, Kernel
+from sparkle_sim.kernel import MS, SECOND, Kernel
 from sparkle_sim.network import HANDSHAKE_TRIPS, PUNCH_SUCCESS, Network
 from sparkle_sim.tables import Tables
 
 Found = Callable[[list[int]], None]
 
+_WHO = 40  # one who is left out is one number: who it is, and in so many bits below until which millisecond
+_UNTIL = (1 << _WHO) - 1
 STREAM_TRIPS = 3  # one-way trips until a question is there: a round trip to agree on the protocol, and its own
 
 
@@ -75,18 +81,22 @@ class RoutingParameters:
 
 
 class Asking:
-    """What is asked of several peers: what one says, and what follows from that.
+    """What is asked of several peers: what one says, and what follows from that."""
 
-    (An object for each lookup, and no functions inside of functions: compiled, those are cycles of garbage.)
-    """
+    __slots__ = ("until_ns",)
 
-    __slots__ = ()
+    def __init__(self) -> None:
+        self.until_ns = 0  # when the present questions are given up
 
-    def serve(self, other: int) -> list[int]:
+    def waits(self, other: int) -> bool:
+        """Whether the answer of one that was asked is still waited for."""
+        raise NotImplementedError
+
+    def serve(self, other: int) -> "array[int]":
         """What the peer that is asked says."""
         raise NotImplementedError
 
-    def answered(self, other: int, answer: list[int]) -> None:
+    def answered(self, other: int, answer: "array[int]") -> None:
         """It said this."""
         raise NotImplementedError
 
@@ -104,6 +114,7 @@ class _Lookup(Asking):
     )  # fmt: skip
 
     def __init__(self, lookups: "Lookups", peer: int, life: int, place: int, closest: list[int], done: Found) -> None:
+        super().__init__()
         self._lookups = lookups
         self.peer = peer
         self.life = life
@@ -117,11 +128,15 @@ class _Lookup(Asking):
         self.rounds = 0
         self.over = False
 
-    def serve(self, other: int) -> list[int]:
+    def waits(self, other: int) -> bool:
+        """Whether the round waits for it."""
+        return other in self.waiting
+
+    def serve(self, other: int) -> "array[int]":
         """Those in its table that are nearest."""
         return self._lookups.serve(self, other)
 
-    def answered(self, other: int, answer: list[int]) -> None:
+    def answered(self, other: int, answer: "array[int]") -> None:
         """It told of others."""
         if other in self.waiting:
             self._lookups.told(self, other, answer)
@@ -148,7 +163,7 @@ class Lookups:
         self._lives = array("q", bytes(8 * len(random)))  # 0: it does not run
         self._life = 0
         self._running = array("i", bytes(4 * len(random)))  # lookups
-        self._banished: dict[int, dict[int, int]] = {}  # by peer: whom it leaves out, until when
+        self._banished: dict[int, array[int]] = {}  # by peer: in their order whom it leaves out, and until when
 
     def begin(self, peer: int) -> None:
         """A process starts."""
@@ -169,34 +184,41 @@ class Lookups:
 
     def banish(self, peer: int, other: int) -> None:
         """Leave a peer out for a while."""
-        banished = self._banished.setdefault(peer, {})
-        now = self._kernel.now
-        banished.pop(other, None)
-        while banished:  # in the order in which their time is over
-            oldest = next(iter(banished))
-            if banished[oldest] > now and len(banished) < self._rules.max_banished:
-                break
-            del banished[oldest]
-        banished[other] = now + int(self._rules.banished_s * SECOND)
+        now_ms = self._kernel.now // MS
+        kept = [one for one in self._banished.get(peer, ()) if one & _UNTIL > now_ms and one >> _WHO != other]
+        if len(kept) >= self._rules.max_banished:
+            kept.remove(min(kept, key=lambda one: one & _UNTIL))
+        insort(kept, other << _WHO | now_ms + int(self._rules.banished_s * 1000))
+        self._banished[peer] = array("q", kept)
         self._tables.remove(peer, other)
 
     def pardon(self, peer: int, other: int) -> None:
         """It is there after all."""
-        banished = self._banished.get(peer)
-        if banished:
-            banished.pop(other, None)
+        at = self._found(peer, other)
+        if at is not None:
+            del self._banished[peer][at]
 
     def is_banished(self, peer: int, other: int) -> bool:
         """Whether a peer is left out."""
+        at = self._found(peer, other)
+        return at is not None and self._banished[peer][at] & _UNTIL > self._kernel.now // MS
+
+    def _found(self, peer: int, other: int) -> int | None:
+        """Where one is among those that a peer left out."""
         banished = self._banished.get(peer)
-        return banished is not None and banished.get(other, 0) > self._kernel.now
+        if banished is None:
+            return None
+        at = bisect_left(banished, other << _WHO)
+        return at if at < len(banished) and banished[at] >> _WHO == other else None
 
     # --- questions --------------------------------------------------------------------------------------------
 
     def ask(self, peer: int, other: int, asking: Asking) -> None:
-        """Have it called what the other one serves, or that it cannot be reached, or nothing."""
+        """Have ``asking`` told what the other one serves, or that it cannot be reached, or nothing."""
         self.queries += 1
         life, network = self._lives[peer], self._network
+        if self._kernel.now + network.threads.wait_ns(peer) >= asking.until_ns:
+            return
         if network.connected(peer, other):
             self._open(peer, other, life, 0, 0, asking)
         elif len(network.links[peer]) < self._rules.kept_links:
@@ -225,7 +247,7 @@ class Lookups:
         network = self._network
         work_ns = ASKING.draw(self._draws[peer])
         wait_ns = max(wait_ns + work_ns, network.threads.take(peer, work_ns))
-        if network.carries(peer, other):
+        if self._kernel.now + wait_ns < asking.until_ns and network.carries(peer, other):
             wait_ns += (trips + STREAM_TRIPS) * network.delay_ns(peer, other)
             self._kernel.after(wait_ns, self._serve, peer, other, life, asking)
 
@@ -235,18 +257,21 @@ class Lookups:
             return
         if not self._lives[other] or random.random() < self._rules.hanging:
             return
+        if not asking.waits(other):
+            return
         self._tables.hear(other, (peer,))
         answer = asking.serve(other)
         wait_ns = network.threads.take(other, ANSWERING.draw(random))
         if network.carries(other, peer):
             wait_ns += network.delay_ns(other, peer)
-            self._kernel.after(wait_ns, self._answered, peer, other, life, asking, answer)
+            if self._kernel.now + wait_ns < asking.until_ns:
+                self._kernel.after(wait_ns, self._answered, peer, other, life, asking, answer)
 
-    def _answered(self, peer: int, other: int, life: int, asking: Asking, answer: list[int]) -> None:
+    def _answered(self, peer: int, other: int, life: int, asking: Asking, answer: "array[int]") -> None:
         network = self._network
         if network.suspended and network.defers(peer, self._answered, peer, other, life, asking, answer):
             return
-        if self._lives[peer] == life:
+        if self._lives[peer] == life and asking.waits(other):
             self._tables.add(peer, other)
             asking.answered(other, answer)
 
@@ -289,19 +314,20 @@ class Lookups:
         if not lookup.waiting:
             self._round_over(lookup)
             return
-        self._kernel.after(int(self._rules.query_s * SECOND), self._late, lookup, lookup.rounds)
+        lookup.until_ns = self._kernel.now + int(self._rules.query_s * SECOND)
+        self._kernel.at(lookup.until_ns, self._late, lookup, lookup.rounds)
         for other in unasked:
             if other in lookup.waiting:
                 self.ask(peer, other, lookup)
 
-    def serve(self, lookup: _Lookup, other: int) -> list[int]:
+    def serve(self, lookup: _Lookup, other: int) -> "array[int]":
         """What a peer that is asked knows."""
-        near = self._tables.nearest(other, lookup.place, self._rules.bucket_size)
-        return [one for one in near if one != lookup.peer]
+        return self._tables.near(other, lookup.place, self._rules.bucket_size)
 
-    def told(self, lookup: _Lookup, other: int, near: list[int]) -> None:
+    def told(self, lookup: _Lookup, other: int, answer: "array[int]") -> None:
         """A peer that was asked told of some: kept are those that may be among the nearest."""
-        self._tables.hear(lookup.peer, near)
+        self._tables.hear(lookup.peer, answer)
+        near = [one for one in answer if one != lookup.peer]
         if near:
             lookup.told = True
             if len(lookup.closest) == self._rules.bucket_size:

@@ -12,6 +12,7 @@ Provider records lie with the peers nearest to the key for a quarter of an hour.
 nobody else repeats it.
 """
 
+from array import array
 from collections.abc import Sequence
 from functools import partial
 from hashlib import sha256
@@ -40,20 +41,25 @@ class Present(Protocol):
 class _Announcement(Asking):
     """A peer says that it provides a key."""
 
-    __slots__ = ("_key", "_peer", "_routing", "until_ns")
+    __slots__ = ("_key", "_peer", "_routing")
 
     def __init__(self, routing: "Routing", peer: int, key: bytes, until_ns: int) -> None:
+        super().__init__()
         self._routing = routing
         self._peer = peer
         self._key = key
         self.until_ns = until_ns
 
-    def serve(self, other: int) -> list[int]:
+    def waits(self, other: int) -> bool:
+        """Always."""
+        return True
+
+    def serve(self, other: int) -> "array[int]":
         """It takes the record."""
         self._routing.keep(other, self._key, self._peer)
-        return []
+        return array("i")
 
-    def answered(self, other: int, answer: list[int]) -> None:
+    def answered(self, other: int, answer: "array[int]") -> None:
         """It has it."""
 
     def failed(self, other: int) -> None:
@@ -69,6 +75,7 @@ class _Search(Asking):
     def __init__(
         self, routing: "Routing", peer: int, life: int, key: bytes, found: dict[int, None], tell: Found
     ) -> None:
+        super().__init__()
         self._routing = routing
         self.peer = peer
         self.life = life
@@ -78,11 +85,15 @@ class _Search(Asking):
         self.waiting: dict[int, None] = {}
         self.over = False
 
-    def serve(self, other: int) -> list[int]:
-        """Providers of which it has records."""
-        return self._routing.recorded(other, self.key)
+    def waits(self, other: int) -> bool:
+        """Whether its answer is among those that lack."""
+        return other in self.waiting
 
-    def answered(self, other: int, answer: list[int]) -> None:
+    def serve(self, other: int) -> "array[int]":
+        """Providers of which it has records."""
+        return array("i", self._routing.recorded(other, self.key))
+
+    def answered(self, other: int, answer: "array[int]") -> None:
         """They are found."""
         if other in self.waiting:
             self.found.update(dict.fromkeys(answer))
@@ -224,7 +235,8 @@ class Routing:
         if search.over or not search.waiting:
             self._finish(search)
             return
-        self._kernel.after(int(self.parameters.query_s * SECOND), self._late, search)
+        search.until_ns = self._kernel.now + int(self.parameters.query_s * SECOND)
+        self._kernel.at(search.until_ns, self._late, search)
         for other in list(search.waiting):
             self.lookups.ask(peer, other, search)
 

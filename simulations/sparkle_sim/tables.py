@@ -52,10 +52,11 @@ class Tables:
     def add(self, peer: int, other: int) -> int | None:
         """Keep a peer as the one heard of last; if its bucket is full, tell who was heard of first there."""
         bucket = self._bucket(peer, other)
-        if other in bucket:
+        try:
             bucket.remove(other)
-        elif len(bucket) >= self._size:
-            return bucket[0]
+        except ValueError:
+            if len(bucket) >= self._size:
+                return bucket[0]
         bucket.append(other)
         return None
 
@@ -87,21 +88,32 @@ class Tables:
         return [other for bucket in self._table(peer) if bucket for other in bucket]
 
     def nearest(self, peer: int, place: int, count: int) -> list[int]:
-        """Those nearest to a place, nearest first.
+        """Those nearest to a place, nearest first."""
+        return self.sort(place, self.near(peer, place, count))
+
+    def near(self, peer: int, place: int, count: int) -> "array[int]":
+        """The same in any order.
 
         The bucket that the place belongs to is nearer to it than all deeper ones, these are nearer than the one
         before it, and so on.
         """
         table = self._table(peer)
         depth = self._depth(peer, place)
-        found = self.sort(place, table[depth] or ()) if depth < len(table) else []
+        found = self._first(place, table[depth], count) if depth < len(table) else array("i")
         if len(found) < count:
-            found += self.sort(place, [one for bucket in table[depth + 1 :] if bucket for one in bucket])
+            deeper = array("i", [one for bucket in table[depth + 1 :] if bucket for one in bucket])
+            found += self._first(place, deeper, count - len(found))
         for bucket in reversed(table[:depth]):
             if len(found) >= count:
                 break
-            found += self.sort(place, bucket or ())
-        return found[:count]
+            found += self._first(place, bucket, count - len(found))
+        return found
+
+    def _first(self, place: int, peers: "array[int] | None", count: int) -> "array[int]":
+        """The nearest of them."""
+        if peers is None:
+            return array("i")
+        return peers[:] if len(peers) <= count else array("i", self.sort(place, peers)[:count])
 
     def sort(self, place: int, peers: Iterable[int]) -> list[int]:
         """By their distance from a place, nearest first."""
