@@ -27,10 +27,7 @@ _PEER_ID_PREFIX = bytes.fromhex("002408011220")
 
 def digest(*parts: bytes) -> bytes:
     """32-byte BLAKE3 of the concatenated parts."""
-    hasher = blake3()
-    for part in parts:
-        hasher.update(part)
-    return hasher.digest()
+    return blake3(b"".join(parts)).digest()
 
 
 def hash_result(result: bytes) -> ResultHash:

@@ -238,10 +238,13 @@ class CoKeeping(Beats):
 
     def _fetched(self, token: int, job: KeptJob, message: messages.Fetch) -> None:
         wanted = {message.facts[at : at + SHORT_ID] for at in range(0, len(message.facts), SHORT_ID)}
+        buckets = {one[0] for one in wanted}
         facts: list[bytes] = []
         size = 0
         for fact in job.state.facts() if wanted else ():
-            if short_id(fact.id) in wanted and (not facts or size + len(fact.raw) <= messages.PUSH_BYTES):
+            if fact.id[0] not in buckets or short_id(fact.id) not in wanted:
+                continue
+            if not facts or size + len(fact.raw) <= messages.PUSH_BYTES:
                 facts.append(fact.raw)
                 size += len(fact.raw)
         ranges: list[bytes] = []

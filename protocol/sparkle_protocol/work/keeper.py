@@ -29,7 +29,7 @@ from sparkle_protocol.effects import (
     Violation,
 )
 from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import Fact, FactCodec, Signer, Verdicts, kernel_key
+from sparkle_protocol.facts import Fact, FactCodec, Signer, Verdicts
 from sparkle_protocol.ids import JobId, PeerId, ResultHash
 from sparkle_protocol.work.co_keeping import CoKeeping
 from sparkle_protocol.work.fairness import Weigh, equal_weight
@@ -178,7 +178,7 @@ class Keeper(CoKeeping):
         self._channels.connected(event.peer, now_ns)
         for job in self._open():
             job.leases.returned(event.peer)
-        serving = {kernel_key(job.state.spec) for job in self._open() if job.leases.spans}
+        serving = {job.state.kernel for job in self._open() if job.leases.spans}
         if serving:  # though all be handed out: it may copy what others are slow with, or be wanted soon
             self._send(event.peer, messages.Offer(sorted(serving)[:64]))
 
@@ -221,7 +221,7 @@ class Keeper(CoKeeping):
                 continue
             if not job.mine and job.leases.has_work:
                 others.add(job)
-            if kernel_key(job.state.spec) in kernels:
+            if job.state.kernel in kernels:
                 if not fits(job.state.spec, message.memory_bytes):
                     too_large.append(messages.TooLarge(job.state.id, job.state.spec.resources.memory_bytes))
                     continue
@@ -336,11 +336,11 @@ class Keeper(CoKeeping):
 
     def _open_kernels(self) -> list[str]:
         wanting = (job for job in self._open() if job.leases.has_work)
-        return sorted({kernel_key(job.state.spec) for job in wanting})[:64]
+        return sorted({job.state.kernel for job in wanting})[:64]
 
     def _open_shards(self) -> list[tuple[str, int]]:
         wanting = (job.state for job in self._open() if job.leases.has_work)
-        return sorted({(kernel_key(state.spec), messages.shard_of(state.id)) for state in wanting})[:64]
+        return sorted({(state.kernel, messages.shard_of(state.id)) for state in wanting})[:64]
 
     def _announce_soon(self, now_ns: int) -> None:
         """There is new work: announce it now, or with all else that comes up until the next announcement."""

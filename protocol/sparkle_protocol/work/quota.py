@@ -15,7 +15,7 @@ Our own jobs, and any other that was never ``add``-ed, are not counted and never
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import JobSpec
@@ -69,8 +69,11 @@ class Usage:
 
     def change(self, other: "Usage", sign: int) -> None:
         """Add another's amounts, or take them away."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + sign * getattr(other, field.name))
+        self.jobs += sign * other.jobs
+        self.units += sign * other.units
+        self.fact_bytes += sign * other.fact_bytes
+        self.result_bytes += sign * other.result_bytes
+        self.blob_bytes += sign * other.blob_bytes
 
 
 @dataclass(slots=True)

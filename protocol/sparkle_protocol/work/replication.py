@@ -142,7 +142,11 @@ class Channels:
 
     def next_deadline(self) -> int | None:
         """When ``pump`` has something to send."""
-        return min((at for _, at in self._waiting()), default=None)
+        first: int | None = None
+        for _, at in self._waiting():
+            if first is None or at < first:
+                first = at
+        return first
 
     def _waiting(self) -> list[tuple[Channel, int]]:
         """Channels that have something to send, and when."""

@@ -49,6 +49,7 @@ from sparkle_protocol.facts import (
     commitment,
     epoch_of,
     is_checked,
+    kernel_key,
     resets_of,
     view_of,
 )
@@ -68,7 +69,7 @@ class JobState(Disputable):
 
     __slots__ = (
         "_base_epoch", "_cancels", "_endorsers", "_facts", "_fresh_finals",
-        "_units", "checked", "final_units", "id", "network", "restarts",
+        "_units", "checked", "final_units", "id", "kernel", "network", "restarts",
         "sealed", "spec", "spec_fact", "submitter", "views",
     )  # fmt: skip
 
@@ -77,6 +78,7 @@ class JobState(Disputable):
             raise LocalProtocolError("a job's state starts from its spec")
         self.id: JobId = spec_fact.job
         self.spec: JobSpec = spec_fact.payload
+        self.kernel = kernel_key(spec_fact.payload)
         self.submitter: PeerId = spec_fact.author
         self.checked = is_checked(spec_fact.payload)
         self.network = network

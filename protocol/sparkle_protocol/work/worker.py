@@ -50,7 +50,6 @@ from sparkle_protocol.facts import (
     KeeperSet,
     Leases,
     Signer,
-    kernel_key,
     view_of,
 )
 from sparkle_protocol.ids import JobId, PeerId, key_from_peer_id
@@ -290,10 +289,10 @@ class WorkerAgent:
         return self._prefetch.room(self._hands.busy, self._kernels_in_hand())
 
     def _pace_ns(self, job: JobState) -> int:
-        return self._prefetch.pace_ns(kernel_key(job.spec), files=bool(job.spec.inputs))
+        return self._prefetch.pace_ns(job.kernel, files=bool(job.spec.inputs))
 
     def _kernels_in_hand(self) -> Iterable[str]:
-        return (kernel_key(self.jobs[job].spec) for job in self._hands.busy_jobs)
+        return (self.jobs[job].kernel for job in self._hands.busy_jobs)
 
     def _requested(self, event: Requested, now_ns: int) -> None:
         message = event.message
@@ -417,8 +416,8 @@ class WorkerAgent:
         leases = check_lease(state, fact, key_from_peer_id(self.me))
         if fact.author != peer:
             raise RemoteProtocolError("a lease that is not by whoever gave it")
-        if kernel_key(state.spec) not in self.kernels:
-            raise RemoteProtocolError(f"a lease for kernel {kernel_key(state.spec)}, which was not asked for")
+        if state.kernel not in self.kernels:
+            raise RemoteProtocolError(f"a lease for kernel {state.kernel}, which was not asked for")
         for item in leases.items:
             check_giver(state, peer, item)
         return state, fact, leases
@@ -472,7 +471,7 @@ class WorkerAgent:
             self.units_done += 1
             self._reporter.commit(key)
             seconds = (now_ns - held.started_ns) / 1e9 if event.seconds is None else event.seconds
-            self._prefetch.ran(kernel_key(self.jobs[event.job].spec), seconds)
+            self._prefetch.ran(self.jobs[event.job].kernel, seconds)
             fields: dict[str, Value] = {"job": event.job.hex(), "unit": event.unit, "seconds": seconds}
             self._out.append(Notify("unit_computed", fields))
 

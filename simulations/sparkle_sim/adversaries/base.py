@@ -1,8 +1,8 @@
 """What an adversary is: a peer whose production cores run as always, with something of it replaced.
 
 Its node (``hostile_peer.py``) stands between the cores and their shell. What its cores are told passes ``event``,
-what they want done passes ``effects``; what its machine computes is its ``behaviour``. An honest peer is a plain ``Peer``
-and pays for none of this.
+what they want done passes ``effects``; what its machine computes is its ``behaviour``. An honest peer is a plain
+``Peer`` and pays for none of this.
 """
 
 from typing import TYPE_CHECKING, ClassVar
