@@ -126,13 +126,12 @@ def peer_of(address: str) -> PeerId:
     head, found, peer = address.rpartition("/p2p/")
     if not found or not head.startswith("/") or "/" in peer:
         raise RemoteProtocolError("an address must end in /p2p/<peer id>")
-    key_from_peer_id(PeerId(peer))
-    return PeerId(peer)
+    return peer_id_from_key(key_from_peer_id(PeerId(peer)))  # one string for all that name it
 
 
 def _names(address: str, peer: PeerId) -> bool:
     """The address is one of ``peer`` itself."""
-    return address.startswith("/") and address.endswith(f"/p2p/{peer}")
+    return address.endswith(peer) and address.startswith("/") and address.endswith("/p2p/", 0, -len(peer))
 
 
 def _may_tell(address: str, peer: PeerId) -> bool:

@@ -99,7 +99,7 @@ class _Node:
     def __init__(self, phase: int, since_ns: int) -> None:
         self.phase = phase
         self.since_ns = since_ns
-        self.known: list[int] = []  # connected peers whose subscription came
+        self.known = array("i")  # connected peers whose subscription came
         self.mesh: list[int] = []
         self.outside: list[int] = []  # the known ones that are not in the mesh
         self.kept: list[tuple[int, _Message]] = []  # with the number of the heartbeat before
@@ -178,7 +178,9 @@ class Gossip:
         node = self._nodes[peer]
         if node is None:
             return
-        for those in (node.known, node.mesh, node.outside):
+        if other in node.known:
+            node.known.remove(other)
+        for those in (node.mesh, node.outside):
             if other in those:
                 those.remove(other)
         self._wake[peer] = 0

@@ -12,7 +12,7 @@ failed, the nearest of all that are known now; until a round changes nothing.
 """
 
 from array import array
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from sparkle_sim.tables import Tables
 
 Found = Callable[[list[int]], None]
 
+ROUND = 32  # peers that are left out until one looks whose time is over
 _WHO = 40  # one who is left out is one number: who it is, and in so many bits below until which millisecond
 _UNTIL = (1 << _WHO) - 1
 STREAM_TRIPS = 3  # one-way trips until a question is there: a round trip to agree on the protocol, and its own
@@ -184,12 +185,19 @@ class Lookups:
 
     def banish(self, peer: int, other: int) -> None:
         """Leave a peer out for a while."""
-        now_ms = self._kernel.now // MS
-        kept = [one for one in self._banished.get(peer, ()) if one & _UNTIL > now_ms and one >> _WHO != other]
-        if len(kept) >= self._rules.max_banished:
-            kept.remove(min(kept, key=lambda one: one & _UNTIL))
-        insort(kept, other << _WHO | now_ms + int(self._rules.banished_s * 1000))
-        self._banished[peer] = array("q", kept)
+        banished, now_ms = self._banished.get(peer), self._kernel.now // MS
+        if banished is None:
+            banished = self._banished[peer] = array("q")
+        if len(banished) % ROUND == ROUND - 1:  # now and then those whose time is over are forgotten
+            banished = self._banished[peer] = array("q", [one for one in banished if one & _UNTIL > now_ms])
+        entry = other << _WHO | now_ms + int(self._rules.banished_s * 1000)
+        at = bisect_left(banished, other << _WHO)
+        if at < len(banished) and banished[at] >> _WHO == other:
+            banished[at] = entry
+        else:
+            banished.insert(at, entry)
+            if len(banished) > self._rules.max_banished:
+                banished.remove(min(banished, key=lambda one: one & _UNTIL))
         self._tables.remove(peer, other)
 
     def pardon(self, peer: int, other: int) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FOUND_PEERS = 16
 MAX_REMEMBERED = 64
+HONEST = Honest()
 NO_REASON: frozenset[str] = frozenset()  # one for all: an empty set takes 216 bytes
 
 BLOB_EFFECTS = (fx.Prepare, fx.CheckUnit, fx.HoldInputs, fx.ReleaseInputs, fx.HoldResult, fx.ReleaseResults)
@@ -92,7 +93,7 @@ class Peer:
         self.number = number
         self.machine = machine
         self.works = works
-        self.behaviour = behaviour or Honest()
+        self.behaviour: Behaviour = behaviour or HONEST
         self.identity = world.identities[number]
         self.id: PeerId = self.identity.peer_id
         self.disk = Disk()
