@@ -33,7 +33,7 @@ def scene(name: str, *wrong: Fault, peers: int = 10, units: int = 4, unit_s: flo
 
 
 KILLS = tuple(  # so many that one of them meets a worker that has just committed
-    Fault("kill", 8.5 + 0.6 * turn, 0.5, peers=[1 + turn % 3, 4 + turn % 3, 7 + turn % 3]) for turn in range(6)
+    Fault("kill", 9.0 + 0.4 * turn, 0.3, peers=[1 + turn % 3, 4 + turn % 3, 7 + turn % 3]) for turn in range(12)
 )
 PLANTED = [
     (planted.accepts_without_quorum, "unsigned", ()),

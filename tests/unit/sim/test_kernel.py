@@ -8,7 +8,7 @@ import time
 import pytest
 
 from sparkle_protocol.errors import LocalProtocolError
-from sparkle_sim.draws import Draws, draws, generator
+from sparkle_sim.draws import Draws, core_draws, draws, generator
 from sparkle_sim.guard import no_outside
 from sparkle_sim.kernel import SECOND, Kernel
 from sparkle_sim.trace import Trace
@@ -22,6 +22,32 @@ def test_events_happen_in_the_order_of_their_time_and_of_their_making() -> None:
     assert (seen, kernel.now, kernel.pending) == ([(10, "a"), (10, "b")], 15, 2)
     assert kernel.run(100)
     assert seen[2:] == [(20, "c"), (20, "d")]
+
+
+def test_the_order_holds_across_near_and_far_times() -> None:
+    kernel, stream, seen = Kernel(), draws(1, "times"), list[tuple[int, int]]()
+    made: list[tuple[int, int]] = []
+
+    def happen(when: int, number: int) -> None:
+        assert when == kernel.now
+        seen.append((when, number))
+        if len(made) < 3000:
+            make(kernel.now + stream.below(1 << (8 + stream.below(28))))
+
+    def make(when: int) -> None:
+        number = len(made)
+        made.append((when, number))
+        kernel.at(when, happen, when, number)
+
+    for _ in range(500):
+        make(stream.below(SECOND))
+    for until in range(0, 200 * SECOND, SECOND // 3):
+        if kernel.pending:
+            assert kernel.next_ns == min(when for when, number in set(made) - set(seen)) > until - SECOND // 3
+        kernel.run(until)
+        assert all(when <= until for when, _ in seen)
+    assert seen == sorted(made)
+    assert (kernel.pending, kernel.next_ns, kernel.events) == (0, None, len(made))
 
 
 def test_what_is_over_happens_at_once_and_after_what_is_due() -> None:
@@ -57,6 +83,28 @@ def test_streams_are_the_same_for_one_purpose_and_others_for_another() -> None:
 def test_splitmix_is_the_published_one() -> None:
     stream = Draws(1234567)
     assert [stream.bits() for _ in range(3)] == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_bytes_and_what_cores_draw_are_uniform() -> None:
+    stream, cores = draws(1, "bytes"), core_draws(1, "cores")
+    seen = [0] * 256
+    for _ in range(256 * 100):
+        seen[stream.byte()] += 1
+    assert 50 < min(seen) <= max(seen) < 150
+    assert sum((count - 100) ** 2 / 100 for count in seen) == pytest.approx(255, abs=4 * math.sqrt(2 * 255))
+    first, last, picked = [0] * 10, [0] * 10, [0] * 10
+    for _ in range(10_000):
+        deck = list(range(10))
+        cores.shuffle(deck)
+        assert sorted(deck) == list(range(10))
+        first[deck[0]] += 1
+        last[deck[9]] += 1
+        some = cores.sample(range(10), 3)
+        assert len(set(some)) == 3
+        for one in (*some, cores.choice(range(10)), cores.randrange(10)):
+            picked[one] += 1
+    assert all(800 < count < 1200 for count in (*first, *last))
+    assert all(4600 < count < 5400 for count in picked)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,16 @@ def test_a_lookup_through_peers_that_hang_ends_in_time() -> None:
     assert 4 in found, "and whom it is connected with"
 
 
+def test_a_question_that_would_be_answered_too_late_costs_nobody_anything() -> None:
+    world = Wired(50, routing=QUIET)
+    asker = (world.nearest(b"key", range(50), 1)[0] + 1) % 50
+    world.closest(asker, b"another")  # fills the table
+    world.network.threads.take(asker, 60 * SECOND)  # what its thread has to do before
+    before = [world.network.threads.wait_ns(peer) for peer in range(50)]
+    assert asker in world.closest(asker, b"key"), "at least it finds itself"
+    assert all(world.network.threads.wait_ns(peer) <= before[peer] for peer in range(50))
+
+
 def test_who_does_not_answer_is_left_out_for_a_minute() -> None:
     world = Wired(50, routing=QUIET)
     gone = world.nearest(b"key", range(50), 1)[0]
