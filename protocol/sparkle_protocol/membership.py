@@ -109,6 +109,7 @@ class Link:
 
     up_ns: int
     sample_at_ns: int  # when it is asked for a sample
+    place: int = -1  # among those of whom others hear; -1: we know no address of it
     clock_off_ms: int | None = None  # how far its clock is from ours, once it said so
 
 
@@ -157,7 +158,8 @@ class Membership:
         self._hearsay: dict[PeerId, tuple[str, ...]] = {}
         self._dialling: dict[int, PeerId] = {}  # by the tags of the dials under way
         self._linked: dict[PeerId, Link] = {}  # the same peers as in ``links``
-        self._samples_due_ns: int | None = None  # not later than any of theirs
+        self._samples_due_ns: int | None = None  # not later than any of theirs; None: nobody is asked
+        self._shown: list[PeerId] = []  # those of whom others hear
         self._asked: dict[int, PeerId] = {}
         self._tag = 0
         self._stopped = False
@@ -240,18 +242,25 @@ class Membership:
         if own:
             self._out.append(RememberPeer(event.peer, own))
         at = now_ns + int(FIRST_SAMPLE_S * self._rng.uniform(0.5, 1.5) * SECOND_NS)
-        link = self._linked.get(event.peer)
-        if link is None:
-            self._linked[event.peer] = Link(now_ns, at)
-        else:
-            link.up_ns, link.sample_at_ns = now_ns, at
-        self._samples_due_ns = at if self._samples_due_ns is None else min(at, self._samples_due_ns)
+        link = self._linked.setdefault(event.peer, Link(now_ns, at))
+        link.up_ns = now_ns
+        link.sample_at_ns = at
+        if len(self.links) < HIGH_LINKS:
+            self._samples_due_ns = at if self._samples_due_ns is None else min(at, self._samples_due_ns)
+        self._hide(link)
+        if own:
+            link.place = len(self._shown)
+            self._shown.append(event.peer)
 
     def _down(self, peer: PeerId, now_ns: int) -> None:
         self.links.pop(peer, None)
         link = self._linked.pop(peer, None)
-        if link is not None and link.sample_at_ns == self._samples_due_ns:
-            self._samples_due_ns = self._first_sample_ns()
+        if link is not None:
+            self._hide(link)
+            if len(self.links) == HIGH_LINKS - 1:
+                self._ask_again(now_ns)
+            elif link.sample_at_ns == self._samples_due_ns:
+                self._samples_due_ns = self._first_sample_ns()
         self.memory.pop(peer, None)
         since_ns = now_ns if link is None else link.up_ns
         candidate = self._candidates.get(peer)
@@ -403,9 +412,9 @@ class Membership:
     # --- peer samples -------------------------------------------------------------------------------------
 
     def _sample(self, asker: PeerId) -> messages.PeersReply:
-        others = [peer for peer, addresses in self.links.items() if addresses and peer != asker]
-        chosen = self._rng.sample(others, min(SAMPLE, len(others)))
-        records = [messages.PeerRecord(key_from_peer_id(peer), self.links[peer]) for peer in chosen]
+        chosen = self._rng.sample(self._shown, min(SAMPLE + 1, len(self._shown)))
+        others = [peer for peer in chosen if peer != asker][:SAMPLE]
+        records = [messages.PeerRecord(key_from_peer_id(peer), self.links[peer]) for peer in others]
         return messages.PeersReply(records, self._wall_ms(), self._memory_bytes)
 
     def _replied(self, event: Replied, now_ns: int) -> None:
@@ -436,18 +445,39 @@ class Membership:
     def _ask_samples(self, now_ns: int) -> None:
         if self._samples_due_ns is None or now_ns < self._samples_due_ns:
             return
+        if len(self.links) >= HIGH_LINKS:
+            self._samples_due_ns = None
+            return
         every_s = SAMPLE_EVERY_S * max(1.0, len(self.links) / LOW_LINKS)
         for peer, link in self._linked.items():
             if link.sample_at_ns <= now_ns:
                 link.sample_at_ns = now_ns + int(every_s * self._rng.uniform(0.75, 1.25) * SECOND_NS)
-                if len(self.links) < HIGH_LINKS and len(self._asked) < HIGH_LINKS:
+                if len(self._asked) < HIGH_LINKS:
                     self._tag += 1
                     self._asked[self._tag] = peer
                     self._out.append(Send(self._tag, peer, messages.PeersRequest(self._wall_ms())))
         self._samples_due_ns = self._first_sample_ns()
 
+    def _ask_again(self, now_ns: int) -> None:
+        """We have room for more peers than a moment ago."""
+        every_s = SAMPLE_EVERY_S * max(1.0, len(self.links) / LOW_LINKS)
+        for link in self._linked.values():
+            if link.sample_at_ns <= now_ns:
+                link.sample_at_ns = now_ns + int(every_s * self._rng.random() * SECOND_NS)
+        self._samples_due_ns = self._first_sample_ns()
+
     def _first_sample_ns(self) -> int | None:
         return min([link.sample_at_ns for link in self._linked.values()], default=None)
+
+    def _hide(self, link: Link) -> None:
+        """Nobody hears of a peer any more; the last of those in the list takes its place."""
+        if link.place < 0:
+            return
+        last = self._shown.pop()
+        if link.place < len(self._shown):
+            self._shown[link.place] = last
+            self._linked[last].place = link.place
+        link.place = -1
 
     def _pump(self, now_ns: int) -> Effects:
         if not self._stopped:

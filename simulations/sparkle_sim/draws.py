@@ -88,11 +88,12 @@ class CoreDraws(Draws):
 
     def sample(self, items: Sequence[Item], count: int) -> list[Item]:
         """Some of them, in any order."""
-        pool, chosen = list(items), []
-        for left in range(len(pool), len(pool) - count, -1):
-            place = self.below(left)
-            chosen.append(pool[place])
-            pool[place] = pool[left - 1]
+        moved: dict[int, int] = {}  # places whose item was taken, and of which item each has that of instead
+        chosen = []
+        for left in range(len(items) - 1, len(items) - 1 - count, -1):
+            place = self.below(left + 1)
+            chosen.append(items[moved.get(place, place)])
+            moved[place] = moved.get(left, left)
         return chosen
 
 

@@ -94,28 +94,20 @@ class _Message:
 class _Node:
     """What one peer knows while its process runs."""
 
-    __slots__ = ("backing_off", "kept", "known", "mesh", "outside", "phase", "since_ns")
+    __slots__ = ("backing_off", "kept", "known", "mesh", "phase", "since_ns")
 
     def __init__(self, phase: int, since_ns: int) -> None:
         self.phase = phase
         self.since_ns = since_ns
         self.known = array("i")  # connected peers whose subscription came
         self.mesh: list[int] = []
-        self.outside: list[int] = []  # the known ones that are not in the mesh
         self.kept: list[tuple[int, _Message]] = []  # with the number of the heartbeat before
         self.backing_off: dict[int, int] | None = None  # until when
 
-    def graft(self, other: int) -> None:
-        """It is in the mesh from now on."""
-        self.mesh.append(other)
-        if other in self.outside:
-            self.outside.remove(other)
-
-    def prune(self, other: int) -> None:
-        """It is not in the mesh any more."""
-        self.mesh.remove(other)
-        if other in self.known:
-            self.outside.append(other)
+    def outside(self) -> list[int]:
+        """The known ones that are not in the mesh. Those who know thousands are asked seldom."""
+        mesh = self.mesh
+        return [other for other in self.known if other not in mesh]
 
 
 class Gossip:
@@ -180,9 +172,8 @@ class Gossip:
             return
         if other in node.known:
             node.known.remove(other)
-        for those in (node.mesh, node.outside):
-            if other in those:
-                those.remove(other)
+        if other in node.mesh:
+            node.mesh.remove(other)
         self._wake[peer] = 0
 
     def _subscribed(self, peer: int, other: int) -> None:
@@ -190,15 +181,13 @@ class Gossip:
         if node is None or other not in self._network.links[peer] or other in node.known:
             return
         node.known.append(other)
-        if other not in node.mesh:
-            node.outside.append(other)
         self._wake[peer] = 0
         beats = self._beats(node.phase)
         for beat, message in node.kept:
             if beats - beat < self.parameters.window:
                 self._pass_on(peer, other, message, 0)
         if len(node.mesh) < self.parameters.low and other not in node.mesh and not self._waits(node, other):
-            node.graft(other)
+            node.mesh.append(other)
             self._control(peer, other, self._grafted)
 
     def mesh(self, peer: int) -> tuple[int, ...]:
@@ -289,10 +278,9 @@ class Gossip:
         size = len(node.mesh)
         if node.backing_off is not None:
             self._forget_back_offs(node)
-        for other in self._choose(
-            peer, self._free(node), rules.degree - size if size < rules.low else rules.eager_grafts
-        ):
-            node.graft(other)
+        wanted = rules.degree - size if size < rules.low else rules.eager_grafts
+        for other in self._choose(peer, self._free(node), wanted) if wanted else ():
+            node.mesh.append(other)
             self._control(peer, other, self._grafted)
         if size > rules.high:
             self._shed(peer, node, size - rules.degree)
@@ -304,13 +292,13 @@ class Gossip:
         """Whom it could graft."""
         waits, now = node.backing_off, self._kernel.now
         if waits is None:
-            return node.outside.copy()
-        return [other for other in node.outside if waits.get(other, 0) <= now]
+            return node.outside()
+        return [other for other in node.outside() if waits.get(other, 0) <= now]
 
     def _shed(self, peer: int, node: _Node, count: int) -> None:
         """Prune some."""
         for other in self._choose(peer, list(node.mesh), count):
-            node.prune(other)
+            node.mesh.remove(other)
             if self.parameters.pruner_backs_off:
                 self._back_off(node, other)
             self._control(peer, other, self._pruned)
@@ -334,11 +322,10 @@ class Gossip:
         size = len(node.mesh)
         if node.kept or size > self.parameters.high:
             return 0
-        left = node.outside
-        if not left or (size >= self.parameters.low and not self.parameters.eager_grafts):
+        if size >= self.parameters.low and not self.parameters.eager_grafts:
             return FOREVER
         waits = node.backing_off or {}
-        return min(waits.get(other, 0) for other in left)
+        return min([waits.get(other, 0) for other in node.outside()], default=FOREVER)
 
     def _choose(self, peer: int, pool: list[int], count: int) -> list[int]:
         """Some of them at random; the pool is used up."""
@@ -369,13 +356,13 @@ class Gossip:
             self._back_off(node, source)
             self._control(peer, source, self._pruned)
         elif source not in node.mesh:
-            node.graft(source)
+            node.mesh.append(source)
             self._wake[peer] = 0
 
     def _pruned(self, peer: int, node: _Node, source: int) -> None:
         self._back_off(node, source)
         if source in node.mesh:
-            node.prune(source)
+            node.mesh.remove(source)
         self._wake[peer] = 0
 
     def _told(self, peer: int, _node: _Node, source: int, there: tuple[_Message, ...]) -> None:
