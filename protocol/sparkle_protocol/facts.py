@@ -444,7 +444,6 @@ def kernel_key(spec: JobSpec) -> str:
     return f"{spec.kernel}@{spec.kernel_version}"
 
 
-@lru_cache(4096)  # each keeper asks several times for those of a unit, within seconds
 def commitment(
     network: str, job: JobId, unit: int, epoch: int, worker: bytes, result_hash: ResultHash, nonce: bytes
 ) -> bytes:

@@ -194,8 +194,9 @@ def check_kept(world: World, job: JobId) -> None:
 
 
 def check_shown_stays(world: World, job: JobId) -> None:
+    """Who let the job go may be invited once more, and is told everything from the start."""
     for node in world.nodes:
-        kept = node.submitter.job(job) if node.up else None
+        kept = node.submitter.job(job) if node.up and job not in node.disk.let_go else None
         for (one, unit), shown in node.shown.items() if kept is not None else ():
             assert one != job or kept is None or kept.state.final(unit) == shown
 

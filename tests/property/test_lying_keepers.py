@@ -138,6 +138,39 @@ def check_plot(season: Season, plot: Plot) -> None:
         1,
     ),
 )
+@example(  # guests had let the job go and were invited once more shortly before it ended
+    Season(
+        17780359,
+        nodes=11,
+        units=47,
+        unit_s=0.3,
+        disk_s=1.0,
+        outages=(
+            Outage(47.717909611174036, 10, 140),
+            Outage(12.586333440835396, 6, 0.05),
+            Outage(10.225669232736776, 11, 140),
+            Outage(23.713629318647676, 8, 0.05),
+            Outage(15.922541508908283, 6, 0.05),
+        ),
+        splits=(Split(57.41172197974577, 3.0, 50, True), Split(0.99999, 40.0, 37, False)),
+    ),
+    Plot(
+        2,
+        (
+            "endorse",
+            "sums",
+            "garbage",
+            "decree",
+            "two_verdicts",
+            "withhold",
+            "sets",
+            "leases",
+            "release",
+            "condemn",
+        ),
+        0,
+    ),
+)
 @given(seasons(0), plots)
 def test_three_lying_keepers_of_eight_never_make_two_finals(season: Season, plot: Plot) -> None:
     check_plot(season, plot)

@@ -105,6 +105,7 @@ class Disk:
     sealed: dict[tuple[JobId, int], bytes] = field(default_factory=dict)
     decided: set[tuple[JobId, int]] = field(default_factory=set)  # units with a verdict among the facts
     refused: dict[tuple[JobId, int, PeerId], fx.StoreRejection] = field(default_factory=dict)
+    let_go: set[JobId] = field(default_factory=set)  # jobs that were not kept any more at some time
 
     def write(self, record: fx.Record) -> None:
         if isinstance(record, fx.StoreFact):
@@ -126,6 +127,7 @@ class Disk:
         elif isinstance(record, fx.StoreRejection):
             self.refused[record.job, record.unit, record.worker] = record
         elif isinstance(record, fx.DropJob):
+            self.let_go.add(record.job)
             self.refused = {key: refused for key, refused in self.refused.items() if key[0] != record.job}
             if not any(job == record.job for job, *_ in self.commits):  # else they prove what we committed to
                 self.facts = {id_: fact for id_, fact in self.facts.items() if fact.job != record.job}
