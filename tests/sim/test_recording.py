@@ -12,8 +12,8 @@ from tests.sim.recorded_twin import Twin
 
 # How many times less or more the model's figure may be. Nothing but single costs was fitted; how long a lookup takes
 # also depends on how the system shared two cores among 50 threads. Times of phases in which other programs took more
-# than half of the processors are not compared. A host passes on only what it has looked at, which the model leaves out;
-# a lookup while some hang takes whole time-outs: one in the model's median, two in the recorded one.
+# than half of the processors are not compared. A host passes on only what it has looked at, which the model leaves
+# out; a lookup while some hang takes whole time-outs: one in the model's median, two in the recorded one.
 TOLERATED = {**dict.fromkeys(tables.MEDIANS, 2.0), **dict.fromkeys(tables.MEANS, 1.3)}
 TOLERATED |= {"calm_spread": 2.5, "dense_spread": 2.5, "frozen_lookup": 2.1}
 TOLERATED_SHARE = 0.01
@@ -43,7 +43,7 @@ def test_what_takes_time_takes_as_long(recording: dict[str, Any], twins: list[Tw
 
 @pytest.mark.parametrize("name", tables.SHARES)
 def test_what_fails_fails_as_often(recording: dict[str, Any], twins: list[Twin], name: str) -> None:
-    """The 95 % intervals of the two shares come within 1 %; more failed at most where other programs had the machine."""
+    """The 95 % intervals of the shares come within 1 %; more failed at most where other programs had the machine."""
     there, here = recording["shares"][name], tables.modelled_share(twins, name)
     assert there["low"] <= here["high"] + TOLERATED_SHARE
     assert here["low"] <= there["high"] + TOLERATED_SHARE or tables.is_busy(recording, name)

@@ -111,7 +111,7 @@ class JobEvidence:
             key = key_from_peer_id(worker)
             for name, nonce in openings if len(commits) == 1 else ():
                 place = (self._network, self.job, unit, epoch, key)
-                if name == result and commitment(*place, result, nonce) in commits:
+                if name == result and commitment(*place, result, nonce) in commits:  # type: ignore[arg-type]
                     found.add(worker)
         return found
 
