@@ -30,8 +30,8 @@ MAX_LOST = 3  # peers that are gone for good, or lie as keepers: as many as a vi
 MAX_SILENT = 2  # keepers that store nothing: three hold up every result for as long as they are there
 WORKING = 4  # of so many peers at most one lies, or idles, as a worker
 FAULTS = (
-    "kill", "kill", "lose-disk", "freeze", "freeze", "partition", "one-way", "slow-link", "slow", "skew",
-    "slow-reader",
+    "kill", "kill", "lose-disk", "freeze", "freeze", "partition", "one-way", "stall", "half-open", "slow-link",
+    "slow", "skew", "slow-reader",
 )  # fmt: skip
 RAISED = "raised"  # stands for a checker where the cores themselves failed
 
