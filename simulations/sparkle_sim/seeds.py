@@ -27,7 +27,7 @@ FAULTY_S = 60.0  # all faults are over by then, and nodes have ceased to come an
 LIMIT_S = 1800.0  # for what is left to be done
 MAX_FAULTS = 8
 MAX_LOST = 3  # peers that are gone for good, or lie as keepers: as many as a view of eight is to survive
-MAX_SILENT = 1  # keepers that store nothing: of a view of four to seven, two hold up every result while they are there
+MAX_SILENT = 1  # keepers that store nothing: of a view of four to seven, two hold up every result
 WORKING = 4  # of so many peers at most one lies, or idles, as a worker
 FAULTS = (
     "kill", "kill", "lose-disk", "freeze", "freeze", "partition", "one-way", "stall", "half-open", "slow-link",
