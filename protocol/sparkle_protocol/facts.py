@@ -24,7 +24,7 @@ BLAKE3(body), so that a second signature over the same body is the same fact.
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, TypeGuard
 
 from msgspec import Meta
 
@@ -273,6 +273,8 @@ Payload = (
     JobSpec | KeeperSet | Leases | Commits | Reveals | Verdicts | Reset | Cancel | Failures | Endorsements | Seals
 )
 _PAYLOAD: Any = Payload  # a union is no ``type`` to mypy
+Reported = Commits | Reveals | Failures  # what a worker says of units that it was given
+_REPORTED = frozenset((Commits, Reveals, Failures))
 KINDS: dict[type, int] = {
     JobSpec: 1, KeeperSet: 2, Leases: 3, Commits: 4, Reveals: 5, Verdicts: 6, Reset: 7, Cancel: 8, Failures: 9,
     Endorsements: 20, Seals: 21,
@@ -408,6 +410,11 @@ def view_of(epoch: int) -> int:
 def resets_of(epoch: int) -> int:
     """How often a unit of this epoch had been reset."""
     return epoch & (MAX_RESETS - 1)
+
+
+def is_reported(payload: Payload) -> TypeGuard[Reported]:
+    """A worker states such a thing, about units that it was given."""
+    return type(payload) in _REPORTED
 
 
 def units_of(payload: Payload) -> list[int]:

@@ -132,7 +132,7 @@ def peer_of(address: str) -> PeerId:
 
 def _names(address: str, peer: PeerId) -> bool:
     """The address is one of ``peer`` itself."""
-    return address.endswith(peer) and address.startswith("/") and address.endswith("/p2p/", 0, -len(peer))
+    return address.startswith("/") and address.endswith(f"/p2p/{peer}")
 
 
 def _may_tell(address: str, peer: PeerId) -> bool:

@@ -11,6 +11,7 @@ A lookup asks in rounds, as py-libp2p does: the ``alpha`` nearest that were not 
 failed, the nearest of all that are known now; until a round changes nothing.
 """
 
+from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable
@@ -81,7 +82,7 @@ class RoutingParameters:
     primed_gone: float = 0.05
 
 
-class Asking:
+class Asking(ABC):
     """What is asked of several peers: what one says, and what follows from that."""
 
     __slots__ = ("until_ns",)
@@ -89,21 +90,21 @@ class Asking:
     def __init__(self) -> None:
         self.until_ns = 0  # when the present questions are given up
 
+    @abstractmethod
     def waits(self, other: int) -> bool:
         """Whether the answer of one that was asked is still waited for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def serve(self, other: int) -> "array[int]":
         """What the peer that is asked says."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answered(self, other: int, answer: "array[int]") -> None:
         """It said this."""
-        raise NotImplementedError
 
+    @abstractmethod
     def failed(self, other: int) -> None:
         """It cannot be reached."""
-        raise NotImplementedError
 
 
 class _Lookup(Asking):

@@ -16,6 +16,7 @@ from sparkle_protocol.facts import (
     Reveals,
     Seals,
     Verdicts,
+    is_reported,
 )
 from sparkle_protocol.ids import PeerId, ResultHash, hash_result
 from sparkle_protocol.messages import Report
@@ -45,7 +46,7 @@ def check_report(
             raise RemoteProtocolError("a report carries facts of somebody else")
         if fact.job != state.id:
             raise RemoteProtocolError("a report carries facts of another job")
-        if type(payload) is not Commits and type(payload) is not Reveals and type(payload) is not Failures:
+        if not is_reported(payload):
             raise RemoteProtocolError(f"a worker does not report {type(payload).__name__}")
         items: list[WorkItem] = [*payload.items]
         for item in items:
@@ -80,7 +81,7 @@ def new_items(state: JobState, fact: Fact) -> list[WorkItem]:
     A second, different commit is kept as proof of cheating; a third proves nothing more.
     """
     payload, author = fact.payload, fact.author
-    if type(payload) is not Commits and type(payload) is not Reveals and type(payload) is not Failures:
+    if not is_reported(payload):
         return []
     found: dict[int, WorkItem] = {}
     for item in payload.items:

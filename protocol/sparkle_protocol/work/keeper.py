@@ -169,9 +169,7 @@ class Keeper(CoKeeping):
         return min((time for time in times if time is not None), default=None)
 
     def _open(self) -> list[KeptJob]:
-        found = [job for job in self.jobs.values() if not job.outcome]
-        found += [job for job in self.kept.values() if not job.outcome]
-        return found
+        return [job for job in (*self.jobs.values(), *self.kept.values()) if not job.outcome]
 
     def _up(self, event: PeerUp, now_ns: int) -> None:
         self._peers[event.peer] = event.addresses

@@ -21,7 +21,6 @@ from sparkle_protocol.errors import RemoteProtocolError, VerificationError
 from sparkle_protocol.facts import (
     SEAL_UNITS,
     CommitItem,
-    Commits,
     Fact,
     FailureItem,
     Failures,
@@ -32,6 +31,7 @@ from sparkle_protocol.facts import (
     Reveals,
     Verdicts,
     epoch_of,
+    is_reported,
     resets_of,
     view_of,
 )
@@ -390,7 +390,7 @@ class KeptJob(Granting):
             return False
         if type(payload) is Leases:
             return self._is_lease(fact)
-        if type(payload) is Commits or type(payload) is Reveals or type(payload) is Failures:
+        if is_reported(payload):
             return all(
                 item.unit in state.sealed or state.was_leased(item.unit, item.epoch, fact.author)
                 for item in payload.items
@@ -433,7 +433,7 @@ class KeptJob(Granting):
             self._to_seal.update(item.unit // SEAL_UNITS for item in payload.items[:1])
         elif type(payload) is Reset:
             self._dirty.add(payload.unit)
-        elif type(payload) is Commits or type(payload) is Reveals or type(payload) is Failures:
+        elif is_reported(payload):
             for item in payload.items:
                 if item.unit in self.state.sealed:
                     continue

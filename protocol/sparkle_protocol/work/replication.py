@@ -142,11 +142,7 @@ class Channels:
 
     def next_deadline(self) -> int | None:
         """When ``pump`` has something to send."""
-        first: int | None = None
-        for _, at in self._waiting():
-            if first is None or at < first:
-                first = at
-        return first
+        return min([at for _, at in self._waiting()], default=None)
 
     def _waiting(self) -> list[tuple[Channel, int]]:
         """Channels that have something to send, and when."""

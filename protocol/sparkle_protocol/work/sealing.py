@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from sparkle_protocol.effects import DropFact, SealRange
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
-from sparkle_protocol.facts import SEAL_UNITS, Commits, Fact, Failures, Reveals, SealItem, Seals, lot_of
+from sparkle_protocol.facts import SEAL_UNITS, Fact, SealItem, Seals, is_reported, lot_of
 from sparkle_protocol.ids import PeerId, ResultHash
 from sparkle_protocol.work.judging import Judging
 from sparkle_protocol.work.seal_votes import ROOTS_PER_KEEPER
@@ -206,7 +206,7 @@ class Sealing(Judging):
         """Tell a worker what became of the sealed units that it reports on."""
         for fact in facts if len(self.state.sealed) else ():
             payload = fact.payload
-            if type(payload) is Commits or type(payload) is Reveals or type(payload) is Failures:
+            if is_reported(payload):
                 for item in payload.items:
                     if item.unit in self.state.sealed:
                         self._tell_how_it_ended(item.unit, item.epoch, worker)

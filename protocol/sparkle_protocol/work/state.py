@@ -41,6 +41,7 @@ from sparkle_protocol.facts import (
     JobSpec,
     KeeperSet,
     Leases,
+    Reported,
     Reset,
     Reveals,
     Seals,
@@ -49,6 +50,7 @@ from sparkle_protocol.facts import (
     commitment,
     epoch_of,
     is_checked,
+    is_reported,
     kernel_key,
     resets_of,
     view_of,
@@ -170,7 +172,7 @@ class JobState(Disputable):
                 holder = (lease.epoch, peer_id_from_key(lease.worker))
                 unit = self._touch(lease.unit)
                 unit.leased[holder] = with_one(unit.leased.get(holder, ()), fact.author)
-        elif type(payload) is Commits or type(payload) is Reveals or type(payload) is Failures:
+        elif is_reported(payload):
             self._index_work(fact.author, payload)
         elif type(payload) is Verdicts:
             self._index_verdicts(fact.id, payload)
@@ -192,7 +194,7 @@ class JobState(Disputable):
         elif type(payload) is Seals and fact.author in self._seal_voters():
             self._fresh_seals.update(self._seal_votes.add(fact.author, payload))
 
-    def _index_work(self, author: PeerId, payload: Commits | Reveals | Failures) -> None:
+    def _index_work(self, author: PeerId, payload: Reported) -> None:
         if type(payload) is Commits:
             for commit in self._open_items(payload.items):
                 unit = self._touch(commit.unit)
@@ -276,9 +278,9 @@ class JobState(Disputable):
     def _refresh_final(self, index: int, unit: UnitFacts, said: int | None = None) -> None:
         """See what is final now that more was said in one epoch, or (None) that other epochs count."""
         before = unit.final
-        if said is not None and before is not None and said >= before[0]:  # final in an earlier epoch, or in this
-            disputed = (index, said) in self._disputed
-            if said > before[0] or not disputed:
+        if said is not None and before is not None:
+            alone = said == before[0] and (index, said) not in self._disputed  # no other result was stated in it
+            if alone or said > before[0]:
                 return
         if index in self.sealed:
             return

@@ -182,6 +182,44 @@ def test_samples_are_small_and_leave_out_the_asker() -> None:
     messages.decode_reply(messages.encode_message(reply.message))
 
 
+def asked_for_samples(effects: Effects) -> list[PeerId]:
+    return [e.peer for e in effects if isinstance(e, Send) and isinstance(e.message, messages.PeersRequest)]
+
+
+def test_a_node_with_links_enough_asks_nobody_and_begins_again_little_by_little() -> None:
+    node = member()
+    for number in range(1, rules.HIGH_LINKS + 1):
+        node.handle(PeerUp(peer(number), ()), 0)
+    assert not asked_for_samples(node.handle(Tick(), 600 * SECOND_NS))
+    assert node.next_deadline() is None
+    node.handle(PeerDown(peer(1)), 601 * SECOND_NS)
+    due = node.next_deadline()
+    assert due is not None
+    assert due > 601 * SECOND_NS
+    assert 1 <= len(asked_for_samples(node.handle(Tick(), due))) <= 3
+
+
+def test_samples_name_only_those_who_are_there_now() -> None:
+    node = member()
+    for number in range(1, 60):
+        node.handle(PeerUp(peer(number), (address(number),)), 0)
+    gone = {peer(number) for number in range(2, 60, 3)}
+    for one in sorted(gone):
+        node.handle(PeerDown(one), SECOND_NS)
+    node.handle(PeerUp(peer(2), (address(2),)), SECOND_NS)  # one of them is back, and another has no address now
+    node.handle(PeerUp(peer(3), ()), SECOND_NS)
+    told: set[PeerId] = set()
+    for token in range(60):
+        (reply,) = node.handle(Requested(token, peer(1), messages.PeersRequest(WALL_MS)), SECOND_NS)
+        assert isinstance(reply, Reply)
+        assert isinstance(reply.message, messages.PeersReply)
+        keys = [record.key for record in reply.message.peers]
+        assert len(set(keys)) == len(keys) == rules.SAMPLE
+        told |= {peer_id_from_key(key) for key in keys}
+    there = {peer(number) for number in range(1, 60)} - gone | {peer(2)}
+    assert told == there - {peer(1), peer(3)}
+
+
 def test_a_clock_that_most_others_contradict_is_reported_once() -> None:
     node, day_ms = member(), 86_400_000
     assert "clock_off" not in names(sample(node, peer(1), [], WALL_MS + day_ms))
