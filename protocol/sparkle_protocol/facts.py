@@ -14,6 +14,7 @@ kind    payload      author      states
 9       Failures     worker      these units could not be computed, and why
 20      Endorsements keeper      I hold what these verdicts accept, or agree that this keeper set follows mine
 21      Seals        keeper      I hold the records with these roots, and every result that they name
+22      Standings    submitter   these workers' answers count while I am away, and so many are audited
 ======  ===========  ==========  ==========================================================
 
 On the wire a fact is the msgpack array ``[body, signature]`` with body = msgpack
@@ -72,6 +73,8 @@ class Policy(Wire, frozen=True):
     level: Annotated[str, Meta(pattern="^(fast|final|critical)$")] = "final"
     quorum: Annotated[int, Meta(ge=1, le=16)] = 2  # distinct workers that must agree
     max_replicas: Annotated[int, Meta(ge=1, le=64)] = 8  # after that many without agreement the unit is dead
+    # Of a thousand results of known workers, so many are compared at least; 0: nobody is known, all are.
+    audit_permille: Annotated[int, Meta(ge=0, le=1000)] = 0
 
 
 class Resources(Wire, frozen=True):
@@ -239,6 +242,21 @@ class Failures(Wire, tag=9, frozen=True):
     items: Annotated[list[FailureItem], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
+class StandingItem(Wire, frozen=True):
+    """A worker whose answers count, and how many of a thousand are to be compared nevertheless."""
+
+    worker: Key32
+    audit_permille: Annotated[int, Meta(ge=1, le=1000)]
+
+
+class Standings(Wire, tag=22, frozen=True):
+    """Whose answers count where the submitter does not judge itself. The statement of the highest number holds."""
+
+    job: Hash32
+    number: Count
+    items: Annotated[list[StandingItem], Meta(max_length=MAX_BATCH)]
+
+
 class Endorsements(Wire, tag=20, frozen=True):
     """A keeper's word on other facts.
 
@@ -270,14 +288,15 @@ class Seals(Wire, tag=21, frozen=True):
 # What a fact says. Told apart by ``type(payload) is Leases`` where that is done for every fact: for these classes a
 # negative ``isinstance`` takes several times as long, and one with a union of them ten times.
 Payload = (
-    JobSpec | KeeperSet | Leases | Commits | Reveals | Verdicts | Reset | Cancel | Failures | Endorsements | Seals
-)
+    JobSpec | KeeperSet | Leases | Commits | Reveals | Verdicts | Reset | Cancel | Failures | Standings
+    | Endorsements | Seals
+)  # fmt: skip
 _PAYLOAD: Any = Payload  # a union is no ``type`` to mypy
 Reported = Commits | Reveals | Failures  # what a worker says of units that it was given
 _REPORTED = frozenset((Commits, Reveals, Failures))
 KINDS: dict[type, int] = {
     JobSpec: 1, KeeperSet: 2, Leases: 3, Commits: 4, Reveals: 5, Verdicts: 6, Reset: 7, Cancel: 8, Failures: 9,
-    Endorsements: 20, Seals: 21,
+    Endorsements: 20, Seals: 21, Standings: 22,
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import Fact, JobSpec, KeeperSet
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash
+from sparkle_protocol.trust.standing import TrustBook
 from sparkle_protocol.work.rejection import Rejection
 from sparkle_protocol.work.sealed import SealedRange
 from sparkle_sim.blobs import BlobFiles
@@ -44,11 +45,12 @@ class JobRecords:
 class Disk:
     """Records by job. ``watch`` is shown each record that is durable."""
 
-    __slots__ = ("blobs", "jobs", "watch")
+    __slots__ = ("blobs", "jobs", "trust", "watch")
 
     def __init__(self, watch: Callable[[fx.Record], None] | None = None) -> None:
         self.jobs: dict[JobId, JobRecords] = {}
         self.blobs: BlobFiles | None = None  # a node that never had to do with blobs has none
+        self.trust: TrustBook | None = None  # what its node thinks of others, once it has lived
         self.watch = watch
 
     def write(self, records: Iterable[fx.Record]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sparkle_protocol.effects import Notify, Violation
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.trust.standing import Key, Standing, TrustBook
 from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_sim import churn, faults
 from sparkle_sim.adversaries import assign
@@ -190,7 +191,20 @@ def build_world(scenario: Scenario, seed: int, trace: Trace | None = None, clien
     world = World(seed, places, conditions, trace, adversaries, rules_of(scenario.policy))
     for number in range(scenario.peers.count):
         world.add(machine_of(scenario.peers.machines, seed, number))
+    for submitter in submitters if scenario.trust.known else ():
+        world.peers[submitter].disk.trust = _book_of(scenario, seed, world, submitter)
     return world
+
+
+def _book_of(scenario: Scenario, seed: int, world: World, submitter: int) -> TrustBook:
+    """What a submitter thinks of the others before the run begins; all submitters think the same."""
+    book, plan = TrustBook(), scenario.trust
+    flops = plan.unit_s * scenario.peers.machines.gigaflops * GIGA
+    for peer in world.peers:
+        if peer.number != submitter and draws(seed, peer.number, "known").random() < plan.known:
+            standing = Standing(plan.passes, plan.passes * book.work_of(flops))
+            book.restore(Key(peer.id, peer.machine.device, "exact"), standing)
+    return book
 
 
 def rules_of(policy: str) -> Rules:

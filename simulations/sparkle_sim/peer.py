@@ -177,6 +177,9 @@ class Peer:
         world.note(self.number, "start", str(life.number))
         world.begins(self.number)
         self.submitter.lend(machine.blobs_bytes, SIZES)
+        if self.disk.trust is not None:
+            self.submitter.believe(self.disk.trust)
+        self.disk.trust = self.submitter.trust
         self._restore(life)
         world.arrays.restore(self)
         self.submitter.addresses = world.addresses[self.number]

@@ -22,7 +22,8 @@ def spec_of(
     flops = plan.unit_s * scenario.peers.machines.gigaflops * GIGA
     total_s = max(1, int(scenario.seconds) + 1)
     quorum = 1 if plan.check == "algebraic" else plan.quorum  # each result is checked by itself
-    policy = Policy(level, quorum, max_replicas=max(8, quorum))
+    permille = plan.audit_permille if level == "final" else 0
+    policy = Policy(level, quorum, max_replicas=max(8, quorum), audit_permille=permille)
     inputs: list[bytes] = [input_blob(nonce, position) for position in range(plan.inputs)] if plan.input_mb else []
     return JobSpec(
         KERNEL, 1, _params(plan), plan.units, plan.check, policy,

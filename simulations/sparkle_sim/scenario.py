@@ -109,6 +109,7 @@ class JobPlan(Part, frozen=True):
     units: Annotated[int, Meta(ge=1, le=1 << 20)] = 100  # of each job
     unit_s: Positive = 30.0  # reference work of a unit: on a machine of the median speed
     quorum: Annotated[int, Meta(ge=1, le=16)] = 2  # workers that must agree on a result
+    audit_permille: Annotated[int, Meta(ge=0, le=1000)] = 0  # of known workers' results at least; 0: nobody is known
     result_bytes: Annotated[int, Meta(ge=1, le=65536)] = 8  # of each unit
     inputs: Annotated[int, Meta(ge=1, le=1024)] = 1  # blobs of each job, with ``input_mb``; units need them in turn
     input_mb: Annotated[float, Meta(ge=0.0, le=65536.0)] = 0.0  # size of each of these; 0: the job has no inputs
@@ -141,6 +142,14 @@ class Adversaries(Part, frozen=True):
     rate: Share = 1.0  # of the occasions at which they do it
 
 
+class Trust(Part, frozen=True):
+    """Whom submitters know from earlier jobs, before the run begins."""
+
+    known: Share = 0.0  # of the other peers, whatever they do from now on
+    passes: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000  # comparisons that each of them passed
+    unit_s: Positive = 30.0  # reference work of the units that these were about
+
+
 class Checks(Part, frozen=True):
     """What is watched during the run."""
 
@@ -166,4 +175,5 @@ class Scenario(Part, frozen=True):
     jobs: list[JobPlan] = field(default_factory=lambda: [JobPlan()])  # what there is to do
     faults: list[Fault] = []  # what goes wrong
     adversaries: list[Adversaries] = []  # who does not keep to the rules
+    trust: Trust = Trust()  # what submitters think of workers at the beginning
     checks: Checks = Checks()  # what is watched

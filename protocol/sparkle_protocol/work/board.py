@@ -30,6 +30,10 @@ from sparkle_protocol.facts import (
 )
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash, key_from_peer_id
 from sparkle_protocol.messages import MAX_PUSHED_RESULTS
+from sparkle_protocol.trust.coin import Coin, audit_secret
+from sparkle_protocol.trust.job_trust import JobTrust, Judges
+from sparkle_protocol.trust.judges import PERMILLE, DeviceOf, OwnJudgement, StatedJudgement
+from sparkle_protocol.trust.standing import TrustBook
 from sparkle_protocol.work.checking import CheckQueue
 from sparkle_protocol.work.endorsing import consider
 from sparkle_protocol.work.failover import keepers_of
@@ -56,6 +60,7 @@ class Board(ABC):
         self, signer: Signer, codec: FactCodec, rng: Random, check_result: CheckResult, rules: Rules = PRODUCTION
     ) -> None:
         self.me = signer.peer_id
+        self.trust = TrustBook()
         self.jobs: dict[JobId, KeptJob] = {}  # our own
         self.kept: dict[JobId, KeptJob] = {}  # others'
         self.presence = Presence(self.me)
@@ -70,6 +75,10 @@ class Board(ABC):
         self._checks = CheckQueue()
         self._tag = 0
         self._out: list[Effect] = []
+
+    def believe(self, book: TrustBook) -> None:
+        """Judge workers by what is known of them from earlier lives. Before there are any jobs."""
+        self.trust = book
 
     def job(self, job_id: JobId) -> KeptJob | None:
         """A job that is kept here."""
@@ -116,9 +125,22 @@ class Board(ABC):
                 ttl_ns=self._rules.lease_ttl_ns,
             ),
             self.me, self._check_result, now_ns, results, sealed, rejections, self._rules,
+            lambda device_of: self._trust_of(state, device_of, now_ns),
         )  # fmt: skip
         (self.jobs if job.mine else self.kept)[state.id] = self._touched[state.id] = job
         return job
+
+    def _trust_of(self, state: JobState, device_of: DeviceOf, now_ns: int) -> JobTrust | None:
+        """How answers of a job are weighed; None where all count the same."""
+        spec = state.spec
+        floor, flops = spec.policy.audit_permille / PERMILLE, spec.resources.flops
+        if not floor or state.checked:
+            return None
+        own = OwnJudgement(self.trust, self.me, spec.verification, flops, floor, device_of)
+        secret = audit_secret(self._signer, spec.nonce)  # of a job of others: nobody else's draws follow from it
+        mine = state.submitter == self.me
+        judges: Judges = own if mine else StatedJudgement(own, state.submitter, state.standings, flops)
+        return JobTrust(spec.policy, judges, Coin(secret, state.id), self.trust.rules, self.me, now_ns)
 
     def _forget(self, job_id: JobId) -> None:
         for jobs in (self.jobs, self.kept, self._touched):
@@ -145,6 +167,7 @@ class Board(ABC):
         """Sign what was decided, stand by what others decided, carry over, and tell what came of it."""
         self._touched[job.state.id] = job
         job.seal_certain(now_ns)
+        job.heed(now_ns)
         while True:
             while job.verdicts:
                 for batch in _batches(job.verdicts):

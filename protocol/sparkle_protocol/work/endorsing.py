@@ -92,8 +92,7 @@ def _is_agreed(job: KeptJob, unit: int, result: ResultHash) -> bool:
     """It is for keepers to decide, and the votes known here say so."""
     if not job.leads:
         return False  # the submitter is there: it decides
-    votes = {worker: given for worker, given in job.state.votes(unit).items() if worker not in job.rejected}
-    return job.rules.decide(job.state.spec.policy, votes, frozenset()).accepted == result
+    return job.agreed(unit) == result
 
 
 def _judge_checked(job: KeptJob, author: PeerId, item: VerdictItem) -> str:

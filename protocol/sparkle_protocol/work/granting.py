@@ -38,7 +38,9 @@ class Granting(Sealing):
             return False
         if worker in self.state.equivocators(unit) or self.devices.avoids(worker, failures, now_ns):
             return False
-        return self.missing(unit) > 0 or (worker in self.trusted and not self._trusted_at_work(unit))
+        if self.missing(unit) > 0:
+            return self.may_add(unit, worker, now_ns)
+        return worker in self.trusted and not self._trusted_at_work(unit)
 
     def grant(self, worker: PeerId, want: int, now_ns: int) -> list[Granted]:
         """Hand out up to ``want`` units."""
@@ -88,7 +90,7 @@ class Granting(Sealing):
         """How many more units a worker may get now, whatever it asks for."""
         if self.refuses(worker, now_ns):
             return 0
-        undecided = self.leases.holds(worker) + len(self._unsettled.get(worker, ()))
+        undecided = self.leases.holds(worker) + len(self._unsettled.get(worker, ())) - self._excused(worker)
         allowed = (
             MOST_LEASES
             if worker == self.me

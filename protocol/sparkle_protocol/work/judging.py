@@ -18,7 +18,7 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 
 from sparkle_protocol.effects import Record, StoreRejection
 from sparkle_protocol.facts import SEAL_UNITS, JobSpec, VerdictItem
@@ -167,7 +167,15 @@ class Judging:
         if unit in self._unseen:
             votes = self.state.votes(unit)
             return 1 - live - sum(1 for worker in self.participants(unit) if worker not in votes)
-        return self._decision(unit).wanted - len(self.participants(unit)) - live
+        return self._lacking(unit, self._decision(unit), self.participants(unit)) - self._coming(unit, live)
+
+    def _lacking(self, unit: int, decision: Decision, answered: Set[PeerId]) -> int:
+        """How much more a unit needs than the answers of these."""
+        return decision.wanted - len(answered)
+
+    def _coming(self, unit: int, live: int) -> int:
+        """How much of what a unit needs is at work, on as many leases that are not slow."""
+        return live
 
     def _trusted_at_work(self, unit: int) -> bool:
         for one in self.trusted:
@@ -196,6 +204,10 @@ class Judging:
                 self.state.spec.policy, unit, votes, self.trusted, lambda given: self._supporters(unit, given)
             )
         return self.rules.decide(self.state.spec.policy, votes, self.trusted)
+
+    def agreed(self, unit: int) -> ResultHash | None:
+        """What the votes known here accept."""
+        return self._decision(unit).accepted
 
     def _refresh(self, unit: int) -> None:
         """Bring the queue up to date after anything happened to ``unit``."""
@@ -226,7 +238,8 @@ class Judging:
         decision = self._decision(unit) if decided is None else None
         if decision is None or decision.accepted is not None:
             if decision is not None and self.leads and not self._may_join(unit, decision.accepted):
-                decided = self._accept(unit, ResultHash(decision.accepted or b""))
+                accepted = ResultHash(decision.accepted or b"")
+                decided = self._accept(unit, accepted) if self._may_end(unit, accepted, now_ns) else None
             self._ask_reveals(unit, now_ns)
             if decided is not None and self.leads:
                 self._judge_latecomers(unit, decided)
@@ -235,13 +248,17 @@ class Judging:
             self._kill(unit, self.checks.why_dead(unit) if self.checks is not None else gave)
         else:
             present = self.participants(unit)
-            if self.trusted & present or len(present) >= decision.wanted:
+            if self.trusted & present or self._lacking(unit, decision, present) <= 0:
                 self._ask_reveals(unit, now_ns)
         self._refresh(unit)
         if unit in self.state.final_units:
             self._reject_losers(unit)
             self.leases.forget(unit)
             self._to_seal.add(unit // SEAL_UNITS)
+
+    def _may_end(self, unit: int, accepted: ResultHash, now_ns: int) -> bool:
+        """A result that the votes accept may become final at once."""
+        return True
 
     def _reject_losers(self, unit: int) -> None:
         """Whoever is known to have given another result than the final one takes no further part."""
@@ -358,6 +375,7 @@ class Judging:
                 self._class_proven |= self.devices.succeeded(worker, unit, now_ns)
                 self.freed = True
         self._reject_losers(unit)
+        self._learn(unit, accepted, fresh=fresh)
         if self.checks is not None:
             self._drop_latecomers(unit, epoch, accepted)
         for worker in sorted(accepted | refused):
@@ -374,6 +392,9 @@ class Judging:
             self.lacking[final] = None
             self._sought.discard(final)
 
+    def _learn(self, unit: int, accepted: frozenset[PeerId], *, fresh: bool) -> None:
+        """What a final unit says about its workers."""
+
     def _forget_unsettled(self, unit: int, worker: PeerId) -> None:
         unsettled = self._unsettled.get(worker)
         if unsettled is not None:
@@ -389,6 +410,7 @@ class Judging:
             self.records.append(StoreRejection(self.state.id, rejection.unit, worker, rejection.encode()))
         if known:
             return
+        self._distrust(rejection)
         if self.checks is not None:
             self._drop_all(worker)
         for unit in self.leases.held_by(worker):
@@ -396,6 +418,9 @@ class Judging:
             self.news.of(worker).drop[unit] = self.state.epoch(unit)
             self._dirty.add(unit)
         self._dirty |= {unit for unit in self._unsettled.get(worker, ()) if not self.is_decided(unit)}
+
+    def _distrust(self, rejection: Rejection) -> None:
+        """A worker is rejected for the first time."""
 
     # --- results that are checked -------------------------------------------------------------------------
 

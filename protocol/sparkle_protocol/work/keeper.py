@@ -164,7 +164,7 @@ class Keeper(CoKeeping):
         if any(job.leases.spans for job in open_):
             times.append(self._announce_ns)
         for job in open_:
-            times += [job.leases.next_deadline(), self._next_fetch_ns(job)]
+            times += [job.leases.next_deadline(), self._next_fetch_ns(job), job.next_heed_ns()]
         times += list(self._held_until.values())
         return min((time for time in times if time is not None), default=None)
 
@@ -224,6 +224,7 @@ class Keeper(CoKeeping):
                     too_large.append(messages.TooLarge(job.state.id, job.state.spec.resources.memory_bytes))
                     continue
                 job.devices.asks(worker, message.device, now_ns)
+                job.saw(worker, now_ns)
                 if not job.refuses(worker, now_ns):
                     offered.append(job)
         peers = len(self._peers)

@@ -29,6 +29,7 @@ from sparkle_protocol.facts import (
     Reset,
     RevealItem,
     Reveals,
+    Standings,
     Verdicts,
     epoch_of,
     is_reported,
@@ -37,6 +38,7 @@ from sparkle_protocol.facts import (
 )
 from sparkle_protocol.ids import PeerId, ResultHash, hash_result, key_from_peer_id
 from sparkle_protocol.messages import Report, ReportReply
+from sparkle_protocol.trust.job_trust import JobTrust
 from sparkle_protocol.work.granting import Granted, Granting
 from sparkle_protocol.work.intake import LEARNING_ORDER, WorkItem, check_report, named_results, new_items
 from sparkle_protocol.work.judging import CheckResult
@@ -47,6 +49,7 @@ from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.state import JobState
 
 MAX_PROPOSALS = 8  # keeper sets by one keeper to follow the same one; it means one of them at a time
+MAX_STANDINGS = 256  # statements of the submitter about workers; it makes one in a minute at most
 MAX_OWN_SETS = 1024  # keeper sets of one job by its submitter
 TAKE_OVER_GRACE_NS = 30 * SECOND_NS  # for workers whose keeper went away to report to another
 
@@ -65,8 +68,10 @@ class KeptJob(Granting):
         sealed: Iterable[SealedRange] = (),
         rejections: Iterable[Rejection] = (),
         rules: Rules = PRODUCTION,
+        trust: Callable[[Callable[[PeerId], str]], JobTrust | None] = lambda _device_of: None,
     ) -> None:
         super().__init__(state, leases(self.is_decided), me, check_result, now_ns, rules)
+        self.trust = trust(self.devices.of)
         self._init_sealing(sealed)
         self._init_granting()
         self.proven.restore_stored(rejections)
@@ -159,6 +164,7 @@ class KeptJob(Granting):
         facts = [fact for fact in facts if type(fact.payload) is not Leases]
         shown = check_report(self.state, worker, message, facts)
         self.leases.heard(worker, now_ns)
+        self.saw(worker, now_ns)
         malformed = self._first_malformed(worker, shown)
         for fact in facts:
             if malformed is not None and type(fact.payload) is Reveals:
@@ -399,6 +405,8 @@ class KeptJob(Granting):
             if fact.author == state.submitter:
                 return state.views.stated_by(fact.author) < MAX_OWN_SETS
             return self._may_propose(fact.author, payload)
+        if type(payload) is Standings and state.standings.stated >= MAX_STANDINGS:
+            return False
         if type(payload) is Verdicts and not all(self._has_begun(item.unit, item.epoch) for item in payload.items):
             return False
         return fact.author == state.submitter or state.views.ever_kept(fact.author)
@@ -433,6 +441,8 @@ class KeptJob(Granting):
             self._to_seal.update(item.unit // SEAL_UNITS for item in payload.items[:1])
         elif type(payload) is Reset:
             self._dirty.add(payload.unit)
+        elif type(payload) is Standings:
+            self._dirty.update(unit for unit in self.state.touched_units() if not self.is_decided(unit))
         elif is_reported(payload):
             for item in payload.items:
                 if item.unit in self.state.sealed:
@@ -469,6 +479,8 @@ class KeptJob(Granting):
             for worker in self.leases.acquit(unit):
                 self._conduct.of(worker).withheld -= 1
             self.leases.start_over(unit)
+            if self.trust is not None:
+                self._dirty.update(self.trust.forget(unit))  # its answers belong to an epoch that is over
             self._dirty.add(unit)
         for worker in list(self._unsettled):
             for unit in list(self._unsettled[worker]):
@@ -534,6 +546,8 @@ class KeptJob(Granting):
         """Forget what was done for a unit, in the moment before its Reset becomes a fact."""
         self._let_go(unit)
         self.leases.start_over(unit)
+        if self.trust is not None:
+            self._dirty.update(self.trust.forget(unit))
         self.dead.pop(unit, None)
         if self.checks is not None:
             self.checks.forget(unit)

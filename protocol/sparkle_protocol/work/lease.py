@@ -312,6 +312,20 @@ class LeaseBook:
             self._queue.append(unit)
             self._new_needs = True
 
+    def wants(self, unit: int) -> bool:
+        """The unit wants another worker now."""
+        return unit in self._place
+
+    def show_again(self, worker: PeerId) -> None:
+        """The worker may take units now that it might not when it was shown them."""
+        self._shown.pop(worker, None)
+
+    def show_to_all(self, unit: int) -> None:
+        """Others may take the unit now than before."""
+        if unit in self._place:
+            self.want_more(unit, more=False)
+            self.want_more(unit, more=True)
+
     @property
     def has_work(self) -> bool:
         """Somebody could be given something now."""
@@ -366,9 +380,8 @@ class LeaseBook:
         if not held:
             del self._held_by[worker]
             self._heard.pop(worker, None)
-        if unfinished and unit in self._place:  # a new place, so that it is shown to this worker again
-            self.want_more(unit, more=False)
-            self.want_more(unit, more=True)
+        if unfinished:  # a new place, so that it is shown to this worker again
+            self.show_to_all(unit)
         return lease
 
     def heard(self, worker: PeerId, now_ns: int) -> None:

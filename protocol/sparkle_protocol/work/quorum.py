@@ -25,7 +25,10 @@ def check_level(verify: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """``accepted`` is the agreed result, if any; ``wanted`` how many distinct votes are needed in all so far."""
+    """``accepted`` is the agreed result, if any; ``wanted`` how many distinct votes are needed in all so far.
+
+    Under the trust policy only votes of known workers are counted (``trusting.py``).
+    """
 
     accepted: ResultHash | None
     wanted: int

@@ -15,12 +15,12 @@ from sparkle_protocol.effects import DropFact, SealRange
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
 from sparkle_protocol.facts import SEAL_UNITS, Fact, SealItem, Seals, is_reported, lot_of
 from sparkle_protocol.ids import PeerId, ResultHash
-from sparkle_protocol.work.judging import Judging
 from sparkle_protocol.work.seal_votes import ROOTS_PER_KEEPER
 from sparkle_protocol.work.sealed import SealedRange, range_count, range_units
+from sparkle_protocol.work.trusting import Trusting
 
 
-class Sealing(Judging):
+class Sealing(Trusting):
     """The part of a kept job that seals its ranges."""
 
     wanted: dict[int, bytes]  # ranges that are certain and not sealed here -> root

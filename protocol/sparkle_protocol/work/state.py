@@ -45,6 +45,7 @@ from sparkle_protocol.facts import (
     Reset,
     Reveals,
     Seals,
+    Standings,
     VerdictItem,
     Verdicts,
     commitment,
@@ -56,6 +57,7 @@ from sparkle_protocol.facts import (
     view_of,
 )
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash, key_from_peer_id, peer_id_from_key
+from sparkle_protocol.trust.stated import StatedStandings
 from sparkle_protocol.work.disputable import Disputable
 from sparkle_protocol.work.fact_set import FactSet
 from sparkle_protocol.work.seal_votes import SealVotes
@@ -72,7 +74,7 @@ class JobState(Disputable):
     __slots__ = (
         "_base_epoch", "_cancels", "_endorsers", "_facts", "_fresh_finals",
         "_units", "checked", "final_units", "id", "kernel", "network", "restarts",
-        "sealed", "spec", "spec_fact", "submitter", "views",
+        "sealed", "spec", "spec_fact", "standings", "submitter", "views",
     )  # fmt: skip
 
     def __init__(self, spec_fact: Fact, network: str) -> None:
@@ -91,6 +93,7 @@ class JobState(Disputable):
         self._base_epoch = 0  # of the newest view
         self._endorsers: dict[int, dict[FactId, set[PeerId]]] = {}  # of verdicts on a range, or of keeper sets
         self._cancels: dict[FactId, Cancel] = {}
+        self.standings = StatedStandings()
         self._units: dict[int, UnitFacts] = {}
         self.final_units = UnitSet(self.spec.units)
         self._fresh_finals: list[int] = []
@@ -157,7 +160,7 @@ class JobState(Disputable):
         if type(payload) is Verdicts:
             if len(fact.ranges) > 1:
                 raise RemoteProtocolError("verdicts on several ranges of units in one fact")
-        elif type(payload) is Reset or type(payload) is Cancel:
+        elif type(payload) is Reset or type(payload) is Cancel or type(payload) is Standings:
             if fact.author != self.submitter:
                 raise RemoteProtocolError(f"only the submitter may state {type(payload).__name__}")
         elif type(payload) is KeeperSet:
@@ -191,6 +194,8 @@ class JobState(Disputable):
             self._refresh_views()
         elif type(payload) is Cancel:
             self._cancels[fact.id] = payload
+        elif type(payload) is Standings:
+            self.standings.add(fact.id, payload)
         elif type(payload) is Seals and fact.author in self._seal_voters():
             self._fresh_seals.update(self._seal_votes.add(fact.author, payload))
 

@@ -18,13 +18,15 @@ from sparkle_protocol.facts import (
     KeeperSet,
     Reset,
     Signer,
+    Standings,
 )
 from sparkle_protocol.ids import JobId, PeerId, key_from_peer_id
+from sparkle_protocol.trust.judges import statement
 from sparkle_protocol.work.dead import failure_text
 from sparkle_protocol.work.fairness import Weigh, equal_weight
 from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.keeper import MAX_PEERS_OFFERED
-from sparkle_protocol.work.kept_job import KeptJob
+from sparkle_protocol.work.kept_job import MAX_STANDINGS, KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.placement import MAX_JOB_KEEPERS, Candidate, holders_needed, threshold
 from sparkle_protocol.work.publishing import LOOK_UP_NS, Publication, with_submitter
@@ -34,6 +36,7 @@ from sparkle_protocol.work.views import next_view
 
 MAX_JOBS = 1024  # unfinished ones
 FINE_FACTS = 20_000  # of all jobs of ours that are done: about 20 MB
+STATE_EVERY_NS = 60 * SECOND_NS  # between two statements on whose answers count
 HEAR_NS = 60 * SECOND_NS  # for keepers to tell what became of a job whose time is over: we may have been away
 FETCH_NS = 3600 * SECOND_NS  # the same for results of which they have told
 
@@ -52,6 +55,7 @@ class Submitter(Succession):
     ) -> None:
         super().__init__(signer, codec, rng, check_result, weigh, rules)
         self._publishing: dict[JobId, Publication] = {}
+        self._state_ns: dict[JobId, int] = {}  # when standings may be stated again
         self._late: dict[JobId, int] = {}  # jobs whose time is over and since when we wait for their keepers
 
     # --- commands -----------------------------------------------------------------------------------------
@@ -164,6 +168,27 @@ class Submitter(Succession):
         times += [self._deadline(job)[0] for job in self._open() if job.mine]
         return min((time for time in times if time is not None), default=None)
 
+    # --- whose answers count while we are away ------------------------------------------------------------
+
+    def _tend(self, job: KeptJob, now_ns: int) -> None:
+        super()._tend(job, now_ns)
+        if job.mine and job.trust is not None and now_ns >= self._state_ns.get(job.state.id, 0):
+            self._state_standings(job, now_ns)
+
+    def _state_standings(self, job: KeptJob, now_ns: int) -> None:
+        """Tell the keepers whom to believe, if that is not what we said last."""
+        view, known = job.state.view, job.state.standings
+        if job.trust is None or job.outcome or view is None or not view.certifying:
+            return
+        items = statement(self.trust, job.state.spec)
+        self._state_ns[job.state.id] = now_ns + STATE_EVERY_NS
+        if known.stated < MAX_STANDINGS and {i.worker: i.audit_permille for i in items} != known.by_key():
+            self._state(job, Standings(job.state.id, known.next_number, items))
+
+    def _forget(self, job_id: JobId) -> None:
+        super()._forget(job_id)
+        self._state_ns.pop(job_id, None)
+
     # --- publishing ---------------------------------------------------------------------------------------
 
     def _publish(self, job: KeptJob, now_ns: int) -> None:
@@ -229,6 +254,7 @@ class Submitter(Succession):
         if job.state.view is not None:
             publication.named(job.state.view, self.me, now_ns, replaced=False)
         self._view_changed(job, "published", now_ns)
+        self._state_standings(job, now_ns)
         self._offer([self.me, *list(self._peers)[:MAX_PEERS_OFFERED]])
         self._announce_soon(now_ns)
         self._kept_by(job, self.me, None, now_ns)

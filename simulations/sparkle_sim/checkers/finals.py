@@ -124,6 +124,8 @@ class Unsigned(Checker):
         voters = known.voters(unit, epoch, result)
         policy = known.spec.policy
         own = known.submitter in voters and known.submitter in known.supporters(unit, epoch, result)
+        if policy.audit_permille and voters:  # one may be enough: whom the submitter trusts is for it to judge
+            return ""
         if len(voters) < policy.quorum and not (own and policy.level != "critical"):
             gave = sorted(self.world.index[one] for one in voters)
             return f"only workers {gave} gave the result, of {policy.quorum} that are to agree"
@@ -160,7 +162,9 @@ class WrongAccepts(Checker):
         kept = peer.submitter.job(job)
         if (job, unit) not in self._right and kept is not None:
             spec = kept.state.spec
-            if not is_checked(spec):
+            if spec.policy.audit_permille:
+                self._quorum = None  # another law: see docs/explanation/policies.md
+            elif not is_checked(spec):
                 self._quorum = min(self._quorum or spec.policy.quorum, spec.policy.quorum)  # a client's may be less
             right = result == hash_result(true_result(job, unit, result_size(spec)))
             self._right[job, unit] = right
@@ -177,7 +181,7 @@ class WrongAccepts(Checker):
     def finish(self) -> None:
         """Count."""
         seen = self.report()
-        if int(str(seen["wrong"])) > int(str(seen["limit"])) and self._cheaters():
+        if self._quorum and int(str(seen["wrong"])) > int(str(seen["limit"])) and self._cheaters():
             text = "{wrong} of {units} units were accepted with a wrong result; the voting law allows for {limit}"
             self.found(None, text.format(**seen))
 

@@ -1,0 +1,1 @@
+"""Whom a node believes, how far, and what it checks nevertheless."""

@@ -1,0 +1,175 @@
+"""How far this node trusts each worker: what it saw of it, per device and verification class.
+
+- A *pass* is a result that was compared with another one, by somebody who counts, and found equal. Results that were
+  believed without a comparison count for nothing by themselves.
+- A worker's answers *count* once it has ten passes. Until then they are always compared with one that counts.
+- Each pass adds to the worker's *capital*: the reference work of the unit, divided by the probability with which it
+  was compared. So capital is about the work done since the worker was last proven wrong, as far as chance tells.
+- The more capital, the fewer audits (``audit_rate``), but more for units that are long beside it: trust that was
+  earned on trifles buys none for them.
+- What is seen as a keeper of others' jobs counts as far as somebody confirmed it who counts here, and a few passes
+  for each of these submitters: nobody can vouch for a peer alone.
+- Being proven wrong ends all of it. Keys are free, so it is no use to be stricter than with a stranger.
+- Peers named as trusted by the owner of the node are audited at the floor; no failure changes that, as their owner
+  is to be asked and not a rule.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sparkle_protocol.ids import PeerId
+from sparkle_protocol.trust.parameters import TRUST_RULES, TrustRules
+
+MAX_STANDINGS = 1 << 16  # of those that do not count the one that was heard of the longest ago goes first
+MAX_SUBMITTERS = 32  # whose contributions to one standing are told apart; further ones contribute nothing
+NAMED_PASSES = 10_000  # what being named by the owner is worth
+
+
+class Key(NamedTuple):
+    """Whose results are judged apart from others: a peer may have one device that computes wrongly."""
+
+    peer: PeerId
+    device: str
+    verification: str
+
+
+@dataclass(slots=True)
+class Standing:
+    """What a worker has shown since it was last proven wrong."""
+
+    passes: int = 0
+    capital: float = 0.0  # reference flops
+    failures: int = 0  # how often it was proven wrong, ever
+    by_submitter: dict[PeerId, int] = field(default_factory=dict)  # passes in jobs of others
+
+
+NOTHING_KNOWN = Standing()
+
+
+class TrustBook:
+    """The standings that one node keeps, of all workers it has seen."""
+
+    def __init__(self, trusted_keys: Iterable[PeerId] = (), rules: TrustRules = TRUST_RULES) -> None:
+        self.rules = rules
+        self.named = frozenset(trusted_keys)
+        self.version = 0  # grows when somebody comes to count, or counts no more
+        self._standings: dict[Key, Standing] = {}  # the one that changed the longest ago first
+        self._fresh: dict[Key, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._standings)
+
+    def of(self, key: Key) -> Standing:
+        """What is known of a worker, to be read."""
+        if key.peer in self.named:
+            return Standing(NAMED_PASSES, NAMED_PASSES * self.rules.longest_unit_flops)
+        return self._standings.get(key, NOTHING_KNOWN)
+
+    def about(self, peer: PeerId) -> list[tuple[Key, Standing]]:
+        """All standings of a peer, sorted."""
+        found = [(key, standing) for key, standing in self._standings.items() if key.peer == peer]
+        return sorted(found, key=lambda one: one[0])
+
+    def counts(self, key: Key) -> bool:
+        """The worker's answers count."""
+        return self.of(key).passes >= self.rules.passes_to_count
+
+    def audit_rate(self, key: Key, unit_flops: float, floor: float) -> float:
+        """The probability with which a result of the worker is compared with another one.
+
+        Args:
+            key: whose.
+            unit_flops: reference work of the unit.
+            floor: what the rate is at least.
+        """
+        work = self.rules.discount * self.work_of(unit_flops)
+        return max(floor, work / (work + self.of(key).capital))
+
+    def work_of(self, unit_flops: float) -> float:
+        """What a unit counts for; where nothing is said of its work, as an ordinary one."""
+        return min(unit_flops or self.rules.longest_unit_flops, self.rules.longest_unit_flops)
+
+    def credibility(self, key: Key) -> float:
+        """The probability that the worker's next result is right (Sarmenta 2001: 1 - f/k after k spot-checks)."""
+        return self.credibility_after(self.of(key).passes)
+
+    def credibility_after(self, passes: int) -> float:
+        """The same after so many passes."""
+        return min(self.rules.most_credible, 1.0 - self.rules.prior_wrong / (1 + passes))
+
+    def known(self, verification: str) -> int:
+        """How many peers there are whose answers count, or ``enough_known`` if more."""
+        found = set(sorted(self.named)[: self.rules.enough_known])
+        for key, standing in self._standings.items():
+            if len(found) >= self.rules.enough_known:
+                break
+            if key.verification == verification and standing.passes >= self.rules.passes_to_count:
+                found.add(key.peer)
+        return len(found)
+
+    def counting(self, verification: str, unit_flops: float, floor: float) -> dict[PeerId, float]:
+        """Everybody whose answers count, with their audit rates, those with the lowest first."""
+        keys = [*self._standings, *(Key(peer, "", verification) for peer in sorted(self.named))]
+        rates: dict[PeerId, float] = {}
+        for key in keys:
+            if key.verification == verification and self.counts(key):
+                rate = self.audit_rate(key, unit_flops, floor)
+                rates[key.peer] = min(rate, rates.get(key.peer, rate))
+        return dict(sorted(rates.items(), key=lambda one: (one[1], one[0])))
+
+    def passed(self, key: Key, unit_flops: float, rate: float = 1.0, submitter: PeerId | None = None) -> None:
+        """A result of the worker was compared and found right.
+
+        Args:
+            key: whose.
+            unit_flops: reference work of the unit.
+            rate: the probability with which it came to be compared.
+            submitter: of the job, unless it was our own.
+        """
+        standing = self._write(key)
+        if submitter is not None and not self._contributes(standing, submitter):
+            return
+        standing.passes += 1
+        standing.capital += self.work_of(unit_flops) / rate
+        if standing.passes == self.rules.passes_to_count:
+            self.version += 1
+
+    def _contributes(self, standing: Standing, submitter: PeerId) -> bool:
+        given = standing.by_submitter.get(submitter, 0)
+        if given == 0 and len(standing.by_submitter) >= MAX_SUBMITTERS:
+            return False
+        if given >= self.rules.passes_from_one_submitter:
+            return False
+        standing.by_submitter[submitter] = given + 1
+        return True
+
+    def failed(self, key: Key) -> None:
+        """The worker was proven wrong: it begins again, with whatever device and for every class of kernels."""
+        self._write(key).failures += 1
+        for other, standing in self._standings.items():
+            if other.peer == key.peer:
+                standing.passes, standing.capital = 0, 0.0
+                standing.by_submitter.clear()
+                self._fresh[other] = None
+        self.version += 1
+
+    def restore(self, key: Key, standing: Standing) -> None:
+        """Take up what was stored."""
+        self._standings[key] = standing
+        self.version += 1
+
+    def take_fresh(self) -> list[tuple[Key, Standing]]:
+        """Standings that changed since the last call, to be stored."""
+        fresh, self._fresh = self._fresh, {}
+        return [(key, self._standings[key]) for key in fresh if key in self._standings]
+
+    def _write(self, key: Key) -> Standing:
+        standing = self._standings.pop(key, None) or Standing()
+        self._standings[key] = standing
+        self._fresh[key] = None
+        if len(self._standings) > MAX_STANDINGS:
+            counts = self.rules.passes_to_count
+            dispensable = (other for other, one in self._standings.items() if one.passes < counts)
+            del self._standings[next(dispensable, next(iter(self._standings)))]
+        return standing

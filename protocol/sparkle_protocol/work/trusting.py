@@ -1,0 +1,135 @@
+"""What becomes of units under the trust policy: answers of known workers count, and some of them are audited.
+
+A job is under it when its spec names a floor (``Policy.audit_permille``) and its results are compared. The rules
+stand in ``trust/deciding.py``, ``trust/standing.py`` and ``trust/audits.py``; here they meet votes, leases, verdicts:
+
+- A unit with one answer that counts is *believed*. Whether it is final at once, waits for an audit of another result
+  of its worker, or is audited itself, ``trust/audits.py`` says. No verdict is stated before, so whatever an audit
+  throws out was never final, and nobody was paid for it.
+- An audited unit wants one answer more that counts, by a lease like any other.
+- Results that a unit's verdict came too soon for are compared with it too, if they were committed to before.
+- Who loses an audit is rejected as in every disagreement, and what it answered counts no more. So its other units
+  want somebody else, and its standing is gone for all jobs of this submitter.
+"""
+
+from collections.abc import Set
+
+from sparkle_protocol.ids import PeerId, ResultHash
+from sparkle_protocol.trust.job_trust import JobTrust
+from sparkle_protocol.work.judging import Judging
+from sparkle_protocol.work.quorum import Decision
+from sparkle_protocol.work.rejection import Rejection
+
+MOST_HELD = 64  # results of one worker that may wait for an audit beside what it may have undecided
+
+
+class Trusting(Judging):
+    """The part of a kept job that weighs answers by who gave them."""
+
+    trust: JobTrust | None = None
+
+    @property
+    def _weighed(self) -> JobTrust | None:
+        """The trust of the job while it decides; nobody's word counts more than another's otherwise."""
+        return self.trust if self.trust is not None and not self.trust.bootstrap else None
+
+    def _counted_votes(self, unit: int) -> dict[PeerId, ResultHash]:
+        return {worker: given for worker, given in self.state.votes(unit).items() if worker not in self.rejected}
+
+    def _decision(self, unit: int) -> Decision:
+        trust = self._weighed
+        if trust is None:
+            return super()._decision(unit)
+        ruling = trust.rule(unit, self._counted_votes(unit), self.trusted)
+        return Decision(ruling.accepted, ruling.wanted, ruling.dead)
+
+    def _lacking(self, unit: int, decision: Decision, answered: Set[PeerId]) -> int:
+        trust = self._weighed
+        if trust is None:
+            return super()._lacking(unit, decision, answered)
+        return decision.wanted - trust.counting(unit, answered)
+
+    def _coming(self, unit: int, live: int) -> int:
+        trust = self._weighed
+        if trust is None:
+            return super()._coming(unit, live)
+        leases = self.leases.known(unit).leases
+        return trust.counting(unit, (worker for worker, lease in leases.items() if not lease.slow))
+
+    def may_add(self, unit: int, worker: PeerId, now_ns: int) -> bool:
+        """An answer of the worker brings a unit further that wants one."""
+        trust = self._weighed
+        if trust is None:
+            return True
+        return trust.may_add(unit, worker, (*self.leases.known(unit).leases, *self.participants(unit)), now_ns)
+
+    def _excused(self, worker: PeerId) -> int:
+        """Of the worker's undecided units, those that only wait for an audit; it can do nothing about it."""
+        return min(self.trust.audits.held(worker), MOST_HELD) if self.trust is not None else 0
+
+    def _refresh(self, unit: int) -> None:
+        super()._refresh(unit)
+        if self.trust is not None:
+            self.trust.lacks(unit, lacking=self._weighed is not None and self.leases.wants(unit))
+
+    # --- who is there -------------------------------------------------------------------------------------
+
+    def saw(self, worker: PeerId, now_ns: int) -> None:
+        """The worker asks for work, or reports."""
+        if self.trust is not None:
+            self.trust.saw(worker, now_ns)
+
+    def heed(self, now_ns: int) -> None:
+        """Time has passed, or others are there: see whose word counts now, and which units need not wait for them."""
+        trust = self.trust
+        if trust is None or self.outcome or not trust.is_due(now_ns):
+            return
+        changed = trust.relax(now_ns)
+        if trust.refresh(now_ns):
+            changed += [unit for unit in self.state.touched_units() if not self.is_decided(unit)]
+        for unit in (*changed, *trust.audits.units()):  # others may take them than a moment ago
+            self.leases.show_to_all(unit)
+        self._dirty.update(changed)
+        self.settle_dirty(now_ns)
+
+    def next_heed_ns(self) -> int | None:
+        """When ``heed`` is to be called at the latest."""
+        return self.trust.next_deadline() if self.trust is not None and self.leads and not self.outcome else None
+
+    # --- what becomes of results --------------------------------------------------------------------------
+
+    def _may_end(self, unit: int, accepted: ResultHash, now_ns: int) -> bool:
+        if self.trust is None:
+            return True
+        givers = {worker for worker, given in self._counted_votes(unit).items() if given == accepted}
+        ends = self.trust.may_end(unit, givers, self.state.committed(unit), self.trusted, now_ns)
+        if not ends and self.trust.audits.of(unit) is not None:
+            self.freed = True  # somebody may take it
+        return ends
+
+    def _learn(self, unit: int, accepted: frozenset[PeerId], *, fresh: bool) -> None:
+        trust = self.trust
+        if trust is None:
+            return
+        judged = accepted - {self.me}
+        if fresh:
+            # Whoever committed by now did so before anybody was shown a result; it may still have to show its own.
+            trust.awaits(unit, self.state.committed(unit).keys() - judged - self.rejected)
+        else:
+            judged &= trust.take_awaited(unit, judged)
+        for worker in sorted(judged):
+            self._compared(trust, unit, worker, accepted - {worker})
+        self._dirty.update(trust.forget(unit))
+
+    def _compared(self, trust: JobTrust, unit: int, worker: PeerId, others: frozenset[PeerId]) -> None:
+        if not others or not (trust.bootstrap or trust.counting(unit, others)):
+            return
+        counted = trust.judges.counts(worker)
+        trust.judges.passed(worker, others, trust.rate_of(unit, worker))
+        if trust.judges.counts(worker) != counted:
+            self.leases.show_again(worker)  # it may take units now that it was refused
+
+    def _distrust(self, rejection: Rejection) -> None:
+        if self.trust is not None:
+            self._dirty.update(self.trust.audits.end_all(rejection.worker))
+            self.trust.judges.failed(rejection.worker)

@@ -1,0 +1,261 @@
+"""A job under the trust policy at its submitter: whose answers count, what is audited, and what waits for that."""
+
+from sparkle_protocol import facts as f
+from sparkle_protocol.identity import Identity
+from sparkle_protocol.trust.standing import Key, Standing, TrustBook
+from sparkle_protocol.work.lease import SECOND_NS
+from sparkle_protocol.work.submitter import Submitter
+from tests.unit.protocol.test_keeping import ME, RIGHT, WRONG, Keeper, asked, spec
+
+V, W, X, Y, Z, N1, N2 = (Identity.from_private_bytes(bytes([n]) * 32) for n in range(60, 67))
+SENIOR = 10**7  # passes of those who are hardly audited any more
+
+
+def book(*known: Identity, passes: int = SENIOR) -> TrustBook:
+    found = TrustBook()
+    for worker in known:
+        found.restore(key(worker), Standing(passes, passes * found.work_of(0.0)))
+    return found
+
+
+def key(worker: Identity) -> Key:
+    return Key(worker.peer_id, "", "exact")
+
+
+class TrustingKeeper(Keeper):
+    """A submitter that knows some workers from earlier jobs."""
+
+    def __init__(self, units: int, known: TrustBook, permille: int = 1, max_replicas: int = 8) -> None:
+        policy = f.Policy(audit_permille=permille, max_replicas=max_replicas)
+        self._known = known
+        super().__init__(spec(units, policy=policy))
+
+    @property
+    def core(self) -> Submitter:
+        return self._core
+
+    @core.setter
+    def core(self, core: Submitter) -> None:
+        self._core = core
+        core.believe(self._known)
+
+    def take(self, worker: Identity, want: int) -> list[int]:
+        """So many units, in as many requests as that takes."""
+        found: list[int] = []
+        while len(found) < want and (given := self.lease(worker, want - len(found))):
+            found += given
+        return found
+
+    def compute(self, worker: Identity, *units: int, result: bytes = RIGHT) -> None:
+        """Commit to units, and show those that are asked for."""
+        reply = self.commit(worker, result, *units)
+        for unit in asked(reply):
+            self.reveal(worker, result, unit)
+
+    def show_asked(self, worker: Identity, result: bytes = RIGHT) -> None:
+        for notice in self.told.pop(worker.peer_id, []):
+            for wanted in notice.reveal:
+                self.reveal(worker, result, wanted.unit)
+
+    def final(self) -> set[int]:
+        return {unit for unit in range(self.job.state.spec.units) if self.job.state.final(unit) is not None}
+
+
+def audit_of(keeper: TrustingKeeper, worker: Identity, unit: int) -> list[Identity]:
+    """Who may do it, the first first."""
+    trust = keeper.job.trust
+    assert trust is not None
+    audit = trust.audits.of(unit)
+    assert audit is not None
+    assert audit.worker == worker.peer_id
+    return [one for name in audit.auditors for one in (V, W, X, Y, Z) if one.peer_id == name]
+
+
+def there(keeper: TrustingKeeper, *workers: Identity) -> None:
+    """They have asked for work before there was any for them."""
+    assert keeper.job.trust is not None
+    for worker in workers:
+        keeper.job.saw(worker.peer_id, keeper.now)
+
+
+def test_the_answer_of_one_known_worker_is_enough() -> None:
+    keeper = TrustingKeeper(4, book(V, W))
+    keeper.compute(V, *keeper.take(V, 4))
+    assert keeper.final() == {0, 1, 2, 3}
+    assert keeper.job.replicas == 4
+
+
+def test_an_audited_answer_wants_a_second_one() -> None:
+    keeper = TrustingKeeper(1, book(V, W), permille=1000)
+    keeper.compute(V, *keeper.lease(V))
+    assert keeper.final() == set()
+    assert keeper.lease(N1) == []  # newcomers audit nobody
+    assert keeper.lease(W) == [0]
+    keeper.compute(W, 0)
+    assert keeper.final() == {0}
+    assert keeper.core.trust.of(key(V)).passes == SENIOR + 1
+
+
+def test_a_failed_audit_is_settled_by_others_and_ends_the_liars_standing() -> None:
+    keeper = TrustingKeeper(1, book(V, W, X, Y, Z), permille=1000)
+    keeper.compute(V, *keeper.lease(V), result=WRONG)
+    for worker in (W, X, Y, Z):
+        keeper.pass_time(10 * SECOND_NS)
+        assert keeper.final() == set()
+        assert not keeper.job.rejected
+        assert keeper.lease(worker) == [0]
+        keeper.compute(worker, 0)
+    assert keeper.final() == {0}
+    assert keeper.job.rejected == {V.peer_id}
+    assert keeper.core.trust.of(key(V)) == Standing(0, 0.0, 1)
+
+
+def test_a_senior_liar_convicts_nobody_alone() -> None:
+    keeper = TrustingKeeper(1, book(V, W, X, Y, Z), permille=1000)
+    keeper.compute(V, *keeper.lease(V))
+    keeper.pass_time(10 * SECOND_NS)
+    keeper.lease(W)
+    keeper.compute(W, 0, result=WRONG)
+    for worker in (X, Y, Z):
+        assert not keeper.job.rejected
+        assert keeper.lease(worker) == [0]
+        keeper.compute(worker, 0)
+    assert keeper.job.rejected == {W.peer_id}
+
+
+def test_what_is_believed_while_an_audit_is_open_waits_for_it() -> None:
+    keeper = TrustingKeeper(40, book(V, W, X, Y, Z), permille=100)
+    done: list[int] = []
+    while not any(keeper.job.trust.audits.of(unit) for unit in done) and len(done) < 40:  # type: ignore[union-attr]
+        done += (given := keeper.lease(V))
+        keeper.compute(V, *given)
+    (audited,) = set(done) - keeper.final()
+    held = keeper.lease(V)
+    keeper.compute(V, *held)
+    assert not keeper.final() & {audited, *held}
+    keeper.pass_time(10 * SECOND_NS)
+    assert keeper.lease(W, 1) == [audited]
+    keeper.compute(W, audited)
+    assert keeper.final() == {*done, *held}
+
+
+def test_what_waited_is_computed_again_when_the_audit_failed() -> None:
+    keeper = TrustingKeeper(2, book(V, W, X, Y, Z), permille=1000)
+    keeper.compute(V, *keeper.take(V, 2), result=WRONG)
+    for worker in (W, X, Y, Z):
+        keeper.pass_time(10 * SECOND_NS)
+        for unit in keeper.take(worker, 2):
+            keeper.compute(worker, unit)
+    assert keeper.final() == {0, 1}
+    assert all(keeper.job.state.verdict(unit).result_hash != b"" for unit in (0, 1))  # type: ignore[union-attr]
+    assert V.peer_id not in keeper.job.state.accepted_workers(0) | keeper.job.state.accepted_workers(1)
+
+
+def test_an_audit_is_for_those_who_were_drawn_for_it() -> None:
+    keeper = TrustingKeeper(1, book(V, W, X, Y, Z), permille=1000)
+    there(keeper, W, X, Y, Z)
+    keeper.compute(V, *keeper.lease(V))
+    first, second, *_ = audit_of(keeper, V, 0)
+    assert keeper.lease(second) == []
+    keeper.pass_time(2 * SECOND_NS)
+    assert keeper.lease(second) == [0]
+    assert first != second
+
+
+def test_newcomers_do_not_count_but_are_compared() -> None:
+    keeper = TrustingKeeper(2, book(V, W))
+    assert keeper.lease(N1) == [0]
+    assert keeper.lease(N2) == [1]  # a unit takes one newcomer
+    keeper.commit(N1, RIGHT, 0)
+    keeper.commit(N2, RIGHT, 1)
+    assert keeper.final() == set()
+    assert sorted(keeper.take(V, 2)) == [0, 1]
+    keeper.compute(V, 0, 1)
+    assert keeper.final() == {0, 1}
+    keeper.show_asked(N1)
+    assert keeper.core.trust.of(key(N1)).passes == 1
+
+
+def test_a_newcomer_is_known_after_ten_comparisons() -> None:
+    keeper = TrustingKeeper(12, book(V, W))
+    for unit in range(11):
+        keeper.pass_time(SECOND_NS)
+        (given,) = keeper.lease(N1, 1) or keeper.take(N1, 1)
+        assert given == unit
+        (again,) = keeper.lease(V, 1)
+        keeper.commit(N1, RIGHT, unit)
+        keeper.compute(V, again)
+        keeper.show_asked(N1)
+        counts = keeper.core.trust.counts(key(N1))
+        assert counts == (unit >= 9), unit
+        if counts:
+            return
+
+
+def test_any_number_of_newcomers_that_agree_accept_nothing() -> None:
+    keeper = TrustingKeeper(1, book(V, W))
+    strangers = [Identity.from_private_bytes(bytes([n]) * 32) for n in range(100, 110)]
+    taken = [stranger for stranger in strangers if keeper.lease(stranger)]
+    assert taken == strangers[:1]
+
+
+def test_with_fewer_than_two_known_peers_two_that_agree_are_enough() -> None:
+    keeper = TrustingKeeper(1, book(V))
+    assert keeper.lease(N1) == keeper.lease(N2) == [0]
+    keeper.commit(N1, RIGHT, 0)
+    keeper.compute(N2, 0)
+    keeper.show_asked(N1)
+    assert keeper.final() == {0}
+    assert keeper.core.trust.of(key(N1)).passes == 1
+
+
+def test_known_peers_that_do_not_come_hold_up_a_job_for_a_minute() -> None:
+    keeper = TrustingKeeper(1, book(V, W))
+    assert keeper.lease(N1) == [0]
+    assert keeper.lease(N2) == []
+    keeper.commit(N1, RIGHT, 0)
+    for _ in range(70):
+        keeper.pass_time(SECOND_NS)
+    assert keeper.lease(N2) == [0]
+    keeper.compute(N2, 0)
+    keeper.show_asked(N1)
+    assert keeper.final() == {0}
+
+
+def test_the_only_known_worker_is_audited_by_whoever_is_there() -> None:
+    keeper = TrustingKeeper(1, book(V, W), permille=1000)
+    keeper.compute(V, *keeper.lease(V))
+    assert keeper.lease(N1) == []
+    for _ in range(70):
+        keeper.pass_time(SECOND_NS)
+    assert keeper.lease(N1) == [0]
+    keeper.compute(N1, 0)
+    assert keeper.final() == {0}
+
+
+def test_a_restart_draws_the_same_audits() -> None:
+    keeper = TrustingKeeper(40, book(V, W), permille=200)
+    keeper.compute(V, *keeper.take(V, 8))
+    before, trust = keeper.final(), keeper.job.trust
+    assert trust is not None
+    assert before
+    assert before != set(range(8))
+    keeper.restart()
+    assert keeper.final() >= before
+    keeper.pass_time(10 * SECOND_NS)
+    for unit in keeper.take(W, 40):
+        keeper.compute(W, unit)
+    assert keeper.final() >= set(range(8))
+
+
+def test_our_own_worker_needs_no_audit() -> None:
+    keeper = TrustingKeeper(1, book(V, W), permille=1000)
+    keeper.compute(ME, *keeper.lease(ME))
+    assert keeper.final() == {0}
+
+
+def test_a_node_that_knows_nobody_behaves_as_before() -> None:
+    plain, trusting = Keeper(spec()), TrustingKeeper(1, book())
+    for keeper in (plain, trusting):
+        keeper.agree(V, W)
+        assert keeper.job.state.final(0) is not None
