@@ -31,6 +31,7 @@ AGED_EVERY = 4
 MAX_LAG = 60 * 1_000_000_000  # a minute of all workers
 LEAST_COST_S = 1e-4  # about what handing out and judging a unit costs, whatever it claims to need
 MOST_COST_S = 86_400.0  # the default limit of a unit's execution
+EQUAL_WEIGHT = 1.0
 MAX_IDLE = 1024  # remembered without work; the one that got least goes first, as it has least to gain by it
 
 Weigh = Callable[[PeerId], float]
@@ -40,7 +41,7 @@ Name = TypeVar("Name", bound=str)
 
 def equal_weight(_submitter: PeerId) -> float:
     """The default: everybody counts the same, and nobody is in the lottery lane."""
-    return 1.0
+    return EQUAL_WEIGHT
 
 
 @dataclass(frozen=True, slots=True)
