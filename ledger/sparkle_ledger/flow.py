@@ -35,7 +35,7 @@ PairTotals = Mapping[Pair, int]  # micro-credits for accepted work, ever
 
 MOST_WEIGHT = 8.0
 HOPS = 2  # from either end
-MAX_ARCS = 1 << 18  # remembered: about 80 MB
+MAX_ARCS = 1 << 18  # remembered: about 35 MB
 MAX_WAITING = 1024  # twice the jobs that a keeper keeps
 _STEPS = 2  # levels for each step of one in weight
 
@@ -47,8 +47,8 @@ class WeightRule:
     Attributes:
         unit_micro: what makes a weight of 2.
         least_micro: the least flow that counts: six minutes of a laptop core.
-        floor: what everybody weighs at least. Members of a private swarm know each other: 1 leaves none of them to the
-            lottery lane. In an open network it is 0, since names cost nothing there.
+        floor: what everybody weighs at least. Members of a private swarm know each other: 1 leaves none of them to
+            the lottery lane. In an open network it is 0, since names cost nothing there.
     """
 
     unit_micro: int = CREDIT
@@ -182,7 +182,7 @@ class CreditGraph:
         paid = self._to.get(payer, {})
         if payer != self.me or not self._vouched:
             return paid
-        return {account: paid.get(account, 0) + self._vouched.get(account, 0) for account in {**paid, **self._vouched}}
+        return {who: paid.get(who, 0) + self._vouched.get(who, 0) for who in (*paid, *self._vouched)}
 
     def _payers(self, worker: AccountId) -> Collection[AccountId]:
         payers = self._from.get(worker, {})

@@ -1,7 +1,7 @@
 """How much can flow through arcs of limited width, and how those at the far end share it.
 
-Maximum flow by blocking flows along shortest ways (Dinic, 1970), in integers. Work is bounded: when the steps are used
-up, what flows by then is the answer. It is never too much, and short ways were found first.
+Maximum flow by blocking flows along shortest ways (Dinic, 1970), in integers. Work is bounded: when the steps are
+used up, what flows by then is the answer. It is never too much, and short ways were found first.
 """
 
 from collections.abc import Sequence
@@ -106,10 +106,10 @@ class FlowNetwork:
 def share(network: FlowNetwork, source: int, ends: Sequence[int], levels: Sequence[int]) -> list[int]:
     """How much reaches each of the ends when all draw at once; nobody gets more at the expense of who has less.
 
-    All rise from level to level together (ascending; the last is the most that anybody gets), and who cannot reach one
-    stays behind: what flows to a set of ends never exceeds what can flow to all of them together, and among those held
-    back by the same arcs nobody is a whole level ahead of somebody who could have had it. (Megiddo, 1974, calls the
-    limit of ever finer levels the lexicographically optimal flow.)
+    All rise from level to level together (ascending; the last is the most that anybody gets), and who cannot reach
+    one stays behind. So what flows to a set of ends never exceeds what can flow to all of them together, and among
+    those held back by the same arcs nobody is more than a level ahead of another. (Megiddo, 1974, calls the limit of
+    ever finer levels the lexicographically optimal flow.)
     """
     sink = network.add_node()
     arcs = [network.add(end, sink, 0) for end in ends]

@@ -1,13 +1,13 @@
 """What a unit costs, fixed in the job before anybody computes it: by its reference work, never by claimed time.
 
-One credit is an hour of a typical laptop core, 3600 s at ``CORE_OPERATIONS_PER_S``. The kernels here that run plain
-loops do between 0.8 and 7 thousand million reference operations a second on one core; two is near the middle, and what
-the fair queue takes for a second of a worker (``leasing.WORKER``). A byte that is moved counts as two operations: a
-core that receives, decrypts, hashes and reads data gets through about a thousand million bytes in a second.
+One credit is an hour of a typical laptop core, 3600 s at ``CORE_OPERATIONS_PER_S``. Kernels that are plain loops do
+between 0.8 and 7 thousand million reference operations a second on one core; two is near the middle, and what the
+fair queue takes for a second of a worker (``leasing.WORKER``). A byte that is moved counts as two operations: a core
+that receives, decrypts, hashes, stores and reads data gets through about a thousand million bytes in a second.
 
-Prices are whole micro-credits, rounded up, at least one. Who multiplies matrices earns more in an hour than who sieves
-primes, since a core does fifty times as many operations of that kind; the price says what a unit is worth to its
-submitter, not how long it took somebody.
+Prices are whole micro-credits, rounded up, at least one. Who multiplies matrices earns more in an hour than who
+sieves primes, since a core does fifty times as many operations of that kind; the price says what a unit is worth to
+its submitter, not how long it took somebody.
 
 A job's price is what its submitter signs. Nobody need ask for more than the reference price; a job that offers less,
 or nothing, is in the *free lane*: workers may compute it, and it earns them no credit. So whoever offers a little
@@ -45,7 +45,8 @@ def _whole(amount: float) -> int:
 def is_paid(price_micro: int, resources: Resources) -> bool:
     """Whether a job with this price per unit is paid for; otherwise it is in the free lane.
 
-    ``resources``: what a unit needs by the reader's own reckoning, where it can reckon; a submitter may declare little.
+    ``resources``: what a unit needs by the reader's own reckoning, where it can reckon: a submitter may declare
+    little.
     """
     return price_micro >= unit_price_micro(resources)
 
