@@ -128,11 +128,15 @@ class CreditGraph:
         No account keeps more than a 64th, so that it takes many paid ones near me to have others forgotten.
         """
         room, old = self._most_arcs // 2, self._to
-        fan = max(1, room // 64)
+
+        def kept_of(payer: AccountId) -> Iterable[AccountId]:
+            widths = old.get(payer, {})
+            most = room if payer == self.me else max(1, room // 64)
+            return nlargest(most, widths, key=lambda worker: (widths[worker], worker))
+
         self._to, self._from, self._arcs = {}, {}, 0
-        for payer in _within([self.me, *self._vouched], lambda account: _widest(old, account, fan), 2 * HOPS):
-            most = room if payer == self.me else fan
-            for worker in islice(_widest(old, payer, most), room - self._arcs):
+        for payer in _within([self.me, *self._vouched], kept_of, 2 * HOPS):
+            for worker in islice(kept_of(payer), room - self._arcs):
                 self._to.setdefault(payer, {})[worker] = old[payer][worker]
                 self._from.setdefault(worker, {})[payer] = None
                 self._arcs += 1
@@ -154,7 +158,7 @@ class CreditGraph:
         network = FlowNetwork(len(nodes))
         for (payer, worker), micro in sorted(arcs.items(), key=lambda arc: (-arc[1], arc[0])):
             network.add(nodes[payer], nodes[worker], micro)
-        found = share(network, 0, [nodes[end] for end in reachable], levels)
+        found = share(network, 0, [nodes[end] for end in reachable], levels, 2 * HOPS)
         return {**dict.fromkeys(sinks, 0), **dict(zip(reachable, found, strict=True))}
 
     def _arcs_near(self, sinks: list[AccountId], barred: Container[AccountId]) -> dict[Pair, int]:
@@ -204,11 +208,6 @@ def _within(
                     reached.append(neighbour)
         front = reached
     return found
-
-
-def _widest(to: Mapping[AccountId, Mapping[AccountId, int]], payer: AccountId, most: int) -> Iterable[AccountId]:
-    widths = to.get(payer, {})
-    return nlargest(most, widths, key=lambda worker: (widths[worker], worker))
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,9 @@ class FlowNetwork:
         """The arc is ``width`` wide from now on, which is no less than what flows."""
         self._left[arc] = width - self._left[arc ^ 1]
 
-    def fill(self, source: int, sink: int) -> None:
-        """Let as much flow as can. No arc into the sink gets less than it had."""
-        while self._steps > 0 and self._measure(source, sink):
+    def fill(self, source: int, sink: int, longest: int = _FAR) -> None:
+        """Let as much flow as can along ways of at most so many arcs. No arc into the sink gets less than it had."""
+        while self._steps > 0 and self._measure(source, sink, longest):
             self._place = {}
             while way := self._find_way(source, sink):
                 amount = min(self._left[arc] for arc in way)
@@ -57,10 +57,10 @@ class FlowNetwork:
                     self._left[arc] -= amount
                     self._left[arc ^ 1] += amount
 
-    def _measure(self, source: int, sink: int) -> bool:
+    def _measure(self, source: int, sink: int, longest: int) -> bool:
         """Find how far each node is from the sink; False when nothing leads there from the source."""
         distance, front = {sink: 0}, [sink]
-        while front and source not in distance:
+        while front and source not in distance and distance[front[0]] < longest:
             reached: list[int] = []
             for node in front:
                 self._steps -= len(self._arcs[node])
@@ -103,13 +103,15 @@ class FlowNetwork:
         return arcs[place] if place < len(arcs) else None
 
 
-def share(network: FlowNetwork, source: int, ends: Sequence[int], levels: Sequence[int]) -> list[int]:
+def share(
+    network: FlowNetwork, source: int, ends: Sequence[int], levels: Sequence[int], longest: int = _FAR
+) -> list[int]:
     """How much reaches each of the ends when all draw at once; nobody gets more at the expense of who has less.
 
     All rise from level to level together (ascending; the last is the most that anybody gets), and who cannot reach
     one stays behind. So what flows to a set of ends never exceeds what can flow to all of them together, and among
     those held back by the same arcs nobody is more than a level ahead of another. (Megiddo, 1974, calls the limit of
-    ever finer levels the lexicographically optimal flow.)
+    ever finer levels the lexicographically optimal flow.) Only ways of ``longest`` arcs at most are looked for.
     """
     sink = network.add_node()
     arcs = [network.add(end, sink, 0) for end in ends]
@@ -117,7 +119,7 @@ def share(network: FlowNetwork, source: int, ends: Sequence[int], levels: Sequen
     for level in levels:
         for arc in rising:
             network.widen(arc, level)
-        network.fill(source, sink)
+        network.fill(source, sink, longest + 1)
         stuck = [arc for arc in rising if network.left(arc)]
         for arc in stuck:
             network.widen(arc, network.flow(arc))
