@@ -35,7 +35,7 @@ PairTotals = Mapping[Pair, int]  # micro-credits for accepted work, ever
 
 MOST_WEIGHT = 8.0
 HOPS = 2  # from either end
-MAX_ARCS = 1 << 18  # remembered: about 35 MB
+MAX_ARCS = 1 << 17  # remembered: about 17 MB
 MAX_WAITING = 1024  # twice the jobs that a keeper keeps
 _STEPS = 2  # levels for each step of one in weight
 
