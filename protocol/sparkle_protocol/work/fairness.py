@@ -237,6 +237,11 @@ class Round:
             self._ready.add(submitter)
             heappush(self._heap, self._entry(submitter))
 
+    def wait_anew(self, submitter: PeerId) -> None:
+        """Whoever was just charged has not waited long any more; the next request finds that out by itself."""
+        if submitter in self._aged:
+            self._aged.remove(submitter)
+
     def _entry(self, peer: PeerId) -> tuple[int, int, PeerId]:
         """Its place in the heap; a place that nothing has while it is picked."""
         flow = self._queue.flows[peer]

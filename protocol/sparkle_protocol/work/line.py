@@ -113,6 +113,7 @@ class _Game:
         self._left_s[peer] -= got_s
         if self._left_s[peer] > 0:  # otherwise it is out of the round
             self._turns.charge(peer, got_s)
+            self._turns.wait_anew(peer)  # as each grant here stands for a request of its own
 
 
 def _in_lottery(submitter: PeerId, demands: Mapping[PeerId, Demand], fair: set[PeerId], after_s: float) -> Place:
