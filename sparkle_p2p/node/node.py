@@ -57,6 +57,7 @@ from sparkle_protocol.facts import FactCodec
 from sparkle_protocol.ids import JobId, PeerId, short_peer
 from sparkle_protocol.membership import Membership
 from sparkle_protocol.work.blob_sizes import BlobSizes
+from sparkle_protocol.work.fairness import Weigh, equal_weight
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
@@ -82,6 +83,7 @@ class Node:
         *,
         overlay_factory: OverlayFactory = libp2p_overlay,
         executor_factory: ExecutorFactory | None = None,
+        weigh: Weigh = equal_weight,
     ) -> None:
         self.config = config
         self.home = home
@@ -101,7 +103,7 @@ class Node:
         own_bytes = config.memory_mb * MIB
         self.membership = Membership(self.identity.peer_id, rng, wall_ms, own_bytes if works else 0)
         self.memory = WorkerMemory(own_bytes, works, lambda: self.membership.links, lambda: self.membership.memory)
-        self.submitter = Submitter(self.identity, self._codec, rng, check_result)
+        self.submitter = Submitter(self.identity, self._codec, rng, check_result, weigh)
         self.submitter.lend(config.blobs_mb * MIB, BlobSizes(input_sizes, result_size))
         self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots, device_class(), own_bytes)
         self.overlay: Overlay | None = None

@@ -7,6 +7,7 @@ from sparkle_p2p.node.journal_words import seconds, timeline
 from sparkle_p2p.node.memory import MIB, mib
 from sparkle_p2p.node.narrate import many
 from sparkle_p2p.node.picture import forecast, job_view, rejection_view
+from sparkle_p2p.node.why_line import explain_guest, guest_job, in_line
 from sparkle_p2p.node.why_peer import explain_peer
 from sparkle_p2p.node.why_unit import explain_unit
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
@@ -29,6 +30,8 @@ CHECKED = (
 async def explain(node: "Node", view: NodeView, subject: str | None) -> Explanation:
     """Why the node (None), a job ("ID"), a unit ("ID/UNIT") or a peer is as it is.
 
+    Of a job that this node only keeps for somebody else, it is where it stands in line here.
+
     Raises:
         NotFound: nothing of that name is known here.
         StoreError: a job's journal cannot be read.
@@ -48,6 +51,8 @@ async def explain(node: "Node", view: NodeView, subject: str | None) -> Explanat
     try:
         job = node.kept_job(subject)
     except NotFound as error:
+        if not peers and (guest := guest_job(node.submitter, subject)) is not None:
+            return explain_guest(node.submitter, guest, boot_ns())
         if len(peers) > 1:
             raise NotFound(f"{len(peers)} peers end in '{subject}'; give more of the id") from error
         raise NotFound(f"neither a job nor a peer is called '{subject}' here") from error
@@ -123,6 +128,7 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
         expected = forecast(job, counts, pace, now_ns, storage)
         details.append(_expected(expected) if isinstance(expected, Eta) else expected)
         details.append(_kept_by(job, node.identity.peer_id))
+        details += in_line(node.submitter, job, now_ns)
         details += _waiting_for_others(job)
         lacking = node.memory.lacking(job.state.spec)
         if lacking:

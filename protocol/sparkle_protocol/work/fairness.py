@@ -16,7 +16,7 @@ the queue: that they come first is decided by the caller.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from math import isfinite
 from random import Random
@@ -31,6 +31,7 @@ AGED_EVERY = 4
 MAX_LAG = 60 * 1_000_000_000  # a minute of all workers
 LEAST_COST_S = 1e-4  # about what handing out and judging a unit costs, whatever it claims to need
 MOST_COST_S = 86_400.0  # the default limit of a unit's execution
+EQUAL_WEIGHT = 1.0
 MAX_IDLE = 1024  # remembered without work; the one that got least goes first, as it has least to gain by it
 
 Weigh = Callable[[PeerId], float]
@@ -40,7 +41,7 @@ Name = TypeVar("Name", bound=str)
 
 def equal_weight(_submitter: PeerId) -> float:
     """The default: everybody counts the same, and nobody is in the lottery lane."""
-    return 1.0
+    return EQUAL_WEIGHT
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class FairQueue:
         """
         self._wake(waiting, now_ns)
         able = {peer: self.flows[peer] for peer in serves if peer in waiting}
-        weights = {peer: self._weight(peer) for peer in able}
+        weights = {peer: self.weight(peer) for peer in able}
         fair = {peer: flow for peer, flow in able.items() if weights[peer] > 0}
         self._limit_lag(fair)
         lottery = {peer: waiting[peer] for peer in able if peer not in fair}
@@ -113,7 +114,16 @@ class FairQueue:
             self.networks.setdefault(name, now_ns)
         return Round(self, fair, lottery, now_ns)
 
-    def _weight(self, submitter: PeerId) -> float:
+    def copy(self, rng: Random) -> "FairQueue":
+        """The queue as it stands, to see how it would go on."""
+        copy = FairQueue(rng, self._weigh)
+        copy.flows = {peer: replace(flow) for peer, flow in self.flows.items()}
+        copy.networks = dict(self.networks)
+        copy._virtual, copy._turn, copy._since_aged = self._virtual, self._turn, self._since_aged
+        return copy
+
+    def weight(self, submitter: PeerId) -> float:
+        """What a submitter weighs now; 0: it is in the lottery lane."""
         weight = self._weigh(submitter)
         return weight if isfinite(weight) and weight > 0 else 0.0
 
@@ -171,7 +181,7 @@ class FairQueue:
         return True
 
     def _cost(self, submitter: PeerId, cost_s: float) -> int:
-        weight = self._weight(submitter)
+        weight = self.weight(submitter)
         bounded = min(max(cost_s, LEAST_COST_S), MOST_COST_S)
         return max(1, int(bounded * 1e9 / weight)) if weight else 0
 
@@ -226,6 +236,11 @@ class Round:
         else:
             self._ready.add(submitter)
             heappush(self._heap, self._entry(submitter))
+
+    def wait_anew(self, submitter: PeerId) -> None:
+        """Whoever was just charged has not waited long any more; the next request finds that out by itself."""
+        if submitter in self._aged:
+            self._aged.remove(submitter)
 
     def _entry(self, peer: PeerId) -> tuple[int, int, PeerId]:
         """Its place in the heap; a place that nothing has while it is picked."""

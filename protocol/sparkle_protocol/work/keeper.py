@@ -37,6 +37,7 @@ from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.leasing import Leasing
+from sparkle_protocol.work.line import Place
 from sparkle_protocol.work.memory import fits
 from sparkle_protocol.work.placement import network_prefix
 from sparkle_protocol.work.rejection import Rejection
@@ -125,6 +126,24 @@ class Keeper(CoKeeping):
         if job.mine and not job.outcome:
             self._announce_soon(now_ns)
             self._offer([self.me])
+
+    # --- questions ----------------------------------------------------------------------------------------
+
+    def waiting_submitters(self) -> dict[PeerId, str]:
+        """Whoever else has units to be handed out here now, each with its network."""
+        return {
+            job.state.submitter: self.quota.network_of(job.state.id)
+            for job in self._open()
+            if not job.mine and job.leases.has_work
+        }
+
+    def place_of(self, job_id: JobId, now_ns: int) -> Place | None:
+        """Where a job stands in line here; None when this node has nothing of it to hand out."""
+        jobs = [job for job in self._open() if job.leases.has_work]
+        job = self.job(job_id)
+        if job is None or job not in jobs:
+            return None
+        return self._leasing.place(job, jobs, self.quota.network_of, len(self._peers), now_ns)
 
     # --- events -------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@
 """
 
 from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
 from random import Random
 
 from sparkle_protocol import messages
@@ -20,6 +21,7 @@ from sparkle_protocol.ids import JobId, PeerId
 from sparkle_protocol.work.fairness import Capacity, FairQueue, Round, Weigh, dominant_share
 from sparkle_protocol.work.granting import Granted
 from sparkle_protocol.work.kept_job import KeptJob
+from sparkle_protocol.work.line import Demand, Place, place_of
 from sparkle_protocol.work.state import JobState
 
 MAX_LEASES_PER_REQUEST = 128
@@ -100,7 +102,7 @@ class Leasing:
             now_ns: monotonic time.
         """
         hand = Handout(worker, message, peers, now_ns)
-        ranked = sorted(offered, key=lambda job: (not job.mine, -job.state.spec.priority, job.started_ns))
+        ranked = sorted(offered, key=_rank)
         for job in ranked:
             if not job.mine or hand.left <= 0:
                 break
@@ -127,6 +129,39 @@ class Leasing:
             if jobs:
                 turns.charge(submitter, got * unit_cost_s(jobs[0], workers))
 
+    def place(self, job: KeptJob, jobs: Sequence[KeptJob], network_of: NetworkOf, peers: int, now_ns: int) -> Place:
+        """Where a job stands in line.
+
+        Args:
+            job: one of ``jobs``.
+            jobs: all that have units to hand out here.
+            network_of: the network of a job's submitter.
+            peers: how many workers there are.
+            now_ns: monotonic time.
+        """
+        workers = max(1, peers)
+        of_submitter: dict[PeerId, list[KeptJob]] = {}
+        for one in sorted(jobs, key=_rank):
+            of_submitter.setdefault(one.state.submitter, []).append(one)
+        siblings = of_submitter[job.state.submitter]
+        before = siblings[: siblings.index(job)]
+        before_s = sum(_backlog_s(one, workers) for one in before)
+        others = {submitter: theirs for submitter, theirs in of_submitter.items() if not theirs[0].mine}
+        if job.mine:
+            return Place("own", None, len(others), 0, None, before_s, len(before))
+        demands = {
+            submitter: Demand(
+                network_of(theirs[0].state.id),
+                LEAST_PART * unit_cost_s(theirs[0], workers),
+                sum(_backlog_s(one, workers) for one in theirs),
+            )
+            for submitter, theirs in others.items()
+        }
+        place = place_of(self.queue, job.state.submitter, demands, now_ns, before_s)
+        own_s = sum(_backlog_s(one, workers) for one in jobs if one.mine)
+        start_s = place.start_s + own_s if place.start_s is not None else None
+        return replace(place, start_s=start_s, jobs_before=len(before))
+
     def answered(self, job: KeptJob, worker: PeerId, now_ns: int) -> None:
         """A worker has reported: learn how long the units that it answered took."""
         for granted_ns in job.take_answered():
@@ -140,6 +175,16 @@ class Leasing:
         """Units of somebody else's job came back untouched."""
         if units and not job.mine:
             self.queue.refund(job.state.submitter, units * unit_cost_s(job, max(1, peers)))
+
+
+def _rank(job: KeptJob) -> tuple[bool, int, int]:
+    """Our own first; of one submitter the highest priority, then the oldest."""
+    return not job.mine, -job.state.spec.priority, job.started_ns
+
+
+def _backlog_s(job: KeptJob, workers: int) -> float:
+    """Seconds of all workers together that its units take that can be handed out now."""
+    return job.leases.backlog * unit_cost_s(job, workers)
 
 
 def unit_cost_s(job: KeptJob, workers: int) -> float:

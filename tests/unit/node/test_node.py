@@ -23,6 +23,7 @@ from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import Fact, FactCodec, KeeperSet
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.work.fairness import Weigh, equal_weight
 from sparkle_protocol.work.rejection import Rejection
 from tests.property.world import spec
 from tests.unit.node.test_store import break_disk, opened
@@ -43,12 +44,12 @@ class Nowhere:
 
 
 @asynccontextmanager
-async def running(home: Path, **settings: Any) -> AsyncIterator[Node]:
+async def running(home: Path, weigh: Weigh = equal_weight, **settings: Any) -> AsyncIterator[Node]:
     """A node that has restored its jobs."""
     network = Nowhere()
     with HomeDir.open(home) as owned:
         config = NodeConfig(home, net="test", mdns=False, **settings)
-        node = Node(config, owned, overlay_factory=lambda *_: network)  # type: ignore[arg-type, return-value]
+        node = Node(config, owned, overlay_factory=lambda *_: network, weigh=weigh)  # type: ignore[arg-type, return-value]
         life = asyncio.create_task(node.run())
         async with asyncio.timeout(20):
             await network.begun.wait()
