@@ -141,15 +141,27 @@ class JobTrust:
     # --- audits -------------------------------------------------------------------------------------------
 
     def may_end(
-        self, unit: int, givers: Set[PeerId], commits: Mapping[PeerId, bytes], own: Set[PeerId], now_ns: int
+        self,
+        unit: int,
+        givers: Set[PeerId],
+        commits: Mapping[PeerId, bytes],
+        own: Set[PeerId],
+        now_ns: int,
+        *,
+        draws: bool,
     ) -> bool:
-        """A result that ``givers`` gave may become final; else it is audited, or waits for an audit's end."""
+        """A result that ``givers`` gave may become final; else it is audited, or waits for an audit's end.
+
+        ``draws``: it is for us to have it audited. What is for others waits for their verdict.
+        """
         if self.bootstrap or not own.isdisjoint(givers):
             return True
         counting = sorted(worker for worker in givers if self.counts(unit, worker))
         if len(counting) != 1:
             return True  # compared by somebody who counts
         (worker,) = counting
+        if not draws:
+            return False
         if not self.audits.is_spared(unit, worker) and not self._draw(unit, worker, commits, now_ns):
             return False
         if self.audits.is_open(worker):

@@ -147,7 +147,7 @@ class KeptJob(Granting):
             for unit in list(self.state.touched_units()):  # others may be at work on them
                 if self.leases.serves(unit) and not self.is_decided(unit) and self.state.leased(unit):
                     self.leases.postpone(unit, now_ns + TAKE_OVER_GRACE_NS)
-        if leads and (not before or (moved and self.checks is not None)):
+        if leads and (not before or (moved and (self.checks is not None or self.trust is not None))):
             self._dirty.update(unit for unit in self.state.touched_units() if not self.is_decided(unit))
             self.settle_dirty(now_ns)
 

@@ -102,7 +102,8 @@ class Trusting(Judging):
         if self.trust is None:
             return True
         givers = {worker for worker, given in self._counted_votes(unit).items() if given == accepted}
-        ends = self.trust.may_end(unit, givers, self.state.committed(unit), self.trusted, now_ns)
+        commits, draws = self.state.committed(unit), self.leases.serves(unit)
+        ends = self.trust.may_end(unit, givers, commits, self.trusted, now_ns, draws=draws)
         if not ends and self.trust.audits.of(unit) is not None:
             self.freed = True  # somebody may take it
         return ends
