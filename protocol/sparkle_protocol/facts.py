@@ -15,6 +15,7 @@ kind    payload      author      states
 20      Endorsements keeper      I hold what these verdicts accept, or agree that this keeper set follows mine
 21      Seals        keeper      I hold the records with these roots, and every result that they name
 22      Standings    submitter   these workers' answers count while I am away, and so many are audited
+23      AuditCalls   keeper      I want a second answer for these units before I endorse one
 ======  ===========  ==========  ==========================================================
 
 On the wire a fact is the msgpack array ``[body, signature]`` with body = msgpack
@@ -285,18 +286,32 @@ class Seals(Wire, tag=21, frozen=True):
     items: Annotated[list[SealItem], Meta(min_length=1, max_length=MAX_RANGES)]
 
 
+class CallItem(Wire, frozen=True):
+    """A unit in one epoch."""
+
+    unit: UnitIndex
+    epoch: Epoch
+
+
+class AuditCalls(Wire, tag=23, frozen=True):
+    """Units whose single answer a keeper wants compared, as its own coin fell so. All are of one range."""
+
+    job: Hash32
+    items: Annotated[list[CallItem], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
 # What a fact says. Told apart by ``type(payload) is Leases`` where that is done for every fact: for these classes a
 # negative ``isinstance`` takes several times as long, and one with a union of them ten times.
 Payload = (
     JobSpec | KeeperSet | Leases | Commits | Reveals | Verdicts | Reset | Cancel | Failures | Standings
-    | Endorsements | Seals
+    | Endorsements | Seals | AuditCalls
 )  # fmt: skip
 _PAYLOAD: Any = Payload  # a union is no ``type`` to mypy
 Reported = Commits | Reveals | Failures  # what a worker says of units that it was given
 _REPORTED = frozenset((Commits, Reveals, Failures))
 KINDS: dict[type, int] = {
     JobSpec: 1, KeeperSet: 2, Leases: 3, Commits: 4, Reveals: 5, Verdicts: 6, Reset: 7, Cancel: 8, Failures: 9,
-    Endorsements: 20, Seals: 21, Standings: 22,
+    Endorsements: 20, Seals: 21, Standings: 22, AuditCalls: 23,
 }  # fmt: skip
 
 
@@ -440,8 +455,8 @@ def units_of(payload: Payload) -> list[int]:
     """The units that a fact names."""
     if isinstance(payload, Reset):
         return [payload.unit]
-    if isinstance(payload, Leases | Commits | Reveals | Verdicts | Failures):
-        items: list[LeaseItem | CommitItem | RevealItem | VerdictItem | FailureItem] = [*payload.items]
+    if isinstance(payload, Leases | Commits | Reveals | Verdicts | Failures | AuditCalls):
+        items: list[LeaseItem | CommitItem | RevealItem | VerdictItem | FailureItem | CallItem] = [*payload.items]
         return [item.unit for item in items]
     return []
 

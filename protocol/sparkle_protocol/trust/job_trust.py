@@ -17,6 +17,7 @@ from sparkle_protocol.trust.parameters import TrustRules
 SECOND_NS = 1_000_000_000
 LOOK_NS = SECOND_NS // 2
 MAX_SEEN = 4096  # workers whose presence is noted; the one seen the longest ago is forgotten first
+RIPE_NS = SECOND_NS
 LEAST = 0.999  # so that who has no capital has a chance still
 MAX_AWAITED = 4096  # final units; the oldest are forgotten
 MAX_AUDITORS = 64  # that are drawn for one audit
@@ -54,7 +55,7 @@ class JobTrust:
     """Who counts in one job, its audits, and the units that nobody can be found for."""
 
     def __init__(
-        self, policy: Policy, judges: Judges, coin: Coin, rules: TrustRules, me: PeerId, now_ns: int
+        self, policy: Policy, judges: Judges, coin: Coin, rules: TrustRules, me: PeerId, now_ns: int, *, mine: bool
     ) -> None:
         self.policy = policy
         self.rules = rules
@@ -63,9 +64,11 @@ class JobTrust:
         self.bootstrap = True
         self._coin = coin
         self._me = me
+        self._alone_judges = mine
         self._started_ns = self._looked_ns = now_ns
         self._seen: dict[PeerId, int] = {}  # the longest ago first
         self._stuck: dict[int, int] = {}  # units that lack somebody who counts; since when, 0: not looked at
+        self._single: dict[int, int] = {}  # units with one answer that keepers decide about, and since when
         self._relaxed: set[int] = set()  # units about which everybody counts
         self._awaited: dict[int, Set[PeerId]] = {}  # final units: who committed in time and has not shown its result
         self.refresh(now_ns)
@@ -141,27 +144,15 @@ class JobTrust:
     # --- audits -------------------------------------------------------------------------------------------
 
     def may_end(
-        self,
-        unit: int,
-        givers: Set[PeerId],
-        commits: Mapping[PeerId, bytes],
-        own: Set[PeerId],
-        now_ns: int,
-        *,
-        draws: bool,
+        self, unit: int, givers: Set[PeerId], commits: Mapping[PeerId, bytes], own: Set[PeerId], now_ns: int
     ) -> bool:
-        """A result that ``givers`` gave may become final; else it is audited, or waits for an audit's end.
-
-        ``draws``: it is for us to have it audited. What is for others waits for their verdict.
-        """
+        """A result that ``givers`` gave may become final; else it is audited, or waits for an audit's end."""
         if self.bootstrap or not own.isdisjoint(givers):
             return True
         counting = sorted(worker for worker in givers if self.counts(unit, worker))
         if len(counting) != 1:
             return True  # compared by somebody who counts
         (worker,) = counting
-        if not draws:
-            return False
         if not self.audits.is_spared(unit, worker) and not self._draw(unit, worker, commits, now_ns):
             return False
         if self.audits.is_open(worker):
@@ -171,15 +162,63 @@ class JobTrust:
 
     def _draw(self, unit: int, worker: PeerId, commits: Mapping[PeerId, bytes], now_ns: int) -> bool:
         """Let the coin fall, once; False when there is an audit."""
-        commit, rate = commits.get(worker, b""), self.judges.audit_rate(worker)
-        if not self._coin.is_audited(unit, commit, rate):
+        rate = self._own_rate(worker)
+        if self.audits.of(unit) is None and not self._coin.is_audited(unit, commits.get(worker, b""), rate):
             self.audits.spare(unit, worker)
             return True
+        self._begin(unit, worker, commits, rate, now_ns)
+        return False
+
+    def _own_rate(self, worker: PeerId) -> float:
+        """Of our own coin: three honest keepers of a view have a result audited as often as the submitter would."""
+        rate = self.judges.audit_rate(worker)
+        return rate if self._alone_judges else 1.0 - (1.0 - rate) ** (1.0 / self.rules.honest_keepers)
+
+    def is_called(self, unit: int, givers: Set[PeerId], commits: Mapping[PeerId, bytes]) -> bool:
+        """Our own coin says that the single answer of a unit should be compared, which others hand out."""
+        worker = next((one for one in sorted(givers) if self.counts(unit, one)), None)
+        if worker is None or self._is_always_audited(unit, worker):
+            return False  # everybody knows that it must be
+        return self._coin.is_audited(unit, commits.get(worker, b""), self._own_rate(worker))
+
+    def _is_always_audited(self, unit: int, worker: PeerId) -> bool:
+        return unit not in self._relaxed and self.judges.audit_rate(worker) >= 1.0
+
+    def needs_company(self, unit: int, givers: Iterable[PeerId]) -> bool:
+        """The only one who counts and gave a result is somebody whose results are always compared."""
+        return any(self.counts(unit, one) and self._is_always_audited(unit, one) for one in givers)
+
+    def begin_audit(self, unit: int, givers: Set[PeerId], commits: Mapping[PeerId, bytes], now_ns: int) -> None:
+        """Others call for an audit of the unit's single answer."""
+        worker = next((one for one in sorted(givers) if self.counts(unit, one)), None)
+        if worker is not None:
+            self._begin(unit, worker, commits, self.judges.audit_rate(worker), now_ns)
+
+    def _begin(self, unit: int, worker: PeerId, commits: Mapping[PeerId, bytes], rate: float, now_ns: int) -> None:
+        if self.audits.of(unit) is not None:
+            return
+        commit = commits.get(worker, b"")
         there = self._present(now_ns, MAX_AUDITORS)
         # In proportion to their capital, as far as that lowers the rate: many who have done little weigh little.
         weights = {peer: 1.0 / self.judges.audit_rate(peer) - LEAST for peer in there if peer not in commits}
         self.audits.begin(unit, Audit(worker, rate, now_ns, self._coin.auditors(unit, commit, weights)))
-        return False
+
+    # --- where several keepers decide ---------------------------------------------------------------------
+
+    def first_seen(self, unit: int, now_ns: int) -> bool:
+        """The unit has a single answer; True when that is new."""
+        if unit in self._single:
+            return False
+        self._single[unit] = now_ns
+        return True
+
+    def is_ripe(self, unit: int) -> bool:
+        """All keepers had time to see the unit's single answer, and to call for a second one."""
+        return unit in self._single and self._looked_ns - self._single[unit] >= RIPE_NS
+
+    def is_overdue(self, unit: int) -> bool:
+        """The second answer that a keeper called for does not come."""
+        return self._looked_ns - self._single.get(unit, self._looked_ns) >= self.rules.patience_s * SECOND_NS
 
     def rate_of(self, unit: int, worker: PeerId) -> float:
         """The probability with which the worker's result of a unit was compared, if that was drawn."""
@@ -223,10 +262,11 @@ class JobTrust:
 
     def next_deadline(self) -> int | None:
         """When there is something to look at again."""
-        return self._looked_ns + LOOK_NS if len(self.audits) or self._stuck else None
+        return self._looked_ns + LOOK_NS if len(self.audits) or self._stuck or self._single else None
 
     def forget(self, unit: int) -> list[int]:
         """The unit is final, or begins anew; returns units that need not be held any more."""
         self._stuck.pop(unit, None)
         self._relaxed.discard(unit)
+        self._single.pop(unit, None)
         return self.audits.end(unit)

@@ -11,6 +11,7 @@ from sparkle_protocol.trust.stated import StatedStandings
 NEAR_CERTAIN = 1.0 - 1e-6  # our own machine may be faulty
 PERMILLE = 1000
 STEP = 50
+ALWAYS_PERMILLE = 500  # whoever is stated to be audited as often as this is always: no keeper need call for it
 DeviceOf = Callable[[PeerId], str]
 
 
@@ -95,7 +96,7 @@ class StatedJudgement:
         if worker == self._submitter:
             return 0.0
         permille = self._stated.permille(worker)
-        return 1.0 if permille is None else permille / PERMILLE
+        return 1.0 if permille is None or permille >= ALWAYS_PERMILLE else permille / PERMILLE
 
     def credibility(self, worker: PeerId) -> float:
         """What whoever counts has at least, so that all keepers say the same."""

@@ -39,6 +39,8 @@ class TrustRules:
     next_auditor_s: float = 1.0
     # Who asked for work or reported within ten minutes can be counted on (as in ``work/exclusion.py``).
     present_s: float = 600.0
+    # Keepers of a view that draw honestly, with which audits are as frequent as the floor says (TRUST).
+    honest_keepers: int = 3
     # Peers that count that must be known before newcomers' agreement stops being enough.
     enough_known: int = 2
 

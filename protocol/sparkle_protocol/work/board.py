@@ -6,6 +6,7 @@ if there is nothing new, since a batch before it may still be on its way to the 
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from random import Random
 
 from sparkle_protocol import messages
@@ -13,6 +14,8 @@ from sparkle_protocol.effects import CheckUnit, Effect, Notify, Persist, Record,
 from sparkle_protocol.facts import (
     MAX_BATCH,
     SEAL_UNITS,
+    AuditCalls,
+    CallItem,
     Cancel,
     Endorsements,
     Fact,
@@ -50,7 +53,7 @@ from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.state import JobState
 
 MAX_VERDICTS_BYTES = 64 << 10
-URGENT = (KeeperSet, Reset, Cancel)  # whoever keeps the job should know at once
+URGENT = (KeeperSet, Reset, Cancel, AuditCalls)  # whoever keeps the job should know at once
 
 
 class Board(ABC):
@@ -140,7 +143,7 @@ class Board(ABC):
         secret = audit_secret(self._signer, spec.nonce)  # of a job of others: nobody else's draws follow from it
         mine = state.submitter == self.me
         judges: Judges = own if mine else StatedJudgement(own, state.submitter, state.standings, flops)
-        return JobTrust(spec.policy, judges, Coin(secret, state.id), self.trust.rules, self.me, now_ns)
+        return JobTrust(spec.policy, judges, Coin(secret, state.id), self.trust.rules, self.me, now_ns, mine=mine)
 
     def _forget(self, job_id: JobId) -> None:
         for jobs in (self.jobs, self.kept, self._touched):
@@ -185,6 +188,9 @@ class Board(ABC):
         if ready:
             self._state(job, Seals(job.state.id, ready))
             job.seal_certain(now_ns)
+        for calls in _of_one_range(job.calls):
+            self._state(job, AuditCalls(job.state.id, calls))
+        job.calls.clear()
         self._sign_carried(job)
         self._tell(job)
         for key in job.checks.take_wanted() if job.checks is not None else ():
@@ -307,6 +313,12 @@ def _by_range(job: KeptJob, verdicts: Iterable[FactId]) -> dict[int, list[bytes]
         if fact is not None:
             found.setdefault(lot_of(fact.payload), []).append(bytes(fact_id))
     return found
+
+
+def _of_one_range(calls: list[CallItem]) -> Iterator[list[CallItem]]:
+    """Calls in lots that fit into a fact."""
+    for _, lot in groupby(sorted(calls, key=lambda one: one.unit), lambda one: one.unit // SEAL_UNITS):
+        yield list(lot)
 
 
 def _batches(verdicts: list[VerdictItem]) -> Iterator[list[VerdictItem]]:

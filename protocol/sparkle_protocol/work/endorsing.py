@@ -82,6 +82,8 @@ def _judge(job: KeptJob, author: PeerId, item: VerdictItem) -> str:
             return answer
     elif author != state.submitter and own != result and not _is_agreed(job, item.unit, result):
         return "wait"
+    if author != state.submitter and own != result and not job.may_join(item.unit):
+        return "wait"
     if not job.has_result(result) and (state.final(item.unit) != result or result in job.lacking):
         job.seek(result)
         return "wait"

@@ -20,6 +20,7 @@ from sparkle_protocol.effects import StoreFact, StoreResult
 from sparkle_protocol.errors import RemoteProtocolError, VerificationError
 from sparkle_protocol.facts import (
     SEAL_UNITS,
+    AuditCalls,
     CommitItem,
     Fact,
     FailureItem,
@@ -71,7 +72,7 @@ class KeptJob(Granting):
         trust: Callable[[Callable[[PeerId], str]], JobTrust | None] = lambda _device_of: None,
     ) -> None:
         super().__init__(state, leases(self.is_decided), me, check_result, now_ns, rules)
-        self.trust = trust(self.devices.of)
+        self.trust, self.calls = trust(self.devices.of), []
         self._init_sealing(sealed)
         self._init_granting()
         self.proven.restore_stored(rejections)
@@ -407,7 +408,9 @@ class KeptJob(Granting):
             return self._may_propose(fact.author, payload)
         if type(payload) is Standings and state.standings.stated >= MAX_STANDINGS:
             return False
-        if type(payload) is Verdicts and not all(self._has_begun(item.unit, item.epoch) for item in payload.items):
+        if (type(payload) is Verdicts or type(payload) is AuditCalls) and not all(
+            self._has_begun(item.unit, item.epoch) for item in payload.items
+        ):
             return False
         return fact.author == state.submitter or state.views.ever_kept(fact.author)
 
@@ -441,6 +444,8 @@ class KeptJob(Granting):
             self._to_seal.update(item.unit // SEAL_UNITS for item in payload.items[:1])
         elif type(payload) is Reset:
             self._dirty.add(payload.unit)
+        elif type(payload) is AuditCalls:
+            self._dirty.update(item.unit for item in payload.items)
         elif type(payload) is Standings:
             self._dirty.update(unit for unit in self.state.touched_units() if not self.is_decided(unit))
         elif is_reported(payload):

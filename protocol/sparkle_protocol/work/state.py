@@ -26,6 +26,7 @@ Rules
 What time decides (leases that ran out) is not here: it is the keeper's own business (``lease.py``).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
@@ -33,6 +34,7 @@ from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
 from sparkle_protocol.facts import (
     NO_RANGE,
     SEAL_UNITS,
+    AuditCalls,
     Cancel,
     Commits,
     Endorsements,
@@ -67,13 +69,16 @@ from sparkle_protocol.work.unit_facts import NOTHING, Failed, ItemT, UnitFacts, 
 from sparkle_protocol.work.unit_set import UnitSet
 from sparkle_protocol.work.views import View, Views, check_keeper_set
 
+FEW_CALLS = 16  # so many audits may a keeper call for in any job
+CALLED_SHARE = 4  # and for one in so many of its units: its coin never gives more (``judges.ALWAYS_PERMILLE``)
+
 
 class JobState(Disputable):
     """Everything known about one job. Build it from its spec, then ``add`` facts."""
 
     __slots__ = (
-        "_base_epoch", "_cancels", "_endorsers", "_facts", "_fresh_finals",
-        "_units", "checked", "final_units", "id", "kernel", "network", "restarts",
+        "_base_epoch", "_calls", "_cancels", "_endorsers", "_facts", "_fresh_finals",
+        "_most_calls", "_units", "checked", "final_units", "id", "kernel", "network", "restarts",
         "sealed", "spec", "spec_fact", "standings", "submitter", "views",
     )  # fmt: skip
 
@@ -93,6 +98,8 @@ class JobState(Disputable):
         self._base_epoch = 0  # of the newest view
         self._endorsers: dict[int, dict[FactId, set[PeerId]]] = {}  # of verdicts on a range, or of keeper sets
         self._cancels: dict[FactId, Cancel] = {}
+        self._calls: Counter[PeerId] = Counter()  # units for which each keeper wanted a second answer
+        self._most_calls = max(FEW_CALLS, self.spec.units // CALLED_SHARE)
         self.standings = StatedStandings()
         self._units: dict[int, UnitFacts] = {}
         self.final_units = UnitSet(self.spec.units)
@@ -157,9 +164,9 @@ class JobState(Disputable):
             raise RemoteProtocolError("a fact of another job")
         if fact.highest_unit >= self.spec.units:
             raise RemoteProtocolError(f"a fact names a unit beyond the job's {self.spec.units}")
-        if type(payload) is Verdicts:
+        if type(payload) is Verdicts or type(payload) is AuditCalls:
             if len(fact.ranges) > 1:
-                raise RemoteProtocolError("verdicts on several ranges of units in one fact")
+                raise RemoteProtocolError(f"{type(payload).__name__} on several ranges of units in one fact")
         elif type(payload) is Reset or type(payload) is Cancel or type(payload) is Standings:
             if fact.author != self.submitter:
                 raise RemoteProtocolError(f"only the submitter may state {type(payload).__name__}")
@@ -182,7 +189,18 @@ class JobState(Disputable):
         elif type(payload) is Endorsements:
             for named in payload.facts:
                 self._endorse(fact.author, FactId(named), payload.range)
-        elif type(payload) is Reset:
+        elif type(payload) is AuditCalls:
+            self._calls[fact.author] += len(payload.items)
+            for call in self._open_items(payload.items):
+                unit = self._touch(call.unit)
+                unit.calls = with_one(unit.calls, (call.epoch, fact.author))
+        else:
+            self._index_terms(fact)
+
+    def _index_terms(self, fact: Fact) -> None:
+        """What is said about the job itself."""
+        payload = fact.payload
+        if type(payload) is Reset:
             unit = self._touch(payload.unit)
             self.restarts += max(0, payload.resets - unit.resets)
             unit.resets = max(unit.resets, payload.resets)
@@ -468,6 +486,18 @@ class JobState(Disputable):
     ) -> bool:
         key = key_from_peer_id(worker)
         return commit == commitment(self.network, self.id, unit, epoch, key, result_hash, nonce)
+
+    def callers(self, unit: int) -> list[PeerId]:
+        """Keepers that want a second answer for the unit in the epoch that counts.
+
+        One that wants that for too many is not heard at all: it would have everything computed twice.
+        """
+        known, now = self._units.get(unit, NOTHING), self.epoch(unit)
+        return [
+            keeper
+            for epoch, keeper in known.calls
+            if epoch == now and self.may_keep(keeper, epoch) and self._calls[keeper] <= self._most_calls
+        ]
 
     def failures(self, unit: int) -> dict[PeerId, str]:
         """Failure codes of the unit since it was last reset, by worker."""

@@ -8,12 +8,15 @@ stand in ``trust/deciding.py``, ``trust/standing.py`` and ``trust/audits.py``; h
   throws out was never final, and nobody was paid for it.
 - An audited unit wants one answer more that counts, by a lease like any other.
 - Results that a unit's verdict came too soon for are compared with it too, if they were committed to before.
+- While keepers decide, each of them may call for an audit (``_may_keepers_end``), and none endorses a single answer
+  before the others had a moment to do so.
 - Who loses an audit is rejected as in every disagreement, and what it answered counts no more. So its other units
   want somebody else, and its standing is gone for all jobs of this submitter.
 """
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
+from sparkle_protocol.facts import CallItem
 from sparkle_protocol.ids import PeerId, ResultHash
 from sparkle_protocol.trust.job_trust import JobTrust
 from sparkle_protocol.work.judging import Judging
@@ -27,6 +30,7 @@ class Trusting(Judging):
     """The part of a kept job that weighs answers by who gave them."""
 
     trust: JobTrust | None = None
+    calls: list[CallItem]  # of this step, to be signed
 
     @property
     def _weighed(self) -> JobTrust | None:
@@ -102,11 +106,39 @@ class Trusting(Judging):
         if self.trust is None:
             return True
         givers = {worker for worker, given in self._counted_votes(unit).items() if given == accepted}
-        commits, draws = self.state.committed(unit), self.leases.serves(unit)
-        ends = self.trust.may_end(unit, givers, commits, self.trusted, now_ns, draws=draws)
+        commits = self.state.committed(unit)
+        if not self.mine and not self._may_keepers_end(self.trust, unit, givers, commits, now_ns):
+            return False
+        ends = self.trust.may_end(unit, givers, commits, self.trusted, now_ns)
         if not ends and self.trust.audits.of(unit) is not None:
             self.freed = True  # somebody may take it
         return ends
+
+    def _may_keepers_end(
+        self, trust: JobTrust, unit: int, givers: Set[PeerId], commits: Mapping[PeerId, bytes], now_ns: int
+    ) -> bool:
+        """While keepers decide, each draws by a coin of its own, and has a moment to say that it wants an audit.
+
+        Whoever hands the unit out has it audited then; the others only call for it, and wait for a verdict.
+        """
+        if trust.bootstrap or trust.counting(unit, givers) > 1:
+            return True
+        serves, called = self.leases.serves(unit), self.state.callers(unit)
+        if trust.first_seen(unit, now_ns) and not serves and trust.is_called(unit, givers, commits):
+            self.calls.append(CallItem(unit, self.state.epoch(unit)))
+        if serves and called and trust.audits.of(unit) is None:
+            trust.begin_audit(unit, givers, commits, now_ns)
+        return serves and trust.is_ripe(unit)
+
+    def may_join(self, unit: int) -> bool:
+        """Nothing stands against endorsing another keeper's verdict on a unit."""
+        trust = self._weighed
+        if trust is None or trust.counting(unit, self._counted_votes(unit)) > 1:
+            return True
+        if trust.is_overdue(unit):
+            return True
+        wanted = self.state.callers(unit) or trust.needs_company(unit, self._counted_votes(unit))
+        return trust.is_ripe(unit) and not wanted
 
     def _learn(self, unit: int, accepted: frozenset[PeerId], *, fresh: bool) -> None:
         trust = self.trust

@@ -6,6 +6,7 @@ from typing import TypeVar
 from sparkle_protocol.facts import (
     NO_RANGE,
     SEAL_UNITS,
+    CallItem,
     CommitItem,
     Fact,
     FailureItem,
@@ -30,6 +31,7 @@ class UnitFacts:
     commits: dict[Key, tuple[bytes, ...]] = field(default_factory=dict)
     openings: dict[Key, tuple[tuple[bytes, bytes], ...]] = field(default_factory=dict)  # (result hash, nonce)
     failures: dict[Key, tuple[str, str]] = field(default_factory=dict)  # (code, text)
+    calls: tuple[Key, ...] = ()  # keepers that want a second answer
     reasons: dict[int, str] = field(default_factory=dict)  # how many resets -> why
     verdicts: dict[int, dict[tuple[FactId, int], VerdictItem]] = field(default_factory=dict)  # (fact, place in it)
     final: tuple[int, ResultHash] | None = None  # epoch and result
@@ -62,7 +64,7 @@ def with_one(known: tuple[T, ...], one: T) -> tuple[T, ...]:
 
 
 NOTHING = UnitFacts()
-ItemT = TypeVar("ItemT", LeaseItem, CommitItem, RevealItem, FailureItem)
+ItemT = TypeVar("ItemT", CallItem, LeaseItem, CommitItem, RevealItem, FailureItem)
 
 
 def range_of_verdicts(fact: Fact) -> int:
