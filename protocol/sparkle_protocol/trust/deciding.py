@@ -4,9 +4,10 @@
   newcomers are compared with it and decide nothing.
 - While fewer than two workers that count are known, plain voting decides: ``quorum`` distinct workers agree
   (``work/quorum.py``). No number of newcomers switches that on: it depends on the others alone.
-- Answers that differ are a *dispute*: a result is accepted once somebody who counts gave it and its group's
-  credibility is theta; until then one answer more that counts is wanted at a time. So no single worker, however
-  senior, can have another one convicted.
+- A newcomer's answer that differs makes sure that a second one who counts looks at the unit.
+- Answers of workers that count and differ are a *dispute*: a result is accepted once its group's credibility is
+  theta; until then one answer more that counts is wanted at a time. So no single worker, however senior, can have
+  another one convicted.
 - The submitter's own node decides alone. For units for which nobody who counts could be found (``JobTrust.relax``)
   everybody counts, and a majority settles a dispute.
 """
@@ -57,13 +58,16 @@ def rule(
     for worker, given in votes.items():
         groups.setdefault(given, []).append(worker)
     counting = {given: sum(1 for worker in group if counts(worker)) for given, group in groups.items()}
-    if len(groups) <= 1:
-        accepted = next((given for given in groups if counting[given] >= needed), None)
-        return Ruling(accepted, needed)
+    strong = [given for given in groups if counting[given]]
+    if len(strong) <= 1:  # newcomers convince nobody, but make sure that somebody looks again
+        needed = 2 if len(groups) > 1 else needed
+        accepted = next((given for given in strong if counting[given] >= needed), None)
+        dead = accepted is None and len(votes) >= policy.max_replicas
+        return Ruling(accepted, max(needed, 1), dead=dead)
     credible = group_credibilities({given: [credibility(w) for w in group] for given, group in groups.items()})
     best = min(groups, key=lambda given: (-credible[given], given))
     total = sum(counting.values())
-    if counting[best] and credible[best] >= theta:
+    if counting[best] > 1 and credible[best] >= theta:
         return Ruling(best, total, disputed=True)
     if len(votes) >= policy.max_replicas:
         return Ruling(None, total, disputed=True, dead=True)

@@ -38,8 +38,16 @@ class Judges(Protocol):
         """The probability that its next result is right."""
         ...
 
-    def known(self) -> int:
-        """How many peers there are whose answers count."""
+    def knows_enough(self) -> bool:
+        """So many peers' answers count that nobody else's need."""
+        ...
+
+    def turn(self, worker: PeerId) -> tuple[int, int]:
+        """Newcomers for whom this is less come first."""
+        ...
+
+    def vetting_share(self) -> float:
+        """How many newcomers' answers are wanted for each unit of known workers."""
         ...
 
     def passed(self, worker: PeerId, others: Set[PeerId], rate: float) -> None:
@@ -70,6 +78,11 @@ class JobTrust:
         self._stuck: dict[int, int] = {}  # units that lack somebody who counts; since when, 0: not looked at
         self._single: dict[int, int] = {}  # units with one answer that keepers decide about, and since when
         self._relaxed: set[int] = set()  # units about which everybody counts
+        self.between_known: set[int] = set()  # open units about which workers that count disagree
+        self.known_units = 0  # that became final by the answer of somebody who counts
+        self.vettings = 0  # units that were given to newcomers
+        self._turns: set[PeerId] = set()  # newcomers that are compared now
+        self.new_turns: list[PeerId] = []  # of these, those that were not before
         self._awaited: dict[int, Set[PeerId]] = {}  # final units: who committed in time and has not shown its result
         self.refresh(now_ns)
 
@@ -87,12 +100,13 @@ class JobTrust:
         if now_ns - self._looked_ns < LOOK_NS and not self.bootstrap:
             return False
         self._looked_ns = now_ns
-        return True
+        return True  # (while it goes by votes, somebody may count with every result)
 
     def refresh(self, now_ns: int) -> bool:
         """See whether enough peers are there whose answers count; True when that changed."""
         before = self.bootstrap
-        few = self.judges.known() < self.rules.enough_known
+        few = not self.judges.knows_enough()
+        self._line_up(now_ns)
         if not few and now_ns - self._started_ns >= self.rules.patience_s * SECOND_NS:
             few = len(self._present(now_ns, self.rules.enough_known)) < self.rules.enough_known
         self.bootstrap = few
@@ -109,6 +123,16 @@ class JobTrust:
                 found.append(worker)
         return found
 
+    def _line_up(self, now_ns: int) -> None:
+        """See which newcomers are the next to be compared: as many as there are known workers to do it."""
+        since_ns = now_ns - int(self.rules.present_s * SECOND_NS)
+        there = [worker for worker, seen_ns in self._seen.items() if seen_ns >= since_ns and worker != self._me]
+        newcomers = [worker for worker in there if not self.judges.counts(worker)]
+        newcomers.sort(key=lambda worker: (self.judges.turn(worker), worker))
+        turns = newcomers[: max(1, len(there) - len(newcomers))]
+        self.new_turns = [worker for worker in turns if worker not in self._turns]
+        self._turns = set(turns)
+
     # --- whose answers count ------------------------------------------------------------------------------
 
     def counts(self, unit: int, worker: PeerId) -> bool:
@@ -122,10 +146,15 @@ class JobTrust:
     def rule(self, unit: int, votes: Mapping[PeerId, ResultHash], own: Set[PeerId]) -> Ruling:
         """What the votes on a unit mean."""
         theta = self.rules.theta_of_few if unit in self._relaxed else self.rules.theta
-        return rule(
+        ruling = rule(
             self.policy, votes, lambda worker: self.counts(unit, worker), self.judges.credibility, own, theta,
             audited=self.audits.of(unit) is not None,
         )  # fmt: skip
+        if ruling.disputed and ruling.accepted is None:
+            self.between_known.add(unit)
+        else:
+            self.between_known.discard(unit)
+        return ruling
 
     def may_add(self, unit: int, worker: PeerId, others: Iterable[PeerId], now_ns: int) -> bool:
         """An answer of the worker is of use for a unit that ``others`` work on or answered.
@@ -134,12 +163,27 @@ class JobTrust:
         those who were drawn for it, one more of them after each ``next_auditor_s``.
         """
         if not self.counts(unit, worker):
-            return self.audits.of(unit) is None and all(self.counts(unit, other) for other in others)
+            return (
+                worker in self._turns
+                and self.vettings < self.rules.first_vettings + self.judges.vetting_share() * self.known_units
+                and self.audits.of(unit) is None
+                and all(self.counts(unit, other) for other in others)
+            )
+        if worker != self._me and self._is_for_us(unit, now_ns):
+            return False
         audit = self.audits.of(unit)
         if audit is None or worker == self._me or unit in self._relaxed:
             return True
         turn = 1 + (now_ns - audit.since_ns) / (self.rules.next_auditor_s * SECOND_NS)
         return worker in audit.auditors[: int(turn)] or turn > len(audit.auditors)
+
+    def _is_for_us(self, unit: int, now_ns: int) -> bool:
+        """Known workers gave different results, and our own node is at work: what it finds settles that.
+
+        Others could settle it as well, but if they lie together somebody honest would lose its standing.
+        """
+        seen_ns = self._seen.get(self._me) if unit in self.between_known else None
+        return seen_ns is not None and now_ns - seen_ns < self.rules.patience_s * SECOND_NS
 
     # --- audits -------------------------------------------------------------------------------------------
 
@@ -269,4 +313,5 @@ class JobTrust:
         self._stuck.pop(unit, None)
         self._relaxed.discard(unit)
         self._single.pop(unit, None)
+        self.between_known.discard(unit)
         return self.audits.end(unit)

@@ -27,7 +27,7 @@ class OwnJudgement:
         self._unit_flops = unit_flops
         self._floor = floor
         self._device_of = device_of
-        self._counted: tuple[int, int] | None = None  # version of the book, and how many it knew
+        self._enough: tuple[int, bool] | None = None  # version of the book, and whether it knew enough
 
     def key(self, worker: PeerId) -> Key:
         """Under what the book keeps a worker of this job."""
@@ -45,18 +45,31 @@ class OwnJudgement:
         """The probability that its next result is right."""
         return NEAR_CERTAIN if worker == self._me else self.book.credibility(self.key(worker))
 
-    def known(self) -> int:
-        """How many peers there are whose answers count."""
-        if self._counted is None or self._counted[0] != self.book.version:
-            self._counted = (self.book.version, self.book.known(self._verification))
-        return self._counted[1]
+    def knows_enough(self) -> bool:
+        """So many peers' answers count that nobody else's need."""
+        if self._enough is None or self._enough[0] != self.book.version:
+            self._enough = (self.book.version, self.book.knows_enough(self._verification))
+        return self._enough[1]
+
+    def turn(self, worker: PeerId) -> tuple[int, int]:
+        """Newcomers for whom this is less come first."""
+        standing = self.book.of(self.key(worker))
+        return -standing.passes, standing.failures
+
+    def vetting_share(self) -> float:
+        """How many newcomers' answers are wanted for each unit of known workers."""
+        return self.book.vetting_share()
 
     def passed(self, worker: PeerId, others: Set[PeerId], rate: float) -> None:
         """A result of the worker was compared and found right."""
+        if not self.counts(worker):
+            self.book.vetted(right=True)
         self.book.passed(self.key(worker), self._unit_flops, rate)
 
     def failed(self, worker: PeerId) -> None:
         """The worker was proven wrong."""
+        if not self.counts(worker):
+            self.book.vetted(right=False)
         self.book.failed(self.key(worker))
 
 
@@ -65,6 +78,8 @@ def statement(book: TrustBook, spec: JobSpec) -> list[StandingItem]:
 
     The steps keep it from changing with every result, and the rates above those that we ourselves would take.
     """
+    if not book.knows_enough(spec.verification):
+        return []  # plain voting goes on
     rates = book.counting(spec.verification, spec.resources.flops, spec.policy.audit_permille / PERMILLE)
     chosen = list(rates.items())[:MAX_BATCH]
     items = [
@@ -103,9 +118,17 @@ class StatedJudgement:
         book = self._own.book
         return book.credibility_after(book.rules.passes_to_count if self.counts(worker) else 0)
 
-    def known(self) -> int:
-        """How many peers were stated."""
-        return len(self._stated)
+    def knows_enough(self) -> bool:
+        """The submitter stated some."""
+        return len(self._stated) >= self._own.book.rules.enough_known
+
+    def turn(self, worker: PeerId) -> tuple[int, int]:
+        """Newcomers for whom this is less come first, as far as we know them."""
+        return self._own.turn(worker)
+
+    def vetting_share(self) -> float:
+        """How many newcomers' answers are wanted for each unit of known workers."""
+        return self._own.vetting_share()
 
     def passed(self, worker: PeerId, others: Set[PeerId], rate: float) -> None:
         """A result of the worker was found equal to that of others."""

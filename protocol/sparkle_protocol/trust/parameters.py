@@ -21,8 +21,20 @@ class TrustRules:
     discount: float = 500.0
     # Units longer than a minute of the reference worker count as a minute, or nobody would ever be trusted with one.
     longest_unit_flops: float = 60.0 * REFERENCE_FLOPS_PER_S
-    # Comparisons passed until a worker's answer counts at all, and it may check others. No security rests on it.
-    passes_to_count: int = 10
+    # Comparisons passed until a worker's answer counts at all, and it may check others. With 20, newcomers that lie
+    # half of the time, and accusers, cost more than a quarter of the work where they are a fifth of the peers.
+    passes_to_count: int = 60
+    # Of known units so many are given to a newcomer as well while newcomers' answers prove right; the share falls
+    # with those that do, to the least. A wave of liars costs twice that; one of honest peers is known in days.
+    vetting_share: float = 0.12
+    least_vetting_share: float = 0.01
+    vetting_memory: int = 200  # answers of newcomers that the share is worked out from
+    first_vettings: int = 4  # of each job, before it has known units
+    # Passes of a candidate: one that would be known soon. While fewer than two thirds of the candidates are known,
+    # plain voting goes on, or a network of newcomers would all at once have to wait for the first two of it. To bring
+    # that about later takes honest work for half as many keys as there are known workers.
+    candidate_passes: int = 15
+    known_share: float = 2 / 3
     # What a result by an unknown peer is worth: one in five is wrong (Sarmenta 2001 takes the same).
     prior_wrong: float = 0.2
     # Nobody is believed more than this in a dispute, since peers may lie together: three more must agree than differ.

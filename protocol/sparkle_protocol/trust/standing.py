@@ -2,7 +2,8 @@
 
 - A *pass* is a result that was compared with another one, by somebody who counts, and found equal. Results that were
   believed without a comparison count for nothing by themselves.
-- A worker's answers *count* once it has ten passes. Until then they are always compared with one that counts.
+- A worker's answers *count* once it has sixty passes. Until then they are always compared with one that counts, and
+  only a small share of units is given to newcomers for that: those first who have the most passes.
 - Each pass adds to the worker's *capital*: the reference work of the unit, divided by the probability with which it
   was compared. So capital is about the work done since the worker was last proven wrong, as far as chance tells.
 - The more capital, the fewer audits (``audit_rate``), but more for units that are long beside it: trust that was
@@ -14,6 +15,7 @@
   is to be asked and not a rule.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -56,6 +58,7 @@ class TrustBook:
         self.version = 0  # grows when somebody comes to count, or counts no more
         self._standings: dict[Key, Standing] = {}  # the one that changed the longest ago first
         self._fresh: dict[Key, None] = {}
+        self._vetted: deque[bool] = deque(maxlen=rules.vetting_memory)  # the latest answers of newcomers
 
     def __len__(self) -> int:
         return len(self._standings)
@@ -98,15 +101,24 @@ class TrustBook:
         """The same after so many passes."""
         return min(self.rules.most_credible, 1.0 - self.rules.prior_wrong / (1 + passes))
 
-    def known(self, verification: str) -> int:
-        """How many peers there are whose answers count, or ``enough_known`` if more."""
-        found = set(sorted(self.named)[: self.rules.enough_known])
+    def knows_enough(self, verification: str) -> bool:
+        """So many peers' answers count that nobody else's need."""
+        known, candidates = set(self.named), set(self.named)
         for key, standing in self._standings.items():
-            if len(found) >= self.rules.enough_known:
-                break
-            if key.verification == verification and standing.passes >= self.rules.passes_to_count:
-                found.add(key.peer)
-        return len(found)
+            if key.verification == verification and standing.passes >= self.rules.candidate_passes:
+                candidates.add(key.peer)
+                if standing.passes >= self.rules.passes_to_count:
+                    known.add(key.peer)
+        return len(known) >= max(self.rules.enough_known, self.rules.known_share * len(candidates))
+
+    def vetting_share(self) -> float:
+        """How many newcomers' answers are wanted for each unit of known workers."""
+        right = sum(self._vetted) / len(self._vetted) if self._vetted else 1.0
+        return max(self.rules.least_vetting_share, self.rules.vetting_share * right)
+
+    def vetted(self, *, right: bool) -> None:
+        """A newcomer's answer was compared."""
+        self._vetted.append(right)
 
     def counting(self, verification: str, unit_flops: float, floor: float) -> dict[PeerId, float]:
         """Everybody whose answers count, with their audit rates, those with the lowest first."""
@@ -132,7 +144,7 @@ class TrustBook:
             return
         standing.passes += 1
         standing.capital += self.work_of(unit_flops) / rate
-        if standing.passes == self.rules.passes_to_count:
+        if standing.passes in (self.rules.candidate_passes, self.rules.passes_to_count):
             self.version += 1
 
     def _contributes(self, standing: Standing, submitter: PeerId) -> bool:

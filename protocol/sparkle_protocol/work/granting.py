@@ -77,6 +77,8 @@ class Granting(Sealing):
 
     def _hand_out(self, unit: int, worker: PeerId, now_ns: int, *, copy: bool = False) -> Granted:
         lease = self.leases.grant(unit, worker, now_ns, copy=copy)
+        if self.trust is not None and not self.trust.counts(unit, worker):
+            self.trust.vettings += 1
         self._conduct.granted(worker, now_ns)
         self.devices.tried(worker, now_ns)
         self._refresh(unit)

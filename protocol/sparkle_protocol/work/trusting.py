@@ -91,6 +91,8 @@ class Trusting(Judging):
         changed = trust.relax(now_ns)
         if trust.refresh(now_ns):
             changed += [unit for unit in self.state.touched_units() if not self.is_decided(unit)]
+        for worker in trust.new_turns:
+            self.leases.show_again(worker)
         for unit in (*changed, *trust.audits.units()):  # others may take them than a moment ago
             self.leases.show_to_all(unit)
         self._dirty.update(changed)
@@ -146,6 +148,7 @@ class Trusting(Judging):
             return
         judged = accepted - {self.me}
         if fresh:
+            trust.known_units += any(trust.judges.counts(worker) for worker in accepted)
             # Whoever committed by now did so before anybody was shown a result; it may still have to show its own.
             trust.awaits(unit, self.state.committed(unit).keys() - judged - self.rejected)
         else:
@@ -165,4 +168,5 @@ class Trusting(Judging):
     def _distrust(self, rejection: Rejection) -> None:
         if self.trust is not None:
             self._dirty.update(self.trust.audits.end_all(rejection.worker))
-            self.trust.judges.failed(rejection.worker)
+            if rejection.code != "minority" or not self.trust.bootstrap:  # strangers may have outvoted it
+                self.trust.judges.failed(rejection.worker)
