@@ -274,12 +274,11 @@ class Feed:
         """Why an entry is off the line."""
         if self.simple:
             return None
-        upto = self.line.get(node.root)
-        if upto is None:
-            return node.root.off or out.CUT
+        if node.root.off is not None:
+            return node.root.off
         if self._fork_at is not None and node.order >= self._fork_at:
             return out.FORKED
-        return out.CUT if node.entry.seq > upto else None
+        return None if node.entry.seq <= self.line.get(node.root, -1) else out.CUT
 
     def _look_for_fork(self, entry: Entry) -> bool:
         """See whether the key of this entry signed another one for its place; True when that is news."""
