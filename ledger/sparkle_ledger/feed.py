@@ -115,7 +115,7 @@ class Feed:
         self._roots: dict[int, list[Node]] = {}  # entry 0 of each incarnation
         self.line: dict[Node, int] = {}  # entry 0 of the incarnations that the line goes through -> up to where
         self._changes: list[Node] = []  # Revokes, and Rotates that count
-        self._forks: dict[tuple[int, int], ForkProof] = {}
+        self._forks: dict[tuple[tuple[int, int], bytes], ForkProof] = {}  # of a place and a key
         self._fork_at: tuple[int, int] | None = None  # the lowest that counts
 
     # --- placing ------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class Feed:
         changes = parent is not None and node.key != parent.key
         if forked or node.root is node or (changes and len(self._roots) > 1):
             self._draw_line()
-        elif parent is self.tip and self._before_fork(node):
+        elif parent is self.tip and self.why_off(node) is None:
             self.tip = node
         return node
 
@@ -264,7 +264,7 @@ class Feed:
         return self._fork_at is not None
 
     def fork_proofs(self) -> list[ForkProof]:
-        """One for each place that the account signed twice, the lowest first."""
+        """One for each place that a key of the account signed twice, the lowest first."""
         return [self._forks[place] for place in sorted(self._forks)]
 
     def roots(self) -> Iterator[Node]:
@@ -286,23 +286,20 @@ class Feed:
         return None if node.entry.seq <= self.line.get(node.root, -1) else out.CUT
 
     def _look_for_fork(self, entry: Entry) -> bool:
-        """See whether the key of this entry signed another one for its place; True when that is news."""
+        """See whether the key of this entry signed another one for its place."""
         place = (entry.incarnation, entry.seq)
-        known = self._forks.get(place)
-        if known is not None and known.first.key == entry.key:
+        known = self._forks.get((place, entry.key))
+        if known is not None:
             same = [known.first, known.second, entry]
         else:
-            placed = [node.entry for node in self._places.get(place, ()) if node.entry.key == entry.key]
-            if not placed:
-                return False
-            same = placed + [one for one, _ in self._loose.get(place, ()) if one.key == entry.key]
+            same = [node.entry for node in self._places.get(place, ()) if node.entry.key == entry.key]
+            if same:
+                same += [one for one, _ in self._loose.get(place, ()) if one.key == entry.key]
         ranked = sorted({one.id: one for one in same}.items())
         if len(ranked) < 2:
             return False
-        proof = ForkProof.make(ranked[0][1], ranked[1][1])
-        if known is None or (proof.first.id, proof.second.id) < (known.first.id, known.second.id):
-            self._forks[place] = proof
-        return known is None
+        self._forks[place, entry.key] = ForkProof.make(ranked[0][1], ranked[1][1])
+        return True
 
     def _draw_line(self) -> None:
         """Work out which incarnations count, where the first fork of these is, and which path is the line."""
@@ -314,7 +311,11 @@ class Feed:
                 if root.off is None:
                     counting.add(root)
                     top = root
-        forks = [place for place in self._forks if any(node.root in counting for node in self._places[place])]
+        forks = [
+            place
+            for place, key in self._forks
+            if any(node.root in counting and node.entry.key == key for node in self._places[place])
+        ]
         self._fork_at = min(forks, default=None)
         self.line = {}
         at = top
