@@ -132,8 +132,8 @@ def _cheat(kind: int, branches: list[Author], author: Author, who: int, a: int) 
         twin.incarnation = twin.entries[-1].incarnation
         branches.append(twin)
     elif kind == 11 and author.incarnation < 3:
-        author.restore(author.entries[a % len(author.entries)])
-        author.incarnation = author.entries[-1].incarnation
+        latest = [entry for entry in author.entries if entry.incarnation == author.incarnation]
+        author.restore(latest[a % len(latest)])
     elif kind == 12 and author.who is not SPARES[who]:
         old = author.who
         author.rotate(SPARES[who], consents=None if a % 3 else old)
