@@ -49,7 +49,7 @@ from sparkle_ledger.entries import (
     Work,
 )
 from sparkle_ledger.evidence import Execution, JobRecord
-from sparkle_ledger.feed import NO_KEY, Feed, Node
+from sparkle_ledger.feed import NO_KEY, Feed, Node, Room
 from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.money import Escrow
 from sparkle_ledger.outcomes import Outcome
@@ -88,11 +88,12 @@ class NextPlace:
 class Book(Rulings):
     """All accounts of a network, as far as their entries are known here."""
 
-    __slots__ = ("_codec", "_queue", "_verify")
+    __slots__ = ("_codec", "_queue", "_room", "_verify")
 
     def __init__(self, network: str, economy: Economy | None = None, verify: Verify = verify_signature) -> None:
         super().__init__(network, economy or Economy())
         self._verify = verify
+        self._room = Room()
         self._codec = EntryCodec(network, verify)
         self._queue: dict[AccountId, Page] = {}  # accounts with entries to be judged
 
@@ -251,7 +252,7 @@ class Book(Rulings):
     def _page(self, account: AccountId) -> Page:
         found = self._pages.get(account)
         if found is None:
-            feed = Feed(self.network, account, self._nodes, self._verify)
+            feed = Feed(self.network, account, self._nodes, self._verify, self._room)
             found = self._pages[account] = Page(feed, self._nodes)
         return found
 
@@ -287,7 +288,8 @@ class Book(Rulings):
             if account in self.economy.unlimited:
                 limit = MAX_MICRO
             if tip.key != NO_KEY and not page.feed.frozen:
-                spendable = max(0, min(page.walk.strict - self._left_behind(page, tip), page.walk.face) + limit)
+                funds = min(page.walk.strict - self._left_behind(page, tip), page.walk.face)
+                spendable = min(max(0, funds + limit), MAX_MICRO)
         heads = page.feed.heads if page is not None else {}
         return Account(
             account, purse.balance, purse.held, purse.earned, purse.spent, limit, spendable,
@@ -345,14 +347,21 @@ class Book(Rulings):
     # --- for an author --------------------------------------------------------------------------------------
 
     def next_place(self, account: AccountId) -> NextPlace | None:
-        """Where the account's next entry goes; None if nothing more of it can count."""
+        """Where the account's next entry goes.
+
+        None: nothing more of it can count, or later entries by its key are known that hang in the air. Its author
+        forgot them, so what it signed now might be a fork: it has to find what is between, or to begin anew.
+        """
         page = self._pages.get(account)
         tip = page.feed.tip if page is not None else None
         if page is not None and page.feed.frozen:
             return None
-        if tip is None:
+        if page is None or tip is None:
             return NextPlace(0, 0, EntryId(NO_PREV))
-        if tip.key == NO_KEY:
+        later = (tip.entry.incarnation, tip.entry.seq + 1)
+        if tip.key == NO_KEY or any(
+            entry.key == tip.key and (entry.incarnation, entry.seq) >= later for entry in page.feed.loose()
+        ):
             return None
         return NextPlace(tip.entry.incarnation, tip.entry.seq + 1, tip.entry.id)
 
