@@ -55,7 +55,7 @@ from sparkle_ledger.money import Escrow
 from sparkle_ledger.outcomes import Outcome
 from sparkle_ledger.rulings import Page, Rulings
 from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import SEAL_UNITS, Verify
+from sparkle_protocol.facts import Verify
 from sparkle_protocol.identity import verify_signature
 
 
@@ -120,20 +120,20 @@ class Book(Rulings):
         if page.record is None:
             page.record = JobRecord(record.spec_fact, self.network)
         known = page.record
-        had, was_over = known.executions > 0, known.over
+        had, was_over, owed = known.executions > 0, known.over, known.owed_micro
         known.merge(record)
-        fresh = known.take_fresh()
         relied = not had and known.executions > 0
-        again = first or bool(fresh) or known.over != was_over
-        for node in page.nodes if again else ():
-            payload = node.entry.payload
-            if isinstance(payload, Work):
-                if first or any(one.unit // SEAL_UNITS in fresh for one in payload.units):
-                    node.checked = None
-                    self._anew(node)
-            elif not isinstance(payload, Hold) or first or (relied and not node.outcome.counts):
+        fresh = known.take_fresh()
+        indices = page.works.keys() if first else fresh & page.works.keys()
+        for node in [work for index in indices for work in page.works[index]]:
+            node.checked = None
+            self._anew(node)
+        changed = first or known.owed_micro != owed or known.over != was_over
+        for node in page.others if changed else ():
+            is_hold = isinstance(node.entry.payload, Hold)
+            if not is_hold or first or (relied and not node.outcome.counts):
                 self._anew(node)
-            if relied and isinstance(payload, Hold) and not self._pages[node.entry.account].feed.simple:
+            if relied and is_hold and not self._pages[node.entry.account].feed.simple:
                 self._holds_anew(self._pages[node.entry.account])
         return self._settle()
 
@@ -333,7 +333,7 @@ class Book(Rulings):
     def settled(self, job: bytes) -> Iterator[tuple[Execution, EntryId]]:
         """Executions of a job that are paid, and by which entry."""
         page = self._jobs.get(job)
-        for node in page.nodes if page is not None else ():
+        for node in {work: None for works in page.works.values() for work in works} if page is not None else ():
             payload = node.entry.payload
             if isinstance(payload, Work) and node.outcome.counts:
                 yield from ((Execution(one.unit, one.epoch, payload.worker), node.entry.id) for one in payload.units)
@@ -380,7 +380,7 @@ class Book(Rulings):
         page = self._jobs.get(job)
         if page is None or page.record is None:
             return None
-        for node in page.nodes:
+        for node in page.others:
             payload = node.entry.payload
             if isinstance(payload, Hold) and node.outcome.counts and payload.amount_micro >= page.record.cover_micro:
                 return node.entry
