@@ -54,7 +54,7 @@ from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.money import Escrow
 from sparkle_ledger.outcomes import Outcome
 from sparkle_ledger.rulings import Page, Rulings
-from sparkle_protocol.errors import RemoteProtocolError
+from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
 from sparkle_protocol.facts import Verify
 from sparkle_protocol.identity import verify_signature
 
@@ -114,7 +114,13 @@ class Book(Rulings):
         self._settle()
 
     def add_record(self, record: JobRecord) -> tuple[EntryId, ...]:
-        """Take in evidence about a job; returns the entries whose outcome changed by it."""
+        """Take in evidence about a job; returns the entries whose outcome changed by it.
+
+        Raises:
+            LocalProtocolError: it is of another network.
+        """
+        if record.network != self.network:
+            raise LocalProtocolError(f"evidence of network '{record.network}' in a book of '{self.network}'")
         page = self._job(record.job)
         first = page.record is None
         if page.record is None:
@@ -128,7 +134,7 @@ class Book(Rulings):
         for node in [work for index in indices for work in page.works[index]]:
             node.checked = None
             self._anew(node)
-        changed = first or known.owed_micro != owed or known.over != was_over
+        changed = first or relied or known.owed_micro != owed or known.over != was_over
         for node in page.others if changed else ():
             is_hold = isinstance(node.entry.payload, Hold)
             if not is_hold or first or (relied and not node.outcome.counts):
