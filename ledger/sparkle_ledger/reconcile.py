@@ -15,11 +15,11 @@ side asks, the other answers and keeps nothing between two requests:
 sorted ids of the range one after another. Entries are made by strangers, who could otherwise make two different sets
 with one fingerprint, so that two honest copies never find their difference. XOR of ids falls to linear algebra, a sum
 modulo 2²⁵⁶ to Wagner's generalised birthday (about 2³¹ steps with 2¹⁵ lists), and an unkeyed hash of 16 bytes to 2⁶⁴
-steps done beforehand. Whoever does not know the salt has nothing to work on before the session: BLAKE3 is then a random
-function, and two different ranges look equal with a chance of 2⁻¹²⁸ each, less than 2⁻¹⁰⁰ in any session. Whoever
-knows it is one of the two sides, and could as well just say less than it has: only a session with somebody else heals
-that. The price of the salt is that nothing can be kept: a request costs one pass over the ids in its ranges, about
-7 ms for each million. Those of one request are disjoint, so no request costs more than two passes.
+steps done beforehand. Whoever does not know the salt has nothing to work on before the session: BLAKE3 is then a
+random function, and two different ranges look equal with a chance of 2⁻¹²⁸ each, less than 2⁻¹⁰⁰ in any session.
+Whoever knows it is one of the two sides, and could as well just say less than it has: only a session with somebody
+else heals that. The price of the salt is that nothing can be kept: a request costs one pass over the ids in its
+ranges, about 7 ms for each million. Those of one request are disjoint, so no request costs more than two passes.
 
 **Bounds** against a lying partner. Cuts by rank end after ``MAX_DEPTH`` steps, as 32 · 16¹⁰ ids is more than anybody
 has; whoever cuts further lies. The deepest ranges are asked first, so at most (``MAX_DEPTH`` + 1) · ``MAX_ASKED`` ·
