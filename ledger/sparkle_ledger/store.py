@@ -17,10 +17,10 @@ does not follow from those three; ``projection`` gives them only while nothing c
 
 ``append`` returns once its entries are on disk, so that what is published afterwards survives a crash. A process that
 is killed leaves whole transactions. A file that lost bytes is found out when it is read: ``load`` compares each entry
-with the id in its key, and a lost page is an error of SQLite. Every failure is a ``LedgerError`` (or ``ConfigError``
-when the file cannot be used at all) of one sentence that says what to do. What cannot be seen in a file is that
-its newest entries are missing: after a restore from a backup a node asks its witnesses for its own head before it
-signs anything.
+with what its key and its check say, and a lost page is an error of SQLite. Every failure is a ``LedgerError`` (or
+``ConfigError`` when the file cannot be used at all) of one sentence that says what to do. What cannot be seen in a
+file is that its newest entries are missing: after a restore from a backup a node asks its witnesses for its own head
+before it signs anything.
 
 All functions block; the node runs them in a thread of their own.
 """
@@ -38,11 +38,14 @@ from sparkle_protocol.ids import JobId, digest
 BUSY_S = 5.0  # to wait for another process that writes, as ``sparkle ledger`` beside a node
 MAX_LOOKUP = 512  # ids of one query
 
+_SMALLEST_PAGE = 512  # of SQLite
+_CHECK_BYTES = 8  # of an entry as it travels: its id does not cover the signature. Against accidents only
+
 # What turned the format of one version into the next; a new database goes through all of them.
 MIGRATIONS = (
     """
 CREATE TABLE entries  (account BLOB NOT NULL, incarnation INTEGER NOT NULL, seq INTEGER NOT NULL, id BLOB NOT NULL,
-    raw BLOB NOT NULL, PRIMARY KEY (account, incarnation, seq, id)) WITHOUT ROWID;
+    raw BLOB NOT NULL, checked BLOB NOT NULL, PRIMARY KEY (account, incarnation, seq, id)) WITHOUT ROWID;
 CREATE UNIQUE INDEX entries_by_id ON entries (id);
 CREATE TABLE evidence (job BLOB NOT NULL, id BLOB NOT NULL, raw BLOB NOT NULL, PRIMARY KEY (job, id)) WITHOUT ROWID;
 CREATE TABLE forks    (account BLOB PRIMARY KEY, first BLOB NOT NULL, second BLOB NOT NULL) WITHOUT ROWID;
@@ -70,6 +73,7 @@ class Row:
     seq: int
     id: bytes
     raw: bytes
+    checked: bytes
 
     def open(self, codec: EntryCodec) -> Entry:
         """The entry, if it is the one that its place in the file says. Its signature is not verified.
@@ -77,6 +81,8 @@ class Row:
         Raises:
             RemoteProtocolError: it is not.
         """
+        if digest(self.raw)[:_CHECK_BYTES] != self.checked:
+            raise RemoteProtocolError("it is not what was written")
         entry = codec.open_known(self.raw)
         if entry.id != self.id or (entry.account, entry.incarnation, entry.seq) != (
             self.account, self.incarnation, self.seq,
@@ -145,9 +151,7 @@ def open_ledger(path: Path, network: str, *, readonly: bool = False) -> sqlite3.
     Raises:
         ConfigError: it is missing (to look at), damaged, unreadable, of another network or from a newer version.
     """
-    log = path.with_name(path.name + "-wal")
-    if path.exists() and not path.stat().st_size and log.exists() and log.stat().st_size:
-        raise ConfigError(f"{path} is empty and what belongs to it is not; {_RESTORE}")
+    _refuse_remains(path)
     if readonly and not path.exists():
         raise ConfigError(f"there is no ledger at {path}; start a node of this network first")
     mode = "ro" if readonly else "rwc"
@@ -169,6 +173,19 @@ def open_ledger(path: Path, network: str, *, readonly: bool = False) -> sqlite3.
             db.close()
         raise
     return db
+
+
+def _refuse_remains(path: Path) -> None:
+    """SQLite would begin a file of less than a page anew, and drop the log beside it."""
+    size, log, journal = (_size(path, suffix) for suffix in ("", "-wal", "-journal"))
+    begun = journal > 0 or size == 0  # there never was more: the process ended while it made the file
+    if size < _SMALLEST_PAGE and (log or not begun):
+        raise ConfigError(f"{path} has lost its contents; {_RESTORE}")
+
+
+def _size(path: Path, suffix: str) -> int:
+    file = path.with_name(path.name + suffix)
+    return file.stat().st_size if file.exists() else 0
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
@@ -212,8 +229,11 @@ def append(db: sqlite3.Connection, entries: Iterable[Entry]) -> int:
     """Keep entries: all of them and on disk when it returns, or none when it raises. Returns how many are new."""
     return _add(
         db,
-        "INSERT INTO entries VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [(entry.account, entry.incarnation, entry.seq, entry.id, entry.raw) for entry in entries],
+        "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [
+            (entry.account, entry.incarnation, entry.seq, entry.id, entry.raw, digest(entry.raw)[:_CHECK_BYTES])
+            for entry in entries
+        ],
     )
 
 
@@ -292,11 +312,11 @@ def _at_once(db: sqlite3.Connection, work: Callable[[], object]) -> None:
 def rows(db: sqlite3.Connection) -> Iterator[Row]:
     """All entries as stored, by account, incarnation and seq."""
     with _told(db):
-        query = "SELECT account, incarnation, seq, id, raw FROM entries ORDER BY account, incarnation, seq, id"
-        for account, incarnation, seq, id_, raw in db.execute(query):
-            if not type(account) is type(id_) is type(raw) is bytes:
+        query = "SELECT * FROM entries ORDER BY account, incarnation, seq, id"
+        for account, incarnation, seq, id_, raw, checked in db.execute(query):
+            if not type(account) is type(id_) is type(raw) is type(checked) is bytes:
                 raise LedgerError(f"{_path(db)} holds an entry without its bytes; {_RESTORE}")
-            yield Row(account, incarnation, seq, id_, raw)
+            yield Row(account, incarnation, seq, id_, raw, checked)
 
 
 def load(db: sqlite3.Connection, codec: EntryCodec) -> Iterator[Entry]:

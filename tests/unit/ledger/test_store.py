@@ -2,12 +2,13 @@
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sparkle_ledger import store
-from sparkle_ledger.entries import Entry, Hold
+from sparkle_ledger.entries import AccountId, Hold
 from sparkle_protocol.errors import ConfigError, LedgerError
 from sparkle_protocol.ids import JobId
 from tests.unit.ledger.feeds import CODEC, NET, PEOPLE, feed, holds, job
@@ -69,7 +70,7 @@ def test_evidence_is_kept_once_and_comes_back_by_job(db: sqlite3.Connection) -> 
 
 
 def test_an_append_that_fails_leaves_nothing(db: sqlite3.Connection) -> None:
-    bad = Entry(ENTRIES[1].id, ENTRIES[1].account, b"", 0, 1, ENTRIES[1].prev, 0, ENTRIES[1].payload, None)  # type: ignore[arg-type]
+    bad = replace(ENTRIES[1], account=AccountId(None))  # type: ignore[arg-type]
     with pytest.raises(LedgerError):
         store.append(db, [ENTRIES[0], bad])
     assert store.count(db) == 0

@@ -1,0 +1,68 @@
+"""A process that keeps a ledger is killed: whatever it had said to be kept is there, whole and in order."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from sparkle_ledger import store
+from sparkle_ledger.entries import NO_PREV
+from tests.unit.ledger.feeds import CODEC, NET
+
+ROOT = Path(__file__).resolve().parents[3]
+KILLS = 10
+LINES = 260  # at most before a kill
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "tests.e2e.ledger.appender", *map(str, arguments)]
+
+
+def assert_kept(path: Path, kept: Sequence[str]) -> None:
+    """All that was kept is there, and nothing but a feed without gaps."""
+    db = store.open_ledger(path, NET)
+    store.check(db)
+    entries = list(store.load(db, CODEC))
+    db.close()
+    assert [entry.seq for entry in entries] == list(range(len(entries)))
+    assert not entries or entries[0].prev == NO_PREV
+    assert all(later.prev == earlier.id for earlier, later in pairwise(entries))
+    assert set(kept) <= {entry.id.hex() for entry in entries}
+    for entry in entries:
+        assert CODEC.open(entry.raw) == entry
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_acknowledged_is_lost_when_its_process_is_killed_at_any_moment(tmp_path: Path, seed: int) -> None:
+    rng, path, kept = Random(seed), tmp_path / "ledger.db", list[str]()
+    for _ in range(KILLS):
+        with subprocess.Popen(command(path), cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            try:
+                kept += [child.stdout.readline().strip() for _ in range(rng.randrange(LINES))]
+            finally:
+                child.send_signal(signal.SIGKILL)
+            kept += [line.strip() for line in child.stdout if line.endswith("\n")]
+        assert_kept(path, kept)
+    assert len(kept) > KILLS
+
+
+def test_nothing_acknowledged_is_lost_when_the_process_ends_in_the_middle_of_a_write(tmp_path: Path) -> None:
+    """Of the log's 4120 bytes for each page, and of the file itself where a checkpoint writes it."""
+    ran = subprocess.run(
+        command(tmp_path / "ledger.db", 100, 2_311, 180_000),
+        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    runs = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert len(runs) > 70
+    for run in runs:
+        assert run["signal"] == signal.SIGXFSZ, ran.stderr
+        assert_kept(Path(run["path"]), run["kept"])
+    assert len({len(run["kept"]) for run in runs}) > 5, "they ended at different places"
