@@ -3,7 +3,8 @@
 An entry names the one before it by hash, so a valid signature vouches for everything below it that is signed by the
 same key. Of each run of entries by one key the last is verified: where the key changes, where an entry is missing,
 where a feed ends, and at the end of each branch of a fork. A later key vouches for nothing that an earlier one
-signed, since it could make that up. ``deep`` verifies every signature: it finds damage to those that nothing rests on.
+signed, since it could make that up. ``deep`` verifies every signature: it finds damage to those that nothing rests
+on.
 
 Whether a key was in force, and what an entry is worth, is for the book to say.
 """
@@ -37,7 +38,7 @@ class ChainCheck:
         feeds: account and incarnation pairs.
         verified: signatures.
         violations: what no honest copy holds.
-        forks: places that have several entries: their author's fault, not this copy's.
+        forks: places that one key signed several entries for: its fault, not this copy's.
         gaps: entries that are missing here.
     """
 
@@ -66,7 +67,7 @@ class ChainCheck:
             self.feeds += 1
         if entry.seq != self._seq:
             self._advance(entry)
-        elif self._here:
+        elif any(other.key == entry.key for other, _ in self._here.values()):
             self.forks.add(f"{place_of(entry)} was signed several times: a fork of the account")
         self._link(entry)
         self._here[entry.id] = (entry, False)

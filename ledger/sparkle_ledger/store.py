@@ -38,6 +38,7 @@ from sparkle_protocol.ids import JobId, digest
 BUSY_S = 5.0  # to wait for another process that writes, as ``sparkle ledger`` beside a node
 MAX_LOOKUP = 512  # ids of one query
 
+_FACT, _SEALED = 0, 1  # kinds of evidence
 _SMALLEST_PAGE = 512  # of SQLite
 _CHECK_BYTES = 8  # of an entry as it travels: its id does not cover the signature. Against accidents only
 
@@ -47,7 +48,8 @@ MIGRATIONS = (
 CREATE TABLE entries  (account BLOB NOT NULL, incarnation INTEGER NOT NULL, seq INTEGER NOT NULL, id BLOB NOT NULL,
     raw BLOB NOT NULL, checked BLOB NOT NULL, PRIMARY KEY (account, incarnation, seq, id)) WITHOUT ROWID;
 CREATE UNIQUE INDEX entries_by_id ON entries (id);
-CREATE TABLE evidence (job BLOB NOT NULL, id BLOB NOT NULL, raw BLOB NOT NULL, PRIMARY KEY (job, id)) WITHOUT ROWID;
+CREATE TABLE evidence (job BLOB NOT NULL, kind INTEGER NOT NULL, id BLOB NOT NULL, raw BLOB NOT NULL,
+    PRIMARY KEY (job, kind, id)) WITHOUT ROWID;
 CREATE TABLE forks    (account BLOB PRIMARY KEY, first BLOB NOT NULL, second BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE accounts (account BLOB PRIMARY KEY, balance_micro TEXT NOT NULL, limit_micro TEXT NOT NULL,
     incarnation INTEGER NOT NULL, seq INTEGER NOT NULL, head BLOB NOT NULL) WITHOUT ROWID;
@@ -89,6 +91,15 @@ class Row:
         ):  # fmt: skip
             raise RemoteProtocolError("it is not what its place in the file says")
         return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What proves the outcome of a job: signed facts and records of sealed ranges, as they travel."""
+
+    job: JobId
+    facts: list[bytes]
+    sealed: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +248,11 @@ def append(db: sqlite3.Connection, entries: Iterable[Entry]) -> int:
     )
 
 
-def keep_evidence(db: sqlite3.Connection, job: JobId, raws: Iterable[bytes]) -> int:
+def keep_evidence(db: sqlite3.Connection, evidence: Evidence) -> int:
     """Keep facts and records about a job. Returns how many are new."""
-    rows = [(job, digest(raw), raw) for raw in raws]
-    return _add(db, "INSERT INTO evidence VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows)
+    kinds = ((_FACT, evidence.facts), (_SEALED, evidence.sealed))
+    rows = [(evidence.job, kind, digest(raw), raw) for kind, raws in kinds for raw in raws]
+    return _add(db, "INSERT INTO evidence VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
 
 
 def keep_fork(db: sqlite3.Connection, fork: Fork) -> int:
@@ -362,25 +374,24 @@ def feed(db: sqlite3.Connection, account: bytes, incarnation: int, first: int, m
         return [raw for (raw,) in db.execute(query, (account, incarnation, first, most))]
 
 
-def evidence(db: sqlite3.Connection) -> Iterator[tuple[JobId, list[bytes]]]:
-    """All that proves the outcome of jobs, job by job.
+def evidence(db: sqlite3.Connection) -> Iterator[Evidence]:
+    """All that proves the outcome of jobs, job by job. Whoever reads it judges it.
 
     Raises:
         LedgerError: something is damaged, or the file is.
     """
-    job: JobId | None = None
-    raws: list[bytes] = []
+    found: Evidence | None = None
     with _told(db):
-        for here, id_, raw in db.execute("SELECT job, id, raw FROM evidence ORDER BY job, id"):
-            if not type(here) is type(raw) is bytes or digest(raw) != id_:
+        for job, kind, id_, raw in db.execute("SELECT job, kind, id, raw FROM evidence ORDER BY job, kind, id"):
+            if not type(job) is type(raw) is bytes or digest(raw) != id_:
                 raise LedgerError(f"evidence about a job in {_path(db)} is damaged; {_RESTORE}")
-            if here != job and job is not None:
-                yield job, raws
-                raws = []
-            job = JobId(here)
-            raws.append(raw)
-    if job is not None:
-        yield job, raws
+            if found is None or job != found.job:
+                if found is not None:
+                    yield found
+                found = Evidence(JobId(job), [], [])
+            (found.facts if kind == _FACT else found.sealed).append(raw)
+    if found is not None:
+        yield found
 
 
 def forks(db: sqlite3.Connection) -> list[Fork]:

@@ -63,10 +63,11 @@ def test_two_entries_for_one_place_are_both_kept(db: sqlite3.Connection) -> None
 
 def test_evidence_is_kept_once_and_comes_back_by_job(db: sqlite3.Connection) -> None:
     one, two = sorted([JobId(job(1)), JobId(job(2))])
-    assert store.keep_evidence(db, two, [b"b"]) == 1
-    assert store.keep_evidence(db, one, [b"a", b"c"]) == 2
-    assert store.keep_evidence(db, one, [b"c", b"d"]) == 1
-    assert [(where, sorted(raws)) for where, raws in store.evidence(db)] == [(one, [b"a", b"c", b"d"]), (two, [b"b"])]
+    assert store.keep_evidence(db, store.Evidence(two, [b"b"], [])) == 1
+    assert store.keep_evidence(db, store.Evidence(one, [b"a", b"c"], [b"c"])) == 3
+    assert store.keep_evidence(db, store.Evidence(one, [b"c", b"d"], [b"c"])) == 1
+    found = [(known.job, sorted(known.facts), known.sealed) for known in store.evidence(db)]
+    assert found == [(one, [b"a", b"c", b"d"], [b"c"]), (two, [b"b"], [])]
 
 
 def test_an_append_that_fails_leaves_nothing(db: sqlite3.Connection) -> None:
@@ -93,7 +94,7 @@ def test_a_projection_holds_until_something_comes(db: sqlite3.Connection) -> Non
     assert store.projection(db) == saved
     store.append(db, ENTRIES)
     assert store.projection(db) == saved, "nothing new came"
-    store.keep_evidence(db, JobId(job(1)), [b"fact"])
+    store.keep_evidence(db, store.Evidence(JobId(job(1)), [b"fact"], []))
     assert store.projection(db) is None
 
 
@@ -164,7 +165,7 @@ def test_an_entry_in_the_wrong_place_is_found_by_reading(db: sqlite3.Connection)
 
 
 def test_evidence_that_changed_is_found_by_reading(db: sqlite3.Connection) -> None:
-    store.keep_evidence(db, JobId(job(1)), [b"fact"])
+    store.keep_evidence(db, store.Evidence(JobId(job(1)), [b"fact"], []))
     db.execute("UPDATE evidence SET raw = x'00'")
     with pytest.raises(LedgerError, match="damaged"):
         list(store.evidence(db))

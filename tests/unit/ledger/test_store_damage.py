@@ -38,7 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, Files]:
     for number, entry in enumerate(ENTRIES):
         store.append(db, [entry])
         if number % 5 == 0:
-            store.keep_evidence(db, JobId(job(number)), EVIDENCE)
+            store.keep_evidence(db, store.Evidence(JobId(job(number)), EVIDENCE, EVIDENCE))
     for name in ("ledger.db", "ledger.db-wal"):
         shutil.copy(folder / name, folder / f"before.{name}")
     before = Files(folder / "before.ledger.db")
@@ -64,7 +64,7 @@ def reopened(folder: Path, db: bytes, log: bytes) -> list[EntryId] | None:
     opened.execute("PRAGMA synchronous=OFF")  # nothing is to survive here
     try:
         entries = list(store.load(opened, CODEC))
-        evidence = dict(store.evidence(opened))
+        evidence = list(store.evidence(opened))
         store.forks(opened)
         store.projection(opened)
     except LedgerError as error:
@@ -72,7 +72,7 @@ def reopened(folder: Path, db: bytes, log: bytes) -> list[EntryId] | None:
         return None
     finally:
         opened.close()
-    assert all(set(raws) == set(EVIDENCE) for raws in evidence.values())
+    assert all(set(one.facts) == set(one.sealed) == set(EVIDENCE) for one in evidence)
     for account in {entry.account for entry in entries}:
         assert_feed([entry for entry in entries if entry.account == account])
     assert all(CODEC.open(entry.raw) == entry for entry in entries)
