@@ -65,7 +65,7 @@ class Genesis(Wire, tag=1, frozen=True):
 
 
 class Hold(Wire, tag=2, frozen=True):
-    """A debit into the escrow of a job. Several for one job add up.
+    """A debit into the escrow of a job. One of them pays for a job if it covers all that the spec may come to cost.
 
     ``expires_ms``: wall clock; a day after it the submitter alone may release what nobody earned.
     """
@@ -83,10 +83,15 @@ class Settled(Wire, frozen=True):
 
 
 class Work(Wire, tag=3, frozen=True):
-    """Executions by this account's key that became FINAL, all of one job of ``payer``; each at the job's price."""
+    """Executions by this account's key that became FINAL, all of one job of ``payer``; each at the job's price.
+
+    ``hold`` is the id of the payer's entry that they are paid from. A worker knows it before it begins; and as it
+    names it by hash, what pays for what is never a circle.
+    """
 
     job: Hash32
     payer: Hash32
+    hold: Hash32
     worker: Key32  # the key that the job's facts name
     amount_micro: Micro
     units: Annotated[list[Settled], Meta(min_length=1, max_length=MAX_SETTLED)]

@@ -1,0 +1,338 @@
+"""An account's entries as a tree of hash links: what stands where, by which key, and what is left beside.
+
+Rules
+-----
+- Genesis is the root: entry 0 of incarnation 0, by the key that the account is named after.
+- Entry n > 0 follows the entry that its ``prev`` names: of the same account and incarnation, with number n - 1.
+  Restore, entry 0 of an incarnation i > 0, follows the entry of a lower incarnation that it names as ``last``.
+- Each is signed by the key that is in force after the entry that it follows: Genesis's, or that of the last Rotate to
+  which the new key agreed. Nothing follows a Revoke.
+- What breaks one of these has no place. What comes before the entry that it follows waits.
+
+So there is one path from each entry to Genesis, and it can never change. Usually all entries are on one path. They
+are not when
+
+- the account *forks*: two entries of one key for one place, one of which stands in the tree. Both, and all that has
+  the same or a higher (incarnation, number), are off the line;
+- it *began anew*: the line is the path to the end of the highest incarnation. What a Restore left behind is off it;
+- it rotated or revoked its key: an incarnation that does not go through every Rotate and Revoke of the lower ones is
+  off the line, so that a key that was taken out of force cannot begin anew from before.
+
+What being off the line means is for the book to say (``book.py``).
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+
+from sparkle_ledger import outcomes as out
+from sparkle_ledger.entries import (
+    MAX_SEQ,
+    NO_PREV,
+    AccountId,
+    Entry,
+    EntryId,
+    Genesis,
+    Restore,
+    Revoke,
+    Rotate,
+    account_of,
+    consent_to_rotate,
+)
+from sparkle_ledger.forks import ForkProof
+from sparkle_ledger.outcomes import Outcome
+from sparkle_protocol.errors import RemoteProtocolError
+from sparkle_protocol.facts import Verify
+
+MAX_LOOSE = 1024  # entries of one account without a place that are kept, by keys known to be its own
+MAX_STRANGE = 128  # and by other keys: the next one perhaps, or anybody who would fill the room
+NO_KEY = b""  # after a Revoke
+
+
+class Node:
+    """An entry in its place, and what the book found out about it."""
+
+    __slots__ = (
+        "checked", "children", "contested", "depth", "entry", "face", "key", "keys", "moved", "off", "outcome",
+        "parent", "root", "strict",
+    )  # fmt: skip
+
+    def __init__(self, entry: Entry, parent: "Node | None", key: bytes, keys: frozenset[bytes]) -> None:
+        self.entry = entry
+        self.parent = parent
+        self.children: tuple[Node, ...] = ()
+        self.depth: int = parent.depth + 1 if parent is not None else 0
+        self.root: Node = parent.root if parent is not None and entry.seq else self  # entry 0 of its incarnation
+        self.key = key  # in force after it
+        self.keys = keys  # all that were in force up to it
+        self.off: Outcome | None = None  # of an entry 0: why its incarnation does not count
+        # The book's findings.
+        self.outcome: Outcome = out.GAP
+        self.checked: Outcome | None = None  # what does not depend on the entries before it; None: not looked at
+        self.contested = False  # another entry claims an execution that this one claims
+        self.moved = 0  # what the account gained by it
+        self.strict = self.face = 0  # what it added to the two sums that Holds are judged by
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Incarnation and number."""
+        return self.entry.incarnation, self.entry.seq
+
+    @property
+    def rank(self) -> tuple[bytes, int, int, bytes]:
+        """A total order of all entries."""
+        return self.entry.account, self.entry.incarnation, self.entry.seq, self.entry.id
+
+    def follows(self, other: "Node") -> bool:
+        """``other`` is on the path from Genesis to this entry, or is this entry."""
+        at: Node | None = self
+        while at is not None and at.depth > other.depth:
+            at = at.parent
+        return at is other
+
+
+class Feed:
+    """All that is known of one account's entries."""
+
+    __slots__ = (
+        "_changes", "_fork_at", "_forks", "_loose", "_places", "_room", "_roots", "_verify",
+        "_waiting", "account", "heads", "known", "line", "network", "nodes", "tip",
+    )  # fmt: skip
+
+    def __init__(self, network: str, account: AccountId, known: dict[EntryId, Node], verify: Verify) -> None:
+        self.network = network
+        self.account = account
+        self.known = known  # entries of all accounts that have a place
+        self.tip: Node | None = None  # the end of the line
+        self.nodes = 0
+        self.heads: dict[int, Node] = {}  # of each incarnation, the entry with the highest number
+        self._verify = verify
+        self._places: dict[tuple[int, int], tuple[Node, ...]] = {}
+        self._loose: dict[
+            tuple[int, int], list[tuple[Entry, bool]]
+        ] = {}  # without a place, by where they would stand
+        self._waiting: dict[EntryId, list[Entry]] = {}  # these, by the entry that they wait for
+        self._room = {True: MAX_LOOSE, False: MAX_STRANGE}  # left, for its own keys and for others
+        self._roots: dict[int, list[Node]] = {}  # entry 0 of each incarnation
+        self.line: dict[Node, int] = {}  # entry 0 of the incarnations that the line goes through -> up to where
+        self._changes: list[Node] = []  # Revokes, and Rotates that count
+        self._forks: dict[tuple[int, int], ForkProof] = {}
+        self._fork_at: tuple[int, int] | None = None  # the lowest that counts
+
+    # --- placing ------------------------------------------------------------------------------------------
+
+    def place(self, entry: Entry) -> tuple[Outcome | None, list[Node]]:
+        """Put an entry, and those that waited for it, in their places.
+
+        Returns why it has none (or None), and what was placed.
+        """
+        fault, node = self._try(entry)
+        if node is None:
+            return self._put_aside(entry, fault or out.GAP), []
+        placed = [node]
+        if self._waiting:
+            for one in placed:  # grows meanwhile
+                for waiting in self._waiting.pop(one.entry.id, ()):
+                    self._drop_loose(waiting)
+                    fault, following = self._try(waiting)
+                    if following is not None:
+                        placed.append(following)
+                    elif fault is not None:
+                        self._put_aside(waiting, fault)
+        return None, placed
+
+    def _try(self, entry: Entry) -> tuple[Outcome | None, Node | None]:
+        payload, parent = entry.payload, None
+        if entry.seq:
+            parent = self.known.get(entry.prev)
+            if type(payload) is Genesis or type(payload) is Restore:
+                return out.MISPLACED, None
+        elif type(payload) is Restore and entry.incarnation and entry.prev == NO_PREV:
+            parent = self.known.get(EntryId(payload.last))
+        elif type(payload) is not Genesis or entry.incarnation or entry.prev != NO_PREV:
+            return out.BAD_START, None
+        elif account_of(self.network, entry.key) != entry.account:
+            return out.BAD_SIGNER, None
+        else:
+            return None, self._grow(Node(entry, None, entry.key, frozenset((entry.key,))))
+        if parent is None:
+            return None, None
+        if not self._links(parent.entry, entry):
+            return out.BAD_LINK, None
+        if parent.key != entry.key:
+            return out.AFTER_REVOKE if parent.key == NO_KEY else out.BAD_SIGNER, None
+        key, keys = parent.key, parent.keys
+        if type(payload) is Revoke:
+            key = NO_KEY
+        elif type(payload) is Rotate and self._consents(entry, payload):
+            key, keys = payload.key, keys | {payload.key}
+        return None, self._grow(Node(entry, parent, key, keys))
+
+    @staticmethod
+    def _links(before: Entry, entry: Entry) -> bool:
+        """An entry can follow the one that it says it follows."""
+        if before.account != entry.account:
+            return False
+        if isinstance(entry.payload, Restore):
+            return before.incarnation < entry.incarnation and before.seq == entry.payload.last_seq
+        return before.incarnation == entry.incarnation and before.seq + 1 == entry.seq
+
+    def _consents(self, entry: Entry, payload: Rotate) -> bool:
+        agreed = consent_to_rotate(self.network, entry.account, entry.incarnation, entry.seq)
+        try:
+            self._verify(payload.key, payload.consent, agreed)
+        except RemoteProtocolError:
+            return False
+        return True
+
+    def _grow(self, node: Node) -> Node:
+        entry, parent = node.entry, node.parent
+        self.nodes += 1
+        self.known[entry.id] = node
+        place = (entry.incarnation, entry.seq)
+        there = self._places.get(place, ())
+        self._places[place] = (*there, node)
+        head = self.heads.get(entry.incarnation)
+        if head is None or (head.entry.seq, entry.id) < (entry.seq, head.entry.id):
+            self.heads[entry.incarnation] = node
+        if parent is not None:
+            parent.children += (node,)
+            if node.key != parent.key:
+                self._changes.append(node)
+        if node.root is node:
+            self._roots.setdefault(entry.incarnation, []).append(node)
+        forked = bool(there or self._loose) and self._look_for_fork(entry)
+        changes = parent is not None and node.key != parent.key
+        if forked or node.root is node or (changes and len(self._roots) > 1):
+            self._draw_line()
+        elif parent is self.tip:
+            self.tip = node
+        return node
+
+    # --- without a place ----------------------------------------------------------------------------------
+
+    def _put_aside(self, entry: Entry, why: Outcome) -> Outcome:
+        """Keep what waits, or may prove a fork, if there is room; returns its outcome."""
+        place = (entry.incarnation, entry.seq)
+        if any(one.id == entry.id for one, _ in self._loose.get(place, ())):
+            return why
+        own = self._is_own(entry.key)
+        if self._room[own] == 0:
+            return out.TOO_FAR
+        self._room[own] -= 1
+        self._loose.setdefault(place, []).append((entry, own))
+        if why is out.GAP:
+            before = EntryId(entry.payload.last) if isinstance(entry.payload, Restore) else entry.prev
+            self._waiting.setdefault(before, []).append(entry)
+        if place in self._places and self._look_for_fork(entry):
+            self._draw_line()
+        return why
+
+    def _drop_loose(self, entry: Entry) -> None:
+        place = (entry.incarnation, entry.seq)
+        left = []
+        for one, own in self._loose.pop(place):
+            if one.id == entry.id:
+                self._room[own] += 1
+            else:
+                left.append((one, own))
+        if left:
+            self._loose[place] = left
+
+    def _is_own(self, key: bytes) -> bool:
+        """A key that is known to have been in force for the account."""
+        return account_of(self.network, key) == self.account or any(key in node.keys for node in self._changes)
+
+    def loose(self) -> Iterator[Entry]:
+        """Entries without a place that are kept."""
+        return (entry for aside in self._loose.values() for entry, _ in aside)
+
+    # --- the line -----------------------------------------------------------------------------------------
+
+    @property
+    def simple(self) -> bool:
+        """All entries are on the line, whatever comes next to its end."""
+        return len(self._roots) <= 1 and not self._forks
+
+    @property
+    def frozen(self) -> bool:
+        """The account forked."""
+        return self._fork_at is not None
+
+    def fork_proofs(self) -> list[ForkProof]:
+        """One for each place that the account signed twice, the lowest first."""
+        return [self._forks[place] for place in sorted(self._forks)]
+
+    def roots(self) -> Iterator[Node]:
+        """The entries 0."""
+        return chain.from_iterable(self._roots[incarnation] for incarnation in sorted(self._roots))
+
+    def starts(self) -> list[Node]:
+        """Genesis; two if the account forked there."""
+        return self._roots.get(0, [])
+
+    def why_off(self, node: Node) -> Outcome | None:
+        """Why an entry is off the line."""
+        if self.simple:
+            return None
+        upto = self.line.get(node.root)
+        if upto is None:
+            return node.root.off or out.CUT
+        if self._fork_at is not None and node.order >= self._fork_at:
+            return out.FORKED
+        return out.CUT if node.entry.seq > upto else None
+
+    def _look_for_fork(self, entry: Entry) -> bool:
+        """See whether the key of this entry signed another one for its place; True when that is news."""
+        place = (entry.incarnation, entry.seq)
+        known = self._forks.get(place)
+        if known is not None and known.first.key == entry.key:
+            same = [known.first, known.second, entry]
+        else:
+            placed = [node.entry for node in self._places.get(place, ()) if node.entry.key == entry.key]
+            if not placed:
+                return False
+            same = placed + [one for one, _ in self._loose.get(place, ()) if one.key == entry.key]
+        ranked = sorted({one.id: one for one in same}.items())
+        if len(ranked) < 2:
+            return False
+        proof = ForkProof.make(ranked[0][1], ranked[1][1])
+        if known is None or (proof.first.id, proof.second.id) < (known.first.id, known.second.id):
+            self._forks[place] = proof
+        return known is None
+
+    def _draw_line(self) -> None:
+        """Work out which incarnations count, where the first fork of these is, and which path is the line."""
+        counting: set[Node] = set()
+        top: Node | None = None
+        for incarnation in sorted(self._roots):
+            for root in sorted(self._roots[incarnation], key=lambda node: node.entry.id, reverse=True):
+                root.off = self._why_not(root, counting)
+                if root.off is None:
+                    counting.add(root)
+                    top = root
+        forks = [place for place in self._forks if any(node.root in counting for node in self._places[place])]
+        self._fork_at = min(forks, default=None)
+        self.line = {}
+        at = top
+        while at is not None:
+            self.line[at.root] = MAX_SEQ if at is top else at.entry.seq
+            at = at.root.parent
+        self.tip = top
+        while self.tip is not None:
+            following = [node for node in self.tip.children if node.root is top]
+            if not following:
+                break
+            self.tip = min(following, key=lambda node: node.entry.id)
+
+    def _why_not(self, root: Node, counting: set[Node]) -> Outcome | None:
+        """Why an incarnation does not count."""
+        if root.parent is None:
+            return None
+        if root.parent.root not in counting:
+            return out.CUT
+        lower = [
+            node
+            for node in self._changes
+            if node.root in counting and node.entry.incarnation < root.entry.incarnation
+        ]
+        return None if all(root.follows(change) for change in lower) else out.REVOKED_BRANCH

@@ -1,0 +1,286 @@
+"""The rules by which each entry is judged. ``book.py`` states them and decides what is judged when."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sparkle_ledger import outcomes as out
+from sparkle_ledger.economy import Economy
+from sparkle_ledger.entries import (
+    AccountId,
+    Checkpoint,
+    EntryId,
+    Genesis,
+    Hold,
+    Pay,
+    Penalty,
+    Release,
+    Restore,
+    Revoke,
+    Rotate,
+    Work,
+)
+from sparkle_ledger.evidence import JobRecord
+from sparkle_ledger.feed import Feed, Node
+from sparkle_ledger.money import Money
+from sparkle_ledger.outcomes import Outcome
+from sparkle_ledger.walk import Walk
+
+
+class Ruling(NamedTuple):
+    """What an entry comes to: see ``Node`` for the sums."""
+
+    outcome: Outcome
+    moved: int = 0
+    strict: int = 0
+    face: int = 0
+
+
+class Page:
+    """One account: its feed, the walk along it, and what has to be judged anew."""
+
+    __slots__ = ("dirty", "feed", "holds", "left", "walk")
+
+    def __init__(self, feed: Feed, known: dict[EntryId, Node]) -> None:
+        self.feed = feed
+        self.walk = Walk(known)
+        self.dirty: dict[Node, None] = {}
+        self.holds: list[Node] = []
+        self.left: dict[int, int] | None = None  # incarnation -> what Holds that it left behind still take
+
+
+class JobPage:
+    """One job: what is known of it, and the entries that speak of it."""
+
+    __slots__ = ("claims", "nodes", "record")
+
+    def __init__(self) -> None:
+        self.record: JobRecord | None = None
+        self.nodes: list[Node] = []
+        self.claims: dict[bytes, dict[tuple[int, int], tuple[Node, ...]]] = {}  # worker -> (unit, epoch) -> by whom
+
+
+class Rulings:
+    """What the rules need to know, and the rules. It changes nothing but the notes on who names what."""
+
+    __slots__ = ("_jobs", "_nodes", "_pages", "_refs", "_rules", "economy", "money", "network")
+
+    def __init__(self, network: str, economy: Economy) -> None:
+        self.network = network
+        self.economy = economy
+        self.money = Money()
+        self._nodes: dict[EntryId, Node] = {}
+        self._pages: dict[AccountId, Page] = {}
+        self._jobs: dict[bytes, JobPage] = {}
+        self._refs: dict[bytes, list[Node]] = {}  # an entry -> those that name it
+        self._rules: dict[type, Callable[[Page, Node, Any], Ruling]] = {
+            Genesis: self._rule_start,
+            Restore: self._rule_start,
+            Hold: self._rule_hold,
+            Work: self._rule_work,
+            Pay: self._rule_pay,
+            Release: self._rule_release,
+            Penalty: self._rule_penalty,
+            Checkpoint: self._rule_checkpoint,
+            Rotate: self._rule_rotate,
+            Revoke: self._rule_start,
+        }
+
+    def rule(self, page: Page, node: Node) -> Ruling:
+        """Judge an entry; the account's walk stands at the one before."""
+        payload = node.entry.payload
+        return self._rules[type(payload)](page, node, payload)
+
+    # --- notes --------------------------------------------------------------------------------------------
+
+    def _job(self, job: bytes) -> JobPage:
+        found = self._jobs.get(job)
+        if found is None:
+            found = self._jobs[job] = JobPage()
+        return found
+
+    def _refer(self, page: Page, node: Node) -> list[Node]:
+        """Note what a new node names; returns others that have to be judged anew because of it."""
+        payload = node.entry.payload
+        if isinstance(payload, Work):
+            job = self._job(payload.job)
+            job.nodes.append(node)
+            self._refs.setdefault(payload.hold, []).append(node)
+            return self._claim(job, node, payload) if payload.worker in node.keys else []
+        if isinstance(payload, Hold):
+            self._job(payload.job).nodes.append(node)
+            page.holds.append(node)
+        elif isinstance(payload, Release):
+            self._job(payload.job).nodes.append(node)
+        elif isinstance(payload, Pay):
+            self._refs.setdefault(payload.work, []).append(node)
+        return []
+
+    @staticmethod
+    def _claim(job: JobPage, node: Node, work: Work) -> list[Node]:
+        claims = job.claims.setdefault(work.worker, {})
+        others: dict[Node, None] = {}
+        for one in work.units:
+            execution = (one.unit, one.epoch)
+            there = claims.get(execution, ())
+            if node not in there:
+                claims[execution] = (*there, node)
+                others.update(dict.fromkeys(there))
+        for other in others:
+            other.contested = node.contested = True
+        return list(others)
+
+    # --- the rules ----------------------------------------------------------------------------------------
+
+    def _rule_start(self, page: Page, node: Node, _: Genesis | Restore | Revoke) -> Ruling:
+        return Ruling(page.feed.why_off(node) or out.BOOKED)
+
+    def _rule_rotate(self, page: Page, node: Node, rotate: Rotate) -> Ruling:
+        if node.key != rotate.key:
+            return Ruling(out.NO_CONSENT)
+        return Ruling(page.feed.why_off(node) or out.BOOKED)
+
+    def _rule_penalty(self, page: Page, node: Node, _: Penalty) -> Ruling:
+        return Ruling(node.checked or out.BAD_PROOF)
+
+    def _rule_hold(self, page: Page, node: Node, hold: Hold) -> Ruling:
+        record, amount = self._job(hold.job).record, hold.amount_micro
+        if record is not None and record.submitter_key not in node.keys:
+            return Ruling(out.NOT_OWN_JOB)
+        if not self._bears(page, page.walk.face, amount):
+            return Ruling(out.OVERDRAWN, face=-amount)
+        off = page.feed.why_off(node)
+        left = self._left_behind(page, node)
+        if off is None and self._bears(page, page.walk.strict - left, amount):
+            return Ruling(out.BOOKED, -amount, -amount, -amount)
+        if record is not None and record.executions > 0:  # workers relied on it
+            return Ruling(out.BOOKED, -amount, -amount, -amount)
+        return Ruling(off or out.OVERDRAWN, face=-amount)
+
+    def _bears(self, page: Page, funds: int, amount: int) -> bool:
+        """An account with these funds may part with so much where its walk stands."""
+        after = funds - amount
+        if after >= -self.economy.starter_micro or page.feed.account in self.economy.unlimited:
+            return True
+        return after >= -self.economy.limit(page.walk.earned())
+
+    def _left_behind(self, page: Page, node: Node) -> int:
+        """What Holds of lower incarnations take that a Restore left behind and that workers relied on."""
+        if page.feed.simple or not node.entry.incarnation:
+            return 0
+        if page.left is None:
+            page.left = {}
+        incarnation = node.entry.incarnation
+        if incarnation not in page.left:
+            page.left[incarnation] = sum(
+                hold.entry.payload.amount_micro
+                for hold in page.holds
+                if isinstance(hold.entry.payload, Hold)
+                and hold.entry.incarnation < incarnation
+                and page.feed.why_off(hold) is not None
+                and self._is_relied_on(hold.entry.payload.job)
+            )
+        return page.left[incarnation]
+
+    def _is_relied_on(self, job: bytes) -> bool:
+        record = self._job(job).record
+        return record is not None and record.executions > 0
+
+    def _rule_work(self, _: Page, node: Node, work: Work) -> Ruling:
+        if node.checked is None:
+            node.checked = self._check_work(node, work)
+        if not node.checked.counts:
+            return Ruling(node.checked)
+        if node.contested and self._is_claimed(node, work):
+            return Ruling(out.SETTLED)
+        amount = work.amount_micro
+        return Ruling(out.BOOKED, amount, amount, amount)
+
+    def _check_work(self, node: Node, work: Work) -> Outcome:
+        """The rules for a Work that do not depend on the entries before it."""
+        if work.worker not in node.keys:
+            return out.WRONG_KEY
+        if len({(one.unit, one.epoch) for one in work.units}) < len(work.units):
+            return out.SETTLED
+        record = self._job(work.job).record
+        if record is not None:
+            fault = self._check_claim(record, work)
+            if fault is not None:
+                return fault
+        hold = self._nodes.get(EntryId(work.hold))
+        if hold is None:
+            return out.NO_HOLD
+        payload = hold.entry.payload
+        if not isinstance(payload, Hold) or (hold.entry.account, payload.job) != (work.payer, work.job):
+            return out.WRONG_PAYER
+        if record is None:
+            return out.NO_EVIDENCE
+        return out.BOOKED if hold.outcome.counts and payload.amount_micro >= record.cover_micro else out.UNFUNDED
+
+    @staticmethod
+    def _check_claim(record: JobRecord, work: Work) -> Outcome | None:
+        """What the evidence has against it."""
+        if max(one.unit for one in work.units) >= record.units:
+            return out.NO_SUCH_UNIT
+        if work.worker == record.submitter_key:
+            return out.OWN_JOB
+        if work.amount_micro != record.price_micro * len(work.units):
+            return out.WRONG_AMOUNT
+        if any((one.epoch, work.worker) not in record.payable(one.unit) for one in work.units):
+            return out.NOT_ACCEPTED
+        return None
+
+    def _is_claimed(self, node: Node, work: Work) -> bool:
+        """Another entry comes first for one of its executions."""
+        claims = self._job(work.job).claims[work.worker]
+        for one in work.units:
+            for other in claims[one.unit, one.epoch]:
+                if other is node or self._follows(other, node):
+                    continue
+                if other.outcome.counts if self._follows(node, other) else other.rank < node.rank:
+                    return True
+        return False
+
+    def _follows(self, node: Node, other: Node) -> bool:
+        """``other`` is on the path to ``node``."""
+        if node.entry.account != other.entry.account:
+            return False
+        if self._pages[node.entry.account].feed.simple:
+            return node.depth >= other.depth
+        return node.follows(other)
+
+    def _rule_pay(self, page: Page, node: Node, pay: Pay) -> Ruling:
+        work = self._nodes.get(EntryId(pay.work))
+        if work is None:
+            return Ruling(out.NO_WORK)
+        if not isinstance(work.entry.payload, Work) or work.entry.payload.payer != node.entry.account:
+            return Ruling(out.WRONG_PAYER)
+        if pay.work in page.walk.acknowledged:
+            return Ruling(out.ACKNOWLEDGED)
+        return Ruling(out.BOOKED if work.outcome.counts else out.NO_WORK)
+
+    def _rule_release(self, page: Page, node: Node, release: Release) -> Ruling:
+        record = self._job(release.job).record
+        if record is None:
+            return Ruling(out.NO_EVIDENCE)
+        if record.submitter_key not in node.keys:
+            return Ruling(out.NOT_OWN_JOB)
+        if not record.over:
+            return Ruling(out.NOT_OVER)
+        sums = page.walk.job(release.job)
+        face = min(release.amount_micro, sums.signed_held - sums.signed_released)
+        off = page.feed.why_off(node)
+        if off is not None:
+            return Ruling(off, face=face)
+        spare = sums.held - record.owed_micro - sums.released
+        if spare <= 0:
+            return Ruling(out.NOTHING_SPARE, face=face)
+        back = min(release.amount_micro, spare)
+        return Ruling(out.BOOKED, back, back, face)
+
+    def _rule_checkpoint(self, page: Page, _: Node, checkpoint: Checkpoint) -> Ruling:
+        walk = page.walk
+        sums = [(other, *sums) for other, sums in sorted(walk.pairs.items()) if any(sums)]
+        stated = [(one.account, one.earned_micro, one.spent_micro) for one in checkpoint.pairs]
+        if (stated, checkpoint.held_micro) == (sums, walk.held):
+            return Ruling(out.BOOKED)
+        return Ruling(out.SUMS_OPEN if walk.pending else out.WRONG_SUMS)

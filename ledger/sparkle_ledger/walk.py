@@ -1,0 +1,106 @@
+"""Sums along one path of an account's tree: what each next entry is judged by.
+
+A walk stands at an entry. It steps to a child by adding what the book found out about it, and back by taking that off
+again, so that to judge an entry anew costs as much as there are entries after it.
+"""
+
+from sparkle_ledger.entries import AccountId, EntryId, Hold, Pay, Release, Work
+from sparkle_ledger.feed import Node
+
+
+class JobSums:
+    """What the entries of a path did with the escrow of one job."""
+
+    __slots__ = ("held", "released", "signed_held", "signed_released")
+
+    def __init__(self) -> None:
+        self.held = 0  # by Holds that count
+        self.released = 0  # by Releases that count
+        self.signed_held = 0  # by all Holds
+        self.signed_released = 0  # by all Releases once the job was over, up to what was signed as held
+
+
+class Walk:
+    """The sums up to one entry, it included.
+
+    Attributes:
+        strict: balance of the path: what its Works brought and its Holds that count took, less what went back.
+        face: the same by what was signed: a Hold takes its amount even if it does not count, and a Release gives
+            its amount even if executions are still owed.
+        held: in escrows by this path's Holds, less its Releases.
+        pending: entries that wait for something.
+    """
+
+    __slots__ = ("acknowledged", "at", "face", "held", "jobs", "known", "pairs", "pending", "strict")
+
+    def __init__(self, known: dict[EntryId, Node]) -> None:
+        self.known = known
+        self.at: Node | None = None
+        self.strict = self.face = self.held = self.pending = 0
+        self.jobs: dict[bytes, JobSums] = {}
+        self.pairs: dict[AccountId, list[int]] = {}  # [earned from it, spent on it as acknowledged]
+        self.acknowledged: set[bytes] = set()
+
+    def go_to(self, node: Node | None) -> None:
+        """Stand at ``node``; None: before the first entry."""
+        forward: list[Node] = []
+        there = node
+        while there is not self.at:
+            if there is not None and (self.at is None or there.depth >= self.at.depth):
+                forward.append(there)
+                there = there.parent
+            elif self.at is not None:
+                self._count(self.at, -1)
+                self.at = self.at.parent
+        for one in reversed(forward):
+            self.step(one)
+
+    def step(self, node: Node) -> None:
+        """Go on to a child of where the walk stands."""
+        self._count(node, 1)
+        self.at = node
+
+    def earned(self) -> list[int]:
+        """What each other account paid for work."""
+        return [earned for earned, _ in self.pairs.values()]
+
+    def job(self, job: bytes) -> JobSums:
+        """The sums of one job."""
+        found = self.jobs.get(job)
+        if found is None:
+            found = self.jobs[job] = JobSums()
+        return found
+
+    def _count(self, node: Node, sign: int) -> None:
+        payload = node.entry.payload
+        self.strict += sign * node.strict
+        self.face += sign * node.face
+        if node.outcome.pending:
+            self.pending += sign
+        if isinstance(payload, Hold):
+            sums = self.job(payload.job)
+            sums.held -= sign * node.moved
+            sums.signed_held -= sign * node.face
+            self.held -= sign * node.moved
+        elif isinstance(payload, Release):
+            sums = self.job(payload.job)
+            sums.released += sign * node.moved
+            sums.signed_released += sign * node.face
+            self.held -= sign * node.moved
+        elif isinstance(payload, Work):
+            if node.moved and payload.payer != node.entry.account:
+                self._pair(AccountId(payload.payer))[0] += sign * node.moved
+        elif isinstance(payload, Pay) and node.outcome.counts:
+            work = self.known[EntryId(payload.work)].entry
+            if isinstance(work.payload, Work) and work.account != node.entry.account:
+                self._pair(work.account)[1] += sign * work.payload.amount_micro
+            if sign > 0:
+                self.acknowledged.add(payload.work)
+            else:
+                self.acknowledged.discard(payload.work)
+
+    def _pair(self, other: AccountId) -> list[int]:
+        found = self.pairs.get(other)
+        if found is None:
+            found = self.pairs[other] = [0, 0]
+        return found
