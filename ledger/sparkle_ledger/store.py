@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId
 from sparkle_protocol.errors import ConfigError, LedgerError, RemoteProtocolError
@@ -66,9 +67,8 @@ SCHEMA_VERSION = len(MIGRATIONS)
 _Table = list[tuple[bytes | int | str, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A stored entry, not yet opened."""
+class Row(NamedTuple):
+    """A stored entry, not yet opened. A tuple, as there may be millions."""
 
     account: bytes
     incarnation: int

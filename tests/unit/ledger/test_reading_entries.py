@@ -10,7 +10,7 @@ from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.ids import digest
 from tests.unit.ledger.feeds import CODEC, NET, PEOPLE, feed, job
 
-WORK = Work(job(1), b"p" * 32, PEOPLE[0].public_key, 40, [Settled(unit, 4096) for unit in range(4)])
+WORK = Work(job(1), b"p" * 32, b"h" * 32, PEOPLE[0].public_key, 40, [Settled(unit, 4096) for unit in range(4)])
 ENTRY = feed(PEOPLE[0], [Genesis(), WORK])[1]
 FIELDS = msgpack.unpackb(msgpack.unpackb(ENTRY.raw)[0])
 PAYLOAD = msgpack.unpackb(FIELDS[-1])
