@@ -156,7 +156,7 @@ class Audit:
                 yield done, max(done, whole)
         self._chains.end()
         whole = 3 * done
-        for entry in _in_time(self._entries):
+        for entry in in_time(self._entries):
             self.book.add(entry)
             done += 1
             if not done % PROGRESS_EVERY:
@@ -284,7 +284,7 @@ class Audit:
         self._violations.add(f"unit {unit} of {name} by {worker.hex()[:12]} {why}")
 
 
-def _in_time(entries: list[Entry]) -> list[Entry]:
+def in_time(entries: list[Entry]) -> list[Entry]:
     """In the order in which their authors say that they were made, each feed in its own order.
 
     The book says the same in any order; in this one it seldom has to judge an entry again.

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId
+from sparkle_ledger.projections import AccountRow, EscrowRow, PairRow, Projection
 from sparkle_protocol.errors import ConfigError, LedgerError, RemoteProtocolError
 from sparkle_protocol.ids import JobId, digest
 
@@ -53,8 +54,10 @@ CREATE TABLE evidence (job BLOB NOT NULL, kind INTEGER NOT NULL, id BLOB NOT NUL
     PRIMARY KEY (job, kind, id)) WITHOUT ROWID;
 CREATE TABLE forks    (account BLOB PRIMARY KEY, first BLOB NOT NULL, second BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE accounts (account BLOB PRIMARY KEY, balance_micro TEXT NOT NULL, limit_micro TEXT NOT NULL,
-    incarnation INTEGER NOT NULL, seq INTEGER NOT NULL, head BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE escrows  (job BLOB PRIMARY KEY, account BLOB NOT NULL, held_micro TEXT NOT NULL) WITHOUT ROWID;
+    held_micro TEXT NOT NULL, incarnation INTEGER NOT NULL, seq INTEGER NOT NULL, head BLOB NOT NULL,
+    frozen INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE escrows  (job BLOB NOT NULL, account BLOB NOT NULL, held_micro TEXT NOT NULL,
+    PRIMARY KEY (job, account)) WITHOUT ROWID;
 CREATE TABLE pairs    (account BLOB NOT NULL, other BLOB NOT NULL, earned_micro TEXT NOT NULL,
     spent_micro TEXT NOT NULL, PRIMARY KEY (account, other)) WITHOUT ROWID;
 CREATE TABLE about    (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
@@ -109,46 +112,6 @@ class Fork:
     account: AccountId
     first: bytes
     second: bytes
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class AccountRow:
-    """An account as a list shows it. The head is the last entry of its latest incarnation."""
-
-    account: bytes
-    balance_micro: int
-    limit_micro: int
-    incarnation: int
-    seq: int
-    head: bytes
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class EscrowRow:
-    """What an account holds for a job."""
-
-    job: bytes
-    account: bytes
-    held_micro: int
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class PairRow:
-    """What went between an account and another."""
-
-    account: bytes
-    other: bytes
-    earned_micro: int
-    spent_micro: int
-
-
-@dataclass(frozen=True, slots=True)
-class Projection:
-    """What the book said of all entries and evidence, in ascending order."""
-
-    accounts: tuple[AccountRow, ...] = ()
-    escrows: tuple[EscrowRow, ...] = ()
-    pairs: tuple[PairRow, ...] = ()
 
 
 # --- opening ----------------------------------------------------------------------------------------------
@@ -271,18 +234,21 @@ def changes(db: sqlite3.Connection) -> int:
 def save_projection(db: sqlite3.Connection, projection: Projection, at: int) -> None:
     """Keep what the book says of the ledger as it was when ``changes`` was ``at``."""
     accounts: _Table = [
-        (row.account, str(row.balance_micro), str(row.limit_micro), row.incarnation, row.seq, row.head)
-        for row in sorted(projection.accounts)
-    ]
-    escrows: _Table = [(row.job, row.account, str(row.held_micro)) for row in sorted(projection.escrows)]
+        (
+            row.account, str(row.balance_micro), str(row.limit_micro), str(row.held_micro),
+            row.incarnation, row.seq, row.head, int(row.frozen),
+        )
+        for row in projection.accounts
+    ]  # fmt: skip
+    escrows: _Table = [(row.job, row.account, str(row.held_micro)) for row in projection.escrows]
     pairs: _Table = [
-        (row.account, row.other, str(row.earned_micro), str(row.spent_micro)) for row in sorted(projection.pairs)
+        (row.account, row.other, str(row.earned_micro), str(row.spent_micro)) for row in projection.pairs
     ]
 
     def work() -> None:
         for table in ("accounts", "escrows", "pairs"):
             db.execute(f"DELETE FROM {table}")  # noqa: S608
-        db.executemany("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?)", accounts)
+        db.executemany("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", accounts)
         db.executemany("INSERT INTO escrows VALUES (?, ?, ?)", escrows)
         db.executemany("INSERT INTO pairs VALUES (?, ?, ?, ?)", pairs)
         db.execute("UPDATE about SET value = ? WHERE name = 'projected'", (at,))
@@ -406,12 +372,15 @@ def projection(db: sqlite3.Connection) -> Projection | None:
     with _told(db):
         about = dict(db.execute("SELECT name, value FROM about").fetchall())
         accounts = db.execute("SELECT * FROM accounts ORDER BY account").fetchall()
-        escrows = db.execute("SELECT * FROM escrows ORDER BY job").fetchall()
+        escrows = db.execute("SELECT * FROM escrows ORDER BY job, account").fetchall()
         pairs = db.execute("SELECT * FROM pairs ORDER BY account, other").fetchall()
     if about.get("projected") != about.get("changes") or about.get("digest") != _digest(accounts, escrows, pairs):
         return None
     return Projection(
-        tuple(AccountRow(account, int(balance), int(limit), *head) for account, balance, limit, *head in accounts),
+        tuple(
+            AccountRow(account, int(balance), int(limit), int(held), incarnation, seq, head, bool(frozen))
+            for account, balance, limit, held, incarnation, seq, head, frozen in accounts
+        ),
         tuple(EscrowRow(job, account, int(held)) for job, account, held in escrows),
         tuple(PairRow(account, other, int(earned), int(spent)) for account, other, earned, spent in pairs),
     )
@@ -426,7 +395,7 @@ def check(db: sqlite3.Connection) -> None:
     with _told(db):
         found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
-        raise LedgerError(f"{_path(db)} is damaged ({found}); {_RESTORE}")
+        raise LedgerError(f"{_path(db)} is damaged ({_one_line(found)}); {_RESTORE}")
 
 
 def _digest(*tables: _Table) -> bytes:
@@ -457,7 +426,11 @@ def _path(db: sqlite3.Connection) -> str:
 def _complaint(path: Path | str, error: sqlite3.Error) -> str:
     """What happened to the file and what can be done, as one sentence."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if code in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_ERROR,
+    ):  # the last: a table is not there
         advice = _RESTORE
     elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         advice = "check its permissions and whether its disk is mounted read-only"
@@ -465,4 +438,9 @@ def _complaint(path: Path | str, error: sqlite3.Error) -> str:
         advice = "another program writes to it: wait for that, or end it"
     else:
         advice = "free some space or check the disk"
-    return f"{path} cannot be used ({error}); {advice}"
+    return f"{path} cannot be used ({_one_line(error)}); {advice}"
+
+
+def _one_line(text: object) -> str:
+    """Without line breaks and not too long: SQLite shows whole statements."""
+    return " ".join(str(text).split())[:160]

@@ -12,8 +12,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Iterator
+from itertools import count, islice
 from pathlib import Path
 
 from sparkle_ledger import store
@@ -24,19 +24,21 @@ BATCHES = (1, 1, 40, 3)  # entries of one transaction, in turn: some of one page
 CHECKPOINT_PAGES = 40
 
 
+def entries_of_the_feed() -> Iterator[Entry]:
+    """What the process appends, from the first entry on."""
+    last: Entry | None = None
+    for seq in count():
+        payload = Hold(job(seq), 1 + seq, 1 << 40) if last else Genesis()
+        last = CODEC.seal(PEOPLE[0], payload, seq=seq, prev=last.id if last else NO_PREV, time_ms=seq)
+        yield last
+
+
 def append_until_killed(path: Path, tell: Callable[[str], None]) -> None:
     db = store.open_ledger(path, NET)
     db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
-    last: Entry | None = None
-    for last in store.load(db, CODEC):  # noqa: B007
-        pass
+    following = islice(entries_of_the_feed(), store.count(db), None)
     for turn in count():
-        batch = []
-        for _ in range(BATCHES[turn % len(BATCHES)]):
-            seq, prev = (last.seq + 1, last.id) if last else (0, NO_PREV)
-            payload = Hold(job(seq), 1 + seq, 1 << 40) if seq else Genesis()
-            last = CODEC.seal(PEOPLE[0], payload, seq=seq, prev=prev, time_ms=seq)
-            batch.append(last)
+        batch = list(islice(following, BATCHES[turn % len(BATCHES)]))
         store.append(db, batch)
         for entry in batch:
             tell(entry.id.hex())

@@ -5,17 +5,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import islice
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from sparkle_ledger import store
-from sparkle_ledger.entries import NO_PREV
-from tests.unit.ledger.feeds import CODEC, NET
+from sparkle_ledger.audit import Audit
+from sparkle_ledger.economy import Economy
+from sparkle_ledger.entries import Hold, account_of
+from sparkle_protocol.facts import FactCodec
+from tests.e2e.ledger.appender import entries_of_the_feed
+from tests.unit.ledger.feeds import CODEC, NET, PEOPLE
 
 ROOT = Path(__file__).resolve().parents[3]
+ECONOMY = Economy(unlimited=frozenset({account_of(NET, PEOPLE[0].public_key)}))
 KILLS = 10
 LINES = 260  # at most before a kill
 
@@ -25,17 +30,19 @@ def command(*arguments: object) -> list[str]:
 
 
 def assert_kept(path: Path, kept: Sequence[str]) -> None:
-    """All that was kept is there, and nothing but a feed without gaps."""
+    """All that was kept is there, and nothing but the feed up to some entry: so its balance is that of its Holds."""
     db = store.open_ledger(path, NET)
     store.check(db)
     entries = list(store.load(db, CODEC))
+    audit = Audit(CODEC, FactCodec(NET), ECONOMY, deep=True)
+    for _ in audit.steps(store.rows(db), store.count(db), store.evidence(db)):
+        pass
     db.close()
-    assert [entry.seq for entry in entries] == list(range(len(entries)))
-    assert not entries or entries[0].prev == NO_PREV
-    assert all(later.prev == earlier.id for earlier, later in pairwise(entries))
+    assert entries == list(islice(entries_of_the_feed(), len(entries)))
     assert set(kept) <= {entry.id.hex() for entry in entries}
-    for entry in entries:
-        assert CODEC.open(entry.raw) == entry
+    assert audit.report().ok, audit.report().violations
+    balance = audit.book.account(account_of(NET, PEOPLE[0].public_key)).balance_micro
+    assert balance == -sum(entry.payload.amount_micro for entry in entries if isinstance(entry.payload, Hold))
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 from sparkle_ledger import store
+from sparkle_ledger.book import Book
 from sparkle_ledger.entries import AccountId, Hold
+from sparkle_ledger.projections import AccountRow, EscrowRow, PairRow, Projection, project
 from sparkle_protocol.errors import ConfigError, LedgerError
 from sparkle_protocol.ids import JobId
 from tests.unit.ledger.feeds import CODEC, NET, PEOPLE, feed, holds, job
+from tests.unit.ledger.ledgers import ECONOMY, KEEPERS, PRICE, Author, Job, person
 
+HUGE = 1 << 90  # more than a column of SQLite takes as a number
 FEEDS = [holds(person, count) for person, count in zip(PEOPLE[:3], (5, 9, 0), strict=True)]
 ENTRIES = [entry for one in FEEDS for entry in one]
 ORDERED = sorted(ENTRIES, key=lambda entry: (entry.account, entry.seq))
@@ -78,18 +82,16 @@ def test_an_append_that_fails_leaves_nothing(db: sqlite3.Connection) -> None:
     assert store.append(db, [ENTRIES[0]]) == 1
 
 
+ACCOUNTS = (
+    AccountRow(b"a" * 32, -HUGE, 7, 1, 0, 5, b"h" * 32, frozen=False),
+    AccountRow(b"b" * 32, HUGE, 7, 0, 2, 5, b"i" * 32, frozen=True),
+)
+
+
 def test_a_projection_holds_until_something_comes(db: sqlite3.Connection) -> None:
     assert store.projection(db) is None
     store.append(db, ENTRIES)
-    huge = 1 << 90
-    saved = store.Projection(
-        (
-            store.AccountRow(b"a" * 32, -huge, 7, 0, 5, b"h" * 32),
-            store.AccountRow(b"b" * 32, huge, 7, 0, 5, b"i" * 32),
-        ),
-        (store.EscrowRow(job(1), b"a" * 32, 3),),
-        (store.PairRow(b"a" * 32, b"b" * 32, 0, huge),),
-    )
+    saved = Projection(ACCOUNTS, (EscrowRow(job(1), b"a" * 32, HUGE),), (PairRow(b"a" * 32, b"b" * 32, 0, HUGE),))
     store.save_projection(db, saved, store.changes(db))
     assert store.projection(db) == saved
     store.append(db, ENTRIES)
@@ -101,13 +103,33 @@ def test_a_projection_holds_until_something_comes(db: sqlite3.Connection) -> Non
 def test_a_projection_of_an_earlier_state_or_with_other_figures_is_not_believed(db: sqlite3.Connection) -> None:
     before = store.changes(db)
     store.append(db, ENTRIES)
-    row = store.AccountRow(b"a" * 32, 5, 7, 0, 5, b"h" * 32)
-    store.save_projection(db, store.Projection((row,)), before)
+    store.save_projection(db, Projection(ACCOUNTS), before)
     assert store.projection(db) is None
-    store.save_projection(db, store.Projection((row,)), store.changes(db))
+    store.save_projection(db, Projection(ACCOUNTS), store.changes(db))
     assert store.projection(db) is not None
     db.execute("UPDATE accounts SET balance_micro = '6'")
     assert store.projection(db) is None
+
+
+def test_what_the_book_says_is_what_is_shown_without_reading_all_entries(db: sqlite3.Connection) -> None:
+    alice, bob = Author(person(1)), Author(person(2))
+    work = Job(alice.who, 2, keepers=KEEPERS)
+    alice.hold(work)
+    bob.work(work, 0)
+    book = Book(NET, ECONOMY)
+    book.add_record(work.record(work.accepted([bob.who])))
+    book.add_all([*alice.entries, *bob.entries])
+    store.append(db, [*alice.entries, *bob.entries])
+    store.save_projection(db, project(book), store.changes(db))
+    shown = store.projection(db)
+    assert shown is not None
+    assert {row.account: (row.balance_micro, row.held_micro, row.head) for row in shown.accounts} == {
+        alice.account: (-work.cover, work.cover - PRICE, alice.entries[-1].id),
+        bob.account: (PRICE, 0, bob.entries[-1].id),
+    }
+    assert shown.escrows == (EscrowRow(work.id, alice.account, work.cover - PRICE),)
+    assert PairRow(bob.account, alice.account, PRICE, 0) in shown.pairs
+    assert sum(row.balance_micro for row in shown.accounts) + sum(row.held_micro for row in shown.escrows) == 0
 
 
 def test_a_ledger_is_looked_at_beside_its_node_without_changing_it(db: sqlite3.Connection, path: Path) -> None:
