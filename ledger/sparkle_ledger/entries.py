@@ -24,12 +24,11 @@ integers, in micro-credits. An entry says nothing by being signed: what counts o
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, NewType
 
 from msgspec import Meta, MsgspecError
-from msgspec.msgpack import Decoder
+from msgspec.msgpack import Decoder, Encoder
 
 from sparkle_protocol.codec import Wire, decode, encode
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -175,6 +174,7 @@ class _Body(Wire, frozen=True):
     payload: bytes
 
 
+_ENCODER = Encoder()
 _SEALED: Decoder[Any] = Decoder(_Sealed)
 _BODY: Decoder[Any] = Decoder(_Body)
 _PAYLOADS: Decoder[Any] = Decoder(_PAYLOAD)
@@ -186,10 +186,12 @@ def _read(data: bytes, decoder: Decoder[Any], shape: Any, limit: int) -> Any:
     Only those are taken from the fast reader, so that no bytes are accepted here and refused by ``decode``.
     """
     if len(data) <= limit:
-        with suppress(MsgspecError, ValueError, RecursionError):  # ``decode`` says what is wrong
+        try:
             value = decoder.decode(data)
-            if encode(value) == data:
-                return value
+        except (MsgspecError, ValueError, RecursionError):  # the strict reader says what is wrong
+            return decode(data, shape, max_bytes=limit)
+        if _ENCODER.encode(value) == data:
+            return value
     return decode(data, shape, max_bytes=limit)
 
 

@@ -1,7 +1,7 @@
 """The ledger's file: what is appended is there, in order; what is not usable says so in a sentence."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,3 +191,25 @@ def test_evidence_that_changed_is_found_by_reading(db: sqlite3.Connection) -> No
     db.execute("UPDATE evidence SET raw = x'00'")
     with pytest.raises(LedgerError, match="damaged"):
         list(store.evidence(db))
+
+
+@pytest.mark.parametrize("which", ["= (SELECT MAX({0}) FROM {1})", "NOT NULL"])
+@pytest.mark.parametrize(
+    ("table", "column", "read"),
+    [("entries", "id", store.rows), ("evidence", "job", store.evidence), ("forks", "account", store.forks)],
+)
+def test_rows_that_got_lost_are_missed(
+    db: sqlite3.Connection,
+    table: str,
+    column: str,
+    read: Callable[[sqlite3.Connection], Iterable[object]],
+    which: str,
+) -> None:
+    store.append(db, ENTRIES)
+    for number in range(2):
+        store.keep_evidence(db, store.Evidence(JobId(job(number)), [b"fact"], []))
+        store.keep_fork(db, store.Fork(FEEDS[number][0].account, ENTRIES[0].raw, ENTRIES[1].raw))
+    assert list(read(db))
+    db.execute(f"DELETE FROM {table} WHERE {column} {which.format(column, table)}")
+    with pytest.raises(LedgerError, match=f"has lost {table}"):
+        list(read(db))
