@@ -17,10 +17,10 @@ does not follow from those three; ``projection`` gives them only while nothing c
 
 ``append`` returns once its entries are on disk, so that what is published afterwards survives a crash. A process that
 is killed leaves whole transactions. A file that lost bytes is found out when it is read: ``load`` compares each entry
-with what its key and its check say, rows are counted, and a lost page is an error of SQLite. Every failure is a ``LedgerError`` (or
-``ConfigError`` when the file cannot be used at all) of one sentence that says what to do. What cannot be seen in a
-file is that its newest entries are missing: after a restore from a backup a node asks its witnesses for its own head
-before it signs anything.
+with what its key and its check say, rows are counted, and a lost page is an error of SQLite. Every failure is a
+``LedgerError`` (or ``ConfigError`` when the file cannot be used at all) of one sentence that says what to do. A file
+that is put back from a copy looks whole: after that a node asks its witnesses for its own head before it signs
+anything.
 
 All functions block; the node runs them in a thread of their own.
 """
