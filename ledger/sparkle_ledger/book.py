@@ -346,9 +346,11 @@ class Book(Rulings):
         """Where the account's next entry goes; None if nothing more of it can count."""
         page = self._pages.get(account)
         tip = page.feed.tip if page is not None else None
-        if page is None or tip is None:
+        if page is not None and page.feed.frozen:
+            return None
+        if tip is None:
             return NextPlace(0, 0, EntryId(NO_PREV))
-        if tip.key == NO_KEY or page.feed.frozen:
+        if tip.key == NO_KEY:
             return None
         return NextPlace(tip.entry.incarnation, tip.entry.seq + 1, tip.entry.id)
 

@@ -102,7 +102,7 @@ class Feed:
         self.network = network
         self.account = account
         self.known = known  # entries of all accounts that have a place
-        self.tip: Node | None = None  # the end of the line
+        self.tip: Node | None = None  # the end of the line, or of what comes before a fork
         self.nodes = 0
         self.heads: dict[int, Node] = {}  # of each incarnation, the entry with the highest number
         self._verify = verify
@@ -158,7 +158,7 @@ class Feed:
             return None, None
         if not self._links(parent.entry, entry):
             return out.BAD_LINK, None
-        if parent.key != entry.key:
+        if not self._may_sign(entry.key, parent):
             return out.AFTER_REVOKE if parent.key == NO_KEY else out.BAD_SIGNER, None
         key, keys = parent.key, parent.keys
         if type(payload) is Revoke:
@@ -166,6 +166,11 @@ class Feed:
         elif type(payload) is Rotate and self._consents(entry, payload):
             key, keys = payload.key, keys | {payload.key}
         return None, self._grow(Node(entry, parent, key, keys))
+
+    @staticmethod
+    def _may_sign(key: bytes, after: Node) -> bool:
+        """A key is in force after an entry."""
+        return key == after.key
 
     @staticmethod
     def _links(before: Entry, entry: Entry) -> bool:
@@ -204,7 +209,7 @@ class Feed:
         changes = parent is not None and node.key != parent.key
         if forked or node.root is node or (changes and len(self._roots) > 1):
             self._draw_line()
-        elif parent is self.tip:
+        elif parent is self.tip and self._before_fork(node):
             self.tip = node
         return node
 
@@ -274,12 +279,11 @@ class Feed:
         """Why an entry is off the line."""
         if self.simple:
             return None
-        upto = self.line.get(node.root)
-        if upto is None:
-            return node.root.off or out.CUT
+        if node.root.off is not None:
+            return node.root.off
         if self._fork_at is not None and node.order >= self._fork_at:
             return out.FORKED
-        return out.CUT if node.entry.seq > upto else None
+        return None if node.entry.seq <= self.line.get(node.root, -1) else out.CUT
 
     def _look_for_fork(self, entry: Entry) -> bool:
         """See whether the key of this entry signed another one for its place; True when that is news."""
@@ -318,11 +322,16 @@ class Feed:
             self.line[at.root] = MAX_SEQ if at is top else at.entry.seq
             at = at.root.parent
         self.tip = top
+        while self.tip is not None and not self._before_fork(self.tip):
+            self.tip = self.tip.parent
         while self.tip is not None:
-            following = [node for node in self.tip.children if node.root is top]
+            following = [node for node in self.tip.children if node.root is top and self._before_fork(node)]
             if not following:
                 break
-            self.tip = min(following, key=lambda node: node.entry.id)
+            self.tip = following[0]
+
+    def _before_fork(self, node: Node) -> bool:
+        return self._fork_at is None or node.order < self._fork_at
 
     def _why_not(self, root: Node, counting: set[Node]) -> Outcome | None:
         """Why an incarnation does not count."""

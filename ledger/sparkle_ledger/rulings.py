@@ -146,9 +146,9 @@ class Rulings:
         record, amount = self._job(hold.job).record, hold.amount_micro
         if record is not None and record.submitter_key not in node.keys:
             return Ruling(out.NOT_OWN_JOB)
-        if not self._bears(page, page.walk.face, amount):
-            return Ruling(out.OVERDRAWN, face=-amount)
         off = page.feed.why_off(node)
+        if not self._bears(page, page.walk.face, amount):
+            return Ruling(off or out.OVERDRAWN, face=-amount)
         left = self._left_behind(page, node)
         if off is None and self._bears(page, page.walk.strict - left, amount):
             return Ruling(out.BOOKED, -amount, -amount, -amount)
