@@ -81,7 +81,8 @@ class Report:
         final_price_micro: of all accepted executions, by the job records alone.
         unsettled_micro: of those among them that no entry here settles.
         outcomes: how many entries have each outcome.
-        forks, violations, unseen: sentences with places; the first thousand of each.
+        misdeeds: what accounts signed against the rules of feeds, forks above all.
+        misdeeds, violations, unseen: sentences with places; the first thousand of each.
         violation_count: of all.
     """
 
@@ -94,7 +95,7 @@ class Report:
     final_price_micro: int
     unsettled_micro: int
     outcomes: Mapping[str, int]
-    forks: list[str]
+    misdeeds: list[str]
     violations: list[str]
     violation_count: int
     unseen: list[str]
@@ -181,7 +182,7 @@ class Audit:
             self._final_price,
             self._unsettled,
             dict(sorted(self._outcomes.items())),
-            self._chains.forks.texts,
+            self._chains.misdeeds.texts,
             self._violations.texts,
             self._violations.count,
             self._unseen.texts,

@@ -37,13 +37,14 @@ class ChainCheck:
     Attributes:
         feeds: account and incarnation pairs.
         verified: signatures.
-        violations: what no honest copy holds.
-        forks: places that one key signed several entries for: its fault, not this copy's.
+        violations: signatures that do not fit: no honest copy keeps such entries.
+        misdeeds: forks and wrong links: their author's fault, not this copy's.
         gaps: entries that are missing here.
     """
 
     __slots__ = (
-        "_before", "_codec", "_deep", "_feed", "_here", "_seq", "feeds", "forks", "gaps", "verified", "violations",
+        "_before", "_codec", "_deep", "_feed", "_here", "_seq", "feeds", "gaps", "misdeeds", "verified",
+        "violations",
     )  # fmt: skip
 
     def __init__(self, codec: EntryCodec, *, deep: bool = False) -> None:
@@ -56,7 +57,7 @@ class ChainCheck:
         self.feeds = 0
         self.verified = 0
         self.violations = Findings()
-        self.forks = Findings()
+        self.misdeeds = Findings()
         self.gaps = Findings()
 
     def take(self, entry: Entry) -> None:
@@ -68,7 +69,7 @@ class ChainCheck:
         if entry.seq != self._seq:
             self._advance(entry)
         elif any(other.key == entry.key for other, _ in self._here.values()):
-            self.forks.add(f"{place_of(entry)} was signed several times: a fork of the account")
+            self.misdeeds.add(f"{place_of(entry)} was signed several times: a fork of the account")
         self._link(entry)
         self._here[entry.id] = (entry, False)
         if self._deep:
@@ -96,14 +97,14 @@ class ChainCheck:
     def _link(self, entry: Entry) -> None:
         if not entry.seq:
             if entry.prev != NO_PREV:
-                self.violations.add(f"{place_of(entry)} is the first and names one before it")
+                self.misdeeds.add(f"{place_of(entry)} is the first and names one before it")
             return
         before = self._before.get(entry.prev)
         if before is not None:
             if before[0].key == entry.key:
                 self._before[entry.prev] = (before[0], True)
         elif self._before:
-            self.violations.add(f"{place_of(entry)} follows another entry {entry.seq - 1} than the one that is here")
+            self.misdeeds.add(f"{place_of(entry)} follows another entry {entry.seq - 1} than the one that is here")
 
     def _settle(self, entries: dict[bytes, tuple[Entry, bool]]) -> None:
         """Verify what no follower vouches for."""

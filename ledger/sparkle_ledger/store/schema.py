@@ -9,6 +9,7 @@ from sparkle_protocol.errors import ConfigError, LedgerError
 
 BUSY_S = 5.0  # to wait for another process that writes, as ``sparkle ledger`` beside a node
 _SMALLEST_PAGE = 512  # of SQLite
+_FAILURES = (sqlite3.Error, UnicodeDecodeError)  # the second: what is wrong with a damaged file is not even a text
 
 # What turned the format of one version into the next; a new database goes through all of them.
 MIGRATIONS = (
@@ -54,7 +55,7 @@ def open_ledger(path: Path, network: str, *, readonly: bool = False) -> sqlite3.
         else:
             _prepare(db, path)
         _settle_network(db, path, network, readonly=readonly)
-    except sqlite3.Error as error:
+    except _FAILURES as error:
         if db is not None:
             db.close()
         raise ConfigError(_complaint(path, error)) from error
@@ -135,7 +136,7 @@ def told(db: sqlite3.Connection) -> Iterator[None]:
     """An error of SQLite becomes one that says what to do."""
     try:
         yield
-    except sqlite3.Error as error:
+    except _FAILURES as error:
         raise LedgerError(_complaint(path_of(db), error)) from error
 
 
@@ -143,13 +144,13 @@ def path_of(db: sqlite3.Connection) -> str:
     """Where the database is, to tell."""
     try:
         return str(db.execute("PRAGMA database_list").fetchone()[2])
-    except sqlite3.Error:  # closed, or so damaged that it does not say
+    except _FAILURES:  # closed, or so damaged that it does not say
         return "the ledger"
 
 
-def _complaint(path: Path | str, error: sqlite3.Error) -> str:
+def _complaint(path: Path | str, error: sqlite3.Error | UnicodeDecodeError) -> str:
     """What happened to the file and what can be done, as one sentence."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):  # the last: no such table
         advice = RESTORE
     elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):

@@ -65,7 +65,7 @@ def test_a_ledger_in_which_all_is_right() -> None:
     assert (report.feeds, report.entries, report.jobs, report.sum_micro) == (3, 8, 1, 0)
     assert report.earned_micro == report.final_price_micro == 2 * UNITS * PRICE
     assert report.unsettled_micro == 0
-    assert (report.violations, report.unseen, report.forks) == ([], [], [])
+    assert (report.violations, report.unseen, report.misdeeds) == ([], [], [])
     assert report.outcomes == {"booked": 8}
     assert report.signatures == 3
     assert audited(copy, deep=True).signatures == 8
@@ -133,7 +133,7 @@ def test_a_fork_is_told_and_is_no_violation_of_this_copy() -> None:
     copy.entries.append(twin.state(Pay(b"\0" * 32)))
     report = audited(copy)
     assert report.ok
-    (found,) = report.forks
+    (found,) = report.misdeeds
     assert found.startswith("entry 1 of account")
 
 
