@@ -49,6 +49,7 @@ MAX_DEPTH = 11
 MAX_REQUESTS = 1024
 MAX_FOUND = 1 << 16  # ids of either kind
 
+_FEW = 8  # one new id among so many known ones is looked up by itself
 _ANSWER_BYTES = 16  # of framing, at most
 _PART_BYTES = 32  # of a part without its bound, at most
 
@@ -148,7 +149,10 @@ class IdSet:
 
     def _settled(self) -> bytes:
         """All ids, those included that came since the last look: many at once cost hardly more than one."""
-        if self._fresh:
+        if len(self._fresh) > len(self._ids) // (_FEW * HASH_BYTES):
+            known = (self._ids[at : at + HASH_BYTES] for at in range(0, len(self._ids), HASH_BYTES))
+            self._ids = b"".join(sorted(self._fresh.union(known)))
+        elif self._fresh:
             old, pieces, done = memoryview(self._ids), [], 0
             for id_ in sorted(self._fresh):
                 place = bisect_left(_Ranks(self._ids), id_) * HASH_BYTES
@@ -158,7 +162,7 @@ class IdSet:
                     pieces.append(memoryview(id_))
             pieces.append(old[done:])
             self._ids = b"".join(pieces)
-            self._fresh.clear()
+        self._fresh.clear()
         return self._ids
 
 

@@ -157,6 +157,8 @@ def _complaint(path: Path | str, error: sqlite3.Error | UnicodeDecodeError) -> s
         advice = "check its permissions and whether its disk is mounted read-only"
     elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         advice = "another program writes to it: wait for that, or end it"
+    elif code == sqlite3.SQLITE_CONSTRAINT or isinstance(error, sqlite3.ProgrammingError):
+        advice = "this is a fault of Sparkle: please report it"
     else:
         advice = "free some space or check the disk"
     return f"{path} cannot be used ({one_line(error)}); {advice}"
