@@ -73,3 +73,45 @@ def test_nothing_acknowledged_is_lost_when_the_process_ends_in_the_middle_of_a_w
         assert run["signal"] == signal.SIGXFSZ, ran.stderr
         assert_kept(Path(run["path"]), run["kept"])
     assert len({len(run["kept"]) for run in runs}) > 5, "they ended at different places"
+
+
+FULL_DISK = """
+import json, resource, sys
+from itertools import islice
+from pathlib import Path
+from sparkle_ledger import store
+from sparkle_protocol.errors import LedgerError
+from tests.e2e.ledger.appender import entries_of_the_feed
+from tests.unit.ledger.feeds import NET
+
+db = store.open_ledger(Path(sys.argv[1]), NET)
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), most))  # Python ignores the signal: writes fail
+feed, kept, said = entries_of_the_feed(), [], ""
+while not said:
+    batch = list(islice(feed, 30))
+    try:
+        store.append(db, batch)
+        kept += batch
+    except LedgerError as error:
+        said = str(error)
+at_failure = store.count(db)
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+store.append(db, batch)
+kept += batch
+print(json.dumps({"said": said, "at_failure": at_failure, "kept": [entry.id.hex() for entry in kept]}))
+"""
+
+
+@pytest.mark.parametrize("size", [70_000, 100_001, 300_000])
+def test_a_full_disk_is_told_and_nothing_is_lost_once_there_is_room_again(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "ledger.db"
+    ran = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path), str(size)],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["said"].endswith("free some space or check the disk")
+    assert found["at_failure"] == len(found["kept"]) - 30
+    assert_kept(path, found["kept"])

@@ -162,6 +162,12 @@ def test_a_ledger_of_a_newer_version_is_refused_and_not_touched(db: sqlite3.Conn
     assert db.execute("PRAGMA user_version").fetchone()[0] == store.SCHEMA_VERSION + 1
 
 
+def test_a_ledger_that_was_never_finished_is_not_looked_at(path: Path) -> None:
+    sqlite3.connect(path).execute("CREATE TABLE begun (x)").connection.close()
+    with pytest.raises(ConfigError, match="start the node once"):
+        store.open_ledger(path, NET, readonly=True)
+
+
 def test_an_empty_file_beside_a_log_is_refused_since_sqlite_would_drop_the_log(
     db: sqlite3.Connection, path: Path, tmp_path: Path
 ) -> None:
