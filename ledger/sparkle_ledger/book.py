@@ -132,10 +132,8 @@ class Book(Rulings):
                     self._anew(node)
             elif not isinstance(payload, Hold) or first or (relied and not node.outcome.counts):
                 self._anew(node)
-            if relied and isinstance(payload, Hold):
-                self._page(node.entry.account).left = None
-                if not self._page(node.entry.account).feed.simple:
-                    self._all_anew(self._page(node.entry.account))
+            if relied and isinstance(payload, Hold) and not self._pages[node.entry.account].feed.simple:
+                self._holds_anew(self._pages[node.entry.account])
         return self._settle()
 
     def _take(self, entry: Entry) -> Outcome:
@@ -146,14 +144,16 @@ class Book(Rulings):
             if one.id in self._nodes:
                 continue
             page = self._page(one.account)
-            line = page.feed.line
             aside, placed = page.feed.place(one)
             if one is entry and aside is not None:
                 why = aside
             for node in placed:
                 queue += self._enter(page, node)
-            if page.feed.line is not line:
-                self._all_anew(page)
+            moved = page.feed.take_moved()
+            if moved:
+                page.left = None
+                for node in moved:
+                    self._anew(node, deep=True)
         return why
 
     def _enter(self, page: Page, node: Node) -> tuple[Entry, ...]:
@@ -166,7 +166,7 @@ class Book(Rulings):
             other.checked = None
             self._anew(other)
         if isinstance(payload, Hold) and not page.feed.simple and page.feed.why_off(node) is not None:
-            self._all_anew(page)
+            self._holds_anew(page)
         if isinstance(payload, Penalty):
             try:
                 proof = ForkProof.decode(payload, self._codec)
@@ -179,15 +179,17 @@ class Book(Rulings):
 
     # --- judging what has to be judged anew -----------------------------------------------------------------
 
-    def _anew(self, node: Node) -> None:
+    def _anew(self, node: Node, *, deep: bool = False) -> None:
+        """An entry has to be judged anew; ``deep``: and all after it even if nothing changes for this one."""
         page = self._pages[node.entry.account]
-        page.dirty[node] = None
+        page.dirty[node] = deep or page.dirty.get(node, False)
         self._queue[page.feed.account] = page
 
-    def _all_anew(self, page: Page) -> None:
+    def _holds_anew(self, page: Page) -> None:
+        """Other Holds that a Restore left behind count now."""
         page.left = None
-        for start in page.feed.starts():
-            self._anew(start)
+        for hold in page.holds:
+            self._anew(hold)
 
     def _settle(self) -> tuple[EntryId, ...]:
         """Judge until nothing changes any more; returns the entries whose outcome did."""
@@ -199,28 +201,32 @@ class Book(Rulings):
         return tuple(one for one, was in before.items() if self._nodes[one].outcome is not was)
 
     def _judge_again(self, page: Page, before: dict[EntryId, Outcome]) -> None:
-        """Judge the entries of an account that have to be, and all that follow them."""
+        """Judge the entries of an account that have to be, and those after them for which it makes a difference."""
         dirty, page.dirty = page.dirty, {}
         starts = sorted(dirty, key=lambda node: node.depth) if len(dirty) > 1 else list(dirty)
         done: set[Node] = set()
         for start in starts:
             if start in done:
                 continue
-            stack = [start]
+            stack = [(start, False)]
             while stack:
-                node = stack.pop()
+                node, deep = stack.pop()
                 if node in done:
                     continue
                 page.walk.go_to(node.parent)
-                self._judge(page, node, before)
+                deep = self._judge(page, node, before) or deep or dirty.get(node, False)
                 page.walk.step(node)
                 done.add(node)
-                stack.extend(node.children)
+                if deep:
+                    stack += ((child, True) for child in node.children)
 
-    def _judge(self, page: Page, node: Node, before: dict[EntryId, Outcome]) -> None:
+    def _judge(self, page: Page, node: Node, before: dict[EntryId, Outcome]) -> bool:
+        """Judge one entry; True when it makes a difference for those after it."""
         page.dirty.pop(node, None)
         ruling = self.rule(page, node)
         was = node.outcome
+        if ruling == (was, node.moved, node.strict, node.face):
+            return False
         if ruling.moved != node.moved:
             self._move(node, ruling.moved - node.moved)
         node.moved, node.strict, node.face, node.outcome = ruling.moved, ruling.strict, ruling.face, ruling.outcome
@@ -230,6 +236,7 @@ class Book(Rulings):
                 for other in self._refs.get(node.entry.id, ()):
                     other.checked = None
                     self._anew(other)
+        return True
 
     def _move(self, node: Node, more: int) -> None:
         """Move so much more into the account than before."""

@@ -4,7 +4,7 @@ Rules
 -----
 - Genesis is the root: entry 0 of incarnation 0, by the key that the account is named after.
 - Entry n > 0 follows the entry that its ``prev`` names: of the same account and incarnation, with number n - 1.
-  Restore, entry 0 of an incarnation i > 0, follows the entry of a lower incarnation that it names as ``last``.
+  Restore, entry 0 of an incarnation i > 0, follows the entry of incarnation i - 1 that it names as ``last``.
 - Each is signed by the key that is in force after the entry that it follows: Genesis's, or that of the last Rotate to
   which the new key agreed. Nothing follows a Revoke.
 - What breaks one of these has no place. What comes before the entry that it follows waits.
@@ -21,6 +21,7 @@ are not when
 What being off the line means is for the book to say (``book.py``).
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 
@@ -52,8 +53,8 @@ class Node:
     """An entry in its place, and what the book found out about it."""
 
     __slots__ = (
-        "checked", "children", "contested", "depth", "entry", "face", "key", "keys", "moved", "off", "outcome",
-        "parent", "root", "strict",
+        "changes", "checked", "children", "contested", "depth", "entry", "face", "key", "keys", "moved", "off",
+        "outcome", "parent", "root", "strict",
     )  # fmt: skip
 
     def __init__(self, entry: Entry, parent: "Node | None", key: bytes, keys: frozenset[bytes]) -> None:
@@ -64,6 +65,7 @@ class Node:
         self.root: Node = parent.root if parent is not None and entry.seq else self  # entry 0 of its incarnation
         self.key = key  # in force after it
         self.keys = keys  # all that were in force up to it
+        self.changes: int = 0 if parent is None else parent.changes + (key != parent.key)  # of the key, up to it
         self.off: Outcome | None = None  # of an entry 0: why its incarnation does not count
         # The book's findings.
         self.outcome: Outcome = out.GAP
@@ -94,7 +96,7 @@ class Feed:
     """All that is known of one account's entries."""
 
     __slots__ = (
-        "_changes", "_fork_at", "_forks", "_loose", "_places", "_room", "_roots", "_verify",
+        "_changes", "_fork_at", "_forks", "_loose", "_moved", "_own", "_places", "_room", "_roots", "_verify",
         "_waiting", "account", "heads", "known", "line", "network", "nodes", "tip",
     )  # fmt: skip
 
@@ -114,8 +116,10 @@ class Feed:
         self._room = {True: MAX_LOOSE, False: MAX_STRANGE}  # left, for its own keys and for others
         self._roots: dict[int, list[Node]] = {}  # entry 0 of each incarnation
         self.line: dict[Node, int] = {}  # entry 0 of the incarnations that the line goes through -> up to where
-        self._changes: list[Node] = []  # Revokes, and Rotates that count
-        self._forks: dict[tuple[int, int], ForkProof] = {}
+        self._changes: Counter[Node] = Counter()  # Revokes, and Rotates that count, of each incarnation
+        self._own: set[bytes] = set()  # keys that were in force
+        self._moved: list[Node] = []  # see ``take_moved``
+        self._forks: dict[tuple[tuple[int, int], bytes], ForkProof] = {}  # of a place and a key
         self._fork_at: tuple[int, int] | None = None  # the lowest that counts
 
     # --- placing ------------------------------------------------------------------------------------------
@@ -178,7 +182,7 @@ class Feed:
         if before.account != entry.account:
             return False
         if isinstance(entry.payload, Restore):
-            return before.incarnation < entry.incarnation and before.seq == entry.payload.last_seq
+            return before.incarnation + 1 == entry.incarnation and before.seq == entry.payload.last_seq
         return before.incarnation == entry.incarnation and before.seq + 1 == entry.seq
 
     def _consents(self, entry: Entry, payload: Rotate) -> bool:
@@ -201,15 +205,15 @@ class Feed:
             self.heads[entry.incarnation] = node
         if parent is not None:
             parent.children += (node,)
-            if node.key != parent.key:
-                self._changes.append(node)
+            self._changes[node.root] += node.changes - parent.changes
+            self._own |= node.keys
         if node.root is node:
             self._roots.setdefault(entry.incarnation, []).append(node)
         forked = bool(there or self._loose) and self._look_for_fork(entry)
-        changes = parent is not None and node.key != parent.key
+        changes = parent is not None and node.changes > parent.changes
         if forked or node.root is node or (changes and len(self._roots) > 1):
             self._draw_line()
-        elif parent is self.tip and self._before_fork(node):
+        elif parent is self.tip and self.why_off(node) is None:
             self.tip = node
         return node
 
@@ -245,7 +249,7 @@ class Feed:
 
     def _is_own(self, key: bytes) -> bool:
         """A key that is known to have been in force for the account."""
-        return account_of(self.network, key) == self.account or any(key in node.keys for node in self._changes)
+        return key in self._own or account_of(self.network, key) == self.account
 
     def loose(self) -> Iterator[Entry]:
         """Entries without a place that are kept."""
@@ -264,7 +268,7 @@ class Feed:
         return self._fork_at is not None
 
     def fork_proofs(self) -> list[ForkProof]:
-        """One for each place that the account signed twice, the lowest first."""
+        """One for each place that a key of the account signed twice, the lowest first."""
         return [self._forks[place] for place in sorted(self._forks)]
 
     def roots(self) -> Iterator[Node]:
@@ -286,35 +290,39 @@ class Feed:
         return None if node.entry.seq <= self.line.get(node.root, -1) else out.CUT
 
     def _look_for_fork(self, entry: Entry) -> bool:
-        """See whether the key of this entry signed another one for its place; True when that is news."""
+        """See whether the key of this entry signed another one for its place."""
         place = (entry.incarnation, entry.seq)
-        known = self._forks.get(place)
-        if known is not None and known.first.key == entry.key:
+        known = self._forks.get((place, entry.key))
+        if known is not None:
             same = [known.first, known.second, entry]
         else:
-            placed = [node.entry for node in self._places.get(place, ()) if node.entry.key == entry.key]
-            if not placed:
-                return False
-            same = placed + [one for one, _ in self._loose.get(place, ()) if one.key == entry.key]
+            same = [node.entry for node in self._places.get(place, ()) if node.entry.key == entry.key]
+            if same:
+                same += [one for one, _ in self._loose.get(place, ()) if one.key == entry.key]
         ranked = sorted({one.id: one for one in same}.items())
         if len(ranked) < 2:
             return False
-        proof = ForkProof.make(ranked[0][1], ranked[1][1])
-        if known is None or (proof.first.id, proof.second.id) < (known.first.id, known.second.id):
-            self._forks[place] = proof
-        return known is None
+        self._forks[place, entry.key] = ForkProof.make(ranked[0][1], ranked[1][1])
+        return True
 
     def _draw_line(self) -> None:
         """Work out which incarnations count, where the first fork of these is, and which path is the line."""
+        before = {root: (root.off, self.line.get(root)) for root in self.roots()}, self._fork_at
         counting: set[Node] = set()
-        top: Node | None = None
+        changes, top = 0, None
         for incarnation in sorted(self._roots):
+            lower = changes
             for root in sorted(self._roots[incarnation], key=lambda node: node.entry.id, reverse=True):
-                root.off = self._why_not(root, counting)
+                root.off = self._why_not(root, counting, lower)
                 if root.off is None:
                     counting.add(root)
+                    changes += self._changes[root]
                     top = root
-        forks = [place for place in self._forks if any(node.root in counting for node in self._places[place])]
+        forks = [
+            place
+            for place, key in self._forks
+            if any(node.root in counting and node.entry.key == key for node in self._places[place])
+        ]
         self._fork_at = min(forks, default=None)
         self.line = {}
         at = top
@@ -330,18 +338,36 @@ class Feed:
                 break
             self.tip = following[0]
 
+        self._note_moved(*before)
+
+    def _note_moved(
+        self, before: dict[Node, tuple[Outcome | None, int | None]], fork_at: tuple[int, int] | None
+    ) -> None:
+        for root, (off, upto) in before.items():
+            now = self.line.get(root)
+            if off is not root.off or (upto is None) != (now is None):
+                self._moved.append(root)
+            elif upto != now and upto is not None and now is not None:
+                place = (root.entry.incarnation, min(upto, now) + 1)
+                self._moved += (node for node in self._places.get(place, ()) if node.root is root)
+        if fork_at != self._fork_at:
+            lowest = min(place for place in (fork_at, self._fork_at) if place is not None)
+            self._moved += self._places.get(lowest, ())
+            self._moved += (root for root in self.roots() if root.order > lowest)
+
+    def take_moved(self) -> list[Node]:
+        """Entries from which on others may be on the line than at the last call."""
+        moved, self._moved = self._moved, []
+        return moved
+
     def _before_fork(self, node: Node) -> bool:
         return self._fork_at is None or node.order < self._fork_at
 
-    def _why_not(self, root: Node, counting: set[Node]) -> Outcome | None:
-        """Why an incarnation does not count."""
+    @staticmethod
+    def _why_not(root: Node, counting: set[Node], changes: int) -> Outcome | None:
+        """Why an incarnation does not count; ``changes``: how often the key changed in lower ones that do."""
         if root.parent is None:
             return None
         if root.parent.root not in counting:
             return out.CUT
-        lower = [
-            node
-            for node in self._changes
-            if node.root in counting and node.entry.incarnation < root.entry.incarnation
-        ]
-        return None if all(root.follows(change) for change in lower) else out.REVOKED_BRANCH
+        return None if root.parent.changes == changes else out.REVOKED_BRANCH

@@ -43,7 +43,7 @@ class Page:
     def __init__(self, feed: Feed, known: dict[EntryId, Node]) -> None:
         self.feed = feed
         self.walk = Walk(known)
-        self.dirty: dict[Node, None] = {}
+        self.dirty: dict[Node, bool] = {}
         self.holds: list[Node] = []
         self.left: dict[int, int] | None = None  # incarnation -> what Holds that it left behind still take
 

@@ -86,21 +86,21 @@ def play(actions: list[Action]) -> World:
         author = authors[who % 4][a % len(authors[who % 4])]
         job = jobs()[b % 8]
         if kind <= 1:
-            own = jobs()[(who % 4) * 2 + a % 2] if b != 7 else job
-            amount = (own.cover, own.cover, own.cover + 5, own.cover // 2, 3 * own.cover)[b % 5]
+            own = jobs()[(who % 4) * 2 + a % 2] if b < 30 else job
+            amount = (own.cover, own.cover, own.cover + 5, own.price, 3 * own.cover)[b % 5]
             holds.setdefault(own.id, []).append(author.state(Hold(own.id, amount, 0)))
         elif kind <= 4 and holds.get(job.id):
             hold = holds[job.id][a % len(holds[job.id])]
             units = [Settled(unit, 0) for unit in ((0,), (1,), (0, 1))[a % 3]]
-            price = job.price * len(units) + (b == 6 and a > 5)
-            key = author.key if b != 5 else WORKERS[a % 8].public_key
+            price = job.price * len(units) + (b >= 28)
+            key = author.key if a < 28 else WORKERS[b % 8].public_key
             works.append(author.state(Work(job.id, hold.account, hold.id, key, price, units)))
         elif kind == 5:
-            author.state(Release(jobs()[(who % 4) * 2 + a % 2].id, 60 + b))
+            author.state(Release(jobs()[(who % 4) * 2 + a % 2].id, (40, 160, 1000)[b % 3]))
         elif kind == 6 and works:
             author.state(Pay(works[b % len(works)].id) if a % 4 else Checkpoint([], 0))
         elif kind <= 8:
-            _accept(world, b % 8, a % 8, who)
+            _accept(world, works[a % len(works)] if works else None, b, who)
         elif kind == 9:
             world.items.append(called_off(b % 8))
         elif b % 2 and kind >= 10:
@@ -110,7 +110,12 @@ def play(actions: list[Action]) -> World:
     return world
 
 
-def _accept(world: World, job: int, worker: int, how: int) -> None:
+def _accept(world: World, claim: Entry | None, which: int, how: int) -> None:
+    """Somebody's work on a job, as a rule what it claims, is accepted; or one keeper says so."""
+    job, worker = which % 8, which % 5
+    if claim is not None and isinstance(claim.payload, Work) and which < 24:
+        job = [one.id for one in jobs()].index(claim.payload.job)
+        worker = [one.public_key for one in WORKERS].index(claim.payload.worker)
     units = ((0,), (1,), (0, 1), (0, 1))[how % 4]
     kept = jobs()[job].keepers == KEEPERS
     enough = not kept or how != 3
@@ -127,8 +132,8 @@ def _cheat(kind: int, branches: list[Author], author: Author, who: int, a: int) 
         twin.incarnation = twin.entries[-1].incarnation
         branches.append(twin)
     elif kind == 11 and author.incarnation < 3:
-        author.restore(author.entries[a % len(author.entries)])
-        author.incarnation = author.entries[-1].incarnation
+        latest = [entry for entry in author.entries if entry.incarnation == author.incarnation]
+        author.restore(latest[a % len(latest)])
     elif kind == 12 and author.who is not SPARES[who]:
         old = author.who
         author.rotate(SPARES[who], consents=None if a % 3 else old)
@@ -157,7 +162,7 @@ def drawn(seed: int, length: int = 60) -> list[Action]:
     """The actions of a seed."""
     random = Random(seed)
     return [
-        (random.randrange(KINDS), random.randrange(4), random.randrange(8), random.randrange(8))
+        (random.randrange(KINDS), random.randrange(4), random.randrange(32), random.randrange(32))
         for _ in range(length)
     ]
 
@@ -220,6 +225,7 @@ def is_right(book: Book, world: World) -> None:
     for one in booked:
         _stands(entries[one], entries)
     _within_limits(book, entries, booked)
+    _nothing_after_forks(entries, booked, world)
 
 
 def _stands(entry: Entry, entries: dict[EntryId, Entry]) -> None:
@@ -270,3 +276,16 @@ def _within_limits(book: Book, entries: dict[EntryId, Entry], booked: set[EntryI
         for one in own:
             if one.id in booked and isinstance(one.payload, Hold) and book.record(one.payload.job) is not None:
                 assert account_of(NET, owners[one.payload.job]) == account, "held for another's job"
+
+
+def _nothing_after_forks(entries: dict[EntryId, Entry], booked: set[EntryId], world: World) -> None:
+    """A Hold beside or after a fork counts for nothing but work that was accepted."""
+    relied = {execution[0] for execution in world.true}
+    for one in booked:
+        hold = entries[one]
+        own = [other for other in entries.values() if other.account == hold.account]
+        if any(isinstance(other.payload, Restore | Rotate | Revoke) for other in own):
+            continue
+        if isinstance(hold.payload, Hold) and hold.payload.job not in relied:
+            twice = [seq for seq, count in Counter(other.seq for other in own).items() if count > 1]
+            assert hold.seq < min(twice, default=hold.seq + 1), "held after a fork"
