@@ -49,13 +49,13 @@ from sparkle_ledger.entries import (
     Work,
 )
 from sparkle_ledger.evidence import Execution, JobRecord
-from sparkle_ledger.feed import NO_KEY, Feed, Node
+from sparkle_ledger.feed import NO_KEY, Feed, Node, Room
 from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.money import Escrow
 from sparkle_ledger.outcomes import Outcome
 from sparkle_ledger.rulings import Page, Rulings
-from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import SEAL_UNITS, Verify
+from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
+from sparkle_protocol.facts import Verify
 from sparkle_protocol.identity import verify_signature
 
 
@@ -88,11 +88,12 @@ class NextPlace:
 class Book(Rulings):
     """All accounts of a network, as far as their entries are known here."""
 
-    __slots__ = ("_codec", "_queue", "_verify")
+    __slots__ = ("_codec", "_queue", "_room", "_verify")
 
     def __init__(self, network: str, economy: Economy | None = None, verify: Verify = verify_signature) -> None:
         super().__init__(network, economy or Economy())
         self._verify = verify
+        self._room = Room()
         self._codec = EntryCodec(network, verify)
         self._queue: dict[AccountId, Page] = {}  # accounts with entries to be judged
 
@@ -113,26 +114,32 @@ class Book(Rulings):
         self._settle()
 
     def add_record(self, record: JobRecord) -> tuple[EntryId, ...]:
-        """Take in evidence about a job; returns the entries whose outcome changed by it."""
+        """Take in evidence about a job; returns the entries whose outcome changed by it.
+
+        Raises:
+            LocalProtocolError: it is of another network.
+        """
+        if record.network != self.network:
+            raise LocalProtocolError(f"evidence of network '{record.network}' in a book of '{self.network}'")
         page = self._job(record.job)
         first = page.record is None
         if page.record is None:
             page.record = JobRecord(record.spec_fact, self.network)
         known = page.record
-        had, was_over = known.executions > 0, known.over
+        had, was_over, owed = known.executions > 0, known.over, known.owed_micro
         known.merge(record)
-        fresh = known.take_fresh()
         relied = not had and known.executions > 0
-        again = first or bool(fresh) or known.over != was_over
-        for node in page.nodes if again else ():
-            payload = node.entry.payload
-            if isinstance(payload, Work):
-                if first or any(one.unit // SEAL_UNITS in fresh for one in payload.units):
-                    node.checked = None
-                    self._anew(node)
-            elif not isinstance(payload, Hold) or first or (relied and not node.outcome.counts):
+        fresh = known.take_fresh()
+        indices = page.works.keys() if first else fresh & page.works.keys()
+        for node in [work for index in indices for work in page.works[index]]:
+            node.checked = None
+            self._anew(node)
+        changed = first or relied or known.owed_micro != owed or known.over != was_over
+        for node in page.others if changed else ():
+            is_hold = isinstance(node.entry.payload, Hold)
+            if not is_hold or first or (relied and not node.outcome.counts):
                 self._anew(node)
-            if relied and isinstance(payload, Hold) and not self._pages[node.entry.account].feed.simple:
+            if relied and is_hold and not self._pages[node.entry.account].feed.simple:
                 self._holds_anew(self._pages[node.entry.account])
         return self._settle()
 
@@ -251,7 +258,7 @@ class Book(Rulings):
     def _page(self, account: AccountId) -> Page:
         found = self._pages.get(account)
         if found is None:
-            feed = Feed(self.network, account, self._nodes, self._verify)
+            feed = Feed(self.network, account, self._nodes, self._verify, self._room)
             found = self._pages[account] = Page(feed, self._nodes)
         return found
 
@@ -292,7 +299,8 @@ class Book(Rulings):
             if account in self.economy.unlimited:
                 limit = MAX_MICRO
             if tip.key != NO_KEY and not page.feed.frozen:
-                spendable = max(0, min(page.walk.strict - self._left_behind(page, tip), page.walk.face) + limit)
+                funds = min(page.walk.strict - self._left_behind(page, tip), page.walk.face)
+                spendable = min(max(0, funds + limit), MAX_MICRO)
         heads = page.feed.heads if page is not None else {}
         return Account(
             account, purse.balance, purse.held, purse.earned, purse.spent, limit, spendable,
@@ -336,7 +344,7 @@ class Book(Rulings):
     def settled(self, job: bytes) -> Iterator[tuple[Execution, EntryId]]:
         """Executions of a job that are paid, and by which entry."""
         page = self._jobs.get(job)
-        for node in page.nodes if page is not None else ():
+        for node in {work: None for works in page.works.values() for work in works} if page is not None else ():
             payload = node.entry.payload
             if isinstance(payload, Work) and node.outcome.counts:
                 yield from ((Execution(one.unit, one.epoch, payload.worker), node.entry.id) for one in payload.units)
@@ -350,14 +358,21 @@ class Book(Rulings):
     # --- for an author --------------------------------------------------------------------------------------
 
     def next_place(self, account: AccountId) -> NextPlace | None:
-        """Where the account's next entry goes; None if nothing more of it can count."""
+        """Where the account's next entry goes.
+
+        None: nothing more of it can count, or later entries by its key are known that hang in the air. Its author
+        forgot them, so what it signed now might be a fork: it has to find what is between, or to begin anew.
+        """
         page = self._pages.get(account)
         tip = page.feed.tip if page is not None else None
         if page is not None and page.feed.frozen:
             return None
-        if tip is None:
+        if page is None or tip is None:
             return NextPlace(0, 0, EntryId(NO_PREV))
-        if tip.key == NO_KEY:
+        later = (tip.entry.incarnation, tip.entry.seq + 1)
+        if tip.key == NO_KEY or any(
+            entry.key == tip.key and (entry.incarnation, entry.seq) >= later for entry in page.feed.loose()
+        ):
             return None
         return NextPlace(tip.entry.incarnation, tip.entry.seq + 1, tip.entry.id)
 
@@ -376,7 +391,7 @@ class Book(Rulings):
         page = self._jobs.get(job)
         if page is None or page.record is None:
             return None
-        for node in page.nodes:
+        for node in page.others:
             payload = node.entry.payload
             if isinstance(payload, Hold) and node.outcome.counts and payload.amount_micro >= page.record.cover_micro:
                 return node.entry

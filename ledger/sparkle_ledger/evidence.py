@@ -53,7 +53,10 @@ from sparkle_protocol.work.state import JobState
 from sparkle_protocol.work.views import View
 
 MAX_RECORD_FACTS = 1 << 16  # of one job; a million units take 1024 seals, or verdicts and as many endorsements
+MAX_RECORD_BYTES = 256 << 20  # of these: verdicts on a million units take half of it
 MAX_SEALED = 4 * 1024  # records: ``ROOTS_PER_KEEPER`` of each range
+MAX_PROOF_FACTS = 4096
+MAX_PROOF_SEALS = 64
 _TABLES = 8  # ranges whose executions are kept unpacked
 
 RawFact = Annotated[bytes, Meta(max_length=MAX_FACT_BYTES + 256)]
@@ -63,8 +66,8 @@ RawSeal = Annotated[bytes, Meta(max_length=MAX_SEAL_BYTES)]
 class Proof(Wire, frozen=True):
     """What a stranger needs to see for itself who is to be paid: the spec first."""
 
-    facts: Annotated[list[RawFact], Meta(min_length=1, max_length=4096)]
-    sealed: Annotated[list[RawSeal], Meta(max_length=64)] = []  # noqa: RUF012  (msgspec copies defaults)
+    facts: Annotated[list[RawFact], Meta(min_length=1, max_length=MAX_PROOF_FACTS)]
+    sealed: Annotated[list[RawSeal], Meta(max_length=MAX_PROOF_SEALS)] = []  # noqa: RUF012  (msgspec copies defaults)
 
 
 class Execution(NamedTuple):
@@ -92,7 +95,7 @@ class JobRecord:
     """Evidence about one job. ``add`` facts that ``FactCodec`` opened."""
 
     __slots__ = (
-        "_cancelled", "_endorsers", "_facts", "_fresh", "_ranges", "_resets", "_roots", "_sets", "_shape",
+        "_bytes", "_cancelled", "_endorsers", "_facts", "_fresh", "_ranges", "_resets", "_roots", "_sets", "_shape",
         "_unpacked", "_views", "account", "job", "network", "spec", "spec_fact", "submitter_key",
     )  # fmt: skip
 
@@ -116,6 +119,7 @@ class JobRecord:
         self._unpacked: dict[int, None] = {}  # ranges with a table, the oldest first
         self._fresh: set[int] = set()  # ranges about which something new counts since ``take_fresh``
         self._cancelled = False
+        self._bytes = len(spec_fact.raw)
 
     # --- taking in ----------------------------------------------------------------------------------------
 
@@ -151,8 +155,12 @@ class JobRecord:
         if not isinstance(payload, KeeperSet | Verdicts | Endorsements | Reset | Seals | Cancel):
             return False
         self._shape.check(fact)
-        if len(self._facts) >= MAX_RECORD_FACTS:
-            raise RemoteProtocolError(f"a job's record has no more than {MAX_RECORD_FACTS} facts")
+        self._bytes += len(fact.raw)
+        if len(self._facts) >= MAX_RECORD_FACTS or self._bytes > MAX_RECORD_BYTES:
+            self._bytes -= len(fact.raw)
+            raise RemoteProtocolError(
+                f"a job's record has at most {MAX_RECORD_FACTS} facts, {MAX_RECORD_BYTES} bytes"
+            )
         self._facts[fact.id] = fact
         if isinstance(payload, KeeperSet):
             self._sets[fact.id] = fact
@@ -244,7 +252,12 @@ class JobRecord:
         """
         wanted = set(range(range_count(self.spec.units)) if ranges is None else ranges)
         facts = [f.raw for f in self.counting() if not f.ranges or f.ranges & wanted]
-        return encode(Proof(facts, [one.encode() for one in self.sealed() if one.index in wanted]))
+        sealed = [one.encode() for one in self.sealed() if one.index in wanted]
+        if len(facts) > MAX_PROOF_FACTS or len(sealed) > MAX_PROOF_SEALS:
+            raise LocalProtocolError(
+                f"a proof of {len(facts)} facts and {len(sealed)} records is too large: show less"
+            )
+        return encode(Proof(facts, sealed))
 
     @classmethod
     def decode(cls, raw: bytes, codec: FactCodec) -> "JobRecord":

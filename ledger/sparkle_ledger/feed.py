@@ -46,6 +46,7 @@ from sparkle_protocol.facts import Verify
 
 MAX_LOOSE = 1024  # entries of one account without a place that are kept, by keys known to be its own
 MAX_STRANGE = 128  # and by other keys: the next one perhaps, or anybody who would fill the room
+MAX_WAITING = 1 << 16  # of all accounts: whoever fills it has others' entries offered again, in order
 NO_KEY = b""  # after a Revoke
 
 
@@ -92,16 +93,28 @@ class Node:
         return at is other
 
 
+class Room:
+    """How many entries without a place may still be kept, of all accounts of a book."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int = MAX_WAITING) -> None:
+        self.left = left
+
+
 class Feed:
     """All that is known of one account's entries."""
 
     __slots__ = (
-        "_changes", "_fork_at", "_forks", "_loose", "_moved", "_own", "_places", "_room", "_roots", "_verify",
-        "_waiting", "account", "heads", "known", "line", "network", "nodes", "tip",
+        "_changes", "_fork_at", "_forks", "_loose", "_moved", "_own", "_places", "_room", "_roots", "_shared",
+        "_verify", "_waiting", "account", "heads", "known", "line", "network", "nodes", "tip",
     )  # fmt: skip
 
-    def __init__(self, network: str, account: AccountId, known: dict[EntryId, Node], verify: Verify) -> None:
+    def __init__(
+        self, network: str, account: AccountId, known: dict[EntryId, Node], verify: Verify, shared: Room | None = None
+    ) -> None:
         self.network = network
+        self._shared = shared or Room()
         self.account = account
         self.known = known  # entries of all accounts that have a place
         self.tip: Node | None = None  # the end of the line, or of what comes before a fork
@@ -225,9 +238,10 @@ class Feed:
         if any(one.id == entry.id for one, _ in self._loose.get(place, ())):
             return why
         own = self._is_own(entry.key)
-        if self._room[own] == 0:
+        if self._room[own] == 0 or self._shared.left == 0:
             return out.TOO_FAR
         self._room[own] -= 1
+        self._shared.left -= 1
         self._loose.setdefault(place, []).append((entry, own))
         if why is out.GAP:
             before = EntryId(entry.payload.last) if isinstance(entry.payload, Restore) else entry.prev
@@ -242,6 +256,7 @@ class Feed:
         for one, own in self._loose.pop(place):
             if one.id == entry.id:
                 self._room[own] += 1
+                self._shared.left += 1
             else:
                 left.append((one, own))
         if left:

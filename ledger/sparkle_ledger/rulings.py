@@ -24,6 +24,7 @@ from sparkle_ledger.feed import Feed, Node
 from sparkle_ledger.money import Money
 from sparkle_ledger.outcomes import Outcome
 from sparkle_ledger.walk import Walk
+from sparkle_protocol.facts import SEAL_UNITS
 
 
 class Ruling(NamedTuple):
@@ -51,11 +52,12 @@ class Page:
 class JobPage:
     """One job: what is known of it, and the entries that speak of it."""
 
-    __slots__ = ("claims", "nodes", "record")
+    __slots__ = ("claims", "others", "record", "works")
 
     def __init__(self) -> None:
         self.record: JobRecord | None = None
-        self.nodes: list[Node] = []
+        self.works: dict[int, list[Node]] = {}  # range -> Works that name units of it
+        self.others: list[Node] = []  # Holds and Releases
         self.claims: dict[bytes, dict[tuple[int, int], tuple[Node, ...]]] = {}  # worker -> (unit, epoch) -> by whom
 
 
@@ -103,14 +105,15 @@ class Rulings:
         payload = node.entry.payload
         if isinstance(payload, Work):
             job = self._job(payload.job)
-            job.nodes.append(node)
+            for index in {one.unit // SEAL_UNITS for one in payload.units}:
+                job.works.setdefault(index, []).append(node)
             self._refs.setdefault(payload.hold, []).append(node)
             return self._claim(job, node, payload) if payload.worker in node.keys else []
         if isinstance(payload, Hold):
-            self._job(payload.job).nodes.append(node)
+            self._job(payload.job).others.append(node)
             page.holds.append(node)
         elif isinstance(payload, Release):
-            self._job(payload.job).nodes.append(node)
+            self._job(payload.job).others.append(node)
         elif isinstance(payload, Pay):
             self._refs.setdefault(payload.work, []).append(node)
         return []

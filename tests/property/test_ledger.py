@@ -18,6 +18,7 @@ from sparkle_protocol.work.views import View
 from tests.property.ledger_worlds import (
     ECONOMY,
     KINDS,
+    WORKERS,
     Action,
     World,
     adds_up,
@@ -29,7 +30,7 @@ from tests.property.ledger_worlds import (
     said,
     says,
 )
-from tests.unit.ledger.ledgers import NET
+from tests.unit.ledger.ledgers import ENTRIES, NET
 
 actions = st.tuples(st.integers(0, KINDS - 1), st.integers(0, 3), st.integers(0, 31), st.integers(0, 31))
 worlds = st.lists(actions, max_size=50)
@@ -108,6 +109,27 @@ def test_pair_totals_of_honest_feeds_only_grow(done: list[Action]) -> None:
         before = now
     for (account, other), (earned, spent) in before.items():
         assert before.get((other, account)) == (spent, earned) or account == other
+
+
+@settings(max_examples=60)
+@given(worlds, orders)
+def test_what_an_account_can_spend_is_what_it_is_told(done: list[Action], seed: int) -> None:
+    """A Hold of so much counts, and not one of a millionth more."""
+    world = play(done)
+    for more in (0, 1):
+        book = Book(NET, ECONOMY)
+        for item in in_order(world, seed):
+            give(book, item)
+        for account in list(book.accounts()):
+            now, place = book.account(account), book.next_place(account)
+            who = next((one for one in WORKERS if one.public_key == now.key), None)
+            if place is None or who is None or now.spendable_micro + more == 0:
+                continue
+            hold = Hold(b"new" + bytes(29), now.spendable_micro + more, 0)
+            entry = ENTRIES.seal(
+                who, hold, seq=place.seq, prev=place.prev, incarnation=place.incarnation, time_ms=1, account=account
+            )
+            assert book.add(entry).code == ("void:overdrawn" if more else "booked")
 
 
 @settings(max_examples=60)

@@ -229,6 +229,12 @@ def test_a_proof_that_is_forged_or_of_another_network_or_job_is_refused() -> Non
         JobRecord(job.view, NET)
 
 
+def test_evidence_of_another_network_is_not_taken() -> None:
+    job = Job(PAYER)
+    with pytest.raises(LocalProtocolError):
+        book().add_record(JobRecord(job.spec, "other"))
+
+
 def test_certificates_that_prove_nothing_book_nothing() -> None:
     payer, worker, job = Author(PAYER), Author(WORKER), Job(PAYER, keepers=KEEPERS)
     payer.hold(job)

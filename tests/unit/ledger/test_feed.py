@@ -98,6 +98,21 @@ def test_a_feed_with_a_gap_waits_and_says_so() -> None:
     assert found.waiting(payer.account) == []
 
 
+def test_an_author_that_forgot_entries_is_not_told_to_sign_over_them() -> None:
+    payer = Author(PAYER)
+    payer.hold(Job(PAYER, nonce=1))
+    payer.hold(Job(PAYER, nonce=2))
+    found = Book(NET, ECONOMY)
+    found.add(payer.entries[0])
+    assert found.next_place(payer.account) is not None
+    found.add(payer.entries[2])
+    assert found.next_place(payer.account) is None
+    found.add(payer.entries[1])
+    place = found.next_place(payer.account)
+    assert place is not None
+    assert place.prev == payer.entries[2].id
+
+
 def test_any_order_and_repetition_comes_to_the_same() -> None:
     payer = Author(PAYER)
     for n in range(3):
