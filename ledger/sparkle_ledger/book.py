@@ -269,6 +269,11 @@ class Book(Rulings):
         node = self._nodes.get(entry)
         return node.outcome if node is not None else None
 
+    def moved(self, entry: EntryId) -> int:
+        """What its account gained by an entry; negative: what it lost."""
+        node = self._nodes.get(entry)
+        return node.moved if node is not None else 0
+
     def entry(self, entry: EntryId) -> Entry | None:
         """An entry that has a place."""
         node = self._nodes.get(entry)

@@ -27,7 +27,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, NewType
 
-from msgspec import Meta
+from msgspec import Meta, MsgspecError
+from msgspec.msgpack import Decoder, Encoder
 
 from sparkle_protocol.codec import Wire, decode, encode
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -173,6 +174,27 @@ class _Body(Wire, frozen=True):
     payload: bytes
 
 
+_ENCODER = Encoder()
+_SEALED: Decoder[Any] = Decoder(_Sealed)
+_BODY: Decoder[Any] = Decoder(_Body)
+_PAYLOADS: Decoder[Any] = Decoder(_PAYLOAD)
+
+
+def _read(data: bytes, decoder: Decoder[Any], shape: Any, limit: int) -> Any:
+    """What ``decode`` reads, in a fifth of the time where the bytes are those that ``encode`` makes.
+
+    Only those are taken from the fast reader, so that no bytes are accepted here and refused by ``decode``.
+    """
+    if len(data) <= limit:
+        try:
+            value = decoder.decode(data)
+        except (MsgspecError, ValueError, RecursionError):  # the strict reader says what is wrong
+            return decode(data, shape, max_bytes=limit)
+        if _ENCODER.encode(value) == data:
+            return value
+    return decode(data, shape, max_bytes=limit)
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where an entry stands. Two different entries with one place are a fork."""
@@ -266,13 +288,13 @@ class EntryCodec:
         return self._open(raw, None)
 
     def _open(self, raw: bytes, verify: Callable[[bytes, bytes, bytes], None] | None) -> Entry:
-        sealed = decode(raw, _Sealed, max_bytes=MAX_ENTRY_BYTES + 256)
-        body = decode(sealed.body, _Body, max_bytes=MAX_ENTRY_BYTES)
+        sealed: _Sealed = _read(raw, _SEALED, _Sealed, MAX_ENTRY_BYTES + 256)
+        body: _Body = _read(sealed.body, _BODY, _Body, MAX_ENTRY_BYTES)
         if body.version != ENTRY_VERSION:
             raise RemoteProtocolError(f"an entry of version {body.version}; this node reads {ENTRY_VERSION}")
         if body.network != self.network:
             raise RemoteProtocolError(f"an entry of network '{body.network}', not '{self.network}'")
-        payload = decode(body.payload, _PAYLOAD, max_bytes=MAX_ENTRY_BYTES)
+        payload: Payload = _read(body.payload, _PAYLOADS, _PAYLOAD, MAX_ENTRY_BYTES)
         if KINDS[type(payload)] != body.kind:
             raise RemoteProtocolError("an entry says that it is of another kind than its payload")
         if verify is not None:

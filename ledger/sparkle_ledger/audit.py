@@ -1,0 +1,302 @@
+"""``ledger verify``: everything that a copy of the ledger holds, checked from the bytes up.
+
+- Every entry is what its place in the file says, every link leads to the entry before, and signatures vouch for all
+  of it (``chains.py``); all facts that prove the outcome of jobs are verified again.
+- The book judges every entry by the rules. Its balances and escrows must add up to exactly 0, and no escrow may be
+  overdrawn.
+- Apart from the book, from the job records alone: what all accepted executions together cost, and that each is
+  settled by exactly one entry that counts. An execution that is settled twice, or was never accepted, is a violation.
+  One that is settled by none is unseen: its worker has not claimed it, or the claim is not here.
+
+A *violation* is what no honest copy of the ledger holds. What an account did against the rules is none: its entries
+do not count, and the outcomes say why. What is *unseen* is no fault either, but the sums may change once it comes.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from sparkle_ledger.book import Book
+from sparkle_ledger.chains import ChainCheck, place_of
+from sparkle_ledger.economy import Economy
+from sparkle_ledger.entries import AccountId, Entry, EntryCodec, Work
+from sparkle_ledger.evidence import JobRecord
+from sparkle_ledger.witnesses import Head
+from sparkle_protocol.errors import RemoteProtocolError
+from sparkle_protocol.facts import Fact, FactCodec, JobSpec
+from sparkle_protocol.ids import JobId
+from sparkle_protocol.work.sealed import SealedRange
+
+PROGRESS_EVERY = 2_000  # entries
+
+
+class RawEntry(Protocol):
+    """A stored entry, not yet opened: ``store.Row``."""
+
+    @property
+    def account(self) -> bytes:
+        """Whose it is, as its place in the file says."""
+        ...
+
+    @property
+    def seq(self) -> int:
+        """Its number there."""
+        ...
+
+    def open(self, codec: EntryCodec) -> Entry:
+        """The entry, its signature not verified. Raises RemoteProtocolError."""
+        ...
+
+
+class RawEvidence(Protocol):
+    """What proves the outcome of a job, as it travels: ``store.Evidence``."""
+
+    @property
+    def job(self) -> JobId:
+        """Which job."""
+        ...
+
+    @property
+    def facts(self) -> list[bytes]:
+        """Signed facts."""
+        ...
+
+    @property
+    def sealed(self) -> list[bytes]:
+        """Records of sealed ranges."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an audit found.
+
+    Attributes:
+        feeds: accounts and their incarnations.
+        entries: read; ``signatures`` of them verified, which vouch for the rest.
+        sum_micro: of all balances and escrows.
+        earned_micro: by entries that count.
+        final_price_micro: of all accepted executions, by the job records alone.
+        unsettled_micro: of those among them that no entry here settles.
+        outcomes: how many entries have each outcome.
+        misdeeds: what accounts signed against the rules of feeds, forks above all.
+        misdeeds, violations, unseen: sentences with places; the first thousand of each.
+        violation_count: of all.
+    """
+
+    feeds: int
+    entries: int
+    signatures: int
+    jobs: int
+    sum_micro: int
+    earned_micro: int
+    final_price_micro: int
+    unsettled_micro: int
+    outcomes: Mapping[str, int]
+    misdeeds: list[str]
+    violations: list[str]
+    violation_count: int
+    unseen: list[str]
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is wrong with what is here."""
+        return not self.violation_count and not self.sum_micro
+
+
+class Audit:
+    """One audit. Run ``steps`` to its end, then ask for the ``report``.
+
+    Args:
+        entries, facts: codecs that verify signatures.
+        deep: verify every entry's signature, not only those that vouch for all others.
+        heads: the highest heads that witnesses named.
+    """
+
+    def __init__(
+        self,
+        entries: EntryCodec,
+        facts: FactCodec,
+        economy: Economy | None = None,
+        *,
+        deep: bool = False,
+        heads: Mapping[AccountId, Head] | None = None,
+    ) -> None:
+        self.book = Book(entries.network, economy)
+        self._entry_codec = entries
+        self._fact_codec = facts
+        self._chains = ChainCheck(entries, deep=deep)
+        self._heads = heads or {}
+        self._read = 0
+        self._entries: list[Entry] = []
+        self._claims: dict[bytes, dict[bytes, array[int]]] = {}  # job -> worker -> unit and epoch, packed
+        self._violations = self._chains.violations
+        self._unseen = self._chains.gaps
+        self._outcomes: Counter[str] = Counter()
+        self._earned = self._final_price = self._unsettled = 0
+
+    def steps(
+        self, rows: Iterable[RawEntry], total: int, evidence: Iterable[RawEvidence]
+    ) -> Iterator[tuple[int, int]]:
+        """Check all of it; says now and then how much of how much is done.
+
+        Args:
+            rows: all entries by account, incarnation, seq and id.
+            total: how many they are, about.
+            evidence: about all jobs.
+        """
+        for one in evidence:
+            self._take_evidence(one)
+        done, whole = 0, 3 * total  # each is read, judged and counted
+        for row in rows:
+            self._take_row(row)
+            done += 1
+            if not done % PROGRESS_EVERY:
+                yield done, max(done, whole)
+        self._chains.end()
+        whole = 3 * done
+        for entry in in_time(self._entries):
+            self.book.add(entry)
+            done += 1
+            if not done % PROGRESS_EVERY:
+                yield done, whole
+        for entry in self._entries:
+            self._count(entry)
+            done += 1
+            if not done % PROGRESS_EVERY:
+                yield done, whole
+        self._settle()
+        yield whole, whole
+
+    def report(self) -> Report:
+        """What was found."""
+        return Report(
+            self._chains.feeds,
+            self._read,
+            self._chains.verified,
+            sum(1 for _ in self.book.records()),
+            self.book.sum_micro(),
+            self._earned,
+            self._final_price,
+            self._unsettled,
+            dict(sorted(self._outcomes.items())),
+            self._chains.misdeeds.texts,
+            self._violations.texts,
+            self._violations.count,
+            self._unseen.texts,
+        )
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    def _take_row(self, row: RawEntry) -> None:
+        self._read += 1
+        try:
+            entry = row.open(self._entry_codec)
+        except RemoteProtocolError as error:
+            self._violations.add(f"entry {row.seq} of account {row.account.hex()[:12]} is damaged: {error}")
+            return
+        self._chains.take(entry)
+        self._entries.append(entry)
+
+    def _take_evidence(self, raw: RawEvidence) -> None:
+        """Judge what proves a job's outcome, leaving out what does not hold."""
+        facts: list[Fact] = []
+        for one in raw.facts:
+            try:
+                facts.append(self._fact_codec.open(one))
+            except RemoteProtocolError as error:
+                self._violations.add(f"a fact about job {raw.job.hex()[:12]} is not valid: {error}")
+        spec = next((fact for fact in facts if type(fact.payload) is JobSpec and fact.job == raw.job), None)
+        if spec is None:
+            self._unseen.add(f"the spec of job {raw.job.hex()[:12]} is not here, so nothing shows what it pays")
+            return
+        record = JobRecord(spec, self._fact_codec.network)
+        record.add_all(facts)
+        for one in raw.sealed:
+            try:
+                record.add_sealed(SealedRange.decode(one))
+            except RemoteProtocolError as error:
+                self._violations.add(f"a sealed range of job {raw.job.hex()[:12]} is not valid: {error}")
+        self.book.add_record(record)
+
+    # --- counting -----------------------------------------------------------------------------------------
+
+    def _count(self, entry: Entry) -> None:
+        outcome = self.book.outcome(entry.id)
+        if outcome is None:
+            self._outcomes["gap"] += 1
+            self._unseen.add(f"{place_of(entry)} has no place in its feed: what it follows is not here or not valid")
+            return
+        self._outcomes[outcome.code] += 1
+        payload = entry.payload
+        if not isinstance(payload, Work):
+            return
+        if outcome.counts:
+            self._earned += payload.amount_micro
+            claims = self._claims.setdefault(payload.job, {}).setdefault(payload.worker, array("Q"))
+            claims.extend([one.unit << 32 | one.epoch for one in payload.units])
+        elif outcome.pending:
+            self._unseen.add(f"{place_of(entry)} does not count yet: {outcome.text}")
+
+    def _settle(self) -> None:
+        """Hold what was paid against what was accepted, job by job, and everything against 0."""
+        for record in self.book.records():
+            self._settle_job(record)
+        for job in self._claims:
+            self._violations.add(
+                f"work on job {job.hex()[:12]} is paid for, and nothing here proves that it was done"
+            )
+        if self.book.sum_micro():
+            self._violations.add(
+                f"all balances and escrows add up to {self.book.sum_micro()} micro-credits, not to 0"
+            )
+        for job, account, escrow in self.book.money.all_escrows():
+            if escrow.balance_micro < 0:
+                short = f"{-escrow.balance_micro} micro-credits more than went in"
+                self._violations.add(f"job {job.hex()[:12]} of account {account.hex()[:12]} paid out {short}")
+        for account, head in self._heads.items():
+            known = self.book.account(account).heads
+            if (head.incarnation, head.seq) > max(((one, seq) for one, (seq, _) in known.items()), default=(0, -1)):
+                self._unseen.add(
+                    f"witnesses know entry {head.seq} of account {account.hex()[:12]}, which is not here"
+                )
+
+    def _settle_job(self, record: JobRecord) -> None:
+        open_ = {(one.worker, one.unit << 32 | one.epoch) for one in record.all_payable()}
+        name = f"job {record.job.hex()[:12]}"
+        self._final_price += record.price_micro * len(open_)
+        payable = len(open_)
+        for worker, claims in self._claims.pop(record.job, {}).items():
+            for packed in claims:
+                one = (worker, packed)
+                if one in open_:
+                    open_.remove(one)
+                else:
+                    self._settled_wrongly(record, worker, packed >> 32, packed & 0xFFFFFFFF, name)
+        if open_:
+            self._unsettled += record.price_micro * len(open_)
+            self._unseen.add(f"{len(open_)} of {payable} accepted executions of {name} are settled by no entry here")
+
+    def _settled_wrongly(self, record: JobRecord, worker: bytes, unit: int, epoch: int, name: str) -> None:
+        accepted = unit < record.units and worker in record.accepted(unit, epoch)
+        why = "is settled twice" if accepted else "is paid for and was never accepted"
+        self._violations.add(f"unit {unit} of {name} by {worker.hex()[:12]} {why}")
+
+
+def in_time(entries: list[Entry]) -> list[Entry]:
+    """In the order in which their authors say that they were made, each feed in its own order.
+
+    The book says the same in any order; in this one it seldom has to judge an entry again.
+    """
+    keys: list[int] = []
+    feed: tuple[bytes, int] | None = None
+    latest = 0
+    for entry in entries:
+        here = (entry.account, entry.incarnation)
+        latest = max(latest, entry.time_ms) if here == feed else entry.time_ms
+        feed = here
+        keys.append(latest)
+    order = sorted(range(len(entries)), key=keys.__getitem__)
+    return [entries[place] for place in order]

@@ -1,0 +1,298 @@
+"""The ledger on disk: one SQLite database (``ledger.db``, WAL, synchronous=FULL) for one network.
+
+=========  ==================================================================================================
+table      holds
+=========  ==================================================================================================
+entries    signed entries as they travel. A second one for the same place has another id and is kept beside it
+evidence   what proves the outcome of jobs: facts and records as they travel, each once
+forks      two entries of one place, for each account that signed such
+accounts   balances, limits and heads: a projection. Amounts are texts, as sums may exceed 64 bits
+escrows    what is held for jobs: a projection
+pairs      what went between two accounts: a projection
+about      the network; how many rows the first three have; at which sum of these the projections were made
+=========  ==================================================================================================
+
+Rows of the first three are added and never changed: mistakes are mended by new entries. Projections say nothing that
+does not follow from those three; ``projection`` gives them only while nothing came after them and their digest fits.
+
+``append`` returns once its entries are on disk, so that what is published afterwards survives a crash. A process that
+is killed leaves whole transactions. A file that lost bytes is found out when it is read: ``load`` compares each entry
+with what its key and its check say, rows are counted, and a lost page is an error of SQLite. Every failure is a
+``LedgerError`` (or ``ConfigError`` when the file cannot be used at all) of one sentence that says what to do. A file
+that is put back from a copy looks whole: after that a node asks its witnesses for its own head before it signs
+anything.
+
+All functions block; the node runs them in a thread of their own.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId
+from sparkle_ledger.projections import AccountRow, EscrowRow, PairRow, Projection
+from sparkle_ledger.store.schema import RESTORE, at_once, one_line, path_of, told
+from sparkle_ledger.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
+from sparkle_ledger.store.schema import open_ledger as open_ledger
+from sparkle_protocol.errors import LedgerError, RemoteProtocolError
+from sparkle_protocol.ids import JobId, digest
+
+MAX_LOOKUP = 512  # ids of one query
+
+_FACT, _SEALED = 0, 1  # kinds of evidence
+_CHECK_BYTES = 8  # of an entry as it travels: its id does not cover the signature. Against accidents only
+
+_CHANGES = "SELECT SUM(value) FROM about WHERE name IN ('entries', 'evidence', 'forks')"
+_Table = list[tuple[bytes | int | str, ...]]
+
+
+class Row(NamedTuple):
+    """A stored entry, not yet opened. A tuple, as there may be millions."""
+
+    account: bytes
+    incarnation: int
+    seq: int
+    id: bytes
+    raw: bytes
+    checked: bytes
+
+    def open(self, codec: EntryCodec) -> Entry:
+        """The entry, if it is the one that its place in the file says. Its signature is not verified.
+
+        Raises:
+            RemoteProtocolError: it is not.
+        """
+        if digest(self.raw)[:_CHECK_BYTES] != self.checked:
+            raise RemoteProtocolError("it is not what was written")
+        entry = codec.open_known(self.raw)
+        if entry.id != self.id or (entry.account, entry.incarnation, entry.seq) != (
+            self.account, self.incarnation, self.seq,
+        ):  # fmt: skip
+            raise RemoteProtocolError("it is not what its place in the file says")
+        return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What proves the outcome of a job: signed facts and records of sealed ranges, as they travel."""
+
+    job: JobId
+    facts: list[bytes]
+    sealed: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Two entries that one account signed for one place, as they travel."""
+
+    account: AccountId
+    first: bytes
+    second: bytes
+
+
+# --- writing ----------------------------------------------------------------------------------------------
+
+
+def append(db: sqlite3.Connection, entries: Iterable[Entry]) -> int:
+    """Keep entries: all of them and on disk when it returns, or none when it raises. Returns how many are new."""
+    return _add(
+        db,
+        "entries",
+        "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [
+            (entry.account, entry.incarnation, entry.seq, entry.id, entry.raw, digest(entry.raw)[:_CHECK_BYTES])
+            for entry in entries
+        ],
+    )
+
+
+def keep_evidence(db: sqlite3.Connection, evidence: Evidence) -> int:
+    """Keep facts and records about a job. Returns how many are new."""
+    kinds = ((_FACT, evidence.facts), (_SEALED, evidence.sealed))
+    rows = [
+        (evidence.job, kind, digest(evidence.job, bytes([kind]), raw), raw) for kind, raws in kinds for raw in raws
+    ]
+    return _add(db, "evidence", "INSERT INTO evidence VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
+
+
+def keep_fork(db: sqlite3.Connection, fork: Fork) -> int:
+    """Keep the proof of an account's fork; the first one suffices. Returns 1 if it is that."""
+    statement = "INSERT INTO forks VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+    return _add(db, "forks", statement, [(fork.account, fork.first, fork.second)])
+
+
+def changes(db: sqlite3.Connection) -> int:
+    """A number that grows with whatever is added. To be read before what a projection is made of."""
+    with told(db):
+        return int(db.execute(f"SELECT ({_CHANGES})").fetchone()[0])
+
+
+def save_projection(db: sqlite3.Connection, projection: Projection, at: int) -> None:
+    """Keep what the book says of the ledger as it was when ``changes`` was ``at``."""
+    accounts: _Table = [
+        (
+            row.account, str(row.balance_micro), str(row.limit_micro), str(row.held_micro),
+            row.incarnation, row.seq, row.head, int(row.frozen),
+        )
+        for row in projection.accounts
+    ]  # fmt: skip
+    escrows: _Table = [(row.job, row.account, str(row.held_micro)) for row in projection.escrows]
+    pairs: _Table = [
+        (row.account, row.other, str(row.earned_micro), str(row.spent_micro)) for row in projection.pairs
+    ]
+
+    def work() -> None:
+        for table in ("accounts", "escrows", "pairs"):
+            db.execute(f"DELETE FROM {table}")  # noqa: S608
+        db.executemany("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", accounts)
+        db.executemany("INSERT INTO escrows VALUES (?, ?, ?)", escrows)
+        db.executemany("INSERT INTO pairs VALUES (?, ?, ?, ?)", pairs)
+        db.execute("UPDATE about SET value = ? WHERE name = 'projected'", (at,))
+        db.execute("UPDATE about SET value = ? WHERE name = 'digest'", (_digest(accounts, escrows, pairs),))
+
+    at_once(db, work)
+
+
+def _add(db: sqlite3.Connection, table: str, statement: str, rows: Sequence[tuple[object, ...]]) -> int:
+    new = 0
+
+    def work() -> None:
+        nonlocal new
+        new = db.executemany(statement, rows).rowcount
+        if new:
+            db.execute("UPDATE about SET value = value + ? WHERE name = ?", (new, table))
+
+    if rows:
+        at_once(db, work)
+    return new
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def rows(db: sqlite3.Connection) -> Iterator[Row]:
+    """All entries as stored, by account, incarnation and seq."""
+    for account, incarnation, seq, id_, raw, checked in _scan(db, "entries", "account, incarnation, seq, id"):
+        if not type(account) is type(id_) is type(raw) is type(checked) is bytes:
+            raise LedgerError(f"{path_of(db)} holds an entry without its bytes; {RESTORE}")
+        yield Row(account, incarnation, seq, id_, raw, checked)
+
+
+def load(db: sqlite3.Connection, codec: EntryCodec) -> Iterator[Entry]:
+    """All entries, by account, incarnation and seq; their signatures were verified before they were stored.
+
+    Raises:
+        LedgerError: an entry is damaged, or the file is.
+    """
+    for row in rows(db):
+        try:
+            yield row.open(codec)
+        except RemoteProtocolError as error:
+            place = f"entry {row.seq} of account {row.account.hex()[:12]}"
+            raise LedgerError(f"{place} in {path_of(db)} is damaged ({error}); {RESTORE}") from error
+
+
+def count(db: sqlite3.Connection) -> int:
+    """How many entries there are."""
+    with told(db):
+        return int(db.execute("SELECT value FROM about WHERE name = 'entries'").fetchone()[0])
+
+
+def ids(db: sqlite3.Connection) -> Iterator[EntryId]:
+    """The ids of all entries, ascending."""
+    with told(db):
+        for (id_,) in db.execute("SELECT id FROM entries ORDER BY id"):
+            yield EntryId(id_)
+
+
+def by_ids(db: sqlite3.Connection, wanted: Sequence[bytes]) -> list[bytes]:
+    """Those of up to ``MAX_LOOKUP`` entries that are kept, as they travel, by account, incarnation and seq."""
+    asked = list(wanted[:MAX_LOOKUP])
+    marks = ", ".join("?" * len(asked))
+    query = f"SELECT raw FROM entries WHERE id IN ({marks}) ORDER BY account, incarnation, seq"  # noqa: S608
+    with told(db):
+        return [raw for (raw,) in db.execute(query, asked)]
+
+
+def feed(db: sqlite3.Connection, account: bytes, incarnation: int, first: int, most: int) -> list[bytes]:
+    """Up to ``most`` entries of a feed from a seq on, as they travel; both of a place that has two."""
+    query = "SELECT raw FROM entries WHERE account = ? AND incarnation = ? AND seq >= ? ORDER BY seq, id LIMIT ?"
+    with told(db):
+        return [raw for (raw,) in db.execute(query, (account, incarnation, first, most))]
+
+
+def evidence(db: sqlite3.Connection) -> Iterator[Evidence]:
+    """All that proves the outcome of jobs, job by job. Whoever reads it judges it.
+
+    Raises:
+        LedgerError: something is damaged, or the file is.
+    """
+    found: Evidence | None = None
+    for job, kind, id_, raw in _scan(db, "evidence", "job, kind, id"):
+        whole = type(job) is type(raw) is bytes and kind in (_FACT, _SEALED)
+        if not whole or digest(job, bytes([kind]), raw) != id_:
+            raise LedgerError(f"evidence about a job in {path_of(db)} is damaged; {RESTORE}")
+        if found is None or job != found.job:
+            if found is not None:
+                yield found
+            found = Evidence(JobId(job), [], [])
+        (found.facts if kind == _FACT else found.sealed).append(raw)
+    if found is not None:
+        yield found
+
+
+def forks(db: sqlite3.Connection) -> list[Fork]:
+    """Proofs of forks, by account. Whoever reads them verifies them."""
+    return [Fork(AccountId(account), first, second) for account, first, second in _scan(db, "forks", "account")]
+
+
+def projection(db: sqlite3.Connection) -> Projection | None:
+    """What the book said of all that is here; None if something came since, or the rows are not what was written."""
+    with told(db):
+        about = dict(db.execute("SELECT name, value FROM about").fetchall())
+        at = db.execute(f"SELECT ({_CHANGES})").fetchone()[0]
+        accounts = db.execute("SELECT * FROM accounts ORDER BY account").fetchall()
+        escrows = db.execute("SELECT * FROM escrows ORDER BY job, account").fetchall()
+        pairs = db.execute("SELECT * FROM pairs ORDER BY account, other").fetchall()
+    if about.get("projected") != at or about.get("digest") != _digest(accounts, escrows, pairs):
+        return None
+    return Projection(
+        tuple(
+            AccountRow(account, int(balance), int(limit), int(held), incarnation, seq, head, bool(frozen))
+            for account, balance, limit, held, incarnation, seq, head, frozen in accounts
+        ),
+        tuple(EscrowRow(job, account, int(held)) for job, account, held in escrows),
+        tuple(PairRow(account, other, int(earned), int(spent)) for account, other, earned, spent in pairs),
+    )
+
+
+def check(db: sqlite3.Connection) -> None:
+    """Read every page of the file and compare the tables with their indexes.
+
+    Raises:
+        LedgerError: they do not agree.
+    """
+    with told(db):
+        found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if found != "ok":
+        raise LedgerError(f"{path_of(db)} is damaged ({one_line(found)}); {RESTORE}")
+
+
+def _scan(db: sqlite3.Connection, table: str, order: str) -> Iterator[tuple[Any, ...]]:
+    """All rows of a table, and an error at the end if they are not as many as were added."""
+    query = f"SELECT (SELECT value FROM about WHERE name = '{table}'), * FROM {table} ORDER BY {order}"  # noqa: S608
+    read, added = 0, None
+    with told(db):
+        for row in db.execute(query):
+            read, added = read + 1, row[0]
+            yield row[1:]
+        if not read:  # nobody has said how many were added
+            counted = f"SELECT value, (SELECT COUNT(*) FROM {table}) FROM about WHERE name = '{table}'"  # noqa: S608
+            added, read = db.execute(counted).fetchone() or (None, 0)
+    if read != added:
+        raise LedgerError(f"{path_of(db)} has lost {table}: {read} of {added} are there; {RESTORE}")
+
+
+def _digest(*tables: _Table) -> bytes:
+    return digest(repr(tables).encode())

@@ -1,0 +1,221 @@
+"""The ledger's file: what is appended is there, in order; what is not usable says so in a sentence."""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sparkle_ledger import store
+from sparkle_ledger.book import Book
+from sparkle_ledger.entries import AccountId, Hold
+from sparkle_ledger.projections import AccountRow, EscrowRow, PairRow, Projection, project
+from sparkle_protocol.errors import ConfigError, LedgerError
+from sparkle_protocol.ids import JobId
+from tests.unit.ledger.feeds import CODEC, NET, PEOPLE, feed, holds, job
+from tests.unit.ledger.ledgers import ECONOMY, KEEPERS, PRICE, Author, Job, person
+
+HUGE = 1 << 90  # more than a column of SQLite takes as a number
+FEEDS = [holds(person, count) for person, count in zip(PEOPLE[:3], (5, 9, 0), strict=True)]
+ENTRIES = [entry for one in FEEDS for entry in one]
+ORDERED = sorted(ENTRIES, key=lambda entry: (entry.account, entry.seq))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def db(path: Path) -> Iterator[sqlite3.Connection]:
+    opened = store.open_ledger(path, NET)
+    yield opened
+    opened.close()
+
+
+def test_entries_come_back_feed_by_feed_however_they_came(db: sqlite3.Connection, path: Path) -> None:
+    assert store.append(db, ENTRIES[::-1]) == len(ENTRIES)
+    assert store.append(db, ENTRIES) == 0
+    assert store.count(db) == len(ENTRIES)
+    db.close()
+    again = store.open_ledger(path, NET)
+    assert list(store.load(again, CODEC)) == ORDERED
+    assert list(store.ids(again)) == sorted(entry.id for entry in ENTRIES)
+    again.close()
+
+
+def test_entries_are_found_by_id_and_by_place(db: sqlite3.Connection) -> None:
+    store.append(db, ENTRIES)
+    wanted = ENTRIES[7]
+    assert store.by_ids(db, [b"\0" * 32, wanted.id]) == [wanted.raw]
+    assert store.by_ids(db, []) == []
+    account = FEEDS[1][0].account
+    assert store.feed(db, account, 0, 3, 4) == [entry.raw for entry in FEEDS[1][3:7]]
+    assert store.feed(db, account, 1, 0, 4) == []
+
+
+def test_two_entries_for_one_place_are_both_kept(db: sqlite3.Connection) -> None:
+    store.append(db, ENTRIES)
+    (other,) = feed(PEOPLE[0], [Hold(job(77), 1, 1)], before=FEEDS[0][2])
+    assert store.append(db, [other]) == 1
+    fork = store.Fork(other.account, FEEDS[0][3].raw, other.raw)
+    assert (store.keep_fork(db, fork), store.keep_fork(db, fork)) == (1, 0)
+    assert store.forks(db) == [fork]
+    assert set(store.feed(db, other.account, 0, 3, 2)) == {other.raw, FEEDS[0][3].raw}
+
+
+def test_evidence_is_kept_once_and_comes_back_by_job(db: sqlite3.Connection) -> None:
+    one, two = sorted([JobId(job(1)), JobId(job(2))])
+    assert store.keep_evidence(db, store.Evidence(two, [b"b"], [])) == 1
+    assert store.keep_evidence(db, store.Evidence(one, [b"a", b"c"], [b"c"])) == 3
+    assert store.keep_evidence(db, store.Evidence(one, [b"c", b"d"], [b"c"])) == 1
+    found = [(known.job, sorted(known.facts), known.sealed) for known in store.evidence(db)]
+    assert found == [(one, [b"a", b"c", b"d"], [b"c"]), (two, [b"b"], [])]
+
+
+def test_an_append_that_fails_leaves_nothing(db: sqlite3.Connection) -> None:
+    bad = replace(ENTRIES[1], account=AccountId(None))  # type: ignore[arg-type]
+    with pytest.raises(LedgerError):
+        store.append(db, [ENTRIES[0], bad])
+    assert store.count(db) == 0
+    assert store.append(db, [ENTRIES[0]]) == 1
+
+
+ACCOUNTS = (
+    AccountRow(b"a" * 32, -HUGE, 7, 1, 0, 5, b"h" * 32, frozen=False),
+    AccountRow(b"b" * 32, HUGE, 7, 0, 2, 5, b"i" * 32, frozen=True),
+)
+
+
+def test_a_projection_holds_until_something_comes(db: sqlite3.Connection) -> None:
+    assert store.projection(db) is None
+    store.append(db, ENTRIES)
+    saved = Projection(ACCOUNTS, (EscrowRow(job(1), b"a" * 32, HUGE),), (PairRow(b"a" * 32, b"b" * 32, 0, HUGE),))
+    store.save_projection(db, saved, store.changes(db))
+    assert store.projection(db) == saved
+    store.append(db, ENTRIES)
+    assert store.projection(db) == saved, "nothing new came"
+    store.keep_evidence(db, store.Evidence(JobId(job(1)), [b"fact"], []))
+    assert store.projection(db) is None
+
+
+def test_a_projection_of_an_earlier_state_or_with_other_figures_is_not_believed(db: sqlite3.Connection) -> None:
+    before = store.changes(db)
+    store.append(db, ENTRIES)
+    store.save_projection(db, Projection(ACCOUNTS), before)
+    assert store.projection(db) is None
+    store.save_projection(db, Projection(ACCOUNTS), store.changes(db))
+    assert store.projection(db) is not None
+    db.execute("UPDATE accounts SET balance_micro = '6'")
+    assert store.projection(db) is None
+
+
+def test_what_the_book_says_is_what_is_shown_without_reading_all_entries(db: sqlite3.Connection) -> None:
+    alice, bob = Author(person(1)), Author(person(2))
+    work = Job(alice.who, 2, keepers=KEEPERS)
+    alice.hold(work)
+    bob.work(work, 0)
+    book = Book(NET, ECONOMY)
+    book.add_record(work.record(work.accepted([bob.who])))
+    book.add_all([*alice.entries, *bob.entries])
+    store.append(db, [*alice.entries, *bob.entries])
+    store.save_projection(db, project(book), store.changes(db))
+    shown = store.projection(db)
+    assert shown is not None
+    assert {row.account: (row.balance_micro, row.held_micro, row.head) for row in shown.accounts} == {
+        alice.account: (-work.cover, work.cover - PRICE, alice.entries[-1].id),
+        bob.account: (PRICE, 0, bob.entries[-1].id),
+    }
+    assert shown.escrows == (EscrowRow(work.id, alice.account, work.cover - PRICE),)
+    assert PairRow(bob.account, alice.account, PRICE, 0) in shown.pairs
+    assert sum(row.balance_micro for row in shown.accounts) + sum(row.held_micro for row in shown.escrows) == 0
+
+
+def test_a_ledger_is_looked_at_beside_its_node_without_changing_it(db: sqlite3.Connection, path: Path) -> None:
+    store.append(db, ENTRIES[:5])
+    seen = store.open_ledger(path, NET, readonly=True)
+    assert store.count(seen) == 5
+    store.append(db, ENTRIES[5:6])
+    assert store.count(seen) == 6
+    store.check(seen)
+    with pytest.raises(LedgerError, match="read-only"):
+        store.append(seen, ENTRIES)
+    seen.close()
+
+
+def test_looking_creates_nothing(path: Path) -> None:
+    with pytest.raises(ConfigError, match="start a node"):
+        store.open_ledger(path, NET, readonly=True)
+    assert not path.exists()
+
+
+def test_a_ledger_of_another_network_is_refused(db: sqlite3.Connection, path: Path) -> None:
+    with pytest.raises(ConfigError, match="network 'test', not of 'other'; use that --net or another --home"):
+        store.open_ledger(path, "other")
+
+
+def test_a_ledger_of_a_newer_version_is_refused_and_not_touched(db: sqlite3.Connection, path: Path) -> None:
+    db.execute(f"PRAGMA user_version={store.SCHEMA_VERSION + 1}")
+    with pytest.raises(ConfigError, match="update Sparkle"):
+        store.open_ledger(path, NET)
+    assert db.execute("PRAGMA user_version").fetchone()[0] == store.SCHEMA_VERSION + 1
+
+
+def test_a_ledger_that_was_never_finished_is_not_looked_at(path: Path) -> None:
+    sqlite3.connect(path).execute("CREATE TABLE begun (x)").connection.close()
+    with pytest.raises(ConfigError, match="start the node once"):
+        store.open_ledger(path, NET, readonly=True)
+
+
+def test_an_empty_file_beside_a_log_is_refused_since_sqlite_would_drop_the_log(
+    db: sqlite3.Connection, path: Path, tmp_path: Path
+) -> None:
+    store.append(db, ENTRIES)
+    other = tmp_path / "other.db"
+    other.touch()
+    other.with_name("other.db-wal").write_bytes(path.with_name("ledger.db-wal").read_bytes())
+    with pytest.raises(ConfigError, match="move it away"):
+        store.open_ledger(other, NET)
+
+
+def test_no_database_is_refused(path: Path) -> None:
+    path.write_bytes(b"what I earned: a lot" * 300)
+    with pytest.raises(ConfigError, match="move it away"):
+        store.open_ledger(path, NET)
+
+
+def test_an_entry_in_the_wrong_place_is_found_by_reading(db: sqlite3.Connection) -> None:
+    store.append(db, ENTRIES)
+    db.execute("UPDATE entries SET raw = ? WHERE id = ?", (ENTRIES[2].raw, ENTRIES[1].id))
+    with pytest.raises(LedgerError, match=r"entry 1 of account .* is damaged"):
+        list(store.load(db, CODEC))
+
+
+def test_evidence_that_changed_is_found_by_reading(db: sqlite3.Connection) -> None:
+    store.keep_evidence(db, store.Evidence(JobId(job(1)), [b"fact"], []))
+    db.execute("UPDATE evidence SET raw = x'00'")
+    with pytest.raises(LedgerError, match="damaged"):
+        list(store.evidence(db))
+
+
+@pytest.mark.parametrize("which", ["= (SELECT MAX({0}) FROM {1})", "NOT NULL"])
+@pytest.mark.parametrize(
+    ("table", "column", "read"),
+    [("entries", "id", store.rows), ("evidence", "job", store.evidence), ("forks", "account", store.forks)],
+)
+def test_rows_that_got_lost_are_missed(
+    db: sqlite3.Connection,
+    table: str,
+    column: str,
+    read: Callable[[sqlite3.Connection], Iterable[object]],
+    which: str,
+) -> None:
+    store.append(db, ENTRIES)
+    for number in range(2):
+        store.keep_evidence(db, store.Evidence(JobId(job(number)), [b"fact"], []))
+        store.keep_fork(db, store.Fork(FEEDS[number][0].account, ENTRIES[0].raw, ENTRIES[1].raw))
+    assert list(read(db))
+    db.execute(f"DELETE FROM {table} WHERE {column} {which.format(column, table)}")
+    with pytest.raises(LedgerError, match=f"has lost {table}"):
+        list(read(db))
