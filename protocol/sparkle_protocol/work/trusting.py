@@ -27,6 +27,7 @@ class Trusting(Judging):
     """The part of a kept job that weighs answers by who gave them."""
 
     trust: JobTrust | None = None
+    unit_s: float  # how long a unit was seen to occupy a worker (``granting.py``)
 
     @property
     def _weighed(self) -> JobTrust | None:
@@ -61,11 +62,29 @@ class Trusting(Judging):
         trust = self._weighed
         if trust is None:
             return True
-        return trust.may_add(unit, worker, (*self.leases.known(unit).leases, *self.participants(unit)), now_ns)
+        return trust.may_add(unit, worker, (*self.leases.known(unit).leases, *self.participants(unit)))
+
+    def may_copy(self, unit: int, worker: PeerId) -> bool:
+        """The worker's answer could take the place of one that others are slow with."""
+        trust = self._weighed
+        return trust is None or (trust.counts(unit, worker) and trust.is_named(unit, worker))
+
+    def is_newcomer(self, worker: PeerId) -> bool:
+        """The worker's answers are only compared with those of others."""
+        trust = self._weighed
+        return trust is not None and worker != self.me and not trust.judges.counts(worker)
 
     def _excused(self, worker: PeerId) -> int:
         """Of the worker's undecided units, those that only wait for an audit; it can do nothing about it."""
         return min(self.trust.audits.held(worker), MOST_HELD) if self.trust is not None else 0
+
+    def _settle(self, unit: int, now_ns: int) -> None:
+        super()._settle(unit, now_ns)
+        trust = self._weighed
+        if trust is None or unit not in self._disputed or not self.leases.wants(unit):
+            return
+        if trust.rule(unit, self._counted_votes(unit), self.trusted).disputed:
+            trust.dispute(unit, self.state.committed(unit), now_ns)
 
     def _refresh(self, unit: int) -> None:
         super()._refresh(unit)
@@ -74,23 +93,36 @@ class Trusting(Judging):
 
     # --- who is there -------------------------------------------------------------------------------------
 
-    def saw(self, worker: PeerId, now_ns: int) -> None:
-        """The worker asks for work, or reports."""
+    def saw(self, worker: PeerId, now_ns: int, *, works: bool) -> None:
+        """The worker asks for work, or reports; ``works``: it has some, of whatever job."""
         if self.trust is not None:
-            self.trust.saw(worker, now_ns)
+            self.trust.saw(worker, now_ns, works=works and worker not in self.rejected)
+
+    def works(self, worker: PeerId) -> bool:
+        """The worker holds units that it is not late with."""
+        return self.leases.holds(worker) > self.leases.slow(worker)
+
+    def left(self, worker: PeerId) -> None:
+        """The worker's connection is gone."""
+        if self.trust is not None:
+            self.trust.left(worker)
 
     def heed(self, now_ns: int) -> None:
         """Time has passed, or others are there: see whose word counts now, and which units need not wait for them."""
         trust = self.trust
         if trust is None or self.outcome or not trust.is_due(now_ns):
             return
-        changed = trust.relax(now_ns)
+        changed = trust.relax(now_ns, self._part_in)
         if trust.refresh(now_ns):
             changed += [unit for unit in self.state.touched_units() if not self.is_decided(unit)]
-        for unit in (*changed, *trust.audits.units()):  # others may take them than a moment ago
+        for unit in (*changed, *trust.advance(now_ns, self.unit_s)):  # others may take them than a moment ago
             self.leases.show_to_all(unit)
         self._dirty.update(changed)
         self.settle_dirty(now_ns)
+
+    def _part_in(self, unit: int) -> set[PeerId]:
+        """Who cannot give another answer to a unit."""
+        return {*self.state.committed(unit), *self.state.failures(unit), *self.rejected}
 
     def next_heed_ns(self) -> int | None:
         """When ``heed`` is to be called at the latest."""
@@ -103,7 +135,8 @@ class Trusting(Judging):
             return True
         givers = {worker for worker, given in self._counted_votes(unit).items() if given == accepted}
         commits, draws = self.state.committed(unit), self.leases.serves(unit)
-        ends = self.trust.may_end(unit, givers, commits, self.trusted, now_ns, draws=draws)
+        at_work = self.leases.known(unit).leases
+        ends = self.trust.may_end(unit, givers, commits, self.trusted, now_ns, at_work=at_work, draws=draws)
         if not ends and self.trust.audits.of(unit) is not None:
             self.freed = True  # somebody may take it
         return ends
