@@ -17,7 +17,7 @@ from sparkle_sim.checkers import Finding
 from sparkle_sim.draws import Draws, draws
 from sparkle_sim.engine import Run
 from sparkle_sim.guard import no_outside
-from sparkle_sim.scenario import Adversaries, Checks, Churn, Fault, JobPlan, Machines, Peers, Scenario, Wires
+from sparkle_sim.scenario import Adversaries, Checks, Churn, Fault, JobPlan, Machines, Peers, Scenario, Trust, Wires
 from sparkle_sim.trace import Trace
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ def scenario_of(seed: int, *, peers: int = PEERS) -> Scenario:
         wrong.append(fault)
     mix = draws(seed, "mix")  # of its own, so that the faults of a seed stay what they are
     restless, false = mix.below(3) == 0, mix.below(2) == 0
+    permille, trust = _trust(draws(seed, "trust of seeds"))
+    plan = JobPlan(at_s=random.uniform(3.0, 8.0), units=units, unit_s=unit_s, quorum=quorum, audit_permille=permille)
     return Scenario(
         f"seed-{seed}",
         seconds=LIMIT_S,
@@ -65,9 +67,10 @@ def scenario_of(seed: int, *, peers: int = PEERS) -> Scenario:
             churn=_churn(draws(seed, "churn of seeds")) if restless else Churn(),
         ),
         wires=wires,
-        jobs=[JobPlan(at_s=random.uniform(3.0, 8.0), units=units, unit_s=unit_s, quorum=quorum)],
+        jobs=[plan],
         faults=wrong,
         adversaries=_adversaries(draws(seed, "adversaries of seeds"), peers, MAX_LOST - lost) if false else [],
+        trust=trust,
         checks=Checks(scan_every_s=20.0),
     )
 
@@ -100,6 +103,14 @@ def _churn(random: Draws) -> Churn:
         begin_s=round(random.uniform(2.0, 15.0), 3),
         end_s=FAULTY_S,
     )
+
+
+def _trust(random: Draws) -> tuple[int, Trust]:
+    """In half of the runs some workers are known, more or less well, and audited; whatever they do now."""
+    permille = (0, 0, 50, 300, 1000)[random.below(5)] if random.below(5) else 50
+    known = (0.0, 0.2, 0.6, 1.0)[random.below(4)]
+    passes = (10, 200, 10_000)[random.below(3)]
+    return permille, Trust(known=known, passes=passes, unit_s=5.0) if permille else Trust()
 
 
 def _adversaries(random: Draws, peers: int, spared: int) -> list[Adversaries]:

@@ -5,14 +5,17 @@ each draw followed from it. A keeper that decides while the submitter is away dr
 can be told from outside, nor can a worker choose a commit that suits it.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
+from itertools import accumulate
 
 from sparkle_protocol.facts import Signer
-from sparkle_protocol.ids import JobId, PeerId, digest, key_from_peer_id
+from sparkle_protocol.ids import JobId, PeerId, digest
 
 SECRET_DOMAIN = b"sparkle/audit-secret/1\x00"
 AUDIT_DOMAIN = b"sparkle/audit/1\x00"
 AUDITOR_DOMAIN = b"sparkle/auditor/1\x00"
+DRAWS_FOR_EACH = 4  # those that are not drawn by then weigh next to nothing
 
 
 def audit_secret(signer: Signer, nonce: bytes) -> bytes:
@@ -23,6 +26,20 @@ def audit_secret(signer: Signer, nonce: bytes) -> bytes:
 def commitment_to(secret: bytes) -> bytes:
     """What the spec names."""
     return digest(secret)
+
+
+class Lots:
+    """Peers with weights, to be drawn from."""
+
+    __slots__ = ("_sums", "peers")
+
+    def __init__(self, weights: Mapping[PeerId, float]) -> None:
+        self.peers = [peer for peer, weight in weights.items() if weight > 0]
+        self._sums = list(accumulate(weights[peer] for peer in self.peers))
+
+    def at(self, place: float) -> PeerId:
+        """The peer at a place between 0 and 1, of which each has a part."""
+        return self.peers[min(bisect_right(self._sums, place * self._sums[-1]), len(self.peers) - 1)]
 
 
 class Coin:
@@ -38,18 +55,19 @@ class Coin:
         """A result that was committed to is to be compared with another one, with this probability."""
         return self._uniform(AUDIT_DOMAIN, unit, commit) < rate
 
-    def auditors(self, unit: int, commit: bytes, weights: Mapping[PeerId, float]) -> list[PeerId]:
-        """Who may audit it, in a random order in which those of more weight tend to come first.
+    def order(self, unit: int, answers: int, lots: Lots, most: int) -> list[PeerId]:
+        """Workers in a random order, in which those of more weight tend to come first; some may be left out.
 
-        (Efraimidis and Spirakis 2006: the order of u^(1/weight), with u uniform.) Workers that are many and have
-        done little cannot crowd out the others, nor can one come first by being quick.
+        Each is drawn among those that were not, in proportion to its weight. So workers that are many and have done
+        little cannot crowd out the others, nor can one come first by being quick.
         """
-        drawn = {
-            peer: self._uniform(AUDITOR_DOMAIN, unit, commit + key_from_peer_id(peer)) ** (1.0 / weight)
-            for peer, weight in weights.items()
-            if weight > 0
-        }
-        return sorted(drawn, key=lambda peer: (-drawn[peer], peer))
+        found: dict[PeerId, None] = {}
+        for draw in range(DRAWS_FOR_EACH * most):
+            if len(found) >= min(most, len(lots.peers)):
+                break
+            what = answers.to_bytes(4, "big") + draw.to_bytes(4, "big")
+            found[lots.at(self._uniform(AUDITOR_DOMAIN, unit, what))] = None
+        return list(found)
 
     def _uniform(self, domain: bytes, unit: int, what: bytes) -> float:
         drawn = digest(domain, self._secret, self._job, unit.to_bytes(4, "big"), what)

@@ -1,13 +1,12 @@
 """When a unit needs no further answer, under the trust policy.
 
-- A unit needs the answer of one worker that *counts* (``standing.py``), and of two while it is audited. Answers of
-  newcomers are compared with it and decide nothing.
+- A unit needs the answer of one worker that *counts* (``standing.py``), and of one more while it is audited. Answers
+  of newcomers are compared with it and decide nothing; but where one differs, two that count must agree.
 - While fewer than two workers that count are known, plain voting decides: ``quorum`` distinct workers agree
   (``work/quorum.py``). No number of newcomers switches that on: it depends on the others alone.
-- A newcomer's answer that differs makes sure that a second one who counts looks at the unit.
-- Answers of workers that count and differ are a *dispute*: a result is accepted once its group's credibility is
-  theta; until then one answer more that counts is wanted at a time. So no single worker, however senior, can have
-  another one convicted.
+- Answers that count and differ are a *dispute*: a result is accepted once somebody who counts gave it and its group's
+  credibility is theta; until then one answer more that counts is wanted at a time. So no single worker, however
+  senior, can have another one convicted. Once ``max_replicas`` gave answers that count, a majority settles it.
 - The submitter's own node decides alone. For units for which nobody who counts could be found (``JobTrust.relax``)
   everybody counts, and a majority settles a dispute.
 """
@@ -38,7 +37,8 @@ def rule(
     own: Set[PeerId],
     theta: float,
     *,
-    audited: bool = False,
+    theta_at_last: float,
+    needed: int = 1,
 ) -> Ruling:
     """What these votes mean.
 
@@ -49,26 +49,26 @@ def rule(
         credibility: of each worker, between 0 and 1.
         own: whose vote decides alone.
         theta: credibility that settles a dispute.
-        audited: a second answer that counts is wanted.
+        theta_at_last: the same once nobody else may be asked.
+        needed: how many that count must agree, if nobody differs.
     """
     for peer in sorted(own & votes.keys()) if own else ():
         return Ruling(votes[peer], 0)
-    needed = 2 if audited else 1
     groups: dict[ResultHash, list[PeerId]] = {}
-    for worker, given in votes.items():
-        groups.setdefault(given, []).append(worker)
-    counting = {given: sum(1 for worker in group if counts(worker)) for given, group in groups.items()}
-    strong = [given for given in groups if counting[given]]
-    if len(strong) <= 1:  # newcomers convince nobody, but make sure that somebody looks again
-        needed = 2 if len(groups) > 1 else needed
-        accepted = next((given for given in strong if counting[given] >= needed), None)
-        dead = accepted is None and len(votes) >= policy.max_replicas
-        return Ruling(accepted, max(needed, 1), dead=dead)
+    for worker in votes:
+        if counts(worker):
+            groups.setdefault(votes[worker], []).append(worker)
+    differ = len({*votes.values()}) > 1
+    if len(groups) <= 1:
+        needed = max(needed, 2) if differ else needed
+        accepted = next((given for given, group in groups.items() if len(group) >= needed), None)
+        return Ruling(accepted, needed, disputed=differ and bool(groups))
     credible = group_credibilities({given: [credibility(w) for w in group] for given, group in groups.items()})
     best = min(groups, key=lambda given: (-credible[given], given))
-    total = sum(counting.values())
-    if counting[best] > 1 and credible[best] >= theta:
+    total = sum(map(len, groups.values()))
+    last = total >= policy.max_replicas
+    if credible[best] >= (min(theta, theta_at_last) if last else theta):
         return Ruling(best, total, disputed=True)
-    if len(votes) >= policy.max_replicas:
+    if last:
         return Ruling(None, total, disputed=True, dead=True)
     return Ruling(None, max(needed, total + 1), disputed=True)

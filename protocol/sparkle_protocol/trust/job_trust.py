@@ -4,23 +4,26 @@ Who judges is the job's submitter: its own standings count, or, while it is away
 ``work/trusting.py`` asks here how many answers a unit still wants, who may give them, and which results have to wait.
 """
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Set
 from typing import Protocol
 
 from sparkle_protocol.facts import Policy
 from sparkle_protocol.ids import PeerId, ResultHash
+from sparkle_protocol.trust.attendance import Attendance
 from sparkle_protocol.trust.audits import Audit, Audits
-from sparkle_protocol.trust.coin import Coin
+from sparkle_protocol.trust.coin import Coin, Lots
 from sparkle_protocol.trust.deciding import Ruling, rule
+from sparkle_protocol.trust.newcomers import Newcomers
 from sparkle_protocol.trust.parameters import TrustRules
+from sparkle_protocol.trust.turns import Turn, Turns
 
 SECOND_NS = 1_000_000_000
 LOOK_NS = SECOND_NS // 2
-MAX_SEEN = 4096  # workers whose presence is noted; the one seen the longest ago is forgotten first
 RIPE_NS = SECOND_NS
 LEAST = 0.999  # so that who has no capital has a chance still
 MAX_AWAITED = 4096  # final units; the oldest are forgotten
-MAX_AUDITORS = 64  # that are drawn for one audit
+MAX_AUDITORS = 64  # that are drawn for one answer
+LOTS_NS = 5 * SECOND_NS  # until it is looked at again who is there, and of what weight
 
 
 class Judges(Protocol):
@@ -74,64 +77,52 @@ class JobTrust:
         self._me = me
         self._alone_judges = mine
         self._started_ns = self._looked_ns = now_ns
-        self._seen: dict[PeerId, int] = {}  # the longest ago first
+        self._attendance = Attendance(judges.counts, me)
+        self.turns = Turns()
+        self._own_ns: int | None = None  # when our own worker was heard of last
+        self._lots: tuple[int, Lots] | None = None  # and when they were made
         self._stuck: dict[int, int] = {}  # units that lack somebody who counts; since when, 0: not looked at
         self._single: dict[int, int] = {}  # units with one answer that keepers decide about, and since when
         self._relaxed: set[int] = set()  # units about which everybody counts
-        self.between_known: set[int] = set()  # open units about which workers that count disagree
-        self.known_units = 0  # that became final by the answer of somebody who counts
-        self.vettings = 0  # units that were given to newcomers
-        self._turns: set[PeerId] = set()  # newcomers that are compared now
-        self.new_turns: list[PeerId] = []  # of these, those that were not before
+        self.newcomers = Newcomers(judges, rules)
+        self._between_known: set[int] = set()  # open units about which workers that count disagree
         self._awaited: dict[int, Set[PeerId]] = {}  # final units: who committed in time and has not shown its result
         self.refresh(now_ns)
 
     # --- who is there -------------------------------------------------------------------------------------
 
-    def saw(self, worker: PeerId, now_ns: int) -> None:
-        """The worker asked for work or reported."""
-        self._seen.pop(worker, None)
-        self._seen[worker] = now_ns
-        if len(self._seen) > MAX_SEEN:
-            del self._seen[next(iter(self._seen))]
+    def saw(self, worker: PeerId, now_ns: int, *, works: bool) -> None:
+        """The worker asked for work or reported; ``works``: on units that it is not late with."""
+        self._attendance.saw(worker, now_ns, works=works)
+        if worker == self._me:
+            self._own_ns = now_ns
+        elif not self.judges.counts(worker):
+            self.newcomers.saw(worker, now_ns)
+
+    def takes_over(self, now_ns: int) -> None:
+        """It is for us to decide from now on: workers have not come to us before."""
+        self._started_ns = now_ns
+
+    def left(self, worker: PeerId) -> None:
+        """The worker's connection is gone."""
+        self._attendance.left(worker)
 
     def is_due(self, now_ns: int) -> bool:
         """``refresh`` and ``relax`` were not called for a moment, so something may have changed."""
         if now_ns - self._looked_ns < LOOK_NS and not self.bootstrap:
             return False
         self._looked_ns = now_ns
-        return True  # (while it goes by votes, somebody may count with every result)
+        return True
 
     def refresh(self, now_ns: int) -> bool:
         """See whether enough peers are there whose answers count; True when that changed."""
         before = self.bootstrap
-        few = not self.judges.knows_enough()
-        self._line_up(now_ns)
+        few, present_ns = not self.judges.knows_enough(), now_ns - int(self.rules.present_s * SECOND_NS)
+        self.newcomers.line_up(len(self._attendance.everybody(present_ns)), present_ns)
         if not few and now_ns - self._started_ns >= self.rules.patience_s * SECOND_NS:
-            few = len(self._present(now_ns, self.rules.enough_known)) < self.rules.enough_known
+            few = not self._attendance.are(self.rules.enough_known, present_ns)
         self.bootstrap = few
         return before != few
-
-    def _present(self, now_ns: int, limit: int) -> list[PeerId]:
-        """Workers that are there and count, those heard of last first."""
-        since_ns = now_ns - int(self.rules.present_s * SECOND_NS)
-        found: list[PeerId] = []
-        for worker in reversed(self._seen):
-            if self._seen[worker] < since_ns or len(found) >= limit:
-                break
-            if worker != self._me and self.judges.counts(worker):
-                found.append(worker)
-        return found
-
-    def _line_up(self, now_ns: int) -> None:
-        """See which newcomers are the next to be compared: as many as there are known workers to do it."""
-        since_ns = now_ns - int(self.rules.present_s * SECOND_NS)
-        there = [worker for worker, seen_ns in self._seen.items() if seen_ns >= since_ns and worker != self._me]
-        newcomers = [worker for worker in there if not self.judges.counts(worker)]
-        newcomers.sort(key=lambda worker: (self.judges.turn(worker), worker))
-        turns = newcomers[: max(1, len(there) - len(newcomers))]
-        self.new_turns = [worker for worker in turns if worker not in self._turns]
-        self._turns = set(turns)
 
     # --- whose answers count ------------------------------------------------------------------------------
 
@@ -145,73 +136,136 @@ class JobTrust:
 
     def rule(self, unit: int, votes: Mapping[PeerId, ResultHash], own: Set[PeerId]) -> Ruling:
         """What the votes on a unit mean."""
-        theta = self.rules.theta_of_few if unit in self._relaxed else self.rules.theta
+        few, audit = self.rules.theta_of_few, self.audits.of(unit)
         ruling = rule(
-            self.policy, votes, lambda worker: self.counts(unit, worker), self.judges.credibility, own, theta,
-            audited=self.audits.of(unit) is not None,
+            self.policy, votes, lambda worker: self.counts(unit, worker), self.judges.credibility, own,
+            few if unit in self._relaxed else self.rules.theta,
+            theta_at_last=few, needed=audit.wanted if audit is not None else 1,
         )  # fmt: skip
-        if ruling.disputed and ruling.accepted is None:
-            self.between_known.add(unit)
+        if (
+            ruling.accepted is None
+            and len({given for worker, given in votes.items() if self.counts(unit, worker)}) > 1
+        ):
+            self._between_known.add(unit)
         else:
-            self.between_known.discard(unit)
+            self._between_known.discard(unit)
         return ruling
 
     def may_add(self, unit: int, worker: PeerId, others: Iterable[PeerId], now_ns: int) -> bool:
         """An answer of the worker is of use for a unit that ``others`` work on or answered.
 
-        A newcomer's is if it is the only one: it is compared, which is how newcomers become known. An audit is for
-        those who were drawn for it, one more of them after each ``next_auditor_s``.
+        A newcomer's is if it is the only one: it is compared, which is how newcomers become known. What one answer is
+        not enough for is for those who were drawn.
         """
         if not self.counts(unit, worker):
-            return (
-                worker in self._turns
-                and self.vettings < self.rules.first_vettings + self.judges.vetting_share() * self.known_units
-                and self.audits.of(unit) is None
-                and all(self.counts(unit, other) for other in others)
-            )
-        if worker != self._me and self._is_for_us(unit, now_ns):
-            return False
-        audit = self.audits.of(unit)
-        if audit is None or worker == self._me or unit in self._relaxed:
+            if self.audits.of(unit) is not None or not self.newcomers.may_take(worker):
+                return False
+            return all(self.counts(unit, other) for other in others)
+        if worker == self._me:
             return True
-        turn = 1 + (now_ns - audit.since_ns) / (self.rules.next_auditor_s * SECOND_NS)
-        return worker in audit.auditors[: int(turn)] or turn > len(audit.auditors)
+        return self.is_named(unit, worker) and not self._is_for_us(unit, now_ns)
 
     def _is_for_us(self, unit: int, now_ns: int) -> bool:
         """Known workers gave different results, and our own node is at work: what it finds settles that.
 
         Others could settle it as well, but if they lie together somebody honest would lose its standing.
         """
-        seen_ns = self._seen.get(self._me) if unit in self.between_known else None
-        return seen_ns is not None and now_ns - seen_ns < self.rules.patience_s * SECOND_NS
+        if unit not in self._between_known or self._own_ns is None:
+            return False
+        return now_ns - self._own_ns < self.rules.patience_s * SECOND_NS
+
+    def is_named(self, unit: int, worker: PeerId) -> bool:
+        """It is the worker's turn to answer, or anybody's."""
+        turn = self.turns.of(unit)
+        return turn is None or turn.named is None or worker in turn.named or unit in self._relaxed
+
+    def advance(self, now_ns: int, unit_s: float) -> list[int]:
+        """Units that others may take than before; ``unit_s``: after which a busy worker comes by."""
+        turn_ns = int(max(self.rules.next_auditor_s, unit_s) * SECOND_NS)
+        return self.turns.advance(now_ns, turn_ns, lambda worker: self._attendance.is_there(worker, now_ns))
 
     # --- audits -------------------------------------------------------------------------------------------
 
     def may_end(
-        self, unit: int, givers: Set[PeerId], commits: Mapping[PeerId, bytes], own: Set[PeerId], now_ns: int
+        self,
+        unit: int,
+        givers: Set[PeerId],
+        commits: Mapping[PeerId, bytes],
+        own: Set[PeerId],
+        now_ns: int,
+        *,
+        at_work: Iterable[PeerId] = (),
+        draws: bool,
     ) -> bool:
-        """A result that ``givers`` gave may become final; else it is audited, or waits for an audit's end."""
+        """A result that ``givers`` gave may become final; else it is audited, or waits for an audit's end.
+
+        Args:
+            unit: which.
+            givers: who gave the result.
+            commits: who committed to any.
+            own: whose result is not audited.
+            now_ns: monotonic clock.
+            at_work: who else may still give one.
+            draws: it is for us to have it audited. What is for others waits for their verdict.
+        """
         if self.bootstrap or not own.isdisjoint(givers):
             return True
         counting = sorted(worker for worker in givers if self.counts(unit, worker))
-        if len(counting) != 1:
-            return True  # compared by somebody who counts
-        (worker,) = counting
-        if not self.audits.is_spared(unit, worker) and not self._draw(unit, worker, commits, now_ns):
+        drawn = self.turns.of(unit) is not None  # somebody was, who may have answered
+        if self.audits.of(unit) is not None or (drawn and len(counting) > 1):
+            return True
+        if not draws:
             return False
-        if self.audits.is_open(worker):
-            self.audits.hold(unit, worker)
+        if not self._draw(unit, counting, commits, at_work, now_ns):
+            return False
+        waits = [worker for worker in counting if self.audits.is_open(worker)]
+        if len(waits) < len(counting):
+            return True
+        self.audits.hold(unit, waits[0])
+        return False
+
+    def _draw(
+        self, unit: int, workers: list[PeerId], commits: Mapping[PeerId, bytes], others: Iterable[PeerId], now_ns: int
+    ) -> bool:
+        """Let the coin fall, once for each; False when there is an audit."""
+        for worker in workers:
+            commit, rate = commits.get(worker, b""), self._own_rate(worker)
+            if self.audits.is_spared(unit, worker):
+                continue
+            if not self._coin.is_audited(unit, commit, rate):
+                self.audits.spare(unit, worker)
+                continue
+            self._begin(unit, worker, rate, self.counting(unit, {*workers, *others}), commits, now_ns)
             return False
         return True
 
-    def _draw(self, unit: int, worker: PeerId, commits: Mapping[PeerId, bytes], now_ns: int) -> bool:
-        """Let the coin fall, once; False when there is an audit."""
-        rate = self._own_rate(worker)
-        if self.audits.of(unit) is None and not self._coin.is_audited(unit, commits.get(worker, b""), rate):
-            self.audits.spare(unit, worker)
-            return True
-        self._begin(unit, worker, commits, rate, now_ns)
-        return False
+    def _begin(
+        self, unit: int, worker: PeerId, rate: float, undrawn: int, commits: Mapping[PeerId, bytes], now_ns: int
+    ) -> None:
+        """Have a result compared; ``undrawn``: how many answer without having been drawn for it."""
+        self.audits.begin(unit, Audit(worker, rate, (worker,), undrawn + 1))
+        self._call(unit, commits, now_ns)
+
+    def dispute(self, unit: int, commits: Mapping[PeerId, bytes], now_ns: int) -> None:
+        """Answers differ, and one more is wanted: by lot, and who gave these waits for it."""
+        if self.audits.of(unit) is None:
+            self.audits.begin(unit, Audit(PeerId(""), 1.0, (), 2))
+        self.audits.suspect(unit, [worker for worker in commits if self.counts(unit, worker)])
+        turn = self.turns.of(unit)
+        if turn is None or turn.answers < len(commits):
+            self._call(unit, commits, now_ns)
+
+    def _call(self, unit: int, commits: Collection[PeerId], now_ns: int) -> None:
+        """Draw who may give the next answer to a unit."""
+        if self._lots is None or now_ns - self._lots[0] > LOTS_NS:
+            there = self._attendance.everybody(now_ns - int(self.rules.present_s * SECOND_NS))
+            # In proportion to their capital, as far as that lowers the rate: many who did little weigh little.
+            self._lots = now_ns, Lots({peer: 1.0 / self.judges.audit_rate(peer) - LEAST for peer in there})
+        order = self._coin.order(unit, len(commits), self._lots[1], MAX_AUDITORS)
+        turn = Turn([worker for worker in order if worker not in commits], len(commits), now_ns)
+        self.turns.begin(unit, turn, lambda worker: self._attendance.is_there(worker, now_ns))
+
+    # --- where several keepers decide ---------------------------------------------------------------------
 
     def _own_rate(self, worker: PeerId) -> float:
         """Of our own coin: three honest keepers of a view have a result audited as often as the submitter would."""
@@ -232,22 +286,14 @@ class JobTrust:
         """The only one who counts and gave a result is somebody whose results are always compared."""
         return any(self.counts(unit, one) and self._is_always_audited(unit, one) for one in givers)
 
-    def begin_audit(self, unit: int, givers: Set[PeerId], commits: Mapping[PeerId, bytes], now_ns: int) -> None:
+    def begin_audit(
+        self, unit: int, givers: Set[PeerId], commits: Mapping[PeerId, bytes], at_work: Iterable[PeerId], now_ns: int
+    ) -> None:
         """Others call for an audit of the unit's single answer."""
         worker = next((one for one in sorted(givers) if self.counts(unit, one)), None)
-        if worker is not None:
-            self._begin(unit, worker, commits, self.judges.audit_rate(worker), now_ns)
-
-    def _begin(self, unit: int, worker: PeerId, commits: Mapping[PeerId, bytes], rate: float, now_ns: int) -> None:
-        if self.audits.of(unit) is not None:
-            return
-        commit = commits.get(worker, b"")
-        there = self._present(now_ns, MAX_AUDITORS)
-        # In proportion to their capital, as far as that lowers the rate: many who have done little weigh little.
-        weights = {peer: 1.0 / self.judges.audit_rate(peer) - LEAST for peer in there if peer not in commits}
-        self.audits.begin(unit, Audit(worker, rate, now_ns, self._coin.auditors(unit, commit, weights)))
-
-    # --- where several keepers decide ---------------------------------------------------------------------
+        if worker is not None and self.audits.of(unit) is None:
+            undrawn = self.counting(unit, {*givers, *at_work})
+            self._begin(unit, worker, self.judges.audit_rate(worker), undrawn, commits, now_ns)
 
     def first_seen(self, unit: int, now_ns: int) -> bool:
         """The unit has a single answer; True when that is new."""
@@ -263,6 +309,8 @@ class JobTrust:
     def is_overdue(self, unit: int) -> bool:
         """The second answer that a keeper called for does not come."""
         return self._looked_ns - self._single.get(unit, self._looked_ns) >= self.rules.patience_s * SECOND_NS
+
+    # --- what comparisons say -----------------------------------------------------------------------------
 
     def rate_of(self, unit: int, worker: PeerId) -> float:
         """The probability with which the worker's result of a unit was compared, if that was drawn."""
@@ -291,13 +339,17 @@ class JobTrust:
         elif unit not in self._relaxed:
             self._stuck.setdefault(unit, 0)
 
-    def relax(self, now_ns: int) -> list[int]:
-        """Units that waited too long for somebody who counts: from now on everybody does, for these."""
-        found = []
-        for unit, since_ns in self._stuck.items():
-            if not since_ns:
+    def relax(self, now_ns: int, part_in: Callable[[int], Container[PeerId]]) -> list[int]:
+        """Units that wait, and nobody who counts is at work who could answer: from now on everybody may, for these.
+
+        ``part_in``: who cannot answer a unit any more. So strangers decide nothing by taking more units than those
+        who count have time for.
+        """
+        found, since_ns = [], now_ns - int(self.rules.patience_s * SECOND_NS)
+        for unit, lacks_ns in self._stuck.items():
+            if not lacks_ns:
                 self._stuck[unit] = now_ns
-            elif now_ns - since_ns >= self.rules.patience_s * SECOND_NS:
+            elif lacks_ns <= since_ns and not self._attendance.works(since_ns, part_in(unit)):
                 found.append(unit)
         for unit in found:
             del self._stuck[unit]
@@ -306,12 +358,14 @@ class JobTrust:
 
     def next_deadline(self) -> int | None:
         """When there is something to look at again."""
-        return self._looked_ns + LOOK_NS if len(self.audits) or self._stuck or self._single else None
+        busy = len(self.turns) or self._stuck or self._single
+        return self._looked_ns + LOOK_NS if busy else None
 
     def forget(self, unit: int) -> list[int]:
         """The unit is final, or begins anew; returns units that need not be held any more."""
         self._stuck.pop(unit, None)
         self._relaxed.discard(unit)
         self._single.pop(unit, None)
-        self.between_known.discard(unit)
+        self._between_known.discard(unit)
+        self.turns.end(unit)
         return self.audits.end(unit)

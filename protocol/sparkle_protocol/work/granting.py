@@ -12,6 +12,7 @@ from sparkle_protocol.work.conduct import MOST_LEASES
 from sparkle_protocol.work.sealing import Sealing
 
 TIMED = 32  # units over which the run time is averaged
+NEWCOMER_UNITS = 2  # undecided, of one whose answers do not count: each that is wrong costs somebody else's work
 NEWCOMER_PATIENCE = 2  # times as long as others, until a worker that never answered is given a copy
 
 Granted = tuple[int, int, int, int]  # counter, unit, epoch, ttl_ms
@@ -71,14 +72,14 @@ class Granting(Sealing):
         proven = self.accepted_by[worker] or self._conduct.delivered(worker)
         for unit in self.leases.stragglers(now_ns, 1 if proven else NEWCOMER_PATIENCE):
             taken = self.is_decided(unit) or unit in self.dead or worker in self.state.leased(unit)
-            if not taken:
+            if not taken and self.may_copy(unit, worker):
                 return [self._hand_out(unit, worker, now_ns, copy=True)]
         return []
 
     def _hand_out(self, unit: int, worker: PeerId, now_ns: int, *, copy: bool = False) -> Granted:
         lease = self.leases.grant(unit, worker, now_ns, copy=copy)
         if self.trust is not None and not self.trust.counts(unit, worker):
-            self.trust.vettings += 1
+            self.trust.newcomers.given += 1
         self._conduct.granted(worker, now_ns)
         self.devices.tried(worker, now_ns)
         self._refresh(unit)
@@ -98,6 +99,8 @@ class Granting(Sealing):
             if worker == self.me
             else self._conduct.allowance(worker, undecided, self.leases.slow(worker), now_ns)
         )
+        if self.is_newcomer(worker):
+            allowed = min(allowed, NEWCOMER_UNITS - undecided)
         return min(1, allowed) if self.devices.on_trial(worker, now_ns) else allowed
 
     def refuses(self, worker: PeerId, now_ns: int) -> bool:

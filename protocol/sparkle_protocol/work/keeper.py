@@ -233,6 +233,7 @@ class Keeper(CoKeeping):
         offered: list[KeptJob] = []
         others: set[KeptJob] = set()
         too_large: list[messages.TooLarge] = []
+        works = any(job.works(worker) for job in self._open())
         for job in self._open():
             if not job.leases.spans:
                 continue
@@ -243,7 +244,7 @@ class Keeper(CoKeeping):
                     too_large.append(messages.TooLarge(job.state.id, job.state.spec.resources.memory_bytes))
                     continue
                 job.devices.asks(worker, message.device, now_ns)
-                job.saw(worker, now_ns)
+                job.saw(worker, now_ns, works=works)
                 if not job.refuses(worker, now_ns):
                     offered.append(job)
         peers = len(self._peers)

@@ -148,6 +148,8 @@ class KeptJob(Granting):
             for unit in list(self.state.touched_units()):  # others may be at work on them
                 if self.leases.serves(unit) and not self.is_decided(unit) and self.state.leased(unit):
                     self.leases.postpone(unit, now_ns + TAKE_OVER_GRACE_NS)
+        if leads and not before and self.trust is not None:
+            self.trust.takes_over(now_ns)
         if leads and (not before or (moved and (self.checks is not None or self.trust is not None))):
             self._dirty.update(unit for unit in self.state.touched_units() if not self.is_decided(unit))
             self.settle_dirty(now_ns)
@@ -165,7 +167,7 @@ class KeptJob(Granting):
         facts = [fact for fact in facts if type(fact.payload) is not Leases]
         shown = check_report(self.state, worker, message, facts)
         self.leases.heard(worker, now_ns)
-        self.saw(worker, now_ns)
+        self.saw(worker, now_ns, works=self.works(worker))
         malformed = self._first_malformed(worker, shown)
         for fact in facts:
             if malformed is not None and type(fact.payload) is Reveals:
@@ -343,6 +345,7 @@ class KeptJob(Granting):
     def lost(self, worker: PeerId, now_ns: int) -> None:
         """A worker's connection broke; it keeps what it holds only if it is soon back."""
         self.leases.lost(worker, self._unsettled.get(worker, ()), now_ns)
+        self.left(worker)
 
     # --- what other keepers tell --------------------------------------------------------------------------
 

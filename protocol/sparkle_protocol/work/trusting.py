@@ -31,6 +31,7 @@ class Trusting(Judging):
 
     trust: JobTrust | None = None
     calls: list[CallItem]  # of this step, to be signed
+    unit_s: float  # how long a unit was seen to occupy a worker (``granting.py``)
 
     @property
     def _weighed(self) -> JobTrust | None:
@@ -67,9 +68,27 @@ class Trusting(Judging):
             return True
         return trust.may_add(unit, worker, (*self.leases.known(unit).leases, *self.participants(unit)), now_ns)
 
+    def may_copy(self, unit: int, worker: PeerId) -> bool:
+        """The worker's answer could take the place of one that others are slow with."""
+        trust = self._weighed
+        return trust is None or (trust.counts(unit, worker) and trust.is_named(unit, worker))
+
+    def is_newcomer(self, worker: PeerId) -> bool:
+        """The worker's answers are only compared with those of others."""
+        trust = self._weighed
+        return trust is not None and worker != self.me and not trust.judges.counts(worker)
+
     def _excused(self, worker: PeerId) -> int:
         """Of the worker's undecided units, those that only wait for an audit; it can do nothing about it."""
         return min(self.trust.audits.held(worker), MOST_HELD) if self.trust is not None else 0
+
+    def _settle(self, unit: int, now_ns: int) -> None:
+        super()._settle(unit, now_ns)
+        trust = self._weighed
+        if trust is None or unit not in self._disputed or not self.leases.wants(unit):
+            return
+        if trust.rule(unit, self._counted_votes(unit), self.trusted).disputed:
+            trust.dispute(unit, self.state.committed(unit), now_ns)
 
     def _refresh(self, unit: int) -> None:
         super()._refresh(unit)
@@ -78,25 +97,38 @@ class Trusting(Judging):
 
     # --- who is there -------------------------------------------------------------------------------------
 
-    def saw(self, worker: PeerId, now_ns: int) -> None:
-        """The worker asks for work, or reports."""
+    def saw(self, worker: PeerId, now_ns: int, *, works: bool) -> None:
+        """The worker asks for work, or reports; ``works``: it has some, of whatever job."""
         if self.trust is not None:
-            self.trust.saw(worker, now_ns)
+            self.trust.saw(worker, now_ns, works=works and worker not in self.rejected)
+
+    def works(self, worker: PeerId) -> bool:
+        """The worker holds units that it is not late with."""
+        return self.leases.holds(worker) > self.leases.slow(worker)
+
+    def left(self, worker: PeerId) -> None:
+        """The worker's connection is gone."""
+        if self.trust is not None:
+            self.trust.left(worker)
 
     def heed(self, now_ns: int) -> None:
         """Time has passed, or others are there: see whose word counts now, and which units need not wait for them."""
         trust = self.trust
         if trust is None or self.outcome or not trust.is_due(now_ns):
             return
-        changed = trust.relax(now_ns)
+        changed = trust.relax(now_ns, self._part_in)
         if trust.refresh(now_ns):
             changed += [unit for unit in self.state.touched_units() if not self.is_decided(unit)]
-        for worker in trust.new_turns:
+        for worker in trust.newcomers.take_fresh():
             self.leases.show_again(worker)
-        for unit in (*changed, *trust.audits.units()):  # others may take them than a moment ago
+        for unit in (*changed, *trust.advance(now_ns, self.unit_s)):  # others may take them than a moment ago
             self.leases.show_to_all(unit)
         self._dirty.update(changed)
         self.settle_dirty(now_ns)
+
+    def _part_in(self, unit: int) -> set[PeerId]:
+        """Who cannot give another answer to a unit."""
+        return {*self.state.committed(unit), *self.state.failures(unit), *self.rejected}
 
     def next_heed_ns(self) -> int | None:
         """When ``heed`` is to be called at the latest."""
@@ -108,10 +140,11 @@ class Trusting(Judging):
         if self.trust is None:
             return True
         givers = {worker for worker, given in self._counted_votes(unit).items() if given == accepted}
-        commits = self.state.committed(unit)
+        commits, draws = self.state.committed(unit), self.leases.serves(unit)
+        at_work = self.leases.known(unit).leases
         if not self.mine and not self._may_keepers_end(self.trust, unit, givers, commits, now_ns):
             return False
-        ends = self.trust.may_end(unit, givers, commits, self.trusted, now_ns)
+        ends = self.trust.may_end(unit, givers, commits, self.trusted, now_ns, at_work=at_work, draws=draws)
         if not ends and self.trust.audits.of(unit) is not None:
             self.freed = True  # somebody may take it
         return ends
@@ -128,16 +161,14 @@ class Trusting(Judging):
         serves, called = self.leases.serves(unit), self.state.callers(unit)
         if trust.first_seen(unit, now_ns) and not serves and trust.is_called(unit, givers, commits):
             self.calls.append(CallItem(unit, self.state.epoch(unit)))
-        if serves and called and trust.audits.of(unit) is None:
-            trust.begin_audit(unit, givers, commits, now_ns)
+        if serves and called:
+            trust.begin_audit(unit, givers, commits, self.leases.known(unit).leases, now_ns)
         return serves and trust.is_ripe(unit)
 
     def may_join(self, unit: int) -> bool:
         """Nothing stands against endorsing another keeper's verdict on a unit."""
         trust = self._weighed
-        if trust is None or trust.counting(unit, self._counted_votes(unit)) > 1:
-            return True
-        if trust.is_overdue(unit):
+        if trust is None or trust.counting(unit, self._counted_votes(unit)) > 1 or trust.is_overdue(unit):
             return True
         wanted = self.state.callers(unit) or trust.needs_company(unit, self._counted_votes(unit))
         return trust.is_ripe(unit) and not wanted
@@ -148,7 +179,7 @@ class Trusting(Judging):
             return
         judged = accepted - {self.me}
         if fresh:
-            trust.known_units += any(trust.judges.counts(worker) for worker in accepted)
+            trust.newcomers.known_units += any(trust.judges.counts(worker) for worker in accepted)
             # Whoever committed by now did so before anybody was shown a result; it may still have to show its own.
             trust.awaits(unit, self.state.committed(unit).keys() - judged - self.rejected)
         else:

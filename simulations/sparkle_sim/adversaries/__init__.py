@@ -13,10 +13,15 @@ Each kind is a class in a file named after it, which says what it does and what 
 ``equivocate``     as a keeper it says different things to different peers
 ``sybil``          many keys near a job's routing place, in one network, that equivocate
 ``flood``          far too much of everything
+``sleeper``        honest until it is believed, then wrong at the rate
+``gang``           sleepers that agree on wrong results, and find each other right
+``framer``         wrong where somebody else has answered, so that honest workers be convicted
+``sponge``         right, and very slow
+``trifles``        right about small units, wrong about large ones
+``whitewash``      one owner with many keys: when one is rejected, the next comes
 =================  ==============================================================================================
 
-Adversaries of trust and credit (sleepers that cheat once they are trusted, whitewashers, forked feeds, minting pairs)
-belong here as well, beside these, once trust and credit are there to be attacked.
+Adversaries of credit (forked feeds, minting pairs) belong here as well, once credit is there to be attacked.
 """
 
 from collections import Counter
@@ -29,12 +34,18 @@ from sparkle_sim.adversaries.collude import Collude
 from sparkle_sim.adversaries.copy import Copy
 from sparkle_sim.adversaries.equivocate import Equivocate
 from sparkle_sim.adversaries.flood import Flood
+from sparkle_sim.adversaries.framer import Framer
+from sparkle_sim.adversaries.gang import Gang
 from sparkle_sim.adversaries.hoard import Hoard
 from sparkle_sim.adversaries.hostile_peer import HostilePeer
 from sparkle_sim.adversaries.silent_keeper import SilentKeeper
+from sparkle_sim.adversaries.sleeper import Sleeper
 from sparkle_sim.adversaries.sometimes import Sometimes
+from sparkle_sim.adversaries.sponge import Sponge
 from sparkle_sim.adversaries.sybil import Sybil
+from sparkle_sim.adversaries.trifles import Trifles
 from sparkle_sim.adversaries.voting import expected_wrong, expected_wrong_among
+from sparkle_sim.adversaries.whitewash import Whitewash
 from sparkle_sim.adversaries.withhold import Withhold
 from sparkle_sim.draws import draws
 from sparkle_sim.loading import is_reference, load
@@ -45,7 +56,8 @@ __all__ = [
 ]  # fmt: skip
 
 _ALL: tuple[type[Adversary], ...] = (
-    Cheat, Collude, Copy, Equivocate, Flood, Hoard, SilentKeeper, Sometimes, Sybil, Withhold,
+    Cheat, Collude, Copy, Equivocate, Flood, Framer, Gang, Hoard, SilentKeeper, Sleeper, Sometimes, Sponge, Sybil,
+    Trifles, Whitewash, Withhold,
 )  # fmt: skip
 KINDS: dict[str, type[Adversary]] = {one.kind: one for one in _ALL}
 

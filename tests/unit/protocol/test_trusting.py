@@ -68,13 +68,15 @@ def audit_of(keeper: TrustingKeeper, worker: Identity, unit: int) -> list[Identi
     audit = trust.audits.of(unit)
     assert audit is not None
     assert audit.worker == worker.peer_id
-    return [one for name in audit.auditors for one in (V, W, X, Y, Z) if one.peer_id == name]
+    turn = trust.turns.of(unit)
+    assert turn is not None
+    return [one for name in turn.order for one in (V, W, X, Y, Z) if one.peer_id == name]
 
 
 def there(keeper: TrustingKeeper, *workers: Identity) -> None:
     """They have asked for work before there was any for them."""
     for worker in workers:
-        keeper.job.saw(worker.peer_id, keeper.now)
+        keeper.job.saw(worker.peer_id, keeper.now, works=False)
     keeper.pass_time(SECOND_NS)
 
 
