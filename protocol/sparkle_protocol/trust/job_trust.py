@@ -83,6 +83,7 @@ class JobTrust:
         self._lots: tuple[int, Lots] | None = None  # and when they were made
         self._stuck: dict[int, int] = {}  # units that lack somebody who counts; since when, 0: not looked at
         self._single: dict[int, int] = {}  # units with one answer that keepers decide about, and since when
+        self._ripe: set[int] = set()  # of these, those about which all had time to say something
         self._relaxed: set[int] = set()  # units about which everybody counts
         self.newcomers = Newcomers(judges, rules)
         self._between_known: set[int] = set()  # open units about which workers that count disagree
@@ -118,7 +119,8 @@ class JobTrust:
         """See whether enough peers are there whose answers count; True when that changed."""
         before = self.bootstrap
         few, present_ns = not self.judges.knows_enough(), now_ns - int(self.rules.present_s * SECOND_NS)
-        self.newcomers.line_up(len(self._attendance.everybody(present_ns)), present_ns)
+        if not few:
+            self.newcomers.line_up(len(self._attendance.everybody(present_ns)), present_ns)
         if not few and now_ns - self._started_ns >= self.rules.patience_s * SECOND_NS:
             few = not self._attendance.are(self.rules.enough_known, present_ns)
         self.bootstrap = few
@@ -304,7 +306,17 @@ class JobTrust:
 
     def is_ripe(self, unit: int) -> bool:
         """All keepers had time to see the unit's single answer, and to call for a second one."""
-        return unit in self._single and self._looked_ns - self._single[unit] >= RIPE_NS
+        return unit in self._ripe
+
+    def ripen(self) -> list[int]:
+        """Units that have become so."""
+        fresh = [
+            unit
+            for unit, since_ns in self._single.items()
+            if unit not in self._ripe and self._looked_ns - since_ns >= RIPE_NS
+        ]
+        self._ripe.update(fresh)
+        return fresh
 
     def is_overdue(self, unit: int) -> bool:
         """The second answer that a keeper called for does not come."""
@@ -358,7 +370,7 @@ class JobTrust:
 
     def next_deadline(self) -> int | None:
         """When there is something to look at again."""
-        busy = len(self.turns) or self._stuck or self._single
+        busy = len(self.turns) or self._stuck or len(self._ripe) < len(self._single)
         return self._looked_ns + LOOK_NS if busy else None
 
     def forget(self, unit: int) -> list[int]:
@@ -366,6 +378,7 @@ class JobTrust:
         self._stuck.pop(unit, None)
         self._relaxed.discard(unit)
         self._single.pop(unit, None)
+        self._ripe.discard(unit)
         self._between_known.discard(unit)
         self.turns.end(unit)
         return self.audits.end(unit)

@@ -124,6 +124,7 @@ class Trusting(Judging):
         for unit in (*changed, *trust.advance(now_ns, self.unit_s)):  # others may take them than a moment ago
             self.leases.show_to_all(unit)
         self._dirty.update(changed)
+        self._dirty.update(trust.ripen())
         self.settle_dirty(now_ns)
 
     def _part_in(self, unit: int) -> set[PeerId]:
