@@ -16,6 +16,7 @@ kind    payload      author      states
 21      Seals        keeper      I hold the records with these roots, and every result that they name
 22      Standings    submitter   these workers' answers count while I am away, and so many are audited
 23      AuditCalls   keeper      I want a second answer for these units before I endorse one
+24      AuditSecret  submitter   this is what my audits were drawn from; nothing more will be
 ======  ===========  ==========  ==========================================================
 
 On the wire a fact is the msgpack array ``[body, signature]`` with body = msgpack
@@ -300,18 +301,25 @@ class AuditCalls(Wire, tag=23, frozen=True):
     items: Annotated[list[CallItem], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
+class AuditSecret(Wire, tag=24, frozen=True):
+    """The secret behind the spec's ``audit_commitment``, once the job is over."""
+
+    job: Hash32
+    secret: Hash32
+
+
 # What a fact says. Told apart by ``type(payload) is Leases`` where that is done for every fact: for these classes a
 # negative ``isinstance`` takes several times as long, and one with a union of them ten times.
 Payload = (
     JobSpec | KeeperSet | Leases | Commits | Reveals | Verdicts | Reset | Cancel | Failures | Standings
-    | Endorsements | Seals | AuditCalls
+    | Endorsements | Seals | AuditCalls | AuditSecret
 )  # fmt: skip
 _PAYLOAD: Any = Payload  # a union is no ``type`` to mypy
 Reported = Commits | Reveals | Failures  # what a worker says of units that it was given
 _REPORTED = frozenset((Commits, Reveals, Failures))
 KINDS: dict[type, int] = {
     JobSpec: 1, KeeperSet: 2, Leases: 3, Commits: 4, Reveals: 5, Verdicts: 6, Reset: 7, Cancel: 8, Failures: 9,
-    Endorsements: 20, Seals: 21, Standings: 22, AuditCalls: 23,
+    Endorsements: 20, Seals: 21, Standings: 22, AuditCalls: 23, AuditSecret: 24,
 }  # fmt: skip
 
 

@@ -162,7 +162,8 @@ class Client:
         self._submitted += 1
         nonce = digest(f"{self._world.seed}/client/{self.number}/{self._name}/{self._submitted}".encode())[:16]
         created_ms = EPOCH_MS + int(self.now_s * 1000)
-        return plan, spec_of(self._scenario, plan, nonce, level=verify, created_ms=created_ms)
+        identity = self._world.identities[self.number]
+        return plan, spec_of(self._scenario, plan, nonce, identity=identity, level=verify, created_ms=created_ms)
 
     # --- calls ------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """What jobs a scenario plans: their specs, and so their ids, as they are known before the run begins."""
 
-from sparkle_protocol.facts import Deadlines, FactCodec, JobSpec, ParamValue, Policy, Resources
+from sparkle_protocol.facts import Deadlines, FactCodec, JobSpec, ParamValue, Policy, Resources, Signer
 from sparkle_protocol.ids import HASH_BYTES, JobId, digest
+from sparkle_protocol.trust.coin import audit_secret, commitment_to
 from sparkle_sim.blobs import MB, input_blob
 from sparkle_sim.scenario import JobPlan, Scenario
 from sparkle_sim.signing import CheapIdentity, verify_cheap
@@ -12,22 +13,30 @@ GIGA = 1e9
 
 def planned_spec(scenario: Scenario, seed: int, plan: JobPlan, number: int) -> JobSpec:
     """The spec of the job of that number, of all that the scenario plans in the order of its plans."""
-    return spec_of(scenario, plan, digest(f"{seed}/job/{number}".encode())[:16])
+    nonce = digest(f"{seed}/job/{number}".encode())[:16]
+    return spec_of(scenario, plan, nonce, identity=CheapIdentity(seed, plan.submitter))
 
 
 def spec_of(
-    scenario: Scenario, plan: JobPlan, nonce: bytes, *, level: str = "final", created_ms: int = EPOCH_MS
+    scenario: Scenario,
+    plan: JobPlan,
+    nonce: bytes,
+    *,
+    identity: Signer,
+    level: str = "final",
+    created_ms: int = EPOCH_MS,
 ) -> JobSpec:
-    """The spec of a job as a plan describes it."""
+    """The spec of a job as a plan describes it; ``identity``: of its submitter."""
     flops = plan.unit_s * scenario.peers.machines.gigaflops * GIGA
     total_s = max(1, int(scenario.seconds) + 1)
     quorum = 1 if plan.check == "algebraic" else plan.quorum  # each result is checked by itself
+    committed = commitment_to(audit_secret(identity, nonce)) if plan.audit_permille else bytes(HASH_BYTES)
     permille = plan.audit_permille if level == "final" else 0
     policy = Policy(level, quorum, max_replicas=max(8, quorum), audit_permille=permille)
     inputs: list[bytes] = [input_blob(nonce, position) for position in range(plan.inputs)] if plan.input_mb else []
     return JobSpec(
         KERNEL, 1, _params(plan), plan.units, plan.check, policy,
-        Resources(flops=flops), Deadlines(total_s=total_s), bytes(32), nonce, created_ms, inputs=inputs,
+        Resources(flops=flops), Deadlines(total_s=total_s), committed, nonce, created_ms, inputs=inputs,
     )  # fmt: skip
 
 

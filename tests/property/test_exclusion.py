@@ -21,6 +21,8 @@ def play(
     done: set[int] = set()
     blamed: set[int] = set()
     now = 0
+    for _, class_ in workers:  # else the first ones to come fail before it is known that there are others
+        book.seen(class_, now)
     for _ in range(400 * units):
         now += MINUTE_NS // 10
         name, class_ = rng.choice(workers)

@@ -53,7 +53,11 @@ class Coin:
 
     def is_audited(self, unit: int, commit: bytes, rate: float) -> bool:
         """A result that was committed to is to be compared with another one, with this probability."""
-        return self._uniform(AUDIT_DOMAIN, unit, commit) < rate
+        return self.drawn(unit, commit) < rate
+
+    def drawn(self, unit: int, commit: bytes) -> float:
+        """What was drawn for it, between 0 and 1; with a rate above that there is an audit."""
+        return self._uniform(AUDIT_DOMAIN, unit, commit)
 
     def order(self, unit: int, answers: int, lots: Lots, most: int) -> list[PeerId]:
         """Workers in a random order, in which those of more weight tend to come first; some may be left out.

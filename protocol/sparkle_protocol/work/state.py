@@ -26,7 +26,6 @@ Rules
 What time decides (leases that ran out) is not here: it is the keeper's own business (``lease.py``).
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
@@ -35,6 +34,7 @@ from sparkle_protocol.facts import (
     NO_RANGE,
     SEAL_UNITS,
     AuditCalls,
+    AuditSecret,
     Cancel,
     Commits,
     Endorsements,
@@ -59,7 +59,7 @@ from sparkle_protocol.facts import (
     view_of,
 )
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash, key_from_peer_id, peer_id_from_key
-from sparkle_protocol.trust.stated import StatedStandings
+from sparkle_protocol.trust.stated import StatedStandings, check_secret
 from sparkle_protocol.work.disputable import Disputable
 from sparkle_protocol.work.fact_set import FactSet
 from sparkle_protocol.work.seal_votes import SealVotes
@@ -69,16 +69,13 @@ from sparkle_protocol.work.unit_facts import NOTHING, Failed, ItemT, UnitFacts, 
 from sparkle_protocol.work.unit_set import UnitSet
 from sparkle_protocol.work.views import View, Views, check_keeper_set
 
-FEW_CALLS = 16  # so many audits may a keeper call for in any job
-CALLED_SHARE = 4  # and for one in so many of its units: its coin never gives more (``judges.ALWAYS_PERMILLE``)
-
 
 class JobState(Disputable):
     """Everything known about one job. Build it from its spec, then ``add`` facts."""
 
     __slots__ = (
-        "_base_epoch", "_calls", "_cancels", "_endorsers", "_facts", "_fresh_finals",
-        "_most_calls", "_units", "checked", "final_units", "id", "kernel", "network", "restarts",
+        "_base_epoch", "_cancels", "_endorsers", "_facts", "_fresh_finals",
+        "_units", "checked", "final_units", "id", "kernel", "network", "restarts",
         "sealed", "spec", "spec_fact", "standings", "submitter", "views",
     )  # fmt: skip
 
@@ -98,9 +95,7 @@ class JobState(Disputable):
         self._base_epoch = 0  # of the newest view
         self._endorsers: dict[int, dict[FactId, set[PeerId]]] = {}  # of verdicts on a range, or of keeper sets
         self._cancels: dict[FactId, Cancel] = {}
-        self._calls: Counter[PeerId] = Counter()  # units for which each keeper wanted a second answer
-        self._most_calls = max(FEW_CALLS, self.spec.units // CALLED_SHARE)
-        self.standings = StatedStandings()
+        self.standings = StatedStandings(self.spec.units)
         self._units: dict[int, UnitFacts] = {}
         self.final_units = UnitSet(self.spec.units)
         self._fresh_finals: list[int] = []
@@ -170,6 +165,8 @@ class JobState(Disputable):
         elif type(payload) is Reset or type(payload) is Cancel or type(payload) is Standings:
             if fact.author != self.submitter:
                 raise RemoteProtocolError(f"only the submitter may state {type(payload).__name__}")
+        elif type(payload) is AuditSecret:
+            check_secret(payload, self.spec, by_submitter=fact.author == self.submitter)
         elif type(payload) is KeeperSet:
             check_keeper_set(payload)
         elif type(payload) is Seals and any(not range_units(i.index, self.spec.units) for i in payload.items):
@@ -190,7 +187,7 @@ class JobState(Disputable):
             for named in payload.facts:
                 self._endorse(fact.author, FactId(named), payload.range)
         elif type(payload) is AuditCalls:
-            self._calls[fact.author] += len(payload.items)
+            self.standings.called(fact.author, len(payload.items))
             for call in self._open_items(payload.items):
                 unit = self._touch(call.unit)
                 unit.calls = with_one(unit.calls, (call.epoch, fact.author))
@@ -214,6 +211,8 @@ class JobState(Disputable):
             self._cancels[fact.id] = payload
         elif type(payload) is Standings:
             self.standings.add(fact.id, payload)
+        elif type(payload) is AuditSecret:
+            self.standings.secret = payload.secret
         elif type(payload) is Seals and fact.author in self._seal_voters():
             self._fresh_seals.update(self._seal_votes.add(fact.author, payload))
 
@@ -496,7 +495,7 @@ class JobState(Disputable):
         return [
             keeper
             for epoch, keeper in known.calls
-            if epoch == now and self.may_keep(keeper, epoch) and self._calls[keeper] <= self._most_calls
+            if epoch == now and self.may_keep(keeper, epoch) and self.standings.hears(keeper)
         ]
 
     def failures(self, unit: int) -> dict[PeerId, str]:

@@ -12,6 +12,7 @@ from sparkle_protocol.effects import Effects, FindPeers, FoundPeers, ReleaseInpu
 from sparkle_protocol.errors import ConfigError, LocalProtocolError, NotFound, RemoteProtocolError
 from sparkle_protocol.facts import (
     MAX_RESETS,
+    AuditSecret,
     Cancel,
     FactCodec,
     JobSpec,
@@ -21,6 +22,7 @@ from sparkle_protocol.facts import (
     Standings,
 )
 from sparkle_protocol.ids import JobId, PeerId, key_from_peer_id
+from sparkle_protocol.trust.coin import audit_secret, commitment_to
 from sparkle_protocol.trust.judges import statement
 from sparkle_protocol.work.dead import failure_text
 from sparkle_protocol.work.fairness import Weigh, equal_weight
@@ -325,7 +327,16 @@ class Submitter(Succession):
         self._late[job.state.id] = now_ns
         return True
 
+    def _open_audits(self, job: KeptJob) -> None:
+        """Show that what was audited followed from the secret; a job that failed may go on, and needs it still."""
+        if job.trust is None or job.outcome == "failed" or job.state.standings.secret is not None:
+            return
+        secret = audit_secret(self._signer, job.state.spec.nonce)
+        if commitment_to(secret) == job.state.spec.audit_commitment:
+            self._state(job, AuditSecret(job.state.id, secret))
+
     def _ended(self, job: KeptJob, now_ns: int) -> None:
+        self._open_audits(job)
         self._late.pop(job.state.id, None)
         self._touched[job.state.id] = job
         self._publishing.pop(job.state.id, None)

@@ -1,11 +1,17 @@
 """A job under the trust policy at its submitter: whose answers count, what is audited, and what waits for that."""
 
+import msgspec
+import pytest
+
 from sparkle_protocol import facts as f
+from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.identity import Identity
+from sparkle_protocol.trust.coin import audit_secret, commitment_to
+from sparkle_protocol.trust.opened import skipped
 from sparkle_protocol.trust.standing import Key, Standing, TrustBook
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.submitter import Submitter
-from tests.unit.protocol.test_keeping import ME, RIGHT, WRONG, Keeper, asked, spec
+from tests.unit.protocol.test_keeping import CODEC, ME, RIGHT, WRONG, Keeper, asked, spec
 
 V, W, X, Y, Z, N1, N2 = (Identity.from_private_bytes(bytes([n]) * 32) for n in range(60, 67))
 SENIOR = 10**7  # passes of those who are hardly audited any more
@@ -25,10 +31,9 @@ def key(worker: Identity) -> Key:
 class TrustingKeeper(Keeper):
     """A submitter that knows some workers from earlier jobs."""
 
-    def __init__(self, units: int, known: TrustBook, permille: int = 1, max_replicas: int = 8) -> None:
-        policy = f.Policy(audit_permille=permille, max_replicas=max_replicas)
+    def __init__(self, units: int, known: TrustBook, permille: int = 1, **changes: bytes) -> None:
         self._known = known
-        super().__init__(spec(units, policy=policy))
+        super().__init__(msgspec.structs.replace(spec(units, policy=f.Policy(audit_permille=permille)), **changes))
 
     @property
     def core(self) -> Submitter:
@@ -295,6 +300,33 @@ def test_our_own_worker_needs_no_audit() -> None:
     keeper = TrustingKeeper(1, book(V, W), permille=1000)
     keeper.compute(ME, *keeper.lease(ME))
     assert keeper.final() == {0}
+
+
+def test_the_secret_is_opened_at_the_end_and_shows_audits_that_were_skipped() -> None:
+    nonce = b"\0" * 16
+    committed = commitment_to(audit_secret(ME, nonce))
+    keeper = TrustingKeeper(8, book(V, W), permille=500, audit_commitment=committed)
+    keeper.compute(V, *keeper.take(V, 8))
+    keeper.pass_time(10 * SECOND_NS)
+    assert keeper.job.state.standings.secret is None
+    for unit in keeper.take(W, 8):
+        keeper.compute(W, unit)
+    assert keeper.job.outcome == "done"
+    assert keeper.job.state.standings.secret == audit_secret(ME, nonce)
+    assert skipped(keeper.job.state) == []
+    with pytest.raises(RemoteProtocolError):
+        keeper.job.state.add(CODEC.seal(ME, f.AuditSecret(keeper.id, b"x" * 32)))
+
+
+def test_a_submitter_that_audits_less_than_it_says_is_found_out() -> None:
+    committed = commitment_to(audit_secret(ME, b"\0" * 16))
+    keeper = TrustingKeeper(16, book(V, W), permille=500, audit_commitment=committed)
+    assert keeper.job.trust is not None
+    keeper.job.trust.judges.audit_rate = lambda _worker: 1e-9  # type: ignore[method-assign]
+    while given := keeper.take(V, 8):
+        keeper.compute(V, *given)
+    assert keeper.job.outcome == "done"
+    assert 1 < len(skipped(keeper.job.state)) < 15
 
 
 def test_a_node_that_knows_nobody_behaves_as_before() -> None:
