@@ -135,8 +135,21 @@ class JobTrust:
         audit = self.audits.of(unit)
         if audit is None or worker == self._me or unit in self._relaxed:
             return True
+        drawn = self.auditors_now(audit, now_ns)
+        return drawn is None or worker in drawn
+
+    def auditors_now(self, audit: Audit, now_ns: int) -> list[PeerId] | None:
+        """Who may give the second answer now; None: everybody who counts."""
         turn = 1 + (now_ns - audit.since_ns) / (self.rules.next_auditor_s * SECOND_NS)
-        return worker in audit.auditors[: int(turn)] or turn > len(audit.auditors)
+        return None if turn > len(audit.auditors) else audit.auditors[: int(turn)]
+
+    def is_relaxed(self, unit: int) -> bool:
+        """Everybody counts for the unit, as nobody else could be found."""
+        return unit in self._relaxed
+
+    def stuck_since_ns(self, unit: int) -> int | None:
+        """Since when the unit lacks somebody who counts, if it does."""
+        return self._stuck.get(unit) or None
 
     # --- audits -------------------------------------------------------------------------------------------
 

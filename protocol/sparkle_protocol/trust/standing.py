@@ -14,7 +14,7 @@
   is to be asked and not a rule.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -70,6 +70,10 @@ class TrustBook:
         """All standings of a peer, sorted."""
         found = [(key, standing) for key, standing in self._standings.items() if key.peer == peer]
         return sorted(found, key=lambda one: one[0])
+
+    def latest(self) -> Iterator[tuple[Key, Standing]]:
+        """All standings, the one that changed last first."""
+        return reversed(self._standings.items())
 
     def counts(self, key: Key) -> bool:
         """The worker's answers count."""
