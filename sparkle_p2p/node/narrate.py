@@ -103,7 +103,7 @@ def tell(diary: Diary, effect: fx.Notify) -> None:
 
 
 def safety(peers: int, known: int = 0) -> Safety:
-    """What is weaker with ``peers`` peers within reach, this node counted, and so many that it knows by their work."""
+    """What is weaker with ``peers`` peers within reach, this node counted; ``known``: workers that count here."""
     if peers <= 1:
         sentence = (
             "Alone: only this node computes and accepts. Nobody else keeps your jobs, so closing it stops them."

@@ -78,11 +78,6 @@ def is_voting(job: KeptJob) -> bool:
     return job.trust is None or job.trust.bootstrap
 
 
-def known(job: KeptJob) -> int:
-    """Peers whose answers count in the job, up to as many as matters."""
-    return job.trust.judges.known() if job.trust is not None else 0
-
-
 def opinion(job: KeptJob, worker: PeerId) -> Opinion | None:
     """What the policy knows of a worker of the job; None where all count the same."""
     if job.trust is None or not isinstance(judges := job.trust.judges, OwnJudgement):

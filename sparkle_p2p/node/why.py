@@ -149,7 +149,7 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
         for peer, count in job.accepted_by.most_common(DETAILS_SHOWN)
     ]
     details += [rejection_view(rejection).reason for rejection in job.rejections[:DETAILS_SHOWN]]
-    details.append(_policy(job))
+    details.append(_policy(job, node.standings.known_workers()))
     journal = await node.journals.of(job.state.id)
     subject, reason = job.state.id.hex(), Reason(f"job_{view.state}", headline, numbers)
     return Explanation(subject, reason, tuple(details), timeline(journal.entries))
@@ -176,8 +176,8 @@ def _kept_by(job: KeptJob, me: PeerId) -> Reason:
     return Reason("kept_by", sentence, {"keepers": len(keepers)})
 
 
-def _policy(job: KeptJob) -> Reason:
-    """How results of the job are verified."""
+def _policy(job: KeptJob, known: int) -> Reason:
+    """How results of the job are verified by a node that knows so many workers."""
     policy = job.state.spec.policy
     numbers: dict[str, Scalar] = {"quorum": policy.quorum, "max_replicas": policy.max_replicas}
     verified = f"Verified as '{policy.level}':"
@@ -185,7 +185,7 @@ def _policy(job: KeptJob) -> Reason:
     if job.checks is not None:
         return Reason("policy", CHECKED, numbers)
     if trust_reading.is_weighed(job):
-        numbers |= {"audit_floor": policy.audit_permille / 1000, "known": trust_reading.known(job)}
+        numbers |= {"audit_floor": policy.audit_permille / 1000, "known": known}
         sentence = (
             f"{verified} the answer of one known worker is enough, of which at least "
             f"{why_trust.percent(policy.audit_permille / 1000)} are audited by another; "

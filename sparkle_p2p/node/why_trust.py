@@ -55,7 +55,7 @@ def _numbers(standings: Standings, key: Key) -> dict[str, Scalar]:
     book, standing = standings.book, standings.book.of(key)
     return {
         "device": key.device or None, "verification": key.verification or None, "passes": standing.passes,
-        "needed": book.rules.passes_to_count, "capital_h": round(standing.capital / HOUR_FLOPS, 4),
+        "needed": book.rules.passes_to_count, "capital_h": round(standing.capital / HOUR_FLOPS, 6),
         "audit_rate": round(minute_rate(book, key), 4), "failures": standing.failures,
     }  # fmt: skip
 
@@ -80,19 +80,20 @@ def headline(job: KeptJob, unit: int, now_ns: int) -> Reason | None:
     found = trust_reading.trial(job, unit, now_ns)
     if found is None or found.voting:
         return None
-    numbers: dict[str, Scalar] = {
-        "missing": max(0, found.wanted - found.counting), "counting": found.counting, "epoch": job.state.epoch(unit),
-    }  # fmt: skip
+    missing = max(0, job.missing(unit))
     if found.audit is not None:
-        return Reason("open", "Answered, and being audited.", numbers)
-    if found.held_by:
-        return Reason("open", "Answered; held back until audits of its worker are over.", numbers)
-    if found.counting < found.wanted:
-        who = "anybody" if found.relaxed else "workers that count"
-        return Reason(
-            "open", f"Not decided yet; {many(found.wanted - found.counting, 'answer')} of {who} wanted.", numbers
-        )
-    return Reason("open", "Not decided yet; its workers are at it.", numbers)
+        sentence = "Answered, and being audited."
+    elif found.held_by:
+        sentence = "Answered; held back until audits of its worker are over."
+    elif missing:
+        who = "" if found.relaxed else " of workers that count"
+        sentence = f"Not decided yet; {many(missing, 'more answer')}{who} wanted."
+    else:
+        sentence = "Its workers are at it."
+    numbers: dict[str, Scalar] = {
+        "missing": missing, "counting": found.counting, "wanted": found.wanted, "epoch": job.state.epoch(unit),
+    }  # fmt: skip
+    return Reason("open", sentence, numbers)
 
 
 def waits(job: KeptJob, unit: int, now_ns: int) -> Reason | None:
@@ -235,7 +236,7 @@ def _opinion(one: Opinion) -> Reason:
     if one.whose == "own":
         return Reason("counts_own", "This node's own answer decides alone.", {"peer": one.worker})
     numbers: dict[str, Scalar] = {
-        "peer": one.worker, "passes": one.passes, "capital_h": round(one.capital_h, 4),
+        "peer": one.worker, "passes": one.passes, "capital_h": round(one.capital_h, 6),
         "audit_rate": round(one.audit_rate, 4),
     }  # fmt: skip
     rate = f"{percent(one.audit_rate)} of its results of such units are audited"
