@@ -347,7 +347,7 @@ async def test_nothing_is_repainted_while_nothing_changes() -> None:
 async def test_the_palette_offers_the_same_commands() -> None:
     async with screen(scenes.ALONE) as seen:
         titles = [command.title for command in seen.app.get_system_commands(seen.app.screen)]
-        assert titles == ["Pause", "Local demo", "Log", "Light or dark", "Theme", "Help", "Quit"]
+        assert titles == ["Pause", "Local demo", "Log", "Trust", "Light or dark", "Theme", "Help", "Quit"]
         seen.app.action_look()
         await seen.pilot.pause()
         assert seen.app.theme == "sparkle-light"

@@ -92,10 +92,9 @@ def _known(view: NodeView) -> Line:
 
 
 def _head(width: int) -> str:
+    work = f" {'work':>8}" if width >= _WORK_FROM else ""
     more = "  kernels, device" if width >= _DEVICE_FROM else ""
-    return fmt.shorten(
-        f"  {'peer':<9} {'standing':<8} {'passes':>6} {'work':>8} {'audited':>7}  {'✗':<5}{more}", width
-    )
+    return fmt.shorten(f"  {'peer':<9} {'standing':<8} {'passes':>6}{work} {'audited':>7}  {'✗':<5}{more}", width)
 
 
 def standing(item: StandingView, width: int) -> Line:
@@ -109,7 +108,7 @@ def standing(item: StandingView, width: int) -> Line:
         (fmt.pad(fmt.clean(short_peer(item.peer_id)), 9), "bold"),
         (f" {word:<8}", style),
         (f" {fmt.tally(item.passes) if item.state != 'named' else '–':>6}", ""),
-        (f" {_work(item) if item.state != 'named' else '–':>8}", ""),
+        (f" {_work(item) if item.state != 'named' else '–':>8}" if width >= _WORK_FROM else "", ""),
         (f" {_rate(item):>7}  ", MUTED),
         failed,
     )
@@ -121,6 +120,8 @@ def standing(item: StandingView, width: int) -> Line:
 
 def _work(item: StandingView) -> str:
     """Reference work that was found right."""
+    if item.capital_h >= 1000:
+        return f"{fmt.tally(int(item.capital_h))} h"
     if item.capital_h >= 1:
         return f"{item.capital_h:.1f} h"
     minutes = item.capital_h * 60
