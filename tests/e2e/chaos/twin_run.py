@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from sparkle_p2p.node.standings import FLOOR_PERMILLE
 from sparkle_protocol.effects import Record, Reply, Send, StoreFact
 from sparkle_protocol.errors import SparkleError
 from sparkle_protocol.facts import Commits, FactCodec
@@ -220,14 +219,7 @@ def scenario_of(played: Played) -> Scenario:
         peers=Peers(NODES, arrive_s=2.0, machines=machines),
         wires=Wires(regions=[Region("loopback", 1.0, inside_ms=LOOPBACK_MS)]),
         jobs=[
-            JobPlan(
-                at_s=SETTLED_S + at_s,
-                submitter=node,
-                units=units,
-                unit_s=UNIT_S,
-                quorum=QUORUM,
-                audit_permille=FLOOR_PERMILLE,
-            )
+            JobPlan(at_s=SETTLED_S + at_s, submitter=node, units=units, unit_s=UNIT_S, quorum=QUORUM)
             for at_s, node, units in played.jobs
         ],
         faults=[
