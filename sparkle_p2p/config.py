@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from sparkle_p2p.network_key import NetworkKey, read_network_key
-from sparkle_protocol.errors import ConfigError
+from sparkle_protocol.errors import ConfigError, RemoteProtocolError
+from sparkle_protocol.ids import PeerId, key_from_peer_id, peer_id_from_key
 
 CONFIG_FILE = "config.toml"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MAX_SLOTS = 256
 MAX_ADDRESSES = 32
+MAX_TRUSTED = 1024
 MIN_MEMORY_MB, MAX_MEMORY_MB = 64, 1 << 24  # less than the former is not enough for the smallest unit with arrays
 MIN_BLOBS_MB, MAX_BLOBS_MB = 64, 1 << 30
 
@@ -33,6 +35,7 @@ class NodeConfig:
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
     bootstrap: tuple[str, ...] = ()
     network_key: NetworkKey | None = None  # what is configured is the path of its file
+    trusted: tuple[PeerId, ...] = ()  # peers whose results the owner vouches for
     api: str = "127.0.0.1:0"
     slots: int = 1
     memory_mb: int = 4096
@@ -169,6 +172,27 @@ def _addresses(value: Any, *, peer_required: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(checked))
 
 
+def _trusted(value: Any) -> tuple[PeerId, ...]:
+    if isinstance(value, str):  # from the environment: separated by spaces or commas
+        value = value.replace(",", " ").split()
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise ValueError("must be a list of peer ids in quotes")
+    if len(value) > MAX_TRUSTED:
+        raise ValueError(f"may hold at most {MAX_TRUSTED} peers")
+    found: dict[PeerId, None] = {}
+    for item in value:
+        try:
+            found[peer_id_from_key(key_from_peer_id(PeerId(item)))] = (
+                None  # in the one spelling that peers are known by
+            )
+        except RemoteProtocolError as error:
+            which = f" (not '{item[:64]}')" if len(value) > 1 else ""
+            raise ValueError(
+                f"must be a whole peer id{which}, as 12D3KooW…; 'sparkle status' on that node shows it"
+            ) from error
+    return tuple(found)
+
+
 def _api(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("must be HOST:PORT in quotes")
@@ -223,6 +247,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "listen": _listen,
     "bootstrap": _bootstrap,
     "network_key": _network_key,
+    "trusted": _trusted,
     "api": _api,
     "slots": _slots,
     "memory_mb": _memory_mb,
@@ -267,7 +292,7 @@ def _field_of_variable(variable: str) -> str | None:
 
 
 def _flag(key: str, value: Any) -> str:
-    name = key.replace("_", "-")
+    name = {"trusted": "trust"}.get(key, key.replace("_", "-"))
     return f"--no-{name}" if value is False else f"--{name}"
 
 

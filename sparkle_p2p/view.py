@@ -37,6 +37,20 @@ class PeerView:
 
 
 @dataclass(frozen=True, slots=True)
+class StandingView:
+    """How far this node trusts a worker's results: answers of newcomers are compared and decide nothing."""
+
+    peer_id: str
+    device: str  # "": unknown, or whatever device
+    verification: str  # class of kernels; "": all
+    state: Literal["named", "known", "newcomer"]
+    passes: int  # comparisons since it was last proven wrong
+    capital_h: float  # work behind these, in hours of a reference core
+    audit_rate: float  # the probability with which a result of a minute of reference work is compared
+    failures: int  # how often it was proven wrong
+
+
+@dataclass(frozen=True, slots=True)
 class UnitView:
     """A unit this node holds now."""
 
@@ -198,6 +212,8 @@ class NodeView:
     safety: Safety
     missing_protections: tuple[str, ...] = ()  # what this system cannot enforce upon computing processes
     network_key: str | None = None  # fingerprint of a private network's key; None: the network is open
+    known_workers: int = 0  # peers whose answers count here
+    standings: tuple[StandingView, ...] = ()  # those named as trusted, then those that changed last; bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +347,7 @@ def status_json(view: NodeView) -> dict[str, Any]:
             "sentence": view.safety.sentence,
             "peers": view.safety.peers,
         },
+        "known_workers": view.known_workers,
         "units_running": len(view.units),
         "units_done": view.units_done,
         "units_verified": view.units_verified,

@@ -87,7 +87,7 @@ class Mesh:
             kernel: what to compute; ``kernels()`` lists them.
             inputs: the kernel's arrays by name: NumPy arrays, or paths of .npy and .png files.
             units: pieces to cut the job into; None: as many as the kernel finds sensible.
-            verify: ``fast``, ``final`` or ``critical``: one result, two that agree, three.
+            verify: ``fast``, ``final`` or ``critical``: one result, one of a known worker or two that agree, three.
             sealed: arrays are stored and sent encrypted, in a private network only; parameters are not.
             **params: the kernel's parameters: numbers or text.
 

@@ -97,6 +97,10 @@ def _parser() -> Parser:
         "--bootstrap", metavar="MULTIADDR", action="append", help="a peer to connect to first, with /p2p/ID"
     )
     parser.add_argument(
+        "--trust", metavar="PEER_ID", dest="trusted", action="append",
+        help="a peer whose results you vouch for, as of the members of a private network",
+    )  # fmt: skip
+    parser.add_argument(
         "--api", metavar="HOST:PORT", help="where the local API answers (default: 127.0.0.1, any port)"
     )
     parser.add_argument(

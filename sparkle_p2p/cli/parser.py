@@ -125,7 +125,7 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
         "--verify",
         choices=("fast", "final", "critical"),
         default="final",
-        help="how sure to be: first result, two agreeing peers (default), three",
+        help="how sure to be: first result, a known worker's or two that agree (default), three that agree",
     )
     parser.add_argument(
         "--sealed", action="store_true", help="store and send the arrays encrypted (private networks only)"

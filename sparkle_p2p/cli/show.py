@@ -37,6 +37,7 @@ def _print_status(document: dict[str, Any]) -> None:
         ("peer id", document["peer_id"]),
         ("network", f"{document['net']}{private}: {document['network']}, {peers}"),
         ("safety", document["safety"]["sentence"]),
+        ("workers", f"{document.get('known_workers', 0)} known by their work here"),
         ("units", f"{document['units_running']} running, {done} computed, {accepted} accepted"),
         ("credit", f"{document['credit_micro'] / 1e6:.6f}"),
         ("load", f"{document['cpu_percent']:.1f} % CPU, {output.size(document['pss_bytes'])} memory"),
@@ -146,12 +147,13 @@ def _print_job(document: dict[str, Any]) -> None:
     units = document["units"]
     counts = ", ".join(f"{units[name]} {name}" for name in units if name != "total" and units[name])
     parameters = " ".join(f"{name}={value}" for name, value in document["params"].items())
+    each = f" ({document['replicas'] / units['total']:.2f} per unit)" if document["state"] == "done" else ""
     print(f"{document['job']}: {state}")
     rows = [
         ("kernel", f"{document['kernel']} {parameters}"),
         ("verify", document["verify"]),
         ("units", f"{units['total']}: {counts}"),
-        ("work", f"{output.many(document['replicas'], 'execution')}, {document['rejected']} rejected"),
+        ("work", f"{output.many(document['replicas'], 'execution')}{each}, {document['rejected']} rejected"),
         ("age", output.duration(document["age_s"])),
     ]
     if document["state"] in ("queued", "running"):

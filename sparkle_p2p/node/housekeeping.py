@@ -37,6 +37,7 @@ class Housekeeping:
                 log.exception("looking after this node failed")
             looked_ns = now_ns
             await self._save_journals()
+            await self.save_standings()
             if now_s - saved_s > TOTALS_EVERY_S:
                 saved_s = now_s
                 await self._save_totals()
@@ -45,7 +46,15 @@ class Housekeeping:
     async def save(self) -> None:
         """Write everything that is written late."""
         await self._save_journals()
+        await self.save_standings()
         await self._save_totals()
+
+    async def save_standings(self) -> None:
+        """Write what is known of workers."""
+        try:
+            await self._node.standings.save()
+        except StoreError as error:
+            log.warning("could not save standings: %s", error)
 
     def _look(self, now_s: float, now_ns: int, *, late_s: float) -> None:
         node = self._node

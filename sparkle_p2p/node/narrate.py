@@ -9,6 +9,7 @@ from sparkle_p2p.node.diary import Diary, Level
 from sparkle_p2p.view import Reason, Safety
 from sparkle_protocol import effects as fx
 from sparkle_protocol.ids import short_peer
+from sparkle_protocol.trust.parameters import TRUST_RULES
 from sparkle_protocol.work.worker import WorkerAgent
 
 NetworkState = Literal["starting", "alone", "connected", "down"]
@@ -101,8 +102,8 @@ def tell(diary: Diary, effect: fx.Notify) -> None:
         diary.note(level, words(effect.fields))
 
 
-def safety(peers: int) -> Safety:
-    """What is weaker with ``peers`` peers within reach, this node counted."""
+def safety(peers: int, known: int = 0) -> Safety:
+    """What is weaker with ``peers`` peers within reach, this node counted; ``known``: workers that count here."""
     if peers <= 1:
         sentence = (
             "Alone: only this node computes and accepts. Nobody else keeps your jobs, so closing it stops them."
@@ -113,9 +114,17 @@ def safety(peers: int) -> Safety:
             f"With {peers} peers only the submitter accepts: "
             "results found while it is away stay provisional until it is back."
         )
-        return Safety("submitter_only", sentence, peers)
+        return Safety("submitter_only", f"{sentence}{_strangers(known)}", peers)
     sentence = f"{peers} peers: keepers accept by certificate of three quarters, also while the submitter is away."
-    return Safety("certified", sentence, peers)
+    return Safety("certified", f"{sentence}{_strangers(known)}", peers)
+
+
+def _strangers(known: int) -> str:
+    """What it means that hardly anybody's answers count here."""
+    if known >= TRUST_RULES.enough_known:
+        return ""
+    who = "Only one worker is" if known else "No worker is"
+    return f" {who} known here by its work yet, so any two that agree decide a unit of your jobs."
 
 
 def _stand(count: int) -> str:

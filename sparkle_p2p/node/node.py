@@ -36,6 +36,7 @@ from sparkle_p2p.node.parts import (
 )
 from sparkle_p2p.node.restoring import restore_jobs
 from sparkle_p2p.node.shell import Core, Shell
+from sparkle_p2p.node.standings import Standings
 from sparkle_p2p.node.store import Store, StoreError
 from sparkle_p2p.node.usage import Usage
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
@@ -109,6 +110,8 @@ class Node:
         self.overlay: Overlay | None = None
         self.started_ns = boot_ns()
         self.store = Store(home.path / "node.db")
+        self.standings = Standings(self.store, config.net, config.trusted)
+        self.submitter.believe(self.standings.book)
         self._shell: Shell | None = None
         self._computing: Computing | None = None
         self._stopping = asyncio.Event()
@@ -195,6 +198,7 @@ class Node:
         executors = [self._executor_factory() for _ in range(self.config.slots)] if self.worker.kernels else []
         tiles = self._arrays.tiles if self._arrays is not None else None
         self._computing = Computing(executors, lambda event: self.shell.tell(self.worker, event), group, tiles)
+        await self.standings.load()
         await restore_jobs(self)
         if self._arrays is not None:
             await self._arrays.restore()
@@ -341,6 +345,8 @@ class Node:
                 self.journals.hear(effect.event, effect.fields, boot_ns(), wall_ms())
             except Exception:  # a story with a gap must not stop what it tells of
                 log.exception("the journal could not take in %s", effect.event)
+            if effect.event == "worker_rejected" and self._group is not None:
+                self._group.create_task(self._housekeeping.save_standings(), name="save standings")
             if effect.event in ("job_published", "job_done", "job_failed", "job_cancelled"):
                 job_id = JobId(bytes.fromhex(str(effect.fields["job"])))
                 self._commands.settled(job_id)

@@ -10,6 +10,7 @@ from sparkle_p2p.net.overlay import Link
 from sparkle_p2p.node import narrate, reading
 from sparkle_p2p.node.forecast import Pace, job_forecast
 from sparkle_p2p.node.offenders import Offenders
+from sparkle_p2p.node.standings import standing_views
 from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_p2p.view import (
     Attempt,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from sparkle_p2p.node.node import Node
 
 REJECTIONS_SHOWN = 32
+STANDINGS_SHOWN = 64
 _SHOWN_STATES = {"committing": "committed", "revealing": "revealed"}
 
 
@@ -49,6 +51,7 @@ def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
     state, reason = narrate.node_state(node.worker, node.config, network, len(links), stopping=node.stopping)
     if node.store.failure is not None:  # nothing else matters as much, whatever the node does meanwhile
         reason = narrate.storage_failed(node.store.failure)
+    known = node.standings.known_workers()
     return NodeView(
         peer_id=node.identity.peer_id,
         net=node.config.net,
@@ -70,9 +73,11 @@ def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
         pss_bytes=node.usage.pss_bytes,
         limits={"slots": node.config.slots if node.worker.kernels else 0},
         log=tuple(node.diary.lines)[-100:],
-        safety=narrate.safety(1 + len(links)),
+        safety=narrate.safety(1 + len(links), known),
         missing_protections=node.missing_protections,
         network_key=node.config.network_key.fingerprint if node.config.network_key is not None else None,
+        known_workers=known,
+        standings=standing_views(node.standings.book, STANDINGS_SHOWN),
     )
 
 
@@ -225,8 +230,8 @@ def rejection_view(rejection: ProvenWrong) -> Rejection:
     given, agreed = _short(rejection.given), _short(rejection.accepted)
     others = ", ".join(short_peer(peer) for peer in rejection.agreeing)
     sentences = {
-        "minority": f"{worker} answered {given} for unit {rejection.unit}; "
-        f"{others} computed it independently and agree on {agreed}",
+        "minority": f"{worker} answered {given} for unit {rejection.unit}; {others} computed it independently and "
+        + (f"agree on {agreed}" if len(rejection.agreeing) > 1 else f"gave {agreed}"),
         "trusted": f"{worker} answered {given} for unit {rejection.unit}; this node computed {agreed} itself",
         "equivocation": f"{worker} signed two different commitments for unit {rejection.unit}",
         "malformed": f"{worker} sent a result of impossible form for unit {rejection.unit}",

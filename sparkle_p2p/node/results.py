@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from sparkle_p2p.node.array_inputs import CutJob
+from sparkle_p2p.node.standings import FLOOR_PERMILLE
 from sparkle_p2p.node.store import Store
 from sparkle_p2p.runtime.clock import wall_ms
 from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import NONCE_BYTES, Deadlines, JobSpec, Policy, Resources
 from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import digest
+from sparkle_protocol.trust.coin import audit_secret, commitment_to
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.quorum import QUORUMS, check_level
 from sparkle_worker.kernels.base import Combined, Description, Kernel
 from sparkle_worker.kernels.registry import ARRAY_KERNELS, KERNELS, get_kernel
+
+CHECKED = ("algebraic", "tolerance")  # results of these kernels are checked, those of others compared
 
 
 def make_spec(request: SubmitRequest, identity: Identity) -> JobSpec:
@@ -40,7 +43,7 @@ def make_array_spec(request: SubmitRequest, cut: CutJob, identity: Identity) -> 
     """The spec of a requested job whose inputs are stored. Raises ConfigError."""
     check_level(request.verify)
     # One result of these is checked by one named verifier; those of other kernels are compared with each other.
-    quorum = 1 if cut.kernel.verification in ("algebraic", "tolerance") else QUORUMS[request.verify]
+    quorum = 1 if cut.kernel.verification in CHECKED else QUORUMS[request.verify]
     return _spec(cut.kernel, cut.params, cut.units, request.verify, quorum, cut.inputs, identity, cut.salt)
 
 
@@ -57,18 +60,18 @@ def _spec(
     costs = [kernel.cost(kernel.unit(params, units, index)) for index in sorted({0, units // 2, units - 1})]
     cost, memory = costs[0], max(cost.memory_bytes for cost in costs)  # the largest is among these, or hardly larger
     nonce = secrets.token_bytes(NONCE_BYTES)
-    # The audit secret follows from the key and the nonce, so there is nothing to keep and nothing to lose.
-    secret = digest(b"sparkle/audit/1\x00", identity.private_bytes(), nonce)
+    compared = kernel.verification not in CHECKED
+    floor = FLOOR_PERMILLE if compared and level == "final" else 0
     return JobSpec(
         kernel=kernel.name,
         kernel_version=kernel.version,
         params=params,
         units=units,
         verification=kernel.verification,
-        policy=Policy(level, quorum),
+        policy=Policy(level, quorum, audit_permille=floor),
         resources=Resources(float(cost.flops), float(cost.bytes), int(memory)),
         deadlines=Deadlines(),
-        audit_commitment=digest(secret),
+        audit_commitment=commitment_to(audit_secret(identity, nonce)),
         nonce=nonce,
         created_ms=wall_ms(),
         inputs=list(inputs),

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from sparkle_p2p.node import reading
+from sparkle_p2p.node import reading, trust_reading, why_trust
 from sparkle_p2p.node.journal_words import seconds, timeline
 from sparkle_p2p.node.memory import MIB, mib
 from sparkle_p2p.node.narrate import many
@@ -11,7 +11,7 @@ from sparkle_p2p.node.why_line import explain_guest, guest_job, in_line
 from sparkle_p2p.node.why_peer import explain_peer
 from sparkle_p2p.node.why_unit import explain_unit
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
-from sparkle_p2p.view import Eta, Explanation, NodeView, Reason
+from sparkle_p2p.view import Eta, Explanation, NodeView, Reason, Scalar
 from sparkle_protocol.errors import NotFound
 from sparkle_protocol.ids import PeerId, short_peer
 from sparkle_protocol.work.kept_job import KeptJob
@@ -60,8 +60,8 @@ async def explain(node: "Node", view: NodeView, subject: str | None) -> Explanat
 
 
 def _known_peers(node: "Node", view: NodeView) -> list[PeerId]:
-    """Everybody who is connected, worked for us or broke a rule."""
-    known = {PeerId(peer.peer_id) for peer in view.peers} | set(node.offenders.all())
+    """Everybody who is connected, worked for us, has a standing here or broke a rule."""
+    known = {PeerId(peer.peer_id) for peer in view.peers} | set(node.offenders.all()) | node.standings.peers()
     for job in node.submitter.jobs.values():
         known |= reading.workers(job)
     return sorted(known - {node.identity.peer_id})
@@ -149,10 +149,7 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
         for peer, count in job.accepted_by.most_common(DETAILS_SHOWN)
     ]
     details += [rejection_view(rejection).reason for rejection in job.rejections[:DETAILS_SHOWN]]
-    policy = job.state.spec.policy
-    numbers_of_policy = {"quorum": policy.quorum, "max_replicas": policy.max_replicas}
-    sentence = _policy_sentence(policy.level, policy.quorum) if job.checks is None else CHECKED
-    details.append(Reason("policy", sentence, numbers_of_policy))
+    details.append(_policy(job, node.standings.known_workers()))
     journal = await node.journals.of(job.state.id)
     subject, reason = job.state.id.hex(), Reason(f"job_{view.state}", headline, numbers)
     return Explanation(subject, reason, tuple(details), timeline(journal.entries))
@@ -179,10 +176,29 @@ def _kept_by(job: KeptJob, me: PeerId) -> Reason:
     return Reason("kept_by", sentence, {"keepers": len(keepers)})
 
 
-def _policy_sentence(level: str, quorum: int) -> str:
-    if quorum == 1:
-        return f"Verified as '{level}': the first result of a unit counts, unchecked by a second worker."
-    return f"Verified as '{level}': {quorum} distinct workers must agree; this node's own results need no second one."
+def _policy(job: KeptJob, known: int) -> Reason:
+    """How results of the job are verified by a node that knows so many workers."""
+    policy = job.state.spec.policy
+    numbers: dict[str, Scalar] = {"quorum": policy.quorum, "max_replicas": policy.max_replicas}
+    verified = f"Verified as '{policy.level}':"
+    own = "this node's own results need no second one."
+    if job.checks is not None:
+        return Reason("policy", CHECKED, numbers)
+    if trust_reading.is_weighed(job):
+        numbers |= {"audit_floor": policy.audit_permille / 1000, "known": known}
+        sentence = (
+            f"{verified} the answer of one known worker is enough, of which at least "
+            f"{why_trust.percent(policy.audit_permille / 1000)} are audited by another; "
+            f"while fewer than two are known, {policy.quorum} distinct workers must agree; {own}"
+        )
+        return Reason("policy", sentence, numbers)
+    if policy.quorum == 1:
+        return Reason(
+            "policy", f"{verified} the first result of a unit counts, unchecked by a second worker.", numbers
+        )
+    if policy.level == "critical":
+        own = "this node's own counts as one of them."
+    return Reason("policy", f"{verified} {policy.quorum} distinct workers must agree; {own}", numbers)
 
 
 def _waiting_for_others(job: KeptJob) -> list[Reason]:
@@ -190,9 +206,10 @@ def _waiting_for_others(job: KeptJob) -> list[Reason]:
     waiting = reading.waiting_for_workers(job)
     if waiting is None:
         return []
-    sentence = (
-        f"{many(waiting.units, 'unit')} answered by {many(waiting.workers, 'worker')} so far; "
-        f"{many(waiting.more, 'more distinct worker')} must compute {'them' if waiting.units > 1 else 'it'} too."
-    )
+    answered = f"{many(waiting.units, 'unit')} answered by {many(waiting.workers, 'worker')} so far"
+    them = "them" if waiting.units > 1 else "it"
+    sentence = f"{answered}; {many(waiting.more, 'more distinct worker')} must compute {them} too."
+    if trust_reading.is_weighed(job) and not trust_reading.is_voting(job):
+        sentence = f"{answered}; a worker whose answers count must compute {them} too, or an audit is due."
     numbers = {"units": waiting.units, "workers": waiting.workers, "more": waiting.more}
     return [Reason("wants_workers", sentence, numbers)]

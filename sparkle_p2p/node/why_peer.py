@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from sparkle_p2p.node import reading
 from sparkle_p2p.node.narrate import many
 from sparkle_p2p.node.picture import rejection_view
+from sparkle_p2p.node.why_trust import standing_reasons
 from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_p2p.view import Explanation, NodeView, Reason, Scalar
 from sparkle_protocol.ids import PeerId
@@ -25,13 +26,14 @@ def explain_peer(node: "Node", view: NodeView, peer: PeerId) -> Explanation:
     accepted = sum(job.accepted_by[peer] for job in jobs)
     rejections = [rejection for job in jobs for rejection in job.rejections if rejection.worker == peer]
     link = next((shown for shown in view.peers if shown.peer_id == peer), None)
-    late = node.journals.late(peer)
+    late, standing = node.journals.late(peer), standing_reasons(node.standings, peer)
     numbers: dict[str, Scalar] = {
         "connected": link is not None,
         "accepted": accepted,
         "rejected": len(rejections),
         "held": sum(reading.held_count(job, peer) for job in open_jobs),
         "late": late,
+        "known": any(reason.code in ("standing_known", "standing_named") for reason in standing),
         "violations": record.violations,
         "latency_ms": round(link.latency_ms, 1) if link is not None and link.latency_ms is not None else None,
     }
@@ -48,7 +50,8 @@ def explain_peer(node: "Node", view: NodeView, peer: PeerId) -> Explanation:
     else:
         code = "ok"
         sentence = f"In good standing: {many(accepted, 'result')} of it accepted here."
-    details = [rejection_view(rejection).reason for rejection in rejections]
+    details = [*standing]
+    details += [rejection_view(rejection).reason for rejection in rejections]
     if late:
         text = f"{many(late, 'lease')} of jobs that go on ended before it had finished."
         details.append(Reason("late", text, {"leases": late}))

@@ -1,17 +1,16 @@
 """Why a unit is where it is: every attempt at it, who holds it now, and what it waits for."""
 
-from sparkle_p2p.node import reading
+from sparkle_p2p.node import reading, why_trust
 from sparkle_p2p.node.forecast import Held, Pace, lease_forecast, start_forecast
 from sparkle_p2p.node.journal_words import seconds
 from sparkle_p2p.node.narrate import many, storage_failed
 from sparkle_p2p.node.picture import rejection_view
 from sparkle_p2p.node.reading import Commitment, Holding
+from sparkle_p2p.node.why_trust import names_of
 from sparkle_p2p.view import Explanation, Reason, Scalar
 from sparkle_protocol.errors import NotFound
 from sparkle_protocol.ids import PeerId, ResultHash, peer_id_from_key, short_peer
 from sparkle_protocol.work.kept_job import KeptJob
-
-NAMED = 3
 
 
 def explain_unit(job: KeptJob, unit: int, pace: Pace, now_ns: int, storage: Exception | None = None) -> Explanation:
@@ -28,14 +27,15 @@ def explain_unit(job: KeptJob, unit: int, pace: Pace, now_ns: int, storage: Exce
     committed = reading.commitments(job, unit, now_ns)
     details = _waits_for(job, unit, held, committed, now_ns)
     details += _expected(job, unit, held, pace, now_ns) if storage is None else [storage_failed(storage)]
+    details += why_trust.reasons(job, unit, now_ns)
     details += _attempts(job, unit, committed)
     details += [_holding(one) for one in held]
     details += [rejection_view(r).reason for r in job.rejections if r.unit == unit]
     details += _resets(job, unit)
-    return Explanation(f"{job.state.id.hex()}/{unit}", _headline(job, unit), tuple(details))
+    return Explanation(f"{job.state.id.hex()}/{unit}", _headline(job, unit, now_ns), tuple(details))
 
 
-def _headline(job: KeptJob, unit: int) -> Reason:
+def _headline(job: KeptJob, unit: int, now_ns: int) -> Reason:
     epoch, verdict = job.state.epoch(unit), job.state.verdict(unit)
     if verdict is not None:
         who = ", ".join(short_peer(peer_id_from_key(key)) for key in verdict.accepted)
@@ -44,6 +44,9 @@ def _headline(job: KeptJob, unit: int) -> Reason:
     if unit in job.dead:
         sentence = f"Dead: {job.dead[unit].rstrip('.')}. 'sparkle dead --requeue' begins it anew."
         return Reason("dead", sentence, {"epoch": epoch})
+    weighed = why_trust.headline(job, unit, now_ns)
+    if weighed is not None:
+        return weighed
     missing = max(0, job.missing(unit))
     sentence = f"Not decided yet; {many(missing, 'more worker')} wanted." if missing else "Its workers are at it."
     return Reason("open", sentence, {"missing": missing, "epoch": epoch})
@@ -69,6 +72,9 @@ def _waits_for(
         sentence = f"Waits for this node to check the result of {_names(checked)}."
         return [Reason("waits_check", sentence, {"workers": len(checked)})]
     missing = max(0, job.missing(unit))
+    weighed = why_trust.waits(job, unit, now_ns) if not reading.never_given(job, unit) else None
+    if weighed is not None and not (missing == 0 and held):
+        return [weighed]
     if missing:
         if reading.never_given(job, unit):
             ahead = reading.ahead_of(job, unit)
@@ -83,10 +89,7 @@ def _waits_for(
 
 
 def _names(peers: list[PeerId]) -> str:
-    named = [short_peer(peer) for peer in peers[:NAMED]]
-    if len(peers) > NAMED:
-        named.append(f"{len(peers) - NAMED} more")
-    return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+    return names_of([short_peer(peer) for peer in peers])
 
 
 def _expected(job: KeptJob, unit: int, held: list[Holding], pace: Pace, now_ns: int) -> list[Reason]:

@@ -3,7 +3,18 @@
 from dataclasses import replace
 from typing import Protocol
 
-from sparkle_p2p.view import JobView, LogLine, NodeView, PeerView, Reason, Rejection, Safety, UnitCounts, UnitView
+from sparkle_p2p.view import (
+    JobView,
+    LogLine,
+    NodeView,
+    PeerView,
+    Reason,
+    Rejection,
+    Safety,
+    StandingView,
+    UnitCounts,
+    UnitView,
+)
 
 NOW = 1_790_000_000.0  # a fixed moment; its time of day is 14:13:20 UTC
 ME = "12D3KooWQnZ8yLwxbJrS7cVtpM2aKdE5fGhUu3Xo9TqRk3Xy8Qp2"
@@ -120,6 +131,13 @@ WORKING = replace(
     credit_micro=12_354_321,
     cpu_percent=47.0,
     pss_bytes=231_000_000,
+    known_workers=3,
+    standings=(
+        StandingView(PEERS[2], "", "", "named", 10_000, 166.7, 0.05, 0),
+        StandingView(PEERS[1], "cpu/x86_64", "exact", "newcomer", 4, 0.002, 1.0, 0),
+        StandingView(PEERS[0], "cpu/x86_64", "exact", "known", 1480, 141.5, 0.056, 0),
+        StandingView(PEERS[3], "gpu/x86_64", "exact", "known", 31, 0.4, 0.954, 0),
+    ),
     log=log(
         (95, "info", "Job 3fa2c1 published: prime_count in 64 units."),
         (64, "info", "Peer …N5vRx8Ju connected (12 ms)."),
@@ -139,10 +157,13 @@ PAUSED = replace(
     log=(*WORKING.log, LogLine(NOW - 1, "info", "Paused by you; 2 running units are suspended.")),
 )
 
+_LOST = StandingView(PEERS[3], "gpu/x86_64", "exact", "newcomer", 0, 0.0, 1.0, 1)
 _LIE = Reason("quorum_disagrees", "Two other workers agree on a different result.")
 REJECTED = replace(
     WORKING,
     peers=(*WORKING.peers, peer(3, units_rejected=2, violations=1, standing="rejected")),
+    known_workers=2,
+    standings=(*WORKING.standings[:3], _LOST),
     jobs=(replace(JOB, rejected=2, rejections=(Rejection(17, PEERS[3], _LIE),)), WORKING.jobs[1]),
     log=(
         *WORKING.log,
@@ -168,6 +189,7 @@ HOSTILE = replace(
         replace(JOB, kernel="漢字漢字漢字漢字漢字", state="failed", error=HOSTILE_TEXT),
         replace(JOB, kernel="[/]", units=UnitCounts(total=0)),
     ),
+    standings=(StandingView("[b]" + "漢" * 40, HOSTILE_TEXT, "[/]", "known", 10**15, 1e12, 0.05, 10**15),),
     log=log((5, "warning", HOSTILE_TEXT), (4, "error", "[unclosed [tag=" + "x" * 300)),
 )
 

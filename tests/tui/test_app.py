@@ -1,6 +1,7 @@
 """The screen as a user drives it: every key in every state, with a node made of data."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -216,6 +217,33 @@ async def test_help_opens_and_closes() -> None:
         assert seen.app.is_running
 
 
+async def test_t_shows_who_is_trusted_follows_the_node_and_closes() -> None:
+    async with screen(size=(100, 30)) as seen:
+        for closing in ("escape", "t", "q"):
+            await seen.press("t")
+            told = seen.app.screen.query_one(Text).content.plain  # type: ignore[union-attr]
+            assert "3 known workers" in told
+            assert re.search(r"● …f7mTq4Ws +known +1480 +141.5 h +6 % ", told)
+            assert re.search(r"○ …Zp9Lk2Ha +newcomer +4 +7.2 s +all ", told)
+            assert re.search(r"★ …N5vRx8Ju +named ", told)
+            await seen.shows(scenes.REJECTED)
+            told = seen.app.screen.query_one(Text).content.plain  # type: ignore[union-attr]
+            assert re.search(r"✗ …Bad1iArs +newcomer +0 .* 1 ", told)
+            await seen.shows(scenes.WORKING)
+            await seen.press(closing)
+            assert isinstance(seen.app.screen, HelpScreen) is False
+            assert seen.app.screen.query("#board")
+        assert seen.app.is_running
+
+
+async def test_where_nobody_is_known_the_trust_screen_says_what_decides() -> None:
+    async with screen(scenes.ALONE) as seen:
+        await seen.press("t")
+        told = seen.app.screen.query_one(Text).content.plain  # type: ignore[union-attr]
+        assert "0 known workers: two that agree decide" in told
+        assert "Nothing was compared yet" in told
+
+
 async def test_l_goes_to_the_log_and_escape_back() -> None:
     async with screen(scenes.REJECTED, size=(50, 18)) as seen:
         before = seen.app.query_one("#log").size.height
@@ -319,7 +347,7 @@ async def test_nothing_is_repainted_while_nothing_changes() -> None:
 async def test_the_palette_offers_the_same_commands() -> None:
     async with screen(scenes.ALONE) as seen:
         titles = [command.title for command in seen.app.get_system_commands(seen.app.screen)]
-        assert titles == ["Pause", "Local demo", "Log", "Light or dark", "Theme", "Help", "Quit"]
+        assert titles == ["Pause", "Local demo", "Log", "Trust", "Light or dark", "Theme", "Help", "Quit"]
         seen.app.action_look()
         await seen.pilot.pause()
         assert seen.app.theme == "sparkle-light"

@@ -66,6 +66,12 @@ def test_help(snap_compare: Compare, size: tuple[int, int]) -> None:
     assert matches(snap_compare, Stage("working", keys=("question_mark",)), size)
 
 
+@pytest.mark.parametrize("size", [(50, 18), (100, 30)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("scene", ["alone", "hostile", "rejected", "working"])
+def test_trust(snap_compare: Compare, scene: str, size: tuple[int, int]) -> None:
+    assert matches(snap_compare, Stage(scene, keys=("t",)), size)
+
+
 def test_the_focused_log_gets_the_room_in_a_small_terminal(snap_compare: Compare) -> None:
     assert matches(snap_compare, Stage("rejected", keys=("l",)), (50, 18))
 

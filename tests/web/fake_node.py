@@ -71,6 +71,7 @@ class FakeControl:
             cpu_percent=42.126, pss_bytes=100 << 20, limits={"slots": 1},
             log=(LogLine(1_700_000_000.0, "good", "hello"),),
             safety=Safety("submitter_only", "With 3 peers only the submitter accepts.", 3),
+            known_workers=2,
             missing_protections=("the memory of worker processes cannot be limited: not Linux",),
         )  # fmt: skip
 

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
@@ -22,6 +22,9 @@ from sparkle_tui import themes
 from sparkle_tui.arrange import TALL, WIDE
 from sparkle_tui.board import Board
 from sparkle_tui.shown import History, Shown
+
+if TYPE_CHECKING:
+    from sparkle_tui.trust import TrustScreen
 
 logger = logging.getLogger(__name__)
 _COMMAND_S = 5.0  # pause takes effect within 50 ms; a command without an answer for this long has failed
@@ -51,6 +54,7 @@ class SparkleApp(App[None]):
         Binding("space", "pause_or_resume", "Pause or resume"),
         Binding("d", "demo", "Local demo"),
         Binding("l", "log", "Log"),
+        Binding("t", "trust", "Trust"),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("escape", "unfocus", "Leave the panel", show=False),
         Binding("q", "quit", "Quit"),
@@ -85,6 +89,7 @@ class SparkleApp(App[None]):
         self._commanding = False
         self._demo: Literal["none", "running"] = "none"
         self._leaving = False
+        self._trust: TrustScreen | None = None  # the latest one that was opened
 
     def compose(self) -> ComposeResult:
         """One board; it is made once, later only texts and heights change."""
@@ -142,7 +147,10 @@ class SparkleApp(App[None]):
         )
 
     def _draw(self) -> None:
-        self._board.show(self._shown())
+        shown = self._shown()
+        self._board.show(shown)
+        if self._trust is not None and self.screen is self._trust:
+            self._trust.show(shown)
 
     def _say(self, text: str, severity: Literal["information", "warning", "error"] = "information") -> None:
         """A note in the corner for some seconds; never read as markup."""
@@ -231,6 +239,13 @@ class SparkleApp(App[None]):
 
         self.push_screen(HelpScreen())
 
+    def action_trust(self) -> None:
+        """Show whose results this node believes, and how far."""
+        from sparkle_tui.trust import TrustScreen  # most runs never open it
+
+        self._trust = TrustScreen(self._shown())
+        self.push_screen(self._trust)
+
     async def action_quit(self) -> None:
         """Leave the network and close; asked twice, close at once."""
         if self._leaving or self._leave is None:
@@ -256,6 +271,7 @@ class SparkleApp(App[None]):
         if self._shown().alone:
             yield SystemCommand("Local demo", "Start peers on this computer", self.action_demo)
         yield SystemCommand("Log", "Go to the log", self.action_log)
+        yield SystemCommand("Trust", "Whose results are believed, and how far", self.action_trust)
         yield SystemCommand("Light or dark", "Change the look", self.action_look)
         yield SystemCommand("Theme", "Choose one of many looks", self.action_change_theme)
         yield SystemCommand("Help", "Keys and signs", self.action_help)

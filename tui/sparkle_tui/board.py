@@ -34,7 +34,9 @@ class Keys(Static):
         if shown.alone and shown.demo == "none":
             keys.append(("d", "Demo", "demo"))
         keys += [("l", "Log", "log"), ("?", "Help", "help"), ("q", "Quit", "quit")]
-        extra = [("ctrl+p", "Commands", "command_palette"), ("tab", "Next panel", "focus_next")]
+        extra = [
+            ("t", "Trust", "trust"), ("ctrl+p", "Commands", "command_palette"), ("tab", "Next panel", "focus_next"),
+        ]  # fmt: skip
         for item in extra:
             if sum(len(key) + len(word) + 3 for key, word, _ in [*keys, item]) <= width:
                 keys.insert(-2, item)

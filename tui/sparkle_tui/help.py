@@ -15,6 +15,7 @@ KEYS = (
     ("space", "Pause at once, or compute again"),
     ("d", "Start the local demo while nobody else is there"),
     ("l", "Go to the log"),
+    ("t", "Whose results this node believes, and how far"),
     ("tab", "Go to the next panel; it gets more room"),
     ("arrows", "Scroll the panel you are in"),
     ("esc", "Leave the panel"),
@@ -26,12 +27,14 @@ SIGNS = (
     ("‖ ■", "paused, stopping"),
     ("◌ ◐", "waiting, being checked by others"),
     ("✓ ✗", "results accepted, refused as wrong"),
+    ("★ ● ○", "on the trust screen: named, known, newcomer"),
     ("†", "units given up after several failures"),
     ("in out", "the peer dialled this computer, or the reverse"),
 )
 _ABOUT = (
-    "This computer shares its idle time with other peers. Every result is checked by others before it "
-    "counts; a peer that returns wrong results is rejected."
+    "This computer shares its idle time with other peers. Results of peers that it does not know are compared "
+    "with others before they count, those of known ones from time to time; a peer that returns wrong results is "
+    "rejected and begins again."
 )
 
 

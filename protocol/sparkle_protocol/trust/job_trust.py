@@ -186,6 +186,19 @@ class JobTrust:
         turn_ns = int(max(self.rules.next_auditor_s, unit_s) * SECOND_NS)
         return self.turns.advance(now_ns, turn_ns, lambda worker: self._attendance.is_there(worker, now_ns))
 
+    def named_now(self, unit: int) -> list[PeerId] | None:
+        """Whose turn it is to give the unit's next answer; None: anybody's who counts."""
+        turn = self.turns.of(unit)
+        return sorted(turn.named) if turn is not None and turn.named is not None else None
+
+    def is_relaxed(self, unit: int) -> bool:
+        """Everybody counts for the unit, as nobody else could be found."""
+        return unit in self._relaxed
+
+    def stuck_since_ns(self, unit: int) -> int | None:
+        """Since when the unit lacks somebody who counts, if it does."""
+        return self._stuck.get(unit) or None
+
     # --- audits -------------------------------------------------------------------------------------------
 
     def may_end(

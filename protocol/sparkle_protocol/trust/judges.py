@@ -51,6 +51,10 @@ class OwnJudgement:
             self._enough = (self.book.version, self.book.knows_enough(self._verification))
         return self._enough[1]
 
+    def known_and_needed(self) -> tuple[int, int]:
+        """How many peers' answers count, and how many would have to."""
+        return self.book.known_and_needed(self._verification)
+
     def turn(self, worker: PeerId) -> tuple[int, int]:
         """Newcomers for whom this is less come first."""
         standing = self.book.of(self.key(worker))

@@ -16,8 +16,9 @@
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from math import ceil
 from typing import NamedTuple
 
 from sparkle_protocol.ids import PeerId
@@ -74,6 +75,10 @@ class TrustBook:
         found = [(key, standing) for key, standing in self._standings.items() if key.peer == peer]
         return sorted(found, key=lambda one: one[0])
 
+    def latest(self) -> Iterator[tuple[Key, Standing]]:
+        """All standings, the one that changed last first."""
+        return reversed(self._standings.items())
+
     def counts(self, key: Key) -> bool:
         """The worker's answers count."""
         return self.of(key).passes >= self.rules.passes_to_count
@@ -103,13 +108,18 @@ class TrustBook:
 
     def knows_enough(self, verification: str) -> bool:
         """So many peers' answers count that nobody else's need."""
+        known, needed = self.known_and_needed(verification)
+        return known >= needed
+
+    def known_and_needed(self, verification: str) -> tuple[int, int]:
+        """How many peers' answers count, and how many would have to for nobody else's to be needed."""
         known, candidates = set(self.named), set(self.named)
         for key, standing in self._standings.items():
             if key.verification == verification and standing.passes >= self.rules.candidate_passes:
                 candidates.add(key.peer)
                 if standing.passes >= self.rules.passes_to_count:
                     known.add(key.peer)
-        return len(known) >= max(self.rules.enough_known, self.rules.known_share * len(candidates))
+        return len(known), max(self.rules.enough_known, ceil(self.rules.known_share * len(candidates)))
 
     def vetting_share(self) -> float:
         """How many newcomers' answers are wanted for each unit of known workers."""

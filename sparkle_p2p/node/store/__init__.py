@@ -1,8 +1,8 @@
 """What a node must not lose, in one SQLite database (``node.db``, WAL, synchronous=FULL).
 
 ``write`` is done when the records are on disk (see ``writing.py``). One thread owns the connection. A database from a
-newer version is refused, never changed; one from an older version is brought up to date. Journals and totals are not
-of this rank: they are written every few seconds (``save_journals``), and a crash may cost what came after.
+newer version is refused, never changed; one from an older version is brought up to date. Journals, totals and
+standings are not of this rank: they are written every few seconds, and a crash may cost what came after.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sparkle_p2p.node.journal import Entry
 from sparkle_p2p.node.store.schema import at_once, open_database, put_totals
@@ -95,6 +95,33 @@ class Store(RecordWriter):
             db.executemany("DELETE FROM journal WHERE job = ? AND number = ?", gone)
             db.executemany("INSERT OR REPLACE INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             put_totals(db, totals)
+
+        await self._run(lambda db: at_once(db, lambda: work(db)))
+
+    async def save_standings(
+        self, net: str, rows: Sequence[tuple[str, str, str, int, float, int, str, int]], most: int, known: int
+    ) -> None:
+        """Write what workers have shown in a network, in one transaction.
+
+        Args:
+            net: the network.
+            rows: peer, device, class of kernels, passes, capital, failures, passes by submitter (JSON), and a number
+                that grows with every change.
+            most: of more than so many those with fewer than ``known`` passes go first, the oldest change first.
+            known: see ``most``.
+        """
+        excess = (
+            "DELETE FROM standings WHERE net = ?1 AND (peer, device, verification) IN ("
+            "SELECT peer, device, verification FROM standings WHERE net = ?1 ORDER BY passes >= ?2, changed LIMIT ?3)"
+        )
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(
+                "INSERT OR REPLACE INTO standings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [(net, *row) for row in rows]
+            )
+            stored = int(db.execute("SELECT COUNT(*) FROM standings WHERE net = ?", (net,)).fetchone()[0])
+            if stored > most:
+                db.execute(excess, (net, known, stored - most))
 
         await self._run(lambda db: at_once(db, lambda: work(db)))
 
@@ -194,6 +221,14 @@ class Store(RecordWriter):
         """For how many seconds each of others' jobs had been kept when ``save_totals`` last said so."""
         rows = await self._run(lambda db: db.execute("SELECT job, seconds FROM ages").fetchall())
         return {JobId(job): seconds for job, seconds in rows}
+
+    async def standings(self, net: str, most: int) -> list[tuple[Any, ...]]:
+        """The latest rows of ``save_standings`` for a network, the oldest change first; not checked for damage."""
+        query = (
+            "SELECT peer, device, verification, passes, capital, failures, others, changed FROM standings "
+            "WHERE net = ? ORDER BY changed DESC LIMIT ?"
+        )
+        return (await self._run(lambda db: db.execute(query, (net, most)).fetchall()))[::-1]
 
     async def totals(self) -> dict[str, int]:
         """The totals kept by ``save_totals``."""

@@ -54,6 +54,13 @@ CREATE TABLE ages (job BLOB PRIMARY KEY, seconds INTEGER NOT NULL) WITHOUT ROWID
 CREATE TABLE rejections (job BLOB NOT NULL, unit INTEGER NOT NULL, worker TEXT NOT NULL, raw BLOB NOT NULL,
     PRIMARY KEY (job, unit, worker)) WITHOUT ROWID;
 """,
+    # What workers have shown, for one network each: they outlive the jobs. ``others``: passes by submitter, as JSON;
+    # ``changed``: in which order they changed.
+    """
+CREATE TABLE standings (net TEXT NOT NULL, peer TEXT NOT NULL, device TEXT NOT NULL, verification TEXT NOT NULL,
+    passes INTEGER NOT NULL, capital REAL NOT NULL, failures INTEGER NOT NULL, others TEXT NOT NULL,
+    changed INTEGER NOT NULL, PRIMARY KEY (net, peer, device, verification)) WITHOUT ROWID;
+""",
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

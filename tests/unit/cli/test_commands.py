@@ -71,6 +71,7 @@ def test_status_says_what_the_node_does_and_why(sparkle: Sparkle) -> None:
     assert said.out.splitlines()[0] == "working: Computing."
     assert "connected, 2 peers" in said.out
     assert "105 MB" in said.out
+    assert "  workers  2 known by their work here" in said.out.splitlines()
     assert "  warning  the memory of worker processes cannot be limited: not Linux" in said.out.splitlines()
 
 
@@ -79,6 +80,7 @@ def test_status_json_is_the_documented_document(sparkle: Sparkle, home: Path) ->
     assert {"peer_id", "net", "state", "reason", "peers", "units_done", "units_verified", "credit_micro"} <= set(
         document
     )
+    assert document["known_workers"] == 2
     assert {"cpu_percent", "pss_bytes", "limits", "missing_protections", "version"} <= set(document)
     for form in (("--home", str(home)), (f"--home={home}",)):
         assert sparkle("status", *form, "--json").document["peer_id"] == document["peer_id"]
@@ -107,6 +109,7 @@ def test_a_job_is_submitted_followed_and_fetched(sparkle: Sparkle) -> None:
     waited = sparkle("wait", job[:6])
     assert (waited.code, waited.out) == (0, "count 25\n")
     assert "4/4 units, 1 rejected, done" in waited.err
+    assert "  work     8 executions (2.00 per unit), 1 rejected" in sparkle("job", job).out.splitlines()
     document = sparkle("job", job, "--json").document
     assert document["params"] == {"start": "0", "stop": "1e2"}
     assert document["state"] == "done"

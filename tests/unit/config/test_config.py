@@ -32,6 +32,7 @@ def test_every_field_can_be_set_by_file_environment_and_flag(tmp_path: Path) -> 
         "net": "lab",
         "listen": ["/ip4/127.0.0.1/tcp/0", "/ip6/::1/tcp/4001"],
         "bootstrap": [ADDRESS],
+        "trusted": [PEER],
         "api": "[::1]:8080",
         "slots": 4,
         "work": False,
@@ -57,6 +58,9 @@ def test_every_field_can_be_set_by_file_environment_and_flag(tmp_path: Path) -> 
     [
         ("slot = 3", ["config.toml", "'slot'", "did you mean 'slots'?"]),
         ("zebra = 3", ["'zebra'", "the keys are net, listen"]),
+        (f"trusted = '{PEER}x'", ["trusted", "must be a whole peer id", "'sparkle status' on that node shows it"]),
+        (f"trusted = ['{PEER}', '…N1NqBd5']", ["must be a whole peer id (not '…N1NqBd5')"]),
+        ("trusted = 5", ["must be a list of peer ids in quotes"]),
         ("slots = 0", ["slots", "'0'", "1 to 256", "work = false"]),
         ("slots = true", ["slots", "'True'"]),
         ("slots = 1.5", ["slots", "'1.5'"]),
@@ -124,3 +128,10 @@ def test_the_same_address_twice_counts_once(tmp_path: Path) -> None:
 def test_an_endless_list_of_addresses_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at most 32"):
         load_config(tmp_path, {"bootstrap": [ADDRESS] * 33}, {})
+
+
+def test_trusted_peers_are_named_once_in_the_spelling_that_peers_are_known_by(tmp_path: Path) -> None:
+    write(tmp_path, f'trusted = ["{PEER}", "{PEER} ", "{PEER}"]')
+    assert load_config(tmp_path, {}, {}).trusted == (PEER,)
+    with pytest.raises(ConfigError, match="--trust is 'me', but must be a whole peer id"):
+        load_config(tmp_path, {"trusted": ["me"]}, {})

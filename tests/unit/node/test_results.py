@@ -4,10 +4,15 @@ import types
 from pathlib import Path
 from typing import Any
 
-from sparkle_p2p.node.results import combine
+import pytest
+
+from sparkle_p2p.node.results import combine, make_spec
 from sparkle_p2p.node.store import Store
+from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.effects import StoreResult
+from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId, hash_result
+from sparkle_protocol.trust.coin import audit_secret, commitment_to
 
 JOB = JobId(b"j" * 32)
 
@@ -25,3 +30,11 @@ async def test_results_that_are_still_being_written_are_waited_for(tmp_path: Pat
         assert (await combine(job, store)).value == 25
     finally:
         await store.close()
+
+
+@pytest.mark.parametrize(("level", "quorum", "permille"), [("fast", 1, 0), ("final", 2, 50), ("critical", 3, 0)])
+def test_known_workers_are_believed_at_the_level_final_only(level: Any, quorum: int, permille: int) -> None:
+    me = Identity.from_private_bytes(bytes(31) + b"\7")
+    spec = make_spec(SubmitRequest("prime_count", {"stop": 1000}, 4, level), me)
+    assert (spec.policy.level, spec.policy.quorum, spec.policy.audit_permille) == (level, quorum, permille)
+    assert spec.audit_commitment == commitment_to(audit_secret(me, spec.nonce))

@@ -128,7 +128,7 @@ async def test_a_missing_result_is_named(tmp_path: Path) -> None:
 async def test_a_newer_database_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "node.db"
     with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA user_version=7")
+        db.execute("PRAGMA user_version=99")
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="newer Sparkle"):
         await Store(path).open()

@@ -90,3 +90,7 @@ def test_what_is_weaker_follows_from_how_many_peers_there_are() -> None:
     assert "closing it stops them" in narrate.safety(1).sentence
     assert "With 3 peers only the submitter accepts" in narrate.safety(3).sentence
     assert narrate.safety(7).peers == 7
+    for peers in (2, 7):
+        assert "No worker is known here by its work yet" in narrate.safety(peers).sentence
+        assert "Only one worker is known" in narrate.safety(peers, 1).sentence
+        assert "known" not in narrate.safety(peers, 2).sentence
