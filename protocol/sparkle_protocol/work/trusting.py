@@ -86,6 +86,11 @@ class Trusting(Judging):
         if trust.rule(unit, self._counted_votes(unit), self.trusted).disputed:
             trust.dispute(unit, self.state.committed(unit), now_ns)
 
+    def _kill(self, unit: int, reason: str) -> None:
+        super()._kill(unit, reason)
+        if self.trust is not None:
+            self._dirty.update(self.trust.forget(unit))  # nothing can wait for an audit without an outcome
+
     def _refresh(self, unit: int) -> None:
         super()._refresh(unit)
         if self.trust is not None:
