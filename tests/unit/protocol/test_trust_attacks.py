@@ -116,7 +116,9 @@ def test_two_that_answered_undrawn_are_audited_as_well() -> None:
     keeper = TrustingKeeper(5, book(*KNOWN), permille=1000)
     given = keeper.lease(V)
     keeper.compute(W, *keeper.take(W, 4))
-    keeper.pass_time(60 * SECOND_NS)
+    for _ in range(6):
+        keeper.pass_time(10 * SECOND_NS)
+        keeper.beat(V, *given)
     for _ in range(200):  # until X is given a copy of what V is slow with
         there(keeper, *KNOWN)
         taken = keeper.lease(X, 1)
@@ -128,7 +130,8 @@ def test_two_that_answered_undrawn_are_audited_as_well() -> None:
     keeper.compute(X, *given)
     keeper.compute(V, *given)
     assert not keeper.final() & {*given}
-    answers(keeper, Y, *given)
+    answers(keeper, Y, given[0])
+    keeper.show_asked(V)
     assert keeper.final() >= {*given}
 
 
