@@ -120,7 +120,7 @@ class JobTrust:
         return rule(
             self.policy, votes, lambda worker: self.counts(unit, worker), self.judges.credibility, own,
             few if unit in self._relaxed else self.rules.theta,
-            theta_at_last=few, needed=audit.wanted if audit is not None else 1,
+            known=self.judges.counts, theta_at_last=few, needed=audit.wanted if audit is not None else 1,
         )  # fmt: skip
 
     def may_add(self, unit: int, worker: PeerId, others: Iterable[PeerId]) -> bool:

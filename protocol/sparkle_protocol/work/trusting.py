@@ -7,7 +7,8 @@ stand in ``trust/deciding.py``, ``trust/standing.py`` and ``trust/audits.py``; h
   of its worker, or is audited itself, ``trust/audits.py`` says. No verdict is stated before, so whatever an audit
   throws out was never final, and nobody was paid for it.
 - An audited unit wants one answer more that counts, by a lease like any other.
-- Results that a unit's verdict came too soon for are compared with it too, if they were committed to before.
+- Whoever committed by then is waited for, for as long as it has time to show its result: where one differs, be it a
+  newcomer's, nothing is final yet. What comes later is compared with the verdict.
 - Who loses an audit is rejected as in every disagreement, and what it answered counts no more. So its other units
   want somebody else, and its standing is gone for all jobs of this submitter.
 """
@@ -138,7 +139,10 @@ class Trusting(Judging):
     def _may_end(self, unit: int, accepted: ResultHash, now_ns: int) -> bool:
         if self.trust is None:
             return True
-        givers = {worker for worker, given in self._counted_votes(unit).items() if given == accepted}
+        votes = self._counted_votes(unit)
+        givers = {worker for worker, given in votes.items() if given == accepted}
+        if self._weighed is not None and self.trusted.isdisjoint(givers) and self.participants(unit) - votes.keys():
+            return False  # they committed before anybody was shown a result: each that differs is a reason to ask on
         commits, draws = self.state.committed(unit), self.leases.serves(unit)
         at_work = self.leases.known(unit).leases
         ends = self.trust.may_end(unit, givers, commits, self.trusted, now_ns, at_work=at_work, draws=draws)

@@ -39,16 +39,19 @@ def test_strangers_decide_nothing_while_somebody_known_is_at_work() -> None:
     assert len(taken) == 8
     for unit, stranger in taken.items():
         keeper.commit(stranger, WRONG, unit)
-    for unit in range(8):  # two minutes for each of them: the last one waits for a quarter of an hour
-        assert keeper.lease(V, 1) == [unit]
+    while len(keeper.final()) < 8:  # two minutes for each of them: the last one waits for a quarter of an hour
+        given = [(worker, unit) for worker in (V, W) for unit in keeper.lease(worker, 1)]
+        assert given
         for _ in range(12):
             keeper.pass_time(10 * SECOND_NS)
-            keeper.beat(V, unit)
-            there(keeper, W)
+            for worker, unit in given:
+                keeper.beat(worker, unit)
             assert all(not keeper.lease(stranger, 1) for stranger in STRANGERS)
-        keeper.compute(V, unit)
-        keeper.show_asked(taken[unit], WRONG)
-    assert keeper.job.accepted_by.keys() <= {V.peer_id, W.peer_id}
+        for worker, unit in given:
+            keeper.compute(worker, unit)
+            keeper.show_asked(taken[unit], WRONG)
+            keeper.show_asked(worker)
+    assert all(keeper.job.state.final(unit) == hash_result(RIGHT) for unit in range(8))
 
 
 def test_a_stranger_that_differs_costs_one_answer_more() -> None:
@@ -149,7 +152,9 @@ def test_what_most_of_as_many_as_may_be_asked_say_stands() -> None:
 
     def ruling(last: int) -> object:
         policy = Policy(max_replicas=last)
-        return rule(policy, votes, lambda _: True, lambda _: 0.95, frozenset(), 0.999, theta_at_last=0.9).accepted
+        return rule(
+            policy, votes, lambda _: True, lambda _: 0.95, frozenset(), 0.999, known=lambda _: True, theta_at_last=0.9
+        ).accepted
 
     assert ruling(9) is None
     assert ruling(8) == hash_result(RIGHT)
@@ -174,6 +179,19 @@ def test_strangers_do_not_crowd_out_those_who_are_there() -> None:
     assert there_.works(0, ())
     assert not there_.works(0, {known})
     assert not there_.works(1, ())
+
+
+def test_strangers_do_not_outvote_the_only_one_who_is_known() -> None:
+    keeper = TrustingKeeper(1, book(V, W))
+    differ(keeper)
+    for stranger in STRANGERS[:6]:
+        for _ in range(70):
+            keeper.pass_time(SECOND_NS)
+            there(keeper, V, W)
+        assert keeper.lease(stranger) == [0]
+        keeper.compute(stranger, 0, result=WRONG)
+    assert keeper.job.state.final(0) == hash_result(RIGHT)
+    assert V.peer_id not in keeper.job.rejected
 
 
 def test_whoever_only_asks_is_not_waited_for() -> None:
