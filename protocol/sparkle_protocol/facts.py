@@ -170,6 +170,7 @@ class Commits(Wire, tag=4, frozen=True):
 
     job: Hash32
     items: Annotated[list[CommitItem], Meta(min_length=1, max_length=MAX_BATCH)]
+    device: Annotated[str, Meta(max_length=64)] = ""  # class of device that computed, as in a LeaseRequest
 
 
 class RevealItem(Wire, frozen=True):

@@ -142,7 +142,7 @@ class JobTrust:
         ruling = rule(
             self.policy, votes, lambda worker: self.counts(unit, worker), self.judges.credibility, own,
             few if unit in self._relaxed else self.rules.theta,
-            theta_at_last=few, needed=audit.wanted if audit is not None else 1,
+            known=self.judges.counts, theta_at_last=few, needed=audit.wanted if audit is not None else 1,
         )  # fmt: skip
         if (
             ruling.accepted is None

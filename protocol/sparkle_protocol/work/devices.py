@@ -25,11 +25,19 @@ class Devices:
         """The class of a worker."""
         return self._class_of.get(worker, NO_CLASS)
 
-    def asks(self, worker: PeerId, class_: str, now_ns: int) -> None:
-        """A worker of this class asks for units."""
+    def asks(self, worker: PeerId, class_: str, now_ns: int) -> bool:
+        """A worker of this class asks for units; True when it was of another one before."""
+        changed = self.committed(worker, class_)
+        if worker in self._class_of:
+            self.exclusion.seen(class_, now_ns)
+        return changed
+
+    def committed(self, worker: PeerId, class_: str) -> bool:
+        """A worker says that it computed something on this class; True when it was of another one before."""
+        before = self._class_of.get(worker, NO_CLASS)
         if worker in self._class_of or (class_ != NO_CLASS and len(self._class_of) < MAX_WORKERS_KNOWN):
             self._class_of[worker] = class_
-            self.exclusion.seen(class_, now_ns)
+        return self._class_of.get(worker, NO_CLASS) != before
 
     def failed(self, worker: PeerId, unit: int, code: str, class_: str, now_ns: int) -> None:
         """A worker of this class could not compute a unit."""

@@ -243,7 +243,8 @@ class Keeper(CoKeeping):
                 if not fits(job.state.spec, message.memory_bytes):
                     too_large.append(messages.TooLarge(job.state.id, job.state.spec.resources.memory_bytes))
                     continue
-                job.devices.asks(worker, message.device, now_ns)
+                if job.devices.asks(worker, message.device, now_ns):
+                    job.revalue(worker, now_ns)
                 job.saw(worker, now_ns, works=works)
                 if not job.refuses(worker, now_ns):
                     offered.append(job)

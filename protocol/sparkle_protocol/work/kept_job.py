@@ -22,6 +22,7 @@ from sparkle_protocol.facts import (
     SEAL_UNITS,
     AuditCalls,
     CommitItem,
+    Commits,
     Fact,
     FailureItem,
     Failures,
@@ -119,9 +120,14 @@ class KeptJob(Granting):
 
     def _restore_devices(self, now_ns: int) -> None:
         for fact in self.state.facts():
+            self._note_device(fact)
             for item in fact.payload.items if type(fact.payload) is Failures else ():
                 self.devices.failed(fact.author, item.unit, item.code, item.device, now_ns)
                 self.devices.exclusion.restarted(now_ns)
+
+    def _note_device(self, fact: Fact) -> None:
+        if type(fact.payload) is Commits and fact.payload.device:
+            self.devices.committed(fact.author, fact.payload.device)
 
     def _restore_support(self) -> None:
         """What we signed binds us, in every epoch; what others proposed is looked at again."""
@@ -176,6 +182,7 @@ class KeptJob(Granting):
             if news and self.state.add(fact):
                 new.append(fact)
                 self.records.append(StoreFact(fact))
+                self._note_device(fact)
                 self._hear(worker, news, now_ns)
         if malformed is not None:
             if worker not in self.rejected:
@@ -235,7 +242,7 @@ class KeptJob(Granting):
 
     def _committed(self, unit: int, worker: PeerId, now_ns: int) -> None:
         lease = self.leases.release(unit, worker, unfinished=False)
-        if lease is not None:
+        if lease is not None and not self.is_newcomer(worker):  # made up results take no time
             self.leases.committed_after(now_ns - lease.granted_ns)
             self._answered.append(lease.granted_ns)
         if self._equivocated(unit, worker):
@@ -452,6 +459,7 @@ class KeptJob(Granting):
         elif type(payload) is Standings:
             self._dirty.update(unit for unit in self.state.touched_units() if not self.is_decided(unit))
         elif is_reported(payload):
+            self._note_device(fact)
             for item in payload.items:
                 if item.unit in self.state.sealed:
                     continue

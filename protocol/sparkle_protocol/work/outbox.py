@@ -113,7 +113,8 @@ class Outbox:
 class Composer:
     """Makes reports."""
 
-    def __init__(self, signer: Signer, codec: FactCodec, hands: Hands, shelf: Shelf) -> None:
+    def __init__(self, signer: Signer, codec: FactCodec, hands: Hands, shelf: Shelf, device: str) -> None:
+        self._device = device
         self._signer = signer
         self._codec = codec
         self._hands = hands
@@ -131,7 +132,7 @@ class Composer:
         opened = [RevealItem(key[1], key[2], hash_result(held.result), held.nonce) for key, held in reveals]
         payloads: list[Payload] = []
         if items:
-            payloads.append(Commits(box.job, items))
+            payloads.append(Commits(box.job, items, self._device))
         if opened:
             payloads.append(Reveals(box.job, opened))
         if failures:

@@ -76,7 +76,7 @@ class Reporter:
         self._hands = hands
         self._out = out
         self._send = send
-        self._composer = Composer(signer, codec, hands, self.shelf)
+        self._composer = Composer(signer, codec, hands, self.shelf, device)
         self._desks: dict[JobId, Desk] = {}
         self._by_tag: dict[int, Outbox] = {}
 

@@ -7,7 +7,8 @@ stand in ``trust/deciding.py``, ``trust/standing.py`` and ``trust/audits.py``; h
   of its worker, or is audited itself, ``trust/audits.py`` says. No verdict is stated before, so whatever an audit
   throws out was never final, and nobody was paid for it.
 - An audited unit wants one answer more that counts, by a lease like any other.
-- Results that a unit's verdict came too soon for are compared with it too, if they were committed to before.
+- Whoever committed by then is waited for, for as long as it has time to show its result: where one differs, be it a
+  newcomer's, nothing is final yet. What comes later is compared with the verdict.
 - While keepers decide, each of them may call for an audit (``_may_keepers_end``), and none endorses a single answer
   before the others had a moment to do so.
 - Who loses an audit is rejected as in every disagreement, and what it answered counts no more. So its other units
@@ -90,6 +91,11 @@ class Trusting(Judging):
         if trust.rule(unit, self._counted_votes(unit), self.trusted).disputed:
             trust.dispute(unit, self.state.committed(unit), now_ns)
 
+    def _kill(self, unit: int, reason: str) -> None:
+        super()._kill(unit, reason)
+        if self.trust is not None:
+            self._dirty.update(self.trust.forget(unit))  # nothing can wait for an audit without an outcome
+
     def _refresh(self, unit: int) -> None:
         super()._refresh(unit)
         if self.trust is not None:
@@ -140,7 +146,10 @@ class Trusting(Judging):
     def _may_end(self, unit: int, accepted: ResultHash, now_ns: int) -> bool:
         if self.trust is None:
             return True
-        givers = {worker for worker, given in self._counted_votes(unit).items() if given == accepted}
+        votes = self._counted_votes(unit)
+        givers = {worker for worker, given in votes.items() if given == accepted}
+        if self._weighed is not None and self.trusted.isdisjoint(givers) and self.participants(unit) - votes.keys():
+            return False  # they committed before anybody was shown a result: each that differs is a reason to ask on
         commits, draws = self.state.committed(unit), self.leases.serves(unit)
         at_work = self.leases.known(unit).leases
         if not self.mine and not self._may_keepers_end(self.trust, unit, givers, commits, now_ns):
@@ -195,7 +204,18 @@ class Trusting(Judging):
         counted = trust.judges.counts(worker)
         trust.judges.passed(worker, others, trust.rate_of(unit, worker))
         if trust.judges.counts(worker) != counted:
-            self.leases.show_again(worker)  # it may take units now that it was refused
+            self._look_again(worker)
+
+    def _look_again(self, worker: PeerId) -> None:
+        """The worker's answers have another weight: it may take units that it was refused, and others may be done."""
+        self.leases.show_again(worker)
+        self._dirty.update(unit for unit in self._unsettled.get(worker, ()) if not self.is_decided(unit))
+
+    def revalue(self, worker: PeerId, now_ns: int) -> None:
+        """The worker turns out to be of another class of devices."""
+        if self.trust is not None:
+            self._look_again(worker)
+            self.settle_dirty(now_ns)
 
     def _distrust(self, rejection: Rejection) -> None:
         if self.trust is not None:
