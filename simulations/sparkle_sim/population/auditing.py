@@ -7,14 +7,12 @@ which is what a node makes of it that lets no result of a worker become FINAL wh
 Peers are numbered with the cheaters first.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from sparkle_sim.population import disputes
-from sparkle_sim.population.cheaters import Cheater
 from sparkle_sim.population.streams import stream
+from sparkle_sim.population.tallying import Setting, Tally
 from sparkle_sim.population.trust import Audits, Shares, Timing
 
 Flags = NDArray[np.bool_]
@@ -26,54 +24,6 @@ SMALL, SMALL_SHARE = 0.05, 0.9  # of the work of an ordinary unit; of the units,
 TRUSTED_FIRST = 2  # trusted peers; with fewer, two newcomers that agree decide
 CREDIT_EVERY = 16  # steps between two entries of what auditors earned
 LATEST = 200.0  # copies by which newcomers are judged together
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Where a policy is tried.
-
-    Args:
-        peers: in each row.
-        share: of them that cheat.
-        cheater: how.
-        rows: independent runs.
-        per_job: results of a worker in a job.
-        cold: all are newcomers in the beginning; else the honest are seniors, and cheaters anywhere in their lives.
-        founders: honest peers that are trusted from the start in a cold one.
-        unequal: peers are up to four times slower than the fastest.
-    """
-
-    peers: int
-    share: float
-    cheater: Cheater
-    rows: int
-    per_job: int = 4
-    cold: bool = False
-    founders: int = 0
-    unequal: bool = False
-
-
-class Tally:
-    """What came of each row; all of them executions or units."""
-
-    __slots__ = ("audits", "caught", "copies", "disputes", "final", "punished", "reruns", "spoilt", "work", "wrong")
-
-    def __init__(self, rows: int) -> None:
-        self.work = np.zeros(rows)  # all executions, whatever for
-        self.final = np.zeros(rows)
-        self.wrong = np.zeros(rows)  # of these
-        self.spoilt = np.zeros(rows)  # reference work of wrong units
-        self.audits = np.zeros(rows)
-        self.copies = np.zeros(rows)
-        self.disputes = np.zeros(rows)
-        self.reruns = np.zeros(rows)
-        self.caught = np.zeros(rows)  # cheaters, each time
-        self.punished = np.zeros(rows)  # honest peers, each time
-
-    def clear(self) -> None:
-        """Count from here."""
-        for name in self.__slots__:
-            getattr(self, name)[:] = 0.0
 
 
 class Audited:
@@ -192,7 +142,7 @@ class Audited:
     # --- newcomers ----------------------------------------------------------------------------------------------
 
     def _copies(self, done: Counts) -> Sums:
-        """Newcomers compute copies; returns for each row how likely an honest one has the unit of a trusted worker."""
+        """Newcomers compute copies; returns how likely an honest one has the unit of a trusted worker, by row."""
         new = ~self.trusted
         new[done == 0] = False
         waiting = new.sum(axis=1)
@@ -256,7 +206,7 @@ class Audited:
                 self._outvote(row, pair, told)
 
     def _outvote(self, row: int, pair: Which, told: Flags) -> None:
-        """Two disagree: further ones are asked until two agree. Who is outvoted by newcomers earned nothing, no more."""
+        """Two disagree: further ones are asked until two agree. Whom newcomers outvote earned nothing, no more."""
         right, wrong = int((~told).sum()), int(told.sum())
         alike = 1 if self._cheater.conspire else 0
         most = max(right, wrong if alike else min(wrong, 1))
@@ -338,9 +288,7 @@ class Audited:
 
     # --- when audits are drawn ----------------------------------------------------------------------------------
 
-    def _by_coin(
-        self, at_work: Flags, lies: Flags, rate: Shares, sizes: Shares | float, copied: Sums
-    ) -> None:
+    def _by_coin(self, at_work: Flags, lies: Flags, rate: Shares, sizes: Shares | float, copied: Sums) -> None:
         """Each result by its own coin."""
         audited = at_work & (self._random.random(at_work.shape, np.float32) < rate)
         rows, peers = np.nonzero(audited)
@@ -383,7 +331,8 @@ class Audited:
         filled = self._filled[rows, peers]
         told = self._random.random(len(rows)) * filled < self._bad[rows, peers]
         failed = self._judge(rows, peers, told)
-        self._pass(rows[~failed], peers[~failed], (size[rows, peers] if policy.short_drawn else filled)[~failed])
+        worth = (size[rows, peers] if policy.short_drawn else filled).astype(np.float32)
+        self._pass(rows[~failed], peers[~failed], worth[~failed])
         found[rows[failed], peers[failed]] = True
         self._rerun(found)
         self._finish(closing & ~found, ended)

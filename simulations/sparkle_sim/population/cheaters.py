@@ -34,6 +34,7 @@ HONEST = Cheater("honest", "nobody cheats", 0.0)
 KINDS = (
     Cheater("always", "always wrong", 1.0, from_the_start=True),
     Cheater("occasional", "wrong one time in ten, from the start", 0.1, from_the_start=True),
+    Cheater("wasters", "wrong every second time, from the start", 0.5, from_the_start=True),
     Cheater("sleeper", "honest until trusted, then always wrong", 1.0),
     Cheater("slow sleeper", "honest until trusted, then wrong one time in twenty", 0.05),
     Cheater("halfway", "honest until a fifth is audited, then wrong one time in five", 0.2, patience=0.2),
