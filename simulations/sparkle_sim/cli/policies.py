@@ -59,7 +59,8 @@ def policies(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.publish is not None and (arguments.names or arguments.quick):
         raise ConfigError("--publish needs all policies in full: leave out their names and --quick")
-    page = None if arguments.publish is None else _page(arguments.publish)
+    if arguments.publish is not None:
+        _page(arguments.publish)
     quick = arguments.quick
     rows = arguments.seeds or (QUICK_ROWS if quick else ROWS)
     most = QUICK_UNITS if quick else table.MEASURED[1]
@@ -79,8 +80,8 @@ def policies(arguments: argparse.Namespace) -> int:
     if len(results) < len(cells):
         sys.stderr.write(f"sparkle-sim: interrupted after {len(results)} of {len(cells)} cells\n")
         return INTERRUPTED
-    if page is not None:
-        _publish(arguments.publish, page, results, waits)
+    if arguments.publish is not None:
+        _publish(arguments.publish, results, waits)
     return 0 if table.kept(results) else MISSED
 
 
@@ -127,7 +128,7 @@ class Playing:
 
 
 def _page(file: Path) -> str:
-    """The page to be rewritten, looked at before anything is played."""
+    """The page to be rewritten, which has a place for the tables."""
     from sparkle_sim.population.policy_report import with_policies
 
     try:
@@ -142,7 +143,7 @@ def _page(file: Path) -> str:
     return page
 
 
-def _publish(file: Path, page: str, results: "Results", waits: dict[str, tuple[float, float]]) -> None:
+def _publish(file: Path, results: "Results", waits: dict[str, tuple[float, float]]) -> None:
     from sparkle_sim.population import policy_plots
     from sparkle_sim.population.policy_report import PICTURE, with_policies
 
@@ -155,7 +156,7 @@ def _publish(file: Path, page: str, results: "Results", waits: dict[str, tuple[f
         except ConfigError as error:
             sys.stderr.write(f"{error}\n")
             shown = ""
-        file.write_text(with_policies(page, results, waits, shown), encoding="utf-8")
+        file.write_text(with_policies(_page(file), results, waits, shown), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"the page or its plot cannot be written: {error}; name another page") from error
 

@@ -50,6 +50,7 @@ class Audited:
         self._credit = np.zeros(setting.rows, np.float32)
         self._passing = np.full(setting.rows, 0.5)  # share of the latest copies
         self._steps = 0
+        self._auditors = self._gang = np.zeros(setting.rows)
         if not setting.cold:
             self._grow_old()
         self.capital[:, setting.peers - setting.founders :] = policy.seniority
@@ -84,14 +85,16 @@ class Audited:
 
     def _step(self) -> None:
         self._steps += 1
-        trusted = self.trusted.sum(axis=1)
+        self._auditors = trusted = self.trusted.sum(axis=1)
         young = np.flatnonzero(trusted < TRUSTED_FIRST)
+        at_work, done = self.trusted.copy(), trusted
         if len(young):
             self._agree(young)
-        at_work = self.trusted & (trusted >= TRUSTED_FIRST)[:, None]
+            at_work[young] = False
         if self.setting.unequal:
             at_work &= self._random.random(at_work.shape, np.float32) < self._speed
-        done = at_work.sum(axis=1)
+        if len(young) or self.setting.unequal:
+            done = at_work.sum(axis=1)
         sizes = self._sizes(at_work.shape)
         rate = self.policy.rate(self.capital, sizes)
         lies = self._lies(at_work, rate, sizes)
@@ -101,6 +104,7 @@ class Audited:
         match self.policy.timing:
             case Timing.COIN:
                 self._by_coin(at_work, lies, rate, sizes, copied)
+                self.tally.final += done
             case _:
                 self._by_window(at_work, lies, rate, copied)
         self._pay_auditors()
@@ -161,7 +165,10 @@ class Audited:
         tally.copies += number
         tally.disputes += failed
         tally.work += number + failed  # a third execution says which of two is wrong
-        self._pass(rows[~lies], peers[~lies], 1.0)
+        right = ~lies
+        worth = self._sizes((len(rows),)) if self.policy.by_work else 1.0
+        worth = worth if isinstance(worth, float) else worth[right]
+        self._pass(rows[right], peers[right], worth, worth)
         self._fail(rows[lies], peers[lies])
         return np.asarray(honest / np.maximum(done, 1), np.float64)
 
@@ -170,6 +177,8 @@ class Audited:
         turn = self.policy.turn
         if turn < 1.0:
             new = new & (self._random.random(new.shape, np.float32) < turn)
+        if not copies.any():
+            return np.zeros(0, np.intp), np.zeros(0, np.intp)
         if not self.policy.in_turn or (copies >= new.sum(axis=1)).all():
             rows, peers = np.nonzero(new)
             chance = copies / np.maximum(new.sum(axis=1), 1)
@@ -233,6 +242,8 @@ class Audited:
 
     def _fail(self, rows: Which, peers: Which) -> None:
         """These were found wrong: they are newcomers again."""
+        if not len(rows):
+            return
         bad = peers < self._cheaters
         self.tally.caught += np.bincount(rows[bad], minlength=self.setting.rows)
         self.tally.punished += np.bincount(rows[~bad], minlength=self.setting.rows)
@@ -241,18 +252,23 @@ class Audited:
             self._passes[rows, peers] = 0.0
             self.trusted[rows, peers] = self.policy.passes <= 0
 
-    def _judge(self, rows: Which, peers: Which, lies: Flags) -> Flags:
+    def _judge(self, rows: Which, peers: Which, lies: Flags, work: Shares | None = None) -> Flags:
         """These results are audited; returns whose is found wrong, rightly or not."""
-        by_gang = self._random.random(len(rows)) < self._gang[rows]
-        self.tally.audits += np.bincount(rows, minlength=self.setting.rows)
-        self.tally.work += np.bincount(rows, minlength=self.setting.rows)
-        self._credit += (
-            np.bincount(rows, minlength=self.setting.rows) / np.maximum(self.trusted.sum(axis=1), 1)
-        ).astype(np.float32)
-        found = lies & ~by_gang
-        accused = ~lies & by_gang & (peers >= self._cheaters) & self._cheater.accuse
+        audits = np.bincount(rows, minlength=self.setting.rows)
+        self.tally.audits += audits
+        self.tally.work += audits
+        earned = audits if work is None else np.bincount(rows, work, self.setting.rows)
+        self._credit += (earned / np.maximum(self._auditors, 1)).astype(np.float32)
+        found = lies.copy()
+        accused = np.zeros_like(lies)
+        if self._cheater.conspire:
+            by_gang = self._random.random(len(rows)) < self._gang[rows]
+            found &= ~by_gang
+            accused = ~lies & by_gang & (peers >= self._cheaters) & self._cheater.accuse
         for place in np.flatnonzero(found | accused):
             found[place] = self._settle(rows[place], peers[place], bool(lies[place]))
+        if accused.any():  # whom a gang outvotes, for that unit its lie is FINAL
+            self._count_wrong(rows[found & ~lies])
         return found
 
     def _settle(self, row: int, worker: int, lie: bool) -> bool:
@@ -292,24 +308,30 @@ class Audited:
         """Each result by its own coin."""
         audited = at_work & (self._random.random(at_work.shape, np.float32) < rate)
         rows, peers = np.nonzero(audited)
-        told = np.zeros_like(at_work)
-        told[:, : self._cheaters] = lies
-        found = self._judge(rows, peers, told[rows, peers])
-        right = ~found
-        worth = 1.0 / rate[rows, peers]
-        passed: Shares | float = 1.0
+        told = self._told(lies, rows, peers)
+        passed = np.ones(len(rows), np.float32)
         if self.policy.by_work and not isinstance(sizes, float):
-            passed = sizes[rows, peers][right]
-            worth *= sizes[rows, peers]
+            passed = sizes[rows, peers]
+        found = self._judge(rows, peers, told, passed)
+        right = ~found
+        passed = passed[right]
+        worth = passed / rate[rows, peers][right]
         self._fail(rows[found], peers[found])
-        self._pass(rows[right], peers[right], worth[right], passed)
-        self.tally.final += at_work.sum(axis=1)
-        told[rows[found], peers[found]] = False  # what the audit found is FINAL instead
-        through_rows, through_peers = np.nonzero(told[:, : self._cheaters])
+        self._pass(rows[right], peers[right], worth, passed)
+        lies[rows[found & told], peers[found & told]] = False  # what the audit found is FINAL instead
+        through_rows, through_peers = np.nonzero(lies)
+        if not len(through_rows):
+            return
         copy = self._random.random(len(through_rows)) < copied[through_rows]
         self._fail(through_rows[copy], through_peers[copy])
         self.tally.work += np.bincount(through_rows[copy], minlength=self.setting.rows)
         self._count_wrong(through_rows[~copy])
+
+    def _told(self, lies: Flags, rows: Which, peers: Which) -> Flags:
+        """Which of these results are wrong."""
+        told = peers < self._cheaters
+        told[told] = lies[rows[told], peers[told]]
+        return told
 
     def _by_window(self, at_work: Flags, lies: Flags, rate: Shares, copied: Sums) -> None:
         """One result of each window, which is full, or cut short by the end of its worker's part of the job."""
@@ -353,9 +375,7 @@ class Audited:
         rows, peers = np.nonzero(
             at_work & ~found & (self._random.random(at_work.shape, np.float32) < self.policy.least)
         )
-        told = np.zeros_like(at_work)
-        told[:, : self._cheaters] = lies
-        failed = self._judge(rows, peers, told[rows, peers])
+        failed = self._judge(rows, peers, self._told(lies, rows, peers))
         caught = np.zeros_like(at_work)
         caught[rows[failed], peers[failed]] = True
         return caught

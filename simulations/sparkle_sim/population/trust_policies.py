@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparkle_protocol.errors import NotFound
-from sparkle_sim.population.auditing import Audited
+from sparkle_sim.population.auditing import SMALL, SMALL_SHARE, Audited
 from sparkle_sim.population.cheaters import HONEST, KINDS, Cheater, kind
 from sparkle_sim.population.finishing import waits
 from sparkle_sim.population.replication import Replicated
@@ -24,10 +24,9 @@ PEERS = 300
 SHARES = (0.01, 0.05, 0.10, 0.20)
 QUICK_SHARES = (0.05, 0.20)
 COLD_UNITS = 1000  # of each peer, in a network that has just begun
-LEAST_FINAL = 300_000  # of a cell in full
 LONG = 400  # results of a worker in a long job; in a short one there are four
 SLOWLY = 1 / 40  # copies for a newcomer in the time of a unit, where that is what keeps cheaters out
-MEASURED = (2000, 20_000)  # units of each peer: at least, at most
+MEASURED = (1000, 20_000)  # units of each peer: at least, at most
 RESAMPLES, TAIL = 2000, 0.025
 
 CHOSEN = Audits(
@@ -50,10 +49,11 @@ LONGEST_WAIT = 2.0  # units, from the last commit of a short job until it is FIN
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A policy and the jobs that it is tried with."""
+    """A policy, the jobs that it is tried with, and the shares of cheaters that are looked at."""
 
     policy: Policy
     per_job: int = 4
+    shares: tuple[float, ...] = QUICK_SHARES
 
 
 _SLOW = Audits("coin", "a coin of 1 in 20, slow promotion", copies=0.05, turn=SLOWLY, in_turn=False)
@@ -64,7 +64,7 @@ def _like(name: str, title: str, **changes: object) -> Audits:
 
 
 TRIALS = (
-    Trial(CHOSEN),
+    Trial(CHOSEN, shares=SHARES),
     Trial(Audits(**{**asdict(CHOSEN), "name": "no referee", "title": "the same, replicas settle disputes",
                     "referee": False})),
     Trial(Audits(**{**asdict(CHOSEN), "name": "growing windows", "title": "the same rate, one audit a window",
@@ -72,15 +72,15 @@ TRIALS = (
     Trial(Audits(**{**asdict(CHOSEN), "name": "D = 300", "title": "the same with less doubt", "doubt": 300.0})),
     Trial(Audits(**{**asdict(CHOSEN), "name": "by units", "title": "the same, counts units and not work",
                     "by_work": False})),
-    Trial(_SLOW),
+    Trial(_SLOW, shares=SHARES),
     Trial(_like("young coin", "a coin of 1 in 20 from 60 passes on", turn=1.0)),
-    Trial(_like("closing", "the coin and closing audits, short jobs", timing=Timing.CLOSING)),
-    Trial(_like("windows", "one audit a window of 20, short jobs", timing=Timing.WINDOWS)),
+    Trial(_like("closing", "the coin and closing audits, short jobs", timing=Timing.CLOSING), shares=SHARES),
+    Trial(_like("windows", "one audit a window of 20, short jobs", timing=Timing.WINDOWS), shares=SHARES),
     Trial(_like("long windows", "the same, long jobs", timing=Timing.WINDOWS), LONG),
     Trial(_like("held windows", "the same, FINAL after four more", timing=Timing.WINDOWS, hold=4), LONG),
     Trial(Audits("spot checks", "1 in 20 checked, no newcomers", passes=0, copies=0.0)),
-    Trial(Replication("BOINC", "adaptive replication from 10 valid on", valid=10)),
-    Trial(Replication("2 of 3", "two equal results of at most three")),
+    Trial(Replication("BOINC", "adaptive replication from 10 valid on", valid=10), shares=SHARES),
+    Trial(Replication("2 of 3", "two equal results of at most three"), shares=SHARES),
 )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def cells(trials: Sequence[Trial], shares: Sequence[float]) -> Iterator[Cell]:
     for trial in trials:
         yield Cell(trial, HONEST.name, 0.0)
         yield Cell(trial, HONEST.name, 0.0, cold=True)
-        for share in shares:
+        for share in [share for share in shares if share in trial.shares]:
             for one in KINDS:
                 yield Cell(trial, one.name, share)
                 if share in QUICK_SHARES:
@@ -175,6 +175,8 @@ def play(cell: Cell, seed: int, rows: int, peers: int = PEERS, *, most: int = ME
         model.run(steps)
         model.tally.clear()
         model.run(steps)
+    if cheater.large_only:  # of the reference work, not of the units
+        model.tally.wrong /= SMALL_SHARE * SMALL + 1.0 - SMALL_SHARE
     return figures(model.tally, float(fmean(model.promoted)), stream(seed, "resamples", cell.name))
 
 
