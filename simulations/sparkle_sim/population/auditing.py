@@ -58,11 +58,11 @@ class Audited:
         self.trusted: Flags = self._passes >= policy.passes
 
     def _grow_old(self) -> None:
-        """Honest peers are seniors; cheaters are anywhere on their way."""
+        """Honest peers are seniors; cheaters are anywhere on their way to where they begin."""
         bad = self._cheaters
-        senior = self.policy.seniority
+        senior, begin = self.policy.seniority, self.policy.capital_at(self._cheater.patience)
         self.capital[:, bad:] = senior * self._random.uniform(1.0, 2.0, self.capital[:, bad:].shape)
-        self.capital[:, :bad] = senior * self._random.random(self.capital[:, :bad].shape)
+        self.capital[:, :bad] = begin * self._random.random(self.capital[:, :bad].shape)
         self._passes[:] = np.minimum(self.capital, self.policy.passes + self.capital * self.policy.least)
 
     @property

@@ -79,7 +79,11 @@ class Audits:
     @property
     def seniority(self) -> float:
         """Capital from which on the least rate is in force."""
-        return max(float(self.passes), self.doubt * (1.0 / self.least - 1.0))
+        return self.capital_at(self.least)
+
+    def capital_at(self, rate: float) -> float:
+        """Capital from which on a trusted worker is audited no more than so often, if it ever is."""
+        return max(float(self.passes), self.doubt * (1.0 / max(rate, self.least) - 1.0))
 
 
 @dataclass(frozen=True, slots=True)
