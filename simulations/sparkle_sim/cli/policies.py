@@ -63,7 +63,7 @@ def policies(arguments: argparse.Namespace) -> int:
         _page(arguments.publish)
     quick = arguments.quick
     rows = arguments.seeds or (QUICK_ROWS if quick else ROWS)
-    most = QUICK_UNITS if quick else table.MEASURED[1]
+    most = QUICK_UNITS if quick else table.MOST_MEASURED
     cells = list(table.cells(trials, table.QUICK_SHARES if quick else table.SHARES))
     with stopping() as stop, executor("local", arguments.workers) as pool, MovingLine() as line:
         playing = Playing(cells, arguments.seed, rows, most)

@@ -26,7 +26,9 @@ QUICK_SHARES = (0.05, 0.20)
 COLD_UNITS = 1000  # of each peer, in a network that has just begun
 LONG = 400  # results of a worker in a long job; in a short one there are four
 SLOWLY = 1 / 40  # copies for a newcomer in the time of a unit, where that is what keeps cheaters out
-MEASURED = (1000, 20_000)  # units of each peer: at least, at most
+SETTLING = 1500  # units of each peer before counting begins; cheaters are anywhere in their lives from the start
+MEASURED = 1000  # of them that are counted, and for the patient a life
+MOST_MEASURED = 20_000
 RESAMPLES, TAIL = 2000, 0.025
 
 CHOSEN = Audits(
@@ -150,11 +152,11 @@ def cells(trials: Sequence[Trial], shares: Sequence[float]) -> Iterator[Cell]:
         for share in [share for share in shares if share in trial.shares]:
             for one in KINDS:
                 yield Cell(trial, one.name, share)
-                if share in QUICK_SHARES:
+                if share in QUICK_SHARES and one.patience >= 1.0:  # the others do not begin in that time
                     yield Cell(trial, one.name, share, cold=True)
 
 
-def play(cell: Cell, seed: int, rows: int, peers: int = PEERS, *, most: int = MEASURED[1]) -> Figures:
+def play(cell: Cell, seed: int, rows: int, peers: int = PEERS, *, most: int = MOST_MEASURED) -> Figures:
     """Play a cell in so many rows.
 
     Args:
@@ -171,10 +173,9 @@ def play(cell: Cell, seed: int, rows: int, peers: int = PEERS, *, most: int = ME
     if cell.cold:
         model.run(min(most, COLD_UNITS))
     else:
-        steps = min(most, max(MEASURED[0], _needed(model, cheater)))
-        model.run(steps)
+        model.run(min(most, SETTLING))
         model.tally.clear()
-        model.run(steps)
+        model.run(min(most, max(MEASURED, _needed(model, cheater))))
     if cheater.large_only:  # of the reference work, not of the units
         model.tally.wrong /= SMALL_SHARE * SMALL + 1.0 - SMALL_SHARE
     return figures(model.tally, float(fmean(model.promoted)), stream(seed, "resamples", cell.name))
@@ -182,7 +183,7 @@ def play(cell: Cell, seed: int, rows: int, peers: int = PEERS, *, most: int = ME
 
 def _needed(model: Audited | Replicated, cheater: Cheater) -> int:
     """Lives of the patient are long."""
-    return int(model.life * 1.1) if cheater.patience < 1.0 else 0
+    return model.life if cheater.patience < 1.0 else 0
 
 
 def figures(tally: Tally, promoted: float, random: np.random.Generator) -> Figures:
