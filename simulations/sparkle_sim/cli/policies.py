@@ -17,6 +17,7 @@ from sparkle_sim.cli.parser import SEED, add_command, whole_number
 
 if TYPE_CHECKING:
     from sparkle_sim.cli.parser import Commands
+    from sparkle_sim.population.policy_report import WaitsOf
     from sparkle_sim.population.trust_policies import Cell, Figures, Results
 
 ROWS, QUICK_ROWS = 30, 6
@@ -143,7 +144,7 @@ def _page(file: Path) -> str:
     return page
 
 
-def _publish(file: Path, results: "Results", waits: dict[str, tuple[float, float]]) -> None:
+def _publish(file: Path, results: "Results", waits: "WaitsOf") -> None:
     from sparkle_sim.population import policy_plots
     from sparkle_sim.population.policy_report import PICTURE, with_policies
 

@@ -13,6 +13,7 @@ from sparkle_sim.population.trust_policies import (
     Figures,
     Results,
     Trial,
+    Waits,
     verdicts,
     worst,
 )
@@ -21,7 +22,7 @@ BEGIN = "<!-- policies: 'sparkle-sim policies --publish' writes them -->"
 END = "<!-- end of the policies -->"
 PICTURE = "trust-policies.svg"
 
-Waits = Mapping[str, tuple[float, float]]
+WaitsOf = Mapping[str, Waits]
 Row = list[str]
 
 
@@ -35,20 +36,24 @@ def trials_of(results: Results) -> list[Trial]:
     return list(dict.fromkeys(cell.trial for cell in results))
 
 
-def by_policy(results: Results, waits: Waits, *, cold: bool = False) -> tuple[Row, list[Row]]:
+def by_policy(results: Results, waits: WaitsOf, *, cold: bool = False) -> tuple[Row, list[Row]]:
     """One line for each policy: with each share the most work, and the most wrong results, over all kinds."""
     shares = [share for share in shares_of(results) if not cold or share in QUICK_SHARES]
     heading = ["policy", "nobody cheats", *(f"{share:.0%} cheat" for share in shares)]
     if not cold:
-        heading += ["honest punished per 10⁶", "wait of a short job: mean, 99 %"]
+        heading += ["honest punished per 10⁶", "wait of a short job: mean, 99 %", "of a result of a long one"]
     rows = []
     for trial in trials_of(results):
         row = [trial.policy.name, *(_honest(results, trial, cold=cold))]
         row += [_worst(results, trial, share, cold=cold) for share in shares]
         if not cold:
-            row += [_punished(results, trial), "{:.2f}, {:.2f}".format(*waits.get(trial.policy.name, (0.0, 0.0)))]
+            row += [_punished(results, trial), *_waits(waits.get(trial.policy.name))]
         rows.append(row)
     return heading, rows
+
+
+def _waits(found: Waits | None) -> Row:
+    return ["–", "–"] if found is None else [f"{found.mean:.2f}, {found.p99:.2f}", f"{found.result:.2f}"]
 
 
 def _honest(results: Results, trial: Trial, *, cold: bool) -> Row:
@@ -91,7 +96,7 @@ def _share(one: Figures) -> str:
     return f"{wrong.value:.2g} ({wrong.low:.2g} to {wrong.high:.2g})"
 
 
-def text(results: Results, waits: Waits) -> str:
+def text(results: Results, waits: WaitsOf) -> str:
     """For a terminal."""
     parts = [_columns(*by_policy(results, waits))]
     parts += [f"A network that has just begun, the first {COLD_UNITS} units of each peer:"]
@@ -125,7 +130,7 @@ def _markdown(heading: Row, rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def as_json(results: Results, waits: Waits) -> dict[str, object]:
+def as_json(results: Results, waits: WaitsOf) -> dict[str, object]:
     """All figures as plain values."""
     return {
         "cells": [
@@ -138,7 +143,7 @@ def as_json(results: Results, waits: Waits) -> dict[str, object]:
             }
             for cell, found in results.items()
         ],
-        "waits_units": {name: {"mean": mean, "p99": high} for name, (mean, high) in waits.items()},
+        "waits_units": {name: asdict(found) for name, found in waits.items()},
         "bars": [
             {**asdict(verdict), "kept": verdict.kept}
             for trial in trials_of(results)
@@ -148,7 +153,7 @@ def as_json(results: Results, waits: Waits) -> dict[str, object]:
     }
 
 
-def with_policies(page: str, results: Results, waits: Waits, picture: str) -> str:
+def with_policies(page: str, results: Results, waits: WaitsOf, picture: str) -> str:
     """The page with these tables instead of the ones that it has.
 
     Args:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sparkle_protocol.errors import NotFound
 from sparkle_sim.population.auditing import SMALL, SMALL_SHARE, Audited
 from sparkle_sim.population.cheaters import HONEST, KINDS, Cheater, kind
+from sparkle_sim.population.finishing import LONG as LONG_UNITS
 from sparkle_sim.population.finishing import waits
 from sparkle_sim.population.replication import Replicated
 from sparkle_sim.population.streams import stream
@@ -24,6 +25,7 @@ PEERS = 300
 SHARES = (0.01, 0.05, 0.10, 0.20)
 QUICK_SHARES = (0.05, 0.20)
 COLD_UNITS = 1000  # of each peer, in a network that has just begun
+LONG_WORKERS = 16  # of a long job, where its waits are measured
 LONG = 400  # results of a worker in a long job; in a short one there are four
 SLOWLY = 1 / 40  # copies for a newcomer in the time of a unit, where that is what keeps cheaters out
 SETTLING = 1500  # units of each peer before counting begins; cheaters are anywhere in their lives from the start
@@ -210,11 +212,31 @@ def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64], random: np.ran
     return Interval(float(low), float(value), float(high if value else 3.0 / whole.sum()))
 
 
-def finishing(policy: Policy, runs: int, seed: int) -> tuple[float, float]:
-    """Mean and 99th percentile of the wait for the audits of a 64-unit job, of the worst number of workers."""
-    found = [sorted(waits(policy, workers, runs, seed, unequal=unequal)) for workers in (8, 16, 64)
-             for unequal in (False, True)]  # fmt: skip
-    return max(map(fmean, found)), max(times[int(0.99 * (len(times) - 1))] for times in found)
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """What results wait for, in units of the longest unit.
+
+    Args:
+        mean: from the last commit of a short job until all of it is FINAL.
+        p99: the same for the slowest of a hundred jobs.
+        result: of a long job, from its commit until it is FINAL, on average.
+    """
+
+    mean: float
+    p99: float
+    result: float
+
+
+def finishing(policy: Policy, runs: int, seed: int) -> Waits:
+    """How long results wait, with the worst number of workers."""
+    found = [[wait for wait, _ in waits(policy, workers, runs, seed, unequal=unequal)]
+             for workers in (8, 16, 64) for unequal in (False, True)]  # fmt: skip
+    long = waits(policy, LONG_WORKERS, max(1, runs // 100), seed, units=LONG_UNITS)
+    return Waits(
+        max(map(fmean, found)),
+        max(sorted(times)[int(0.99 * (len(times) - 1))] for times in found),
+        fmean(wait for _, wait in long),
+    )
 
 
 @dataclass(frozen=True, slots=True)

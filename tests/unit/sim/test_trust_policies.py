@@ -16,7 +16,7 @@ from sparkle_sim.population.finishing import waits
 from sparkle_sim.population.streams import stream
 from sparkle_sim.population.tallying import Setting
 from sparkle_sim.population.trust import Audits, Timing, audits_until
-from sparkle_sim.population.trust_policies import CHOSEN, Cell, Figures, Interval, Trial
+from sparkle_sim.population.trust_policies import CHOSEN, Cell, Figures, Interval, Trial, Waits
 
 
 def rate(policy: Audits, capital: float, work: float = 1.0) -> float:
@@ -64,14 +64,24 @@ def test_those_with_few_passes_need_more_replicas() -> None:
 @pytest.mark.parametrize("workers", [8, 16, 64])
 def test_a_short_job_waits_for_its_audits_no_longer_than_for_a_unit(workers: int) -> None:
     found = waits(CHOSEN, workers, 60, 1)
-    assert max(found) <= 1.01
-    assert fmean(found) < 1.0
+    assert max(wait for wait, _ in found) <= 1.01
+    assert fmean(wait for wait, _ in found) < 1.0
     assert waits(CHOSEN, workers, 60, 1) == found
+
+
+def test_results_of_a_long_job_wait_for_their_window_or_hardly() -> None:
+    windows = replace(CHOSEN, timing=Timing.WINDOWS)
+    coin, window, held = (
+        waits(policy, 16, 1, 1, units=2000)[0][1] for policy in (CHOSEN, windows, replace(windows, hold=4))
+    )
+    assert coin < 0.2
+    assert 9.5 < window < 12.0
+    assert 40.0 < held < 90.0
 
 
 def test_a_closing_audit_comes_after_the_coins() -> None:
     closing = Audits("closing", "", timing=Timing.CLOSING)
-    assert max(waits(closing, 8, 60, 1)) > 1.5
+    assert max(wait for wait, _ in waits(closing, 8, 60, 1)) > 1.5
 
 
 def test_the_same_seed_gives_the_same_figures_and_another_one_others() -> None:
@@ -129,13 +139,15 @@ def test_one_kind_that_misses_a_bar_is_enough(work: float, wrong: float, punishe
 
 def test_the_page_takes_the_tables_between_its_markers() -> None:
     page = f"# Title\n\n{report.BEGIN}\nearlier figures\n{report.END}\n\nlast words\n"
-    new = report.with_policies(page, results(1.1, 1e-4), {"capital": (0.5, 1.0)}, "../pictures/x.svg")
+    new = report.with_policies(page, results(1.1, 1e-4), {"capital": Waits(0.5, 1.0, 0.1)}, "../pictures/x.svg")
     assert new.startswith("# Title")
     assert new.endswith("last words\n")
     assert "earlier figures" not in new
     assert "| capital | – | 1.100 ×" in new
     assert "../pictures/x.svg" in new
-    assert report.with_policies(new, results(1.1, 1e-4), {"capital": (0.5, 1.0)}, "../pictures/x.svg") == new
+    assert (
+        report.with_policies(new, results(1.1, 1e-4), {"capital": Waits(0.5, 1.0, 0.1)}, "../pictures/x.svg") == new
+    )
     with pytest.raises(ValueError, match="lacks"):
         report.with_policies("# Title\n", results(1.1, 1e-4), {}, "")
 
