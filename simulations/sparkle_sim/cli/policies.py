@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ROWS, QUICK_ROWS = 30, 6
 QUICK_UNITS = 4000  # of each peer: the patient are seen for less than a life
-RUNS, QUICK_RUNS = 1000, 100  # short jobs
+RUNS, QUICK_RUNS = 300, 50  # short jobs
 LOOK_EVERY_S = 0.2
 MISSED = 1
 
@@ -66,14 +66,14 @@ def policies(arguments: argparse.Namespace) -> int:
     rows = arguments.seeds or (QUICK_ROWS if quick else ROWS)
     most = QUICK_UNITS if quick else table.MOST_MEASURED
     cells = list(table.cells(trials, table.QUICK_SHARES if quick else table.SHARES))
+    runs = QUICK_RUNS if quick else RUNS
     with stopping() as stop, executor("local", arguments.workers) as pool, MovingLine() as line:
         playing = Playing(cells, arguments.seed, rows, most)
         playing.run(pool, stop, lambda: line.draw(playing.share, playing.progress_text))
-    results = playing.results()
-    if not results:
-        return INTERRUPTED
-    runs = QUICK_RUNS if quick else RUNS
-    waits = {trial.policy.name: table.finishing(trial.policy, runs, arguments.seed) for trial in trials}
+        results = playing.results()
+        asked = [] if len(results) < len(cells) else [trial.policy for trial in trials]
+        found = [pool.submit(table.finishing, policy, runs, arguments.seed) for policy in asked]
+        waits = {policy.name: one.result() for policy, one in zip(asked, found, strict=True)}
     if arguments.json:
         _say(json.dumps(report.as_json(results, waits), ensure_ascii=False, indent=2))
     else:
