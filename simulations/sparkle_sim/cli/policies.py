@@ -83,7 +83,7 @@ def policies(arguments: argparse.Namespace) -> int:
         return INTERRUPTED
     if arguments.publish is not None:
         _publish(arguments.publish, results, waits)
-    return 0 if table.kept(results) else MISSED
+    return 0 if table.kept(results, waits) else MISSED
 
 
 class Playing:

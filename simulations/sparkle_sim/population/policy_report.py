@@ -7,6 +7,7 @@ from sparkle_sim.population.cheaters import KINDS
 from sparkle_sim.population.trust_policies import (
     CHOSEN,
     COLD_UNITS,
+    LONGEST_WAIT,
     QUICK_SHARES,
     SHARES,
     Cell,
@@ -104,13 +105,18 @@ def text(results: Results, waits: WaitsOf) -> str:
     chosen = next((trial for trial in trials_of(results) if trial.policy == CHOSEN), None)
     if chosen is not None:
         parts += [f"'{CHOSEN.name}' with each kind of cheaters:", _columns(*by_kind(results, chosen))]
-        parts += bars(results, chosen)
+        parts += bars(results, chosen, waits)
     return "\n\n".join(parts)
 
 
-def bars(results: Results, trial: Trial) -> list[str]:
+def bars(results: Results, trial: Trial, waits: WaitsOf) -> list[str]:
     """A sentence for each bar."""
-    return [
+    wait = waits.get(trial.policy.name)
+    told = [] if wait is None else [
+        f"The wait of a short job: {wait.p99:.2f} of {LONGEST_WAIT:g} units at 99 %: "
+        f"{'kept' if wait.p99 <= LONGEST_WAIT else 'MISSED'}"
+    ]  # fmt: skip
+    return told + [
         f"{verdict.bar.share:.0%} cheat, worst kind: {verdict.work:.3f} of {verdict.bar.work} × work "
         f"({verdict.work_kind}), {verdict.wrong:.2g} of {verdict.bar.wrong:.2g} wrong ({verdict.wrong_kind}): "
         f"{'kept' if verdict.kept else 'MISSED'}"
@@ -176,7 +182,7 @@ def with_policies(page: str, results: Results, waits: WaitsOf, picture: str) -> 
         "| policy | what it does |\n|---|---|",
         "### An old network",
         _markdown(*by_policy(results, waits)),
-        "\n".join(f"- {bar}." for bar in bars(results, chosen)),
+        "\n".join(f"- {bar}." for bar in bars(results, chosen, waits)),
         *([f"![Work and wrong results of each policy]({picture})"] if picture else []),
         f"### `{CHOSEN.name}`, with each kind",
         _markdown(*by_kind(results, chosen)),

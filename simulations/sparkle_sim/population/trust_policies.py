@@ -4,7 +4,7 @@ A *cell* is a policy, a kind of cheaters, their share, and whether the network i
 in many independent rows; the intervals come from these.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
@@ -279,9 +279,12 @@ def verdicts(results: Results, trial: Trial) -> list[Verdict]:
     return found
 
 
-def kept(results: Results) -> bool:
+def kept(results: Results, waits_of: Mapping[str, Waits]) -> bool:
     """Production's policy keeps every bar, as far as it was played, and punished nobody that is honest."""
     chosen = [trial for trial in dict.fromkeys(cell.trial for cell in results) if trial.policy == CHOSEN]
     if any(not verdict.kept for trial in chosen for verdict in verdicts(results, trial)):
         return False
-    return not any(figures.punished for cell, figures in results.items() if cell.trial in chosen)
+    if any(figures.punished for cell, figures in results.items() if cell.trial in chosen):
+        return False
+    wait = waits_of.get(CHOSEN.name)
+    return not chosen or wait is None or wait.p99 <= LONGEST_WAIT

@@ -132,7 +132,8 @@ def results(work: float, wrong: float, punished: float = 0.0) -> table.Results:
 )
 def test_one_kind_that_misses_a_bar_is_enough(work: float, wrong: float, punished: float, *, kept: bool) -> None:
     found = results(work, wrong, punished)
-    assert table.kept(found) is kept
+    assert table.kept(found, {"capital": Waits(0.5, 1.0, 0.1)}) is kept
+    assert not table.kept(found, {"capital": Waits(0.5, 2.5, 0.1)})
     if not punished:
         assert ("MISSED" in report.text(found, {})) is not kept
 
