@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log10
 from typing import TYPE_CHECKING
 
 from sparkle_protocol.errors import ConfigError
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 WIDE, HIGH = 9.6, 4.6  # inches
 CHOSEN_COLOUR, OTHER_COLOUR, BAR_COLOUR = "#D55E00", "#0072B2", "#009E73"  # Okabe and Ito: for all eyes
-NONE_SEEN = 1e-7  # where a policy stands of which no wrong result was seen
+LEAST, MOST = 1e-5, 1.0  # shares of wrong results that are shown
+DECADE, LINE = 54.0, 9.0  # points that a decade and a line of text take
+BESIDE = 0.3  # labels of points that are nearer than this must not lie on each other
 LACKING = "plots need matplotlib, which is not installed; install it with 'pip install matplotlib'"
 
 
@@ -39,22 +42,46 @@ def draw(results: Results, file: Path) -> None:
 
 def _panel(panel: Panel, results: Results, bar: Bar) -> None:
     """Every policy with one share of cheaters, and the corner in which a policy is to be."""
+    points: list[tuple[float, float, str]] = []  # wrong, work, name
     for trial in dict.fromkeys(cell.trial for cell in results):
         found = worst(results, trial, bar.share)
         if found is None:
             continue
         work, wrong = results[found[0]].work.value, results[found[1]].wrong
-        colour = CHOSEN_COLOUR if trial.policy == CHOSEN else OTHER_COLOUR
-        value = max(wrong.value, NONE_SEEN)
+        chosen = trial.policy == CHOSEN
+        value = max(wrong.value, LEAST)
         reach = [[max(0.0, value - wrong.low)], [max(0.0, wrong.high - value)]]
-        panel.errorbar([work], [value], yerr=reach, fmt="o", markersize=5, capsize=2, color=colour)
-        panel.annotate(
-            trial.policy.name, (work, value), xytext=(5, 3), textcoords="offset points", fontsize=8, color=colour
-        )
+        panel.errorbar(
+            [work], [value], yerr=reach, fmt="o", markersize=5, capsize=2, color=_colour(chosen=chosen),
+            zorder=3 if chosen else 2,
+        )  # fmt: skip
+        points.append((value, work, trial.policy.name))
+    _label(panel, points)
     panel.set_yscale("log")
-    panel.fill_between([1.0, bar.work], NONE_SEEN / 2, bar.wrong, color=BAR_COLOUR, alpha=0.15, label="wanted")
+    panel.set_ylim(LEAST, MOST)
+    panel.margins(x=0.2)
+    panel.fill_between([1.0, bar.work], LEAST, bar.wrong, color=BAR_COLOUR, alpha=0.15, label="wanted")
     panel.set_xlabel("executions for each FINAL unit, worst kind")
     panel.set_ylabel("wrong FINAL units, worst kind")
     panel.set_title(f"{bar.share:.0%} of the peers cheat")
     panel.grid(visible=True, alpha=0.3)
     panel.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def _colour(*, chosen: bool) -> str:
+    return CHOSEN_COLOUR if chosen else OTHER_COLOUR
+
+
+def _label(panel: Panel, points: list[tuple[float, float, str]]) -> None:
+    """Names beside the points, moved up where another one is already."""
+    taken: list[tuple[float, float]] = []  # work, height
+    for value, work, name in sorted(points):
+        at = height = DECADE * log10(value)
+        for other, there in taken:
+            if abs(other - work) < BESIDE and height < there + LINE:
+                height = there + LINE
+        taken.append((work, height))
+        panel.annotate(
+            name, (work, value), xytext=(9, height - at - 3), textcoords="offset points", fontsize=8,
+            color=_colour(chosen=name == CHOSEN.name),
+        )  # fmt: skip
