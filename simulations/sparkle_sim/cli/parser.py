@@ -17,7 +17,16 @@ from sparkle_protocol.version import __version__
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction["Parser"]
 
-NAMES = ("run", "sweep", "replay", "shrink", "plot", "validate", "compile")  # in the order in which --help shows them
+NAMES = (
+    "run",
+    "sweep",
+    "replay",
+    "shrink",
+    "plot",
+    "validate",
+    "policies",
+    "compile",
+)  # in the order in which --help shows them
 
 
 class Parser(argparse.ArgumentParser):
