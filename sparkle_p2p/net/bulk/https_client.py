@@ -17,7 +17,7 @@ from sparkle_p2p.net.bulk.source import Declined, NoDirectPath, Sink, TicketStal
 from sparkle_p2p.net.bulk.tls_stream import TlsStream
 from sparkle_p2p.net.bulk.wire import HEAD_BYTES, ZSTD, parse_head, target
 from sparkle_protocol.blobs.tickets import Wanted
-from sparkle_protocol.blobs.tree import CHUNK_BYTES, Outline
+from sparkle_protocol.blobs.tree import CHUNK_BYTES, Buffer, Outline
 from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, TransportError
 
 CONNECT_S = 4.0
@@ -34,7 +34,7 @@ class Connection:
         self.certificate = certificate
         self._context = context
         self.answered = False  # to the request that was made last
-        self.complete = False  # all chunks that it asked for were taken
+        self.complete = False  # all chunks that it asked for have come
         self._http = http.client.HTTPConnection(*endpoint)
         self._http.auto_open = 0  # it would connect again without TLS
         self._socket: socket.socket | None = None
@@ -82,25 +82,27 @@ class Connection:
                 _check(response)
                 read_one = self._read_packed if wanted.compress else self._read_chunk
                 for chunk in range(wanted.first, wanted.last + 1):
-                    read_one(response, chunk, outline.chunk_size(chunk), sink)
-                self.complete = True
+                    took = read_one(response, outline.chunk_size(chunk), sink)
+                    # Before it is taken: whoever waits for it may end the transfer in that moment.
+                    self.complete = chunk == wanted.last
+                    sink.take(chunk, took)
                 if response.read(1):
                     raise RemoteProtocolError("more came than was asked for")
         except (OSError, http.client.HTTPException) as error:
             raise PeerUnreachable(f"the connection broke: {_words(error)}") from error
 
-    def _read_chunk(self, response: http.client.HTTPResponse, chunk: int, size: int, sink: Sink) -> None:
+    def _read_chunk(self, response: http.client.HTTPResponse, size: int, sink: Sink) -> list[Buffer]:
         body = self._buffer[:size]
         self._fill(response, body, sink)
-        sink.take(chunk, [body])
+        return [body]
 
-    def _read_packed(self, response: http.client.HTTPResponse, chunk: int, size: int, sink: Sink) -> None:
+    def _read_packed(self, response: http.client.HTTPResponse, size: int, sink: Sink) -> list[Buffer]:
         head = bytearray(HEAD_BYTES)
         self._fill(response, memoryview(head), sink)
         encoding, length = parse_head(bytes(head), size)
         body = self._buffer[:length]
         self._fill(response, body, sink)
-        sink.take(chunk, [decompressed([body], size)] if encoding == ZSTD else [body])
+        return [decompressed([body], size)] if encoding == ZSTD else [body]
 
     def _fill(self, response: http.client.HTTPResponse, into: memoryview, sink: Sink) -> None:
         while into:
