@@ -21,6 +21,8 @@ LOOK_NS = SECOND_NS // 2
 LEAST = 0.999  # so that who has no capital has a chance still
 MAX_AWAITED = 4096  # final units; the oldest are forgotten
 MAX_AUDITORS = 64  # that are drawn for one answer
+MOST_UNDRAWN = 2  # a unit has one copy
+FEW = 2  # answers that are enough of those who are asked because nobody else can be
 LOTS_NS = 5 * SECOND_NS  # until it is looked at again who is there, and of what weight
 
 
@@ -117,10 +119,13 @@ class JobTrust:
     def rule(self, unit: int, votes: Mapping[PeerId, ResultHash], own: Set[PeerId]) -> Ruling:
         """What the votes on a unit mean."""
         few, audit = self.rules.theta_of_few, self.audits.of(unit)
+        needed = audit.wanted if audit is not None else 1
+        if unit in self._relaxed:
+            needed = min(needed, FEW)
         return rule(
             self.policy, votes, lambda worker: self.counts(unit, worker), self.judges.credibility, own,
             few if unit in self._relaxed else self.rules.theta,
-            known=self.judges.counts, theta_at_last=few, needed=audit.wanted if audit is not None else 1,
+            known=self.judges.counts, theta_at_last=few, needed=needed,
         )  # fmt: skip
 
     def may_add(self, unit: int, worker: PeerId, others: Iterable[PeerId]) -> bool:
@@ -194,8 +199,8 @@ class JobTrust:
             if not self._coin.is_audited(unit, commit, rate):
                 self.audits.spare(unit, worker)
                 continue
-            undrawn = self.counting(unit, {*workers, *others})  # who answers without having been drawn
-            self.audits.begin(unit, Audit(worker, rate, (worker,), undrawn + 1))
+            undrawn = self.counting(unit, {*workers, *others})  # who answers without having been drawn: with a copy
+            self.audits.begin(unit, Audit(worker, rate, (worker,), min(undrawn, MOST_UNDRAWN) + 1))
             self._call(unit, commits, now_ns)
             return False
         return True
