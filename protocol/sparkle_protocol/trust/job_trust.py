@@ -23,6 +23,8 @@ RIPE_NS = SECOND_NS
 LEAST = 0.999  # so that who has no capital has a chance still
 MAX_AWAITED = 4096  # final units; the oldest are forgotten
 MAX_AUDITORS = 64  # that are drawn for one answer
+MOST_UNDRAWN = 2  # a unit has one copy
+FEW = 2  # answers that are enough of those who are asked because nobody else can be
 LOTS_NS = 5 * SECOND_NS  # until it is looked at again who is there, and of what weight
 
 
@@ -139,10 +141,13 @@ class JobTrust:
     def rule(self, unit: int, votes: Mapping[PeerId, ResultHash], own: Set[PeerId]) -> Ruling:
         """What the votes on a unit mean."""
         few, audit = self.rules.theta_of_few, self.audits.of(unit)
+        needed = audit.wanted if audit is not None else 1
+        if unit in self._relaxed:
+            needed = min(needed, FEW)
         ruling = rule(
             self.policy, votes, lambda worker: self.counts(unit, worker), self.judges.credibility, own,
             few if unit in self._relaxed else self.rules.theta,
-            known=self.judges.counts, theta_at_last=few, needed=audit.wanted if audit is not None else 1,
+            known=self.judges.counts, theta_at_last=few, needed=needed,
         )  # fmt: skip
         if (
             ruling.accepted is None
@@ -258,7 +263,7 @@ class JobTrust:
         self, unit: int, worker: PeerId, rate: float, undrawn: int, commits: Mapping[PeerId, bytes], now_ns: int
     ) -> None:
         """Have a result compared; ``undrawn``: how many answer without having been drawn for it."""
-        self.audits.begin(unit, Audit(worker, rate, (worker,), undrawn + 1))
+        self.audits.begin(unit, Audit(worker, rate, (worker,), min(undrawn, MOST_UNDRAWN) + 1))
         self._call(unit, commits, now_ns)
 
     def dispute(self, unit: int, commits: Mapping[PeerId, bytes], now_ns: int) -> None:
