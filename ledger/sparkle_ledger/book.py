@@ -295,7 +295,7 @@ class Book(Rulings):
 
     def account(self, account: AccountId) -> Account:
         """An account; one that is not known has nothing and a starter's limit."""
-        purse, page = self.money.purse(account), self._pages.get(account)
+        purse, page = self.money.seen(account), self._pages.get(account)
         tip = page.feed.tip if page is not None else None
         limit, spendable = self.economy.limit(()), 0
         if page is not None and tip is not None:
@@ -339,7 +339,7 @@ class Book(Rulings):
 
     def pair_totals(self, account: AccountId) -> list[PairTotal]:
         """What went between an account and each other one, by account."""
-        pairs = self.money.purse(account).pairs
+        pairs = self.money.seen(account).pairs
         return [PairTotal(other, *pairs[other]) for other in sorted(pairs) if any(pairs[other])]
 
     def fork_proofs(self) -> list[ForkProof]:

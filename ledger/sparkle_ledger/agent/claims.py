@@ -12,7 +12,7 @@ The spec is kept from the first acceptance on, so that after a restart everythin
 once more.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sparkle_ledger.agent.desk import SECOND_NS, Desk
@@ -52,6 +52,7 @@ class _Claim:
     sources: tuple[PeerId, ...]
     due_ns: int | None
     wanted: dict[int, set[tuple[int, int]]] = field(default_factory=dict)  # range -> not proven here; empty: any
+    shown_by: dict[int, set[PeerId]] = field(default_factory=dict)  # who showed all it has of a range
     busy: bool = False
     ended: bool = False
     tries: int = 0
@@ -156,18 +157,20 @@ class Claims:
         else:
             claim.hold_next = claim.busy = True
             claim.asked_ns = self._desk.now_ns
-            source = self._source(claim, claim.sources)
-            self._fetching.proof(source, claim.job, claim.wanted, lambda shown: self._proof_came(claim, shown))
+            peer = self._source(claim, claim.sources)
+            self._fetching.proof(peer, claim.job, claim.wanted, lambda shown: self._proof_came(claim, peer, shown))
 
     @staticmethod
     def _source(claim: _Claim, sources: tuple[PeerId, ...]) -> PeerId:
         claim.turn += 1
         return sources[(claim.turn - 1) % len(sources)]
 
-    def _proof_came(self, claim: _Claim, shown: list[int]) -> None:
+    def _proof_came(self, claim: _Claim, source: PeerId, shown: list[int]) -> None:
         claim.busy = False
         before = sum(len(one) or 1 for one in claim.wanted.values())
-        self._note_proven(claim, shown)
+        for index in shown:
+            claim.shown_by.setdefault(index, set()).add(source)
+        self._note_proven(claim)
         if sum(len(one) or 1 for one in claim.wanted.values()) < before:
             claim.tries = 0
             claim.turn -= 1  # it is good to ask
@@ -176,16 +179,21 @@ class Claims:
         else:
             self._in_vain(claim)
 
-    def _note_proven(self, claim: _Claim, shown: Collection[int] = ()) -> None:
-        """Forget what was wanted and is here; ``shown``: ranges of which somebody has shown all that it knows."""
+    def _note_proven(self, claim: _Claim) -> None:
+        """Forget what was wanted and is here.
+
+        Where it is not known what that is, everybody is to show what it has: the submitter may rather show nothing.
+        """
         record = self._desk.book.record(claim.job)
         if record is None:
             return
         for index, wanted in list(claim.wanted.items()):
             proven = {one for one in wanted if (one[1], self._key) in record.payable(one[0])}
             wanted -= proven
-            if not wanted and (proven or index in shown):
+            all_shown = claim.shown_by.get(index, set()).issuperset(claim.sources)
+            if not wanted and (proven or all_shown):
                 del claim.wanted[index]
+                claim.shown_by.pop(index, None)
 
     def _unpaid(self, claim: _Claim) -> bool:
         record = self._desk.book.record(claim.job)

@@ -6,7 +6,6 @@ nothing before it knows that it remembers everything it signed, and tells nobody
 """
 
 from collections.abc import Iterable
-from random import Random
 
 from sparkle_ledger.agent.claims import Claims
 from sparkle_ledger.agent.desk import Desk
@@ -30,7 +29,6 @@ class LedgerAgent:
         signer: the node's identity; its account is the one that this key opens.
         book: what the store has; the agent alone adds to it from now on.
         facts: opens facts of the network.
-        rng: for nothing that has to be secret.
         wall_ms: the wall clock, for people who read entries.
         kept_record: the evidence about a job that this node keeps, None if it keeps no such job.
         forks: proofs that the store has.
@@ -41,13 +39,12 @@ class LedgerAgent:
         signer: Signer,
         book: Book,
         facts: FactCodec,
-        rng: Random,
         wall_ms: WallMs,
         kept_record: KeptRecord = lambda job: None,
         forks: Iterable[ForkProof] = (),
     ) -> None:
         self.book = book
-        self._desk = Desk(signer, book, facts, rng)
+        self._desk = Desk(signer, book, facts)
         self._shelf = Shelf(self._desk.account)
         self._fetching = Fetching(self._desk, self._shelf)
         self._partners = Partners(self._desk, self._fetching, self._learnt)
@@ -105,13 +102,22 @@ class LedgerAgent:
             self._desk.replied(event.tag, event.peer, None)
         elif isinstance(event, fx.LedgerKept):
             self._desk.kept(event)
-        elif isinstance(event, fx.PeerUp):
+        elif isinstance(event, fx.Gossiped):
+            self._forks.gossiped(event)
+        else:
+            self._hear_of_peers(event)
+            self._hear_of_work(event)
+
+    def _hear_of_peers(self, event: object) -> None:
+        if isinstance(event, fx.PeerUp):
             self._partners.up(event.peer, event.addresses)
         elif isinstance(event, fx.PeerDown):
             self._partners.down(event.peer)
-        elif isinstance(event, fx.Gossiped):
-            self._forks.gossiped(event)
-        elif isinstance(event, Fund):
+        elif isinstance(event, fx.FoundPeers):
+            self._partners.found(event.peers)
+
+    def _hear_of_work(self, event: object) -> None:
+        if isinstance(event, Fund):
             self._own.fund(event.spec)
         elif isinstance(event, Over):
             self._own.over(event.record)

@@ -6,7 +6,6 @@ Whatever is told to others, or answered, about an entry waits until the entry is
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from random import Random
 
 from sparkle_ledger.book import Book
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId, account_of
@@ -43,14 +42,13 @@ class _Batch:
 class Desk:
     """One node's place in the ledger."""
 
-    def __init__(self, signer: Signer, book: Book, facts: FactCodec, rng: Random) -> None:
+    def __init__(self, signer: Signer, book: Book, facts: FactCodec) -> None:
         self.signer = signer
         self.me = signer.peer_id
         self.account: AccountId = account_of(book.network, signer.public_key)
         self.book = book
         self.entries = EntryCodec(book.network)
         self.facts = facts
-        self.rng = rng
         self.now_ns = 0
         self.touched: set[AccountId] = set()  # accounts that may have forked since it was looked at
         self._out: list[fx.Effect] = []

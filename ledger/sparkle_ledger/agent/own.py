@@ -11,10 +11,10 @@ revoked    has no key in force
 =========  ===========================================================================================
 
 Every start begins with learning: a store that was put back from a copy looks as whole as any other, and to sign from
-there would be a fork, which ends the account. Half of the witnesses have to answer, and what any of them shows is
-fetched. If a later entry of ours turns up whose predecessors cannot be had, a Restore begins a new incarnation after
-the last entry that is known. With fewer than two other peers there is nobody whom the account could have told, so
-that after ``ALONE_NS`` it goes on, whatever.
+there would be a fork, which ends the account. Asked are its witnesses, and who is nearest to the account in the whole
+network. Half of them have to answer, and what any of them shows is fetched. If a later entry of ours turns up whose
+predecessors cannot be had, a Restore begins a new incarnation after the last entry that is known. With fewer than two
+other peers there is nobody whom the account could have told, so that after ``ALONE_NS`` it goes on, whatever.
 
 Genesis is signed with time 0: it has to be the same entry whenever an account is opened again.
 """
@@ -88,9 +88,12 @@ class OwnAccount:
         """See whether the account may sign, by what is known by now."""
         if self._started_ns is None:
             self._started_ns = self._desk.now_ns
+            self._partners.look_up()
         before = self.state
         self._judge()
         if self.state is not before:
+            if self.ready:
+                self._partners.forget_found()
             self._desk.do(fx.Notify("account_state", {"state": self.state.value, "before": before.value}))
 
     def _judge(self) -> None:
@@ -112,6 +115,7 @@ class OwnAccount:
     def _learn_anew(self) -> None:
         self.state = State.LEARNING
         self._started_ns = self._desk.now_ns
+        self._partners.look_up()
         self._partners.ask_anew()
 
     def _has_asked(self) -> bool:

@@ -12,6 +12,7 @@ from sparkle_ledger.agent.desk import SECOND_NS, Desk
 from sparkle_ledger.agent.fetching import Fetching
 from sparkle_ledger.entries import EntryId
 from sparkle_ledger.witnesses import MAX_WITNESSES, choose_witnesses
+from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.ids import PeerId
 from sparkle_protocol.ledger_messages import MAX_ENTRIES, PAGE_BYTES, Head, HeadsReply, HeadsRequest, LedgerPush
@@ -22,6 +23,7 @@ RETRY_NS = 10 * SECOND_NS
 MAX_RETRY_NS = 600 * SECOND_NS
 MAX_PAYERS = 64  # of whom those are forgotten first that were named longest ago
 MAX_KNOWN_PEERS = 1024
+LOOK_UP = 0  # the tag of the only look-up there is
 
 
 @dataclass(slots=True)
@@ -45,6 +47,7 @@ class Partners:
         self._peers: dict[PeerId, tuple[str, ...]] = {}
         self._witnesses: tuple[PeerId, ...] | None = None  # None: to be chosen
         self._payers: dict[PeerId, None] = {}
+        self._found: tuple[PeerId, ...] = ()  # nearest to our account, linked or not: asked while we learn
         self._partners: dict[PeerId, _Partner] = {}
         self._answered: set[PeerId] = set()  # since the last ``ask_anew``
 
@@ -78,6 +81,18 @@ class Partners:
             self._witnesses = choose_witnesses(self._desk.account, self.candidates(), {self._desk.me})
         return self._witnesses
 
+    def look_up(self) -> None:
+        """Look for those nearest to our account in the whole network: they may have witnessed it before."""
+        self._desk.do(fx.FindPeers(LOOK_UP, self._desk.account))
+
+    def found(self, peers: tuple[PeerId, ...]) -> None:
+        """Who they are."""
+        self._found = tuple(peer for peer in peers if peer != self._desk.me)[:MAX_WITNESSES]
+
+    def forget_found(self) -> None:
+        """They need not be asked any more."""
+        self._found = ()
+
     def add_payer(self, peer: PeerId) -> None:
         """Somebody is to know what we claim from it."""
         if peer == self._desk.me:
@@ -101,7 +116,7 @@ class Partners:
 
     def have_answered(self) -> bool:
         """Half of the witnesses, and nobody's claim is open: what one honest witness knows is known here, then."""
-        chosen = self.witnesses()
+        chosen = {*self.witnesses(), *self._found}
         answered = sum(peer in self._answered for peer in chosen)
         return 2 * answered >= len(chosen) and not any(
             partner.busy for peer, partner in self._partners.items() if peer in self._answered
@@ -124,7 +139,7 @@ class Partners:
 
     def tick(self) -> None:
         """Ask and tell those whose turn it is."""
-        now_ns, wanted = self._desk.now_ns, {*self.witnesses(), *self._payers}
+        now_ns, wanted = self._desk.now_ns, self._wanted()
         for peer in [peer for peer, known in self._partners.items() if peer not in wanted and not known.busy]:
             del self._partners[peer]
         for peer in sorted(wanted):
@@ -134,10 +149,13 @@ class Partners:
 
     def dues(self) -> Iterable[int]:
         """When the next ones are."""
-        fresh = {*self.witnesses(), *self._payers} - self._partners.keys()
+        fresh = self._wanted() - self._partners.keys()
         if fresh:
             yield self._desk.now_ns
         yield from (partner.due_ns for partner in self._partners.values() if not partner.busy)
+
+    def _wanted(self) -> set[PeerId]:
+        return {*self.witnesses(), *self._payers, *self._found}
 
     def _turn(self, peer: PeerId, partner: _Partner) -> None:
         own = self._desk.kept_head(self._desk.account)

@@ -5,15 +5,17 @@ from itertools import count
 from random import Random
 
 from sparkle_ledger.agent.core import LedgerAgent
+from sparkle_ledger.agent.events import Accepted, Fund, WorkEnded
 from sparkle_ledger.book import Book
 from sparkle_ledger.economy import Economy
+from sparkle_ledger.entries import account_of
 from sparkle_ledger.evidence import JobRecord
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.facts import FactCodec
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId, PeerId
-from tests.unit.ledger.ledgers import ECONOMY, ENTRIES, NET
+from tests.unit.ledger.ledgers import ECONOMY, ENTRIES, KEEPERS, NET, Job, person
 
 SECOND = 1_000_000_000
 TIMEOUT = 20 * SECOND
@@ -53,7 +55,7 @@ class Member:
             record = JobRecord(opened[0], NET)
             record.add_all(opened)
             book.add_record(record)
-        self.agent = LedgerAgent(self.who, book, codec, Random(1), lambda: self.world.now // 1_000_000, self.kept.get)
+        self.agent = LedgerAgent(self.who, book, codec, lambda: self.world.now // 1_000_000, self.kept.get)
 
     def hear(self, event: object) -> None:
         """Give the agent an event, and perform what it wants."""
@@ -86,7 +88,10 @@ class Member:
             for member in self.world.members.values():
                 if member is not self:
                     gossip = fx.Gossiped(effect.topic, self.peer, effect.payload)
-                    self.world.soon(lambda m=member, g=gossip: m.hear(g))  # type: ignore[misc]
+                    self.world.soon(lambda m=member, g=gossip: m.hear(g))
+        elif isinstance(effect, fx.FindPeers):
+            found = fx.FoundPeers(effect.tag, tuple(self.world.findable))
+            self.world.soon(lambda: self.hear(found) if self.life == life else None)
         elif isinstance(effect, fx.Notify):
             self.told.append(effect)
         elif isinstance(effect, fx.JobFunded):
@@ -115,6 +120,7 @@ class World:
         self.loss = loss
         self.twice = twice
         self.now = SECOND
+        self.findable: list[PeerId] = []  # by a look-up
         self.members: dict[PeerId, Member] = {}
         self._queue: list[tuple[int, int, object]] = []
         self._order = count()
@@ -180,7 +186,7 @@ class World:
             if number == 0:
                 self._tokens[token] = (sender, life, effect, token)
             asked = fx.Requested(token, sender.peer, messages.decode_request(raw))
-            self.soon(lambda t=target, a=asked: t.hear(a))  # type: ignore[misc]
+            self.soon(lambda t=target, a=asked: t.hear(a))
         self.at(self.now + TIMEOUT, lambda: self.failed(sender, life, effect))
 
     def failed(self, sender: Member, life: int, effect: fx.Send) -> None:
@@ -194,3 +200,71 @@ class World:
         sender, life, effect, _ = found
         reply = fx.Replied(effect.tag, effect.peer, messages.decode_reply(messages.encode_message(message)))
         self.soon(lambda: sender.hear(reply) if sender.life == life else None)
+
+
+UNITS = 64
+RICH = Economy(limit_max_micro=100_000, starter_micro=100_000)
+
+
+def entries_of(member: Member, of: Member) -> list[object]:
+    account = account_of(NET, of.who.public_key)
+    return [entry.payload for entry in member.agent.book.entries(account)]
+
+
+def funded_job(world: World, submitter: Member, job: Job) -> None:
+    """A job that its submitter can pay, and whose keepers may show what is known of it."""
+    submitter.hear(Fund(job.spec))
+    world.run(60)
+    assert submitter.funded == {job.id: None}
+
+
+def finished(world: World, job: Job, workers: list[Member], keepers: list[Member]) -> None:
+    """All units are accepted, each of two workers; everybody is told in several lots."""
+    facts = []
+    for lot in range(0, job.units, 8):
+        chosen = [workers[(lot // 8 + n) % len(workers)] for n in range(2)]
+        facts += job.accepted([one.who for one in chosen], range(lot, lot + 8))
+    for keeper in keepers:
+        keeper.kept[job.id] = job.record(facts)
+    peers = tuple(keeper.peer for keeper in keepers)
+    for lot in range(0, job.units, 8):
+        for n in range(2):
+            units = tuple((unit, 0) for unit in range(lot, lot + 8))
+            workers[(lot // 8 + n) % len(workers)].hear(Accepted(job.spec, units, peers))
+            world.run(1)
+    for worker in workers:
+        worker.hear(WorkEnded(job.id))
+
+
+def settled_world(seed: int, loss: float, twice: float) -> tuple[World, Job, list[Member], list[Member]]:
+    world = World(seed, loss, twice)
+    submitter, *workers = world.add(*(person(n) for n in range(1, 5)), economy=RICH)
+    keepers = world.add(*KEEPERS, economy=RICH)
+    job = Job(submitter.who, UNITS, keepers=KEEPERS)
+    submitter.hear(Fund(job.spec))
+    world.run(200)
+    assert submitter.funded == {job.id: None}
+    return world, job, [submitter, *workers], keepers
+
+
+class Liar(Member):
+    """A witness that answers what the test wants."""
+
+    answers: dict[type, messages.Reply]
+
+    def hear(self, event: object) -> None:
+        if isinstance(event, fx.Requested) and type(event.message) in getattr(self, "answers", {}):
+            self.world.answer(event.token, self.answers[type(event.message)])
+        else:
+            super().hear(event)
+
+
+def liars(world: World, number: int, answers: dict[type, messages.Reply]) -> list[Member]:
+    found: list[Member] = []
+    for n in range(number):
+        liar = Liar(world, person(900 + n), ECONOMY)
+        liar.answers = answers
+        world.members[liar.peer] = liar
+        found.append(liar)
+        world.link(liar)
+    return found
