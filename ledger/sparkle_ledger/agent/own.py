@@ -12,9 +12,10 @@ revoked    has no key in force
 
 Every start begins with learning: a store that was put back from a copy looks as whole as any other, and to sign from
 there would be a fork, which ends the account. Asked are its witnesses, and who is nearest to the account in the whole
-network. Half of them have to answer, and what any of them shows is fetched. If a later entry of ours turns up whose
-predecessors cannot be had, a Restore begins a new incarnation after the last entry that is known. With fewer than two
-other peers there is nobody whom the account could have told, so that after ``ALONE_NS`` it goes on, whatever.
+network. Half of the witnesses have to answer, the others to fail three times in a row, and what any of them shows is
+fetched. If a later entry of ours turns up whose predecessors cannot be had, a Restore begins a new incarnation after
+the last entry that is known. With fewer than two other peers there is nobody whom the account could have told, so
+that after ``ALONE_NS`` it goes on, whatever.
 
 Genesis is signed with time 0: it has to be the same entry whenever an account is opened again.
 """

@@ -23,6 +23,7 @@ RETRY_NS = 10 * SECOND_NS
 MAX_RETRY_NS = 600 * SECOND_NS
 MAX_PAYERS = 64  # of whom those are forgotten first that were named longest ago
 MAX_KNOWN_PEERS = 1024
+ENOUGH = 3  # with one message in four lost, one question in twelve is lost so often
 LOOK_UP = 0  # the tag of the only look-up there is
 
 
@@ -115,19 +116,28 @@ class Partners:
         return self.known >= MAX_WITNESSES
 
     def have_answered(self) -> bool:
-        """Half of the witnesses, and nobody's claim is open: what one honest witness knows is known here, then."""
-        chosen = {*self.witnesses(), *self._found}
-        answered = sum(peer in self._answered for peer in chosen)
-        return 2 * answered >= len(chosen) and not any(
-            partner.busy for peer, partner in self._partners.items() if peer in self._answered
-        )
+        """What they know of our account is known here by now.
+
+        At least half of the witnesses answered, each of the others failed to ``ENOUGH`` times in a row, those looked
+        up once, and nobody's claim is open. One who does not answer may be the only one who knows our last entry.
+        """
+        witnesses = self.witnesses()
+        if 2 * sum(peer in self._answered for peer in witnesses) < len(witnesses):
+            return False
+        for peer in {*witnesses, *self._found}:
+            partner = self._partners.get(peer)
+            if partner is None or (partner.busy and peer in self._answered):
+                return False
+            if peer not in self._answered and partner.failures < (ENOUGH if peer in witnesses else 1):
+                return False
+        return True
 
     def ask_anew(self) -> None:
         """What they know has to be asked once more."""
         self._answered.clear()
         for partner in self._partners.values():
             partner.asked = False
-            partner.due_ns = self._desk.now_ns
+            partner.due_ns, partner.failures = self._desk.now_ns, 0
 
     def news(self) -> None:
         """We signed something, and it is durable."""

@@ -1,12 +1,15 @@
 """A node that starts from an old store, and accounts that signed two things for one place."""
 
+from random import Random
+
 import pytest
 
-from sparkle_ledger.agent.events import Fund
+from sparkle_ledger.agent.events import Accepted, Fund, Over, WorkEnded
 from sparkle_ledger.agent.own import State
 from sparkle_ledger.entries import NO_PREV, Entry, Genesis, Hold, Restore, Settled, Work, account_of
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
+from sparkle_protocol.facts import Fact
 from sparkle_protocol.ledger_messages import (
     EntriesReply,
     EntriesRequest,
@@ -23,7 +26,7 @@ from tests.unit.ledger.agents import (
     liars,
     settled_world,
 )
-from tests.unit.ledger.ledgers import ECONOMY, ENTRIES, KEEPERS, NET, Author, Job, person
+from tests.unit.ledger.ledgers import ECONOMY, ENTRIES, KEEPERS, NET, PRICE, Author, Job, person
 
 
 def test_a_node_whose_store_was_put_back_finds_what_it_signed_and_does_not_fork() -> None:
@@ -55,6 +58,48 @@ def test_a_node_that_lost_its_store_finds_its_account() -> None:
     world.run(60)
     assert submitter.agent.state is State.READY
     assert entries_of(submitter, submitter) == signed
+
+
+@pytest.mark.parametrize("seed", [12, 15, 21])  # 15: once, the only witness that knew an entry was not heard
+def test_nodes_that_fail_and_come_back_from_old_copies_fork_nothing_and_are_paid_once(seed: int) -> None:
+    rng = Random(seed * 7 + 1)
+    world, job, (submitter, *workers), keepers = settled_world(seed, rng.choice([0, 0.1, 0.25]), 0.3)
+    copies = {peer: dict(member.disk) for peer, member in world.members.items()}
+    facts: list[Fact] = []
+    told: list[tuple[Member, Accepted]] = []
+    for lot in range(0, UNITS, 8):
+        pair = [workers[(lot // 8 + n) % len(workers)] for n in range(2)]
+        facts += job.accepted([one.who for one in pair], range(lot, lot + 8))
+        for keeper in keepers:
+            keeper.kept[job.id] = job.record(facts)
+        news = Accepted(
+            job.spec, tuple((unit, 0) for unit in range(lot, lot + 8)), tuple(one.peer for one in keepers)
+        )
+        for one in pair:
+            told.append((one, news))
+            one.hear(news)
+        world.run(rng.uniform(0, 8))
+        if rng.random() < 0.5:
+            failing = rng.choice(list(world.members.values()))
+            world.leave(failing)
+            world.run(rng.uniform(0, 5))
+            if rng.random() < 0.4:
+                failing.disk = dict(copies[failing.peer])
+            world.back(failing)
+            if failing is submitter and rng.random() < 0.5:
+                submitter.hear(Fund(job.spec))
+    world.run(60)
+    for one, news in told:  # what was told just before a crash is told again
+        one.hear(news)
+    for worker in workers:
+        worker.hear(WorkEnded(job.id))
+    world.run(7200)
+    submitter.hear(Over(job.record(facts)))
+    world.run(1800)
+    assert not any(member.agent.book.fork_proofs() for member in world.members.values())
+    assert sum(one.agent.account.earned_micro for one in workers) == PRICE * UNITS * 2
+    assert submitter.agent.book.unsettled(job.id) == []
+    assert submitter.agent.account.held_micro == submitter.agent.book.sum_micro() == 0
 
 
 def test_witnesses_that_are_not_linked_are_looked_up() -> None:
