@@ -279,6 +279,11 @@ class Book(Rulings):
         node = self._nodes.get(entry)
         return node.entry if node is not None else None
 
+    def entries(self, account: AccountId, incarnation: int = 0, first: int = 0) -> Iterator[Entry]:
+        """The entries of an account that have a place, from this one on, by incarnation, seq and id."""
+        page = self._pages.get(account)
+        return (node.entry for node in page.feed.from_place(incarnation, first)) if page is not None else iter(())
+
     def accounts(self) -> Iterator[AccountId]:
         """All accounts of which an entry has a place."""
         return (account for account, page in self._pages.items() if page.feed.nodes)
@@ -290,7 +295,7 @@ class Book(Rulings):
 
     def account(self, account: AccountId) -> Account:
         """An account; one that is not known has nothing and a starter's limit."""
-        purse, page = self.money.purse(account), self._pages.get(account)
+        purse, page = self.money.seen(account), self._pages.get(account)
         tip = page.feed.tip if page is not None else None
         limit, spendable = self.economy.limit(()), 0
         if page is not None and tip is not None:
@@ -334,12 +339,17 @@ class Book(Rulings):
 
     def pair_totals(self, account: AccountId) -> list[PairTotal]:
         """What went between an account and each other one, by account."""
-        pairs = self.money.purse(account).pairs
+        pairs = self.money.seen(account).pairs
         return [PairTotal(other, *pairs[other]) for other in sorted(pairs) if any(pairs[other])]
 
     def fork_proofs(self) -> list[ForkProof]:
         """One for each place that an account signed twice, as far as the account's feed shows that it was its key."""
         return [proof for page in self._pages.values() for proof in page.feed.fork_proofs()]
+
+    def fork_of(self, account: AccountId) -> ForkProof | None:
+        """The proof that an account is frozen, by the lowest place that it signed twice."""
+        page = self._pages.get(account)
+        return page.feed.fork_proofs()[0] if page is not None and page.feed.frozen else None
 
     def settled(self, job: bytes) -> Iterator[tuple[Execution, EntryId]]:
         """Executions of a job that are paid, and by which entry."""

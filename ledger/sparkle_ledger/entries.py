@@ -35,14 +35,17 @@ from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
 from sparkle_protocol.facts import Epoch, Hash32, Key32, Name, Signer, UnitIndex, Verify
 from sparkle_protocol.identity import verify_signature
 from sparkle_protocol.ids import HASH_BYTES, PeerId, digest, peer_id_from_key
+from sparkle_protocol.ledger_messages import MAX_ENTRY_BYTES as MAX_ENTRY_BYTES
+from sparkle_protocol.ledger_messages import MAX_INCARNATIONS as MAX_INCARNATIONS
+from sparkle_protocol.ledger_messages import MAX_SEQ as MAX_SEQ
+from sparkle_protocol.ledger_messages import Incarnation as Incarnation
+from sparkle_protocol.ledger_messages import RawEntry as RawEntry
+from sparkle_protocol.ledger_messages import Seq as Seq
 
 DOMAIN = b"sparkle/ledger/v1"
 ACCOUNT_DOMAIN = b"sparkle/account/1\x00"
 ENTRY_VERSION = 1
-MAX_ENTRY_BYTES = 64 << 10
 MAX_SETTLED = 1024  # executions of one entry: a range of units
-MAX_INCARNATIONS = 1 << 12
-MAX_SEQ = 1 << 40
 MAX_MICRO = 1 << 53  # of one amount: a reader in any language takes it exactly
 MAX_PAIRS = 1024  # accounts that one checkpoint names
 NO_PREV = bytes(HASH_BYTES)
@@ -52,11 +55,8 @@ EntryId = NewType("EntryId", bytes)  # 32 bytes
 
 Micro = Annotated[int, Meta(ge=0, le=MAX_MICRO)]
 PositiveMicro = Annotated[int, Meta(ge=1, le=MAX_MICRO)]
-Seq = Annotated[int, Meta(ge=0, lt=MAX_SEQ)]
-Incarnation = Annotated[int, Meta(ge=0, lt=MAX_INCARNATIONS)]
 Millis = Annotated[int, Meta(ge=0, lt=1 << 53)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
-RawEntry = Annotated[bytes, Meta(max_length=MAX_ENTRY_BYTES + 256)]
 
 
 class Genesis(Wire, tag=1, frozen=True):

@@ -21,7 +21,7 @@ All of this is a function of the set of facts, and grows with it. Only counting 
 stranger's noise costs nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, NamedTuple
 
 from msgspec import Meta
@@ -214,11 +214,15 @@ class JobRecord:
 
     # --- what is kept and shown ---------------------------------------------------------------------------
 
-    def counting(self) -> Iterator[Fact]:
-        """The facts on which anything rests: the spec, then in such an order that each can be judged at once."""
+    def counting(self, ranges: Collection[int] | None = None) -> Iterator[Fact]:
+        """The facts on which anything rests: the spec, then in such an order that each can be judged at once.
+
+        ``ranges``: of verdicts only those about these.
+        """
         yield self.spec_fact
+        indices = self._ranges.keys() if ranges is None else self._ranges.keys() & set(ranges)
         views = [view.fact.id for one in self._views.values() for view in one]
-        certified = {fact_id for index in self._ranges for fact_id in self._certified_facts(index)}
+        certified = {fact_id for index in indices for fact_id in self._certified_facts(index)}
         named = {*views, *certified}
         rest: list[Fact] = []
         for fact in self._facts.values():
@@ -239,6 +243,10 @@ class JobRecord:
                 yield fact
         yield from rest
 
+    def ranges(self) -> list[int]:
+        """Ranges of units of which anything is known."""
+        return sorted(self._ranges)
+
     def sealed(self) -> Iterator[SealedRange]:
         """The certified records."""
         for found in list(self._ranges.values()):
@@ -251,7 +259,7 @@ class JobRecord:
             LocalProtocolError: it is too large for a message; ask for fewer ranges.
         """
         wanted = set(range(range_count(self.spec.units)) if ranges is None else ranges)
-        facts = [f.raw for f in self.counting() if not f.ranges or f.ranges & wanted]
+        facts = [f.raw for f in self.counting(wanted) if not f.ranges or f.ranges & wanted]
         sealed = [one.encode() for one in self.sealed() if one.index in wanted]
         if len(facts) > MAX_PROOF_FACTS or len(sealed) > MAX_PROOF_SEALS:
             raise LocalProtocolError(

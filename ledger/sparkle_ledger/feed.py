@@ -282,6 +282,13 @@ class Feed:
         """The account forked."""
         return self._fork_at is not None
 
+    def from_place(self, incarnation: int, first: int) -> Iterator[Node]:
+        """The entries that have a place, from this one on, by incarnation, seq and id."""
+        for known in sorted(self.heads):
+            if known >= incarnation:
+                for seq in range(first if known == incarnation else 0, self.heads[known].entry.seq + 1):
+                    yield from sorted(self._places.get((known, seq), ()), key=lambda node: node.entry.id)
+
     def fork_proofs(self) -> list[ForkProof]:
         """One for each place that a key of the account signed twice, the lowest first."""
         return [self._forks[place] for place in sorted(self._forks)]

@@ -47,6 +47,10 @@ class Money:
             found = self._purses[account] = Purse()
         return found
 
+    def seen(self, account: AccountId) -> Purse:
+        """An account's sums, to look at only: to ask about accounts that do not exist must cost no room."""
+        return self._purses.get(account) or Purse()
+
     def escrow(self, job: bytes, payer: AccountId) -> Escrow:
         """What an account set aside for a job."""
         payers = self._escrows.setdefault(job, {})

@@ -32,39 +32,14 @@ shows.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
 
-from msgspec import Meta
-
-from sparkle_ledger.entries import AccountId, Entry, EntryId, Incarnation, Seq
-from sparkle_protocol.codec import Wire
-from sparkle_protocol.facts import Hash32
+from sparkle_ledger.entries import AccountId, Entry, EntryId
 from sparkle_protocol.ids import JobId, PeerId
+from sparkle_protocol.ledger_messages import Head as Head
 from sparkle_protocol.work.placement import FEWEST_DECIDING, Candidate, choose_keepers
 
 MAX_WITNESSES = 8
-MAX_HEADS = 256  # accounts of one request
 FRESH_ABOVE_MICRO = 10_000_000  # ten credits: what is worth a request to eight peers
-
-
-class Head(Wire, frozen=True):
-    """The last entry of an account that somebody knows."""
-
-    incarnation: Incarnation
-    seq: Seq
-    id: Hash32
-
-
-class HeadsRequest(Wire, tag=52, frozen=True):
-    """Which heads of these accounts do you know?"""
-
-    accounts: Annotated[list[Hash32], Meta(min_length=1, max_length=MAX_HEADS)]
-
-
-class HeadsReply(Wire, tag=53, frozen=True):
-    """In the order of the accounts; None: nothing of this one."""
-
-    heads: Annotated[list[Head | None], Meta(max_length=MAX_HEADS)]
 
 
 def head_of(entry: Entry) -> Head:

@@ -263,6 +263,36 @@ class ReleaseResults:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerEvidence:
+    """What proves the outcome of a job: signed facts and records of sealed ranges, as they travel."""
+
+    job: JobId
+    facts: tuple[bytes, ...]
+    sealed: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeepLedger:
+    """Make this durable in the ledger; the answer is ``LedgerKept`` with this ``tag``.
+
+    ``entries`` are signed entries, ``forks`` pairs of entries that one key signed for one place, as they travel.
+    """
+
+    tag: int
+    entries: tuple[bytes, ...] = ()
+    evidence: tuple[LedgerEvidence, ...] = ()
+    forks: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobFunded:
+    """What became of setting aside what a job of ours may cost; ``refused`` says why it was not done."""
+
+    job: JobId
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Dial:
     """Connect to an address; ``tag`` names the attempt."""
 
@@ -305,7 +335,7 @@ class Notify:
 Effect = (
     Persist | Reply | Send | Publish | Provide | FindProviders | FindPeers | Prepare | Compute | StopCompute
     | CheckUnit | HoldInputs | ReleaseInputs | HoldResult | ReleaseResults | Dial | Hangup | RememberPeer
-    | Violation | Notify
+    | Violation | Notify | KeepLedger | JobFunded
 )  # fmt: skip
 Effects = tuple[Effect, ...]
 
@@ -440,6 +470,14 @@ class UnitChecked:
     worker: PeerId
     passed: bool | None
     text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerKept:
+    """The answer to ``KeepLedger``; ``failure`` says why it is not durable."""
+
+    tag: int
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

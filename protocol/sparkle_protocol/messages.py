@@ -25,6 +25,15 @@ from sparkle_protocol.facts import (
     ShortText,
     UnitIndex,
 )
+from sparkle_protocol.ledger_messages import (
+    EntriesReply,
+    EntriesRequest,
+    HeadsReply,
+    HeadsRequest,
+    LedgerPush,
+    ProofReply,
+    ProofRequest,
+)
 
 RawFact = Annotated[bytes, Meta(max_length=MAX_FACT_BYTES + 256)]
 Progress = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -329,11 +338,11 @@ BlobRequest = OutlineRequest | TicketRequest | PieceRequest
 BlobReply = OutlineReply | TicketReply | PieceReply
 Request = (
     LeaseRequest | Report | Notice | Offer | PeersRequest | Push | Beat | Compare | Fetch | Release
-    | OutlineRequest | TicketRequest | PieceRequest
+    | OutlineRequest | TicketRequest | PieceRequest | HeadsRequest | EntriesRequest | LedgerPush | ProofRequest
 )  # fmt: skip
 Reply = (
     LeaseReply | ReportReply | PeersReply | Ok | Refusal | PushReply | BeatReply | CompareReply | FetchReply
-    | OutlineReply | TicketReply | PieceReply
+    | OutlineReply | TicketReply | PieceReply | HeadsReply | EntriesReply | ProofReply
 )  # fmt: skip
 Carrier = TypeVar("Carrier", Push, FetchReply)  # messages that carry results
 _REQUEST: Any = Request  # a union is no ``type`` to mypy

@@ -56,6 +56,7 @@ from sparkle_protocol import messages
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import FactCodec
 from sparkle_protocol.ids import JobId, PeerId, short_peer
+from sparkle_protocol.ledger_messages import LedgerRequest
 from sparkle_protocol.membership import Membership
 from sparkle_protocol.work.blob_sizes import BlobSizes
 from sparkle_protocol.work.fairness import Weigh, equal_weight
@@ -296,7 +297,9 @@ class Node:
         return self.membership if isinstance(message, messages.PeersRequest) else self.submitter
 
     def _refuses(self, message: messages.Request) -> messages.Refusal | None:
-        """With ``--bootstrap-only`` a node keeps no jobs but those that it already has."""
+        """With ``--bootstrap-only`` a node keeps no jobs but those that it already has; none has a ledger."""
+        if isinstance(message, LedgerRequest):
+            return messages.Refusal("unserved", "this node has no part in the ledger")
         if not (self.config.bootstrap_only and isinstance(message, messages.Push)):
             return None
         if self.submitter.job(JobId(message.job)) is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sparkle_protocol import facts, messages
+from sparkle_protocol import facts, ledger_messages, messages
 from sparkle_protocol.codec import Wire
 
 README = Path(__file__).parents[3] / "protocol" / "README.md"
@@ -28,15 +28,20 @@ REQUESTS: dict[type[Wire], str] = {
     messages.OutlineRequest: "OutlineReply",
     messages.TicketRequest: "TicketReply",
     messages.PieceRequest: "PieceReply",
+    ledger_messages.HeadsRequest: "HeadsReply",
+    ledger_messages.EntriesRequest: "EntriesReply",
+    ledger_messages.LedgerPush: "HeadsReply",
+    ledger_messages.ProofRequest: "ProofReply",
 }
 REPLIES: list[type[Wire]] = [
     messages.LeaseReply, messages.ReportReply, messages.PeersReply, messages.Ok, messages.Refusal,
     messages.PushReply, messages.BeatReply, messages.CompareReply, messages.FetchReply,
     messages.OutlineReply, messages.TicketReply, messages.PieceReply,
+    ledger_messages.HeadsReply, ledger_messages.EntriesReply, ledger_messages.ProofReply,
 ]  # fmt: skip
 PARTS: list[type[Wire]] = [
     messages.UnitEpoch, messages.Settled, messages.JobFacts, messages.TooLarge, messages.Heartbeat,
-    messages.PeerRecord, messages.JobBeat,
+    messages.PeerRecord, messages.JobBeat, ledger_messages.Head,
 ]  # fmt: skip
 FACT_PARTS: list[type[Wire]] = [
     facts.Policy, facts.Resources, facts.Deadlines, facts.LeaseItem, facts.CommitItem, facts.RevealItem,
@@ -84,6 +89,8 @@ def type_text(kind: Any) -> str:
         return f"list{length(kind)} of ({type_text(kind.item_type)})"
     if isinstance(kind, inspect.DictType):
         return f"map of {type_text(kind.key_type)} to {type_text(kind.value_type)}"
+    if isinstance(kind, inspect.NoneType):
+        return "nil"
     if isinstance(kind, inspect.UnionType):
         return " or ".join(type_text(one) for one in kind.types)
     assert isinstance(kind, inspect.StructType)

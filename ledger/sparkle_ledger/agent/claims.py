@@ -1,0 +1,297 @@
+"""Claims pay for accepted work: fetches what proves it and what it is paid from, and signs Works.
+
+For each job of somebody else's in which results of ours were accepted:
+
+1. The proof of these executions is fetched, range by range: from the submitter first, then from the keepers.
+2. The Hold that pays is looked for in the submitter's feed: fetched from the submitter, the keepers, and the
+   witnesses of its account. Where it does not count by what is known here, what its account rests on is fetched too.
+3. Works are signed in lots, at most every ``LOT_NS``, and once more when the job has ended for us.
+
+Whoever has nothing is asked again later and later; after ``MAX_TRIES`` in vain what is missing is given up and told.
+The spec is kept from the first acceptance on, so that after a restart everything about an unfinished job is asked
+once more.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from sparkle_ledger.agent.desk import SECOND_NS, Desk
+from sparkle_ledger.agent.events import Accepted
+from sparkle_ledger.agent.fetching import Fetching
+from sparkle_ledger.agent.own import OwnAccount
+from sparkle_ledger.agent.partners import Partners
+from sparkle_ledger.agent.serving import Shelf
+from sparkle_ledger.entries import AccountId, Work
+from sparkle_ledger.evidence import JobRecord
+from sparkle_ledger.witnesses import choose_witnesses
+from sparkle_protocol import effects as fx
+from sparkle_protocol.facts import SEAL_UNITS, KeeperSet
+from sparkle_protocol.ids import JobId, PeerId, peer_id_from_key
+from sparkle_protocol.work.sealed import range_count
+
+LOT_NS = 10 * SECOND_NS
+RETRY_NS = 10 * SECOND_NS
+MAX_RETRY_NS = 600 * SECOND_NS
+MAX_TRIES = 48  # in a row: half a day
+MAX_CLAIMS = 256  # jobs
+MAX_SOURCES = 17  # the submitter, and keepers of two views
+MAX_RESTS = 32  # proofs and feeds that a payer's account rests on, of one round
+MAX_REST_ACCOUNTS = 64
+UNPROVEN = ("pending:evidence", "pending:not_accepted")
+
+
+Rest = Callable[[Callable[[], None]], None]  # fetches something, and calls back then
+
+
+@dataclass(slots=True)
+class _Claim:
+    """What is still to be claimed of one job."""
+
+    job: JobId
+    payer: AccountId
+    sources: tuple[PeerId, ...]
+    due_ns: int | None
+    wanted: dict[int, set[tuple[int, int]]] = field(default_factory=dict)  # range -> not proven here; empty: any
+    shown_by: dict[int, set[PeerId]] = field(default_factory=dict)  # who showed all it has of a range
+    busy: bool = False
+    ended: bool = False
+    tries: int = 0
+    turn: int = 0  # whom to ask next
+    lot_ns: int = 0  # the next lot is not signed before
+    asked_ns: int | None = None  # when a proof was asked for last
+    hold_next: bool = False  # what it is paid from is looked for next
+
+
+class Claims:
+    """All jobs that owe us."""
+
+    def __init__(self, desk: Desk, shelf: Shelf, fetching: Fetching, own: OwnAccount, partners: Partners) -> None:
+        self._desk = desk
+        self._shelf = shelf
+        self._fetching = fetching
+        self._own = own
+        self._partners = partners
+        self._key = desk.signer.public_key
+        self._claims: dict[JobId, _Claim] = {}
+
+    # --- what happened ------------------------------------------------------------------------------------
+
+    def restore(self, records: Iterable[JobRecord]) -> None:
+        """Go on with jobs of earlier lives that are not over, or of which something is not claimed."""
+        for record in records:
+            if record.account == self._desk.account or not record.price_micro:
+                continue
+            if not record.over or self._desk.book.payable(self._key, record):
+                keepers = [fact.payload.keys for fact in record.counting(()) if isinstance(fact.payload, KeeperSet)]
+                peers = [peer_id_from_key(key) for keys in reversed(keepers) for key in keys]
+                claim = self._claim(record, peers)
+                if claim is not None:
+                    claim.wanted = {index: set() for index in range(range_count(record.units))}
+                    claim.ended = True
+
+    def accepted(self, event: Accepted) -> None:
+        """Results of ours were accepted."""
+        record = JobRecord(event.spec, self._desk.book.network)
+        if record.account == self._desk.account or not record.price_micro:
+            return
+        claim = self._claim(record, event.keepers)
+        if claim is None:
+            self._desk.do(fx.Notify("pay_not_claimed", {"job": record.job.hex(), "units": len(event.units)}))
+            return
+        for unit, epoch in event.units:
+            if 0 <= unit < record.units:
+                claim.wanted.setdefault(unit // SEAL_UNITS, set()).add((unit, epoch))
+        claim.tries = 0
+        asked_ns = -LOT_NS if claim.asked_ns is None else claim.asked_ns
+        due_ns = max(self._desk.now_ns, claim.lot_ns, asked_ns + LOT_NS)
+        claim.due_ns = due_ns if claim.due_ns is None else min(claim.due_ns, due_ns)
+
+    def ended(self, job: JobId) -> None:
+        """There is no more work for us in a job."""
+        claim = self._claims.get(job)
+        if claim is not None:
+            claim.ended = True
+            claim.lot_ns = claim.due_ns = self._desk.now_ns
+
+    def _claim(self, record: JobRecord, keepers: Iterable[PeerId]) -> _Claim | None:
+        submitter = record.spec_fact.author
+        claim = self._claims.get(record.job)
+        sources = dict.fromkeys((submitter, *keepers, *(claim.sources if claim is not None else ())))
+        sources.pop(self._desk.me, None)
+        peers = tuple(sources)[:MAX_SOURCES]
+        if claim is not None:
+            claim.sources = peers
+            return claim
+        if len(self._claims) >= MAX_CLAIMS:
+            idle = next((one for one in self._claims.values() if not one.wanted and not one.busy), None)
+            if idle is None:
+                return None
+            del self._claims[idle.job]
+        self._desk.take_record(record, ())
+        self._shelf.concern(record.account)
+        claim = self._claims[record.job] = _Claim(record.job, record.account, peers, self._desk.now_ns)
+        return claim
+
+    # --- doing --------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Go on with those whose turn it is."""
+        for claim in list(self._claims.values()):
+            if not claim.busy and claim.due_ns is not None and claim.due_ns <= self._desk.now_ns:
+                self._go_on(claim)
+
+    def dues(self) -> Iterator[int]:
+        """When the next ones are."""
+        yield from (claim.due_ns for claim in self._claims.values() if not claim.busy and claim.due_ns is not None)
+
+    def _go_on(self, claim: _Claim) -> None:
+        self._note_proven(claim)
+        self._sign(claim)
+        if self._unpaid(claim) and (claim.hold_next or not claim.wanted):  # in turns, as one may be hard to get
+            claim.hold_next = False
+            self._look_for_funding(claim)
+        elif not claim.wanted:
+            self._rest(claim)
+        elif not claim.sources:
+            self._in_vain(claim)
+        else:
+            claim.hold_next = claim.busy = True
+            claim.asked_ns = self._desk.now_ns
+            peer = self._source(claim, claim.sources)
+            self._fetching.proof(peer, claim.job, claim.wanted, lambda shown: self._proof_came(claim, peer, shown))
+
+    @staticmethod
+    def _source(claim: _Claim, sources: tuple[PeerId, ...]) -> PeerId:
+        claim.turn += 1
+        return sources[(claim.turn - 1) % len(sources)]
+
+    def _proof_came(self, claim: _Claim, source: PeerId, shown: list[int]) -> None:
+        claim.busy = False
+        before = sum(len(one) or 1 for one in claim.wanted.values())
+        for index in shown:
+            claim.shown_by.setdefault(index, set()).add(source)
+        self._note_proven(claim)
+        if sum(len(one) or 1 for one in claim.wanted.values()) < before:
+            claim.tries = 0
+            claim.turn -= 1  # it is good to ask
+            claim.due_ns = self._desk.now_ns
+            self._go_on(claim)
+        else:
+            self._in_vain(claim)
+
+    def _note_proven(self, claim: _Claim) -> None:
+        """Forget what was wanted and is here.
+
+        Where it is not known what that is, everybody is to show what it has: the submitter may rather show nothing.
+        """
+        record = self._desk.book.record(claim.job)
+        if record is None:
+            return
+        for index, wanted in list(claim.wanted.items()):
+            proven = {one for one in wanted if (one[1], self._key) in record.payable(one[0])}
+            wanted -= proven
+            all_shown = claim.shown_by.get(index, set()).issuperset(claim.sources)
+            if not wanted and (proven or all_shown):
+                del claim.wanted[index]
+                claim.shown_by.pop(index, None)
+
+    def _unpaid(self, claim: _Claim) -> bool:
+        record = self._desk.book.record(claim.job)
+        return (
+            record is not None
+            and bool(self._desk.book.payable(self._key, record))
+            and self._desk.book.funding(claim.job) is None
+        )
+
+    def _sign(self, claim: _Claim) -> None:
+        """Sign a lot, if it is time."""
+        if not self._own.ready or claim.lot_ns > self._desk.now_ns:
+            return
+        signed = [self._own.sign(work) for work in self._desk.book.claims_due(self._key, claim.job)]
+        if any(signed):
+            claim.tries = 0
+            claim.lot_ns = self._desk.now_ns + LOT_NS
+            record = self._desk.book.record(claim.job)
+            if record is not None:
+                self._partners.add_payer(record.spec_fact.author)
+
+    def _rest(self, claim: _Claim) -> None:
+        """Nothing is missing; sign what could not be signed yet, later."""
+        record = self._desk.book.record(claim.job)
+        left = record is not None and bool(self._desk.book.payable(self._key, record))
+        if left:
+            claim.due_ns = max(claim.lot_ns, self._desk.now_ns + (SECOND_NS if self._own.ready else RETRY_NS))
+        elif claim.ended:
+            del self._claims[claim.job]
+        else:
+            claim.due_ns = None
+
+    def _in_vain(self, claim: _Claim) -> None:
+        """Nobody has what is missing for now."""
+        claim.tries += 1
+        if claim.tries > MAX_TRIES:
+            units = sum(map(len, claim.wanted.values()))
+            del self._claims[claim.job]
+            self._desk.do(fx.Notify("pay_not_claimed", {"job": claim.job.hex(), "units": units}))
+            return
+        rounds = claim.tries // max(1, len(claim.sources))  # everybody is asked once in a row
+        first = claim.tries < len(claim.sources)
+        delay_ns = SECOND_NS if first else min(RETRY_NS << min(rounds, 6), MAX_RETRY_NS)
+        claim.due_ns = self._desk.now_ns + delay_ns
+
+    # --- what it is paid from -----------------------------------------------------------------------------
+
+    def _look_for_funding(self, claim: _Claim) -> None:
+        witnesses = choose_witnesses(claim.payer, self._partners.candidates(), ())
+        sources = dict.fromkeys((*claim.sources, *witnesses))
+        if not sources:
+            self._in_vain(claim)
+            return
+        source = self._source(claim, tuple(sources))
+        claim.busy = True
+
+        def fed(_: bool) -> None:
+            rests = list(self._rests(source, claim.payer)) if self._desk.book.funding(claim.job) is None else []
+            self._fetch_rests(claim, rests)
+
+        self._fetching.feed(source, claim.payer, fed)
+
+    def _fetch_rests(self, claim: _Claim, rests: list[Rest]) -> None:
+        """One after the other what the payer's account rests on."""
+        if rests and self._desk.book.funding(claim.job) is None:
+            rests.pop(0)(lambda: self._fetch_rests(claim, rests))
+            return
+        claim.busy = False
+        if self._desk.book.funding(claim.job) is not None:
+            claim.tries, claim.due_ns = 0, max(self._desk.now_ns, claim.lot_ns)
+        else:
+            self._in_vain(claim)
+
+    def _rests(self, source: PeerId, payer: AccountId) -> Iterator[Rest]:
+        """What is missing of what accounts rest on that a payer earned from, and those that these earned from."""
+        accounts, seen, count = [payer], {payer}, 0
+        for account in accounts:  # grows meanwhile
+            for entry in self._desk.book.entries(account):
+                work, outcome = entry.payload, self._desk.book.outcome(entry.id)
+                if not isinstance(work, Work) or outcome is None or outcome.counts or count >= MAX_RESTS:
+                    continue
+                other = AccountId(work.payer)
+                if other not in seen and len(seen) < MAX_REST_ACCOUNTS:
+                    seen.add(other)
+                    accounts.append(other)
+                if outcome.code in UNPROVEN:
+                    count += 1
+                    yield _proof_of(self._fetching, source, work)
+                elif outcome.code == "pending:hold":
+                    count += 1
+                    self._shelf.concern(other)
+                    yield _feed_of(self._fetching, source, other)
+
+
+def _proof_of(fetching: Fetching, source: PeerId, work: Work) -> Rest:
+    ranges = {one.unit // SEAL_UNITS for one in work.units}
+    return lambda done: fetching.proof(source, JobId(work.job), ranges, lambda _: done())
+
+
+def _feed_of(fetching: Fetching, source: PeerId, account: AccountId) -> Rest:
+    return lambda done: fetching.feed(source, account, lambda _: done())

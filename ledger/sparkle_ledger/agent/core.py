@@ -1,0 +1,142 @@
+"""One node's part in the ledger: ``handle(event, now_ns) -> effects`` and ``next_deadline()``.
+
+The agent opens and keeps its node's account (``own.py``), has witnesses know it (``partners.py``), claims pay for
+accepted work (``claims.py``), answers others (``serving.py``), and spreads proofs of forks (``forks.py``). It signs
+nothing before it knows that it remembers everything it signed, and tells nobody of anything that is not durable.
+"""
+
+from collections.abc import Iterable
+
+from sparkle_ledger.agent.claims import Claims
+from sparkle_ledger.agent.desk import Desk
+from sparkle_ledger.agent.events import Accepted, Fund, Over, WorkEnded
+from sparkle_ledger.agent.fetching import Fetching
+from sparkle_ledger.agent.forks import Forks
+from sparkle_ledger.agent.own import OwnAccount, State, WallMs
+from sparkle_ledger.agent.partners import Partners
+from sparkle_ledger.agent.serving import KeptRecord, Serving, Shelf
+from sparkle_ledger.book import Account, Book
+from sparkle_ledger.entries import AccountId, Work
+from sparkle_ledger.forks import ForkProof
+from sparkle_protocol import effects as fx
+from sparkle_protocol.facts import FactCodec, Signer
+
+
+class LedgerAgent:
+    """The agent of one node.
+
+    Args:
+        signer: the node's identity; its account is the one that this key opens.
+        book: what the store has; the agent alone adds to it from now on.
+        facts: opens facts of the network.
+        wall_ms: the wall clock, for people who read entries.
+        kept_record: the evidence about a job that this node keeps, None if it keeps no such job.
+        forks: proofs that the store has.
+    """
+
+    def __init__(
+        self,
+        signer: Signer,
+        book: Book,
+        facts: FactCodec,
+        wall_ms: WallMs,
+        kept_record: KeptRecord = lambda job: None,
+        forks: Iterable[ForkProof] = (),
+    ) -> None:
+        self.book = book
+        self._desk = Desk(signer, book, facts)
+        self._shelf = Shelf(self._desk.account)
+        self._fetching = Fetching(self._desk, self._shelf)
+        self._partners = Partners(self._desk, self._fetching, self._learnt)
+        self._own = OwnAccount(self._desk, self._partners, wall_ms)
+        self._claims = Claims(self._desk, self._shelf, self._fetching, self._own, self._partners)
+        self._forks = Forks(self._desk, self._shelf, self._partners.linked)
+        self._serving = Serving(self._desk, self._shelf, kept_record, self._forks.pushed)
+        self._forks.restore(forks)
+        self._begun = False
+
+    # --- what it is ---------------------------------------------------------------------------------------
+
+    @property
+    def account(self) -> Account:
+        """Our own account as the book has it."""
+        return self.book.account(self._desk.account)
+
+    @property
+    def state(self) -> State:
+        """Whether it may sign."""
+        return self._own.state
+
+    def forked(self, account: AccountId) -> ForkProof | None:
+        """The proof that an account forked, if one is known."""
+        return self._forks.proof_of(account)
+
+    # --- events -------------------------------------------------------------------------------------------
+
+    def handle(self, event: object, now_ns: int) -> fx.Effects:
+        """React to an event."""
+        self._desk.now_ns = max(now_ns, self._desk.now_ns)
+        if not self._begun:
+            self._begin()
+        self._hear(event)
+        self._desk.tick()
+        self._own.look()
+        self._own.tick()
+        self._claims.tick()
+        self._forks.look()
+        self._desk.flush()  # what is durable may have partners told
+        self._partners.tick()
+        return self._desk.take_out()
+
+    def next_deadline(self) -> int | None:
+        """When a ``Tick`` is due."""
+        dues = [due for due in (self._desk.due_ns, self._own.due_ns) if due is not None]
+        return min([*dues, *self._partners.dues(), *self._claims.dues()], default=None)
+
+    def _hear(self, event: object) -> None:
+        if isinstance(event, fx.Requested):
+            self._serving.requested(event)
+        elif isinstance(event, fx.Replied):
+            self._desk.replied(event.tag, event.peer, event.message)
+        elif isinstance(event, fx.SendFailed):
+            self._desk.replied(event.tag, event.peer, None)
+        elif isinstance(event, fx.LedgerKept):
+            self._desk.kept(event)
+        elif isinstance(event, fx.Gossiped):
+            self._forks.gossiped(event)
+        else:
+            self._hear_of_peers(event)
+            self._hear_of_work(event)
+
+    def _hear_of_peers(self, event: object) -> None:
+        if isinstance(event, fx.PeerUp):
+            self._partners.up(event.peer, event.addresses)
+        elif isinstance(event, fx.PeerDown):
+            self._partners.down(event.peer)
+        elif isinstance(event, fx.FoundPeers):
+            self._partners.found(event.peers)
+
+    def _hear_of_work(self, event: object) -> None:
+        if isinstance(event, Fund):
+            self._own.fund(event.spec)
+        elif isinstance(event, Over):
+            self._own.over(event.record)
+        elif isinstance(event, Accepted):
+            self._claims.accepted(event)
+        elif isinstance(event, WorkEnded):
+            self._claims.ended(event.job)
+
+    def _begin(self) -> None:
+        """Go on from what the store had."""
+        self._begun = True
+        own = self._desk.account
+        for entry in self.book.entries(own):
+            if isinstance(entry.payload, Work):
+                self._shelf.concern(AccountId(entry.payload.payer))
+        for account in self.book.accounts():
+            self._shelf.add(account, sum(len(entry.raw) for entry in self.book.entries(account)))
+        self._claims.restore(list(self.book.records()))
+
+    def _learnt(self) -> None:
+        """Something about our own account became known."""
+        self._own.look()

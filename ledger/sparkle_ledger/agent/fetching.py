@@ -1,0 +1,96 @@
+"""Fetches entries of accounts, and proofs about jobs, from whoever says that it has them."""
+
+from collections.abc import Callable, Collection
+
+from sparkle_ledger.agent.desk import Desk
+from sparkle_ledger.agent.serving import Shelf, open_entries, take_onto_shelf
+from sparkle_ledger.entries import AccountId
+from sparkle_ledger.evidence import JobRecord
+from sparkle_protocol import messages
+from sparkle_protocol.errors import RemoteProtocolError
+from sparkle_protocol.ids import JobId, PeerId
+from sparkle_protocol.ledger_messages import (
+    MAX_ASKED_RANGES,
+    MAX_SEQ,
+    EntriesReply,
+    EntriesRequest,
+    Head,
+    ProofReply,
+    ProofRequest,
+)
+
+MAX_PAGES = 64  # of one account from one peer at a time: 32 MB
+
+Done = Callable[[bool], None]  # whether the peer showed something
+
+
+class Fetching:
+    """Requests that bring something into the book."""
+
+    def __init__(self, desk: Desk, shelf: Shelf) -> None:
+        self._desk = desk
+        self._shelf = shelf
+
+    def feed(self, peer: PeerId, account: AccountId, done: Done, head: Head | None = None) -> None:
+        """Fetch the entries of an account after those known here; ``head``: one of them, if it is known.
+
+        ``done`` is called once there are no more of them, or the peer shows none.
+        """
+        heads = self._desk.book.account(account).heads
+        incarnation = max(heads, default=0)
+        first = heads[incarnation][0] + 1 if heads else 0
+        if head is not None and (head.incarnation, head.seq) < (incarnation, first):
+            incarnation, first = head.incarnation, head.seq  # another entry in a place that is known: a fork
+        self._page(peer, account, incarnation, first, MAX_PAGES, done)
+
+    def _page(self, peer: PeerId, account: AccountId, incarnation: int, first: int, left: int, done: Done) -> None:
+        def answer(reply: messages.Reply | None) -> None:
+            if not isinstance(reply, EntriesReply) or not reply.entries:
+                done(left < MAX_PAGES)
+                return
+            try:
+                last = self._take(account, reply, (incarnation, first))
+            except RemoteProtocolError as error:
+                self._desk.violation(peer, str(error))
+                done(False)
+                return
+            if reply.more and last is not None and left > 1 and last[1] + 1 < MAX_SEQ:
+                self._page(peer, account, last[0], last[1] + 1, left - 1, done)
+            else:
+                done(last is not None)
+
+        self._desk.ask(peer, EntriesRequest(account, incarnation, first), answer)
+
+    def _take(self, account: AccountId, reply: EntriesReply, start: tuple[int, int]) -> tuple[int, int] | None:
+        """Take a page in; returns the last place, None if there is no room."""
+        of, entries = open_entries(self._desk.entries, reply.entries)
+        places = [(entry.incarnation, entry.seq) for entry in entries]
+        if of != account or places[0] < start or places != sorted(places):
+            raise RemoteProtocolError("these are not the entries that were asked for")
+        return places[-1] if take_onto_shelf(self._desk, self._shelf, account, entries) else None
+
+    def proof(self, peer: PeerId, job: JobId, ranges: Collection[int], done: Callable[[list[int]], None]) -> None:
+        """Fetch the proof of who is to be paid for units of some ranges of a job; ``done`` gets those shown."""
+        asked = sorted(ranges)[:MAX_ASKED_RANGES]
+
+        def answer(reply: messages.Reply | None) -> None:
+            if not isinstance(reply, ProofReply):
+                done([])
+                return
+            try:
+                self._take_proof(job, asked, reply)
+            except RemoteProtocolError as error:
+                self._desk.violation(peer, str(error))
+                done([])
+                return
+            done(reply.ranges)
+
+        self._desk.ask(peer, ProofRequest(job, asked), answer)
+
+    def _take_proof(self, job: JobId, asked: list[int], reply: ProofReply) -> None:
+        if reply.job != job or reply.ranges != asked[: len(reply.ranges)]:
+            raise RemoteProtocolError("this is not the proof that was asked for")
+        record = JobRecord.decode(reply.proof, self._desk.facts)
+        if record.job != job:
+            raise RemoteProtocolError("this is the proof of another job")
+        self._desk.take_record(record, reply.ranges)
