@@ -5,8 +5,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +14,8 @@ from sparkle_protocol.errors import ConfigError, NotFound, SparkleError
 from sparkle_sim.cli.parser import SEED, add_command, whole_number
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
     from sparkle_sim.cli.parser import Commands
     from sparkle_sim.population.policy_report import WaitsOf
     from sparkle_sim.population.trust_policies import Cell, Figures, Results
@@ -100,8 +100,11 @@ class Playing:
         """Of all cells."""
         return len(self._found) / max(1, len(self._cells))
 
-    def run(self, pool: Executor, stop: Callable[[], bool], on_progress: Callable[[], None]) -> None:
+    def run(self, pool: "Executor", stop: Callable[[], bool], on_progress: Callable[[], None]) -> None:
         """Play all, or as many as there are when somebody stops it."""
+        from concurrent.futures import FIRST_COMPLETED, wait
+        from concurrent.futures.process import BrokenProcessPool
+
         from sparkle_sim.population.trust_policies import play
 
         seed, rows, most = self._settings
