@@ -137,8 +137,8 @@ class Board(ABC):
         """How answers of a job are weighed; None where all count the same."""
         spec = state.spec
         floor, flops = spec.policy.audit_permille / PERMILLE, spec.resources.flops
-        if not floor or state.checked:
-            return None
+        if not floor or state.checked or spec.policy.level != "final":
+            return None  # the other levels say how many must agree, whoever they are
         own = OwnJudgement(self.trust, self.me, spec.verification, flops, floor, device_of)
         secret = audit_secret(self._signer, spec.nonce)  # of a job of others: nobody else's draws follow from it
         mine = state.submitter == self.me

@@ -32,9 +32,16 @@ class TrustingKeeper(Keeper):
     """A submitter that knows some workers from earlier jobs."""
 
     def __init__(
-        self, units: int, known: TrustBook, permille: int = 1, max_replicas: int = 8, **changes: bytes
+        self,
+        units: int,
+        known: TrustBook,
+        permille: int = 1,
+        max_replicas: int = 8,
+        level: str = "final",
+        quorum: int = 2,
+        **changes: bytes,
     ) -> None:
-        policy = f.Policy(audit_permille=permille, max_replicas=max_replicas)
+        policy = f.Policy(level, quorum, max_replicas, permille)
         self._known = known
         super().__init__(msgspec.structs.replace(spec(units, policy=policy), **changes))
 
@@ -299,6 +306,13 @@ def test_a_restart_draws_the_same_audits() -> None:
     for unit in keeper.take(W, 40):
         keeper.compute(W, unit)
     assert keeper.final() >= set(range(8))
+
+
+def test_a_critical_job_believes_nobody() -> None:
+    keeper = TrustingKeeper(1, book(V, W, X), level="critical", quorum=3)
+    keeper.compute(V, *keeper.lease(V))
+    assert keeper.final() == set()
+    assert keeper.lease(W) == keeper.lease(X) == [0]
 
 
 def test_our_own_worker_needs_no_audit() -> None:
