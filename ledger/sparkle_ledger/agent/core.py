@@ -32,6 +32,7 @@ class LedgerAgent:
         wall_ms: the wall clock, for people who read entries.
         kept_record: the evidence about a job that this node keeps, None if it keeps no such job.
         forks: proofs that the store has.
+        new: the identity was made in this life, so nobody can know anything that it signed.
     """
 
     def __init__(
@@ -42,13 +43,15 @@ class LedgerAgent:
         wall_ms: WallMs,
         kept_record: KeptRecord = lambda job: None,
         forks: Iterable[ForkProof] = (),
+        *,
+        new: bool = False,
     ) -> None:
         self.book = book
         self._desk = Desk(signer, book, facts)
         self._shelf = Shelf(self._desk.account)
         self._fetching = Fetching(self._desk, self._shelf)
         self._partners = Partners(self._desk, self._fetching, self._learnt)
-        self._own = OwnAccount(self._desk, self._partners, wall_ms)
+        self._own = OwnAccount(self._desk, self._partners, wall_ms, new=new)
         self._claims = Claims(self._desk, self._shelf, self._fetching, self._own, self._partners)
         self._forks = Forks(self._desk, self._shelf, self._partners.linked)
         self._serving = Serving(self._desk, self._shelf, kept_record, self._forks.pushed)
