@@ -32,7 +32,7 @@ async def read_credit(ledger: Ledger | None, name: str | None, peers: Iterable[P
         raise ConfigError("this node has no part in the ledger; ask another one, or wait if it is still starting")
     agent = ledger.agent
     own = agent.account.id
-    account = own if name is None else find_account(agent.book, name, peers)
+    account = own if name is None else find_account(agent.book, name, own, peers)
     reading = CreditReading(agent.book, account, wall_ms())
     for _ in reading.steps():
         await asyncio.sleep(0)

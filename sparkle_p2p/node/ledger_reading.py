@@ -145,8 +145,10 @@ def credit_view(
     return reading.view(own=own, forks=forks)
 
 
-def find_account(book: Book, name: str, peers: Iterable[PeerId] = ()) -> AccountId:
+def find_account(book: Book, name: str, own: AccountId, peers: Iterable[PeerId] = ()) -> AccountId:
     """The account that is meant: by its first characters, by a peer's id, or by how the id of one of ``peers`` ends.
+
+    ``own``: known although it may have no entries yet.
 
     Raises:
         NotFound: none here, or several.
@@ -157,21 +159,18 @@ def find_account(book: Book, name: str, peers: Iterable[PeerId] = ()) -> Account
     except (ConfigError, RemoteProtocolError, ValueError):
         pass
     else:
-        if book.account(found).entries:
+        if found == own or book.account(found).entries:
             return found
         raise NotFound(f"no entry of the account of {short_peer(PeerId(ending))} is kept here")
-    begins = [one for one in book.accounts() if one.hex().startswith(ending)] if _is_prefix(ending) else []
+    known = [own, *book.accounts()] if ending and set(ending) <= _HEX else []
+    begins = [one for one in known if one.hex().startswith(ending)]
     ends = [account_of(book.network, key_from_peer_id(peer)) for peer in peers if ending and peer.endswith(ending)]
-    named = list(dict.fromkeys([*begins, *(one for one in ends if book.account(one).entries)]))
+    named = list(dict.fromkeys([*begins, *(one for one in ends if one == own or book.account(one).entries)]))
     if len(named) == 1:
         return named[0]
     if named:
         raise NotFound(f"{len(named)} accounts are called '{ending[:64]}' here; give more of the name")
     raise NotFound(f"no entry of an account called '{ending[:64]}' is kept here; 'sparkle credit' lists partners")
-
-
-def _is_prefix(text: str) -> bool:
-    return bool(text) and set(text) <= _HEX
 
 
 # --- parts of a view ------------------------------------------------------------------------------------------
