@@ -134,6 +134,7 @@ def snapshot(db: sqlite3.Connection) -> Iterator[None]:
     """All that is read within is of one moment, whatever a running node adds meanwhile."""
     with told(db):
         db.execute("BEGIN")
+        db.execute("SELECT name FROM about LIMIT 1").fetchone()  # from the first read on it is that moment
     try:
         yield
     finally:
