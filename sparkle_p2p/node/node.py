@@ -15,6 +15,7 @@ from typing import Any
 
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
+from sparkle_p2p.ledger_view import CreditView
 from sparkle_p2p.net.overlay import Link, Overlay, OverlayEvents
 from sparkle_p2p.node import narrate, picture
 from sparkle_p2p.node.array_jobs import ArrayJobs
@@ -22,6 +23,7 @@ from sparkle_p2p.node.array_units import check_result, has_arrays, input_sizes, 
 from sparkle_p2p.node.array_work import ArrayWork, listen_host, open_array_work
 from sparkle_p2p.node.commands import JobCommands
 from sparkle_p2p.node.computing import Computing
+from sparkle_p2p.node.crediting import read_credit
 from sparkle_p2p.node.diary import Diary
 from sparkle_p2p.node.housekeeping import Housekeeping
 from sparkle_p2p.node.journals import Journals
@@ -490,6 +492,11 @@ class Node:
         from sparkle_p2p.node.why import explain
 
         return await explain(self, self.view(), subject)
+
+    async def credit(self, account: str | None = None) -> CreditView:
+        """The credit of this node's account, or of another that it keeps entries of."""
+        peers = [self.identity.peer_id, *self.membership.links, *self.standings.peers()]
+        return await read_credit(getattr(self, "ledger", None), account, peers)
 
     async def kernels(self) -> tuple[KernelView, ...]:
         """Kernels that this node knows."""

@@ -74,6 +74,10 @@ class LedgerAgent:
         """The proof that an account forked, if one is known."""
         return self._forks.proof_of(account)
 
+    def forks(self) -> list[ForkProof]:
+        """All proofs of forks that are known, also of accounts of which nothing else is."""
+        return self._forks.proofs()
+
     # --- events -------------------------------------------------------------------------------------------
 
     def handle(self, event: object, now_ns: int) -> fx.Effects:
