@@ -16,7 +16,7 @@ from sparkle_ledger.agent.own import OwnAccount, State, WallMs
 from sparkle_ledger.agent.partners import Partners
 from sparkle_ledger.agent.serving import KeptRecord, Serving, Shelf
 from sparkle_ledger.book import Account, Book
-from sparkle_ledger.entries import AccountId, Work
+from sparkle_ledger.entries import AccountId, EntryCodec, Work
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import FactCodec, Signer
@@ -32,6 +32,7 @@ class LedgerAgent:
         wall_ms: the wall clock, for people who read entries.
         kept_record: the evidence about a job that this node keeps, None if it keeps no such job.
         forks: proofs that the store has.
+        entries: opens and seals entries of the network; another one than usual has other signatures.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class LedgerAgent:
         wall_ms: WallMs,
         kept_record: KeptRecord = lambda job: None,
         forks: Iterable[ForkProof] = (),
+        entries: EntryCodec | None = None,
     ) -> None:
         self.book = book
-        self._desk = Desk(signer, book, facts)
+        self._desk = Desk(signer, book, facts, entries)
         self._shelf = Shelf(self._desk.account)
         self._fetching = Fetching(self._desk, self._shelf)
         self._partners = Partners(self._desk, self._fetching, self._learnt)

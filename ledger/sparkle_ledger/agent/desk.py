@@ -42,12 +42,12 @@ class _Batch:
 class Desk:
     """One node's place in the ledger."""
 
-    def __init__(self, signer: Signer, book: Book, facts: FactCodec) -> None:
+    def __init__(self, signer: Signer, book: Book, facts: FactCodec, entries: EntryCodec | None = None) -> None:
         self.signer = signer
         self.me = signer.peer_id
         self.account: AccountId = account_of(book.network, signer.public_key)
         self.book = book
-        self.entries = EntryCodec(book.network)
+        self.entries = entries or EntryCodec(book.network)
         self.facts = facts
         self.now_ns = 0
         self.touched: set[AccountId] = set()  # accounts that may have forked since it was looked at
