@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 from sparkle_ledger.agent.core import LedgerAgent
 from sparkle_ledger.agent.events import Fund
-from sparkle_ledger.agent.telling import Telling
 from sparkle_ledger.book import Book
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, account_of
@@ -27,6 +26,7 @@ from sparkle_sim.peer import Life, Peer
 from sparkle_sim.requests import LEDGER, SUBMITTER, WORKER
 from sparkle_sim.scenario import Credit as Plan
 from sparkle_sim.signing import verify_cheap
+from sparkle_sim.telling import Telling
 from sparkle_sim.world import World
 
 MIN_SHARED = 16384  # entries that are remembered at least
@@ -76,7 +76,8 @@ class Credit:
     def __init__(self, world: World, economy: Economy) -> None:
         self.economy = economy
         self.entries = SharedEntries(world.codec.network, len(world.identities))
-        self.on_keep: list[Callable[[Peer], None]] = []  # told after each change of a book
+        self.on_keep: list[Callable[[Peer, fx.KeepLedger], None]] = []  # told after each change of a book
+        self.on_tell: list[Callable[[Peer, object], None]] = []  # and before an agent hears of work
         self._world = world
         self._lives: dict[int, _Life] = {}
         self._funded: dict[tuple[int, JobId], Funded] = {}
@@ -158,6 +159,8 @@ class Credit:
             return
         for event in told:
             self._world.note(peer.number, "tell " + type(event).__name__)
+            for watcher in self.on_tell:
+                watcher(peer, event)
             peer.tell(LEDGER, event)
 
     def fund(self, peer: Peer, spec: Fact, then: Funded) -> None:
@@ -173,7 +176,7 @@ class Credit:
             life, running = self._lives[peer.number], peer.life
             life.keeping = effect
             for watcher in self.on_keep:
-                watcher(peer)
+                watcher(peer, effect)
             wait_ns = int(self._of_disk(peer).uniform(*peer.machine.sync_s) * SECOND)
             self._world.kernel.after(wait_ns, self._kept, peer, running, effect)
         elif isinstance(effect, fx.JobFunded):

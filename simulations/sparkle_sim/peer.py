@@ -48,7 +48,6 @@ class Core(Protocol):
         ...
 
 
-
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What a node runs on.

@@ -111,7 +111,7 @@ class JobPlan(Part, frozen=True):
     quorum: Annotated[int, Meta(ge=1, le=16)] = 2  # workers that must agree on a result
     audit_permille: Annotated[int, Meta(ge=0, le=1000)] = 0  # of known workers' results at least; 0: nobody is known
     result_bytes: Annotated[int, Meta(ge=1, le=65536)] = 8  # of each unit
-    unit_price_micro: Annotated[int, Meta(ge=0, le=1 << 40)] = 0  # of each accepted result, with ``[credit]``; 0: free
+    unit_price_micro: Annotated[int, Meta(ge=0, le=1 << 40)] = 0  # of each result, with credit; 0: free
     inputs: Annotated[int, Meta(ge=1, le=1024)] = 1  # blobs of each job, with ``input_mb``; units need them in turn
     input_mb: Annotated[float, Meta(ge=0.0, le=65536.0)] = 0.0  # size of each of these; 0: the job has no inputs
     result_mb: Annotated[float, Meta(ge=0.0, le=65536.0)] = 0.0  # of each unit, as a blob instead of ``result_bytes``

@@ -20,6 +20,7 @@ from sparkle_ledger.entries import AccountId, EntryCodec, Work
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import FactCodec, Signer
+from sparkle_protocol.ids import PeerId
 
 
 class LedgerAgent:
@@ -72,6 +73,17 @@ class LedgerAgent:
     def forked(self, account: AccountId) -> ForkProof | None:
         """The proof that an account forked, if one is known."""
         return self._forks.proof_of(account)
+
+    def witnesses(self) -> tuple[PeerId, ...]:
+        """Who is to know our account."""
+        return self._partners.witnesses()
+
+    def sizes(self) -> dict[str, int]:
+        """How much is kept in memory of what grows with what others do."""
+        return {
+            **self._desk.sizes(), **self._partners.sizes(),
+            "claims": len(self._claims), "forks": len(self._forks), "waiting": self._own.waiting,
+        }  # fmt: skip
 
     # --- events -------------------------------------------------------------------------------------------
 

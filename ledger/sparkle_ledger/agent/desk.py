@@ -120,8 +120,7 @@ class Desk:
     @property
     def behind(self) -> bool:
         """The disk does not keep up; nothing of others should be taken in."""
-        waiting = self._next.bytes + (self._under_way[1].bytes if self._under_way is not None else 0)
-        return waiting > MAX_UNKEPT_BYTES
+        return self.sizes()["unkept"] > MAX_UNKEPT_BYTES
 
     def kept_entries(self, account: AccountId, incarnation: int = 0, first: int = 0) -> Iterator[Entry]:
         """The durable entries of an account from a place on; nothing after one that is not durable yet."""
@@ -145,6 +144,11 @@ class Desk:
             if id_ not in self._unkept:
                 return Head(incarnation, seq, id_)
         return None
+
+    def sizes(self) -> dict[str, int]:
+        """Requests under way, and bytes that are not durable yet."""
+        waiting = self._next.bytes + (self._under_way[1].bytes if self._under_way is not None else 0)
+        return {"asked": len(self._asked), "unkept": waiting}
 
     # --- what is durable ----------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """What the agent is to hear of a node's work: worked out from what its worker and its submitter want done.
 
-- ``Accepted`` without units, as soon as a unit of somebody's job is committed to: from then on the agent remembers the
-  job, so that what was accepted is asked for after any crash. The commit itself is durable no earlier.
+- ``Accepted`` without units, as soon as a unit of somebody's job is committed to: from then on the agent remembers
+  the job, so that what was accepted is asked for after any crash.
 - ``Accepted`` once a commit is let go of, unless it was refused or stated again in a later epoch. That is so when a
   keeper said that the result was accepted, and also when the job was over before anybody said anything: then it may
   have been.
@@ -86,9 +86,7 @@ class Telling:
         self._states[job] = state
         yield Accepted(state.spec_fact, (), _keepers(state))
 
-    def _let_go(
-        self, refused: set[tuple[JobId, int]], gone: dict[tuple[JobId, Execution], None]
-    ) -> Iterator[object]:
+    def _let_go(self, refused: set[tuple[JobId, int]], gone: dict[tuple[JobId, Execution], None]) -> Iterator[object]:
         accepted: dict[JobId, list[Execution]] = {}
         for job, execution in gone:
             open_ = self._open.get(job)
