@@ -87,6 +87,11 @@ class OwnAccount:
         """It may sign."""
         return self.state is State.READY
 
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait until it may sign."""
+        return len(self._waiting.fund) + len(self._waiting.over)
+
     def look(self) -> None:
         """See whether the account may sign, by what is known by now."""
         if self._started_ns is None:
