@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from sparkle_ledger.agent.claims import Claims
 from sparkle_ledger.agent.desk import Desk
-from sparkle_ledger.agent.events import Accepted, Fund, Over, WorkEnded
+from sparkle_ledger.agent.events import Accepted, Cloned, Fund, Over, WorkEnded
 from sparkle_ledger.agent.fetching import Fetching
 from sparkle_ledger.agent.forks import Forks
 from sparkle_ledger.agent.own import OwnAccount, State, WallMs
@@ -144,6 +144,8 @@ class LedgerAgent:
             self._own.over(event.record)
         elif isinstance(event, Accepted):
             self._claims.accepted(event)
+        elif isinstance(event, Cloned):
+            self._own.cloned()
         elif isinstance(event, WorkEnded):
             self._claims.ended(event.job)
 
