@@ -41,7 +41,7 @@ from sparkle_p2p.node.shell import Core, Shell
 from sparkle_p2p.node.standings import Standings
 from sparkle_p2p.node.store import Store, StoreError
 from sparkle_p2p.node.usage import Usage
-from sparkle_p2p.node.weighing import Weighing
+from sparkle_p2p.node.weighing import PricedRules, Weighing
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_p2p.view import (
     DeadUnit,
@@ -111,7 +111,9 @@ class Node:
         self.weighing = Weighing(
             config.net, self.identity, config.network_key is not None, lambda: self.submitter.waiting_submitters()
         )
-        self.submitter = Submitter(self.identity, self._codec, rng, check_result, weigh or self.weighing.weigh)
+        self.submitter = Submitter(
+            self.identity, self._codec, rng, check_result, weigh or self.weighing.weigh, PricedRules()
+        )
         self.ledger: LedgerPart | None = None
         if not config.bootstrap_only:
             self.ledger = LedgerPart(home, config.net, self.submitter, self._tell, self._extra, self._spawn)
