@@ -214,11 +214,9 @@ class Node:
         tiles = self._arrays.tiles if self._arrays is not None else None
         self._computing = Computing(executors, lambda event: self.shell.tell(self.worker, event), group, tiles)
         await self.standings.load()
-        if self.ledger is not None:
-            await self.ledger.load()
         await restore_jobs(self)
         if self.ledger is not None:
-            self.ledger.begin(boot_ns())
+            group.create_task(self.ledger.load(), name="load the ledger")
         if self._arrays is not None:
             await self._arrays.restore()
         group.create_task(self._housekeeping.run(), name="housekeeping")
@@ -320,7 +318,9 @@ class Node:
 
     def _refuses(self, message: messages.Request) -> messages.Refusal | None:
         """With ``--bootstrap-only`` a node has no ledger, and keeps no jobs but those that it already has."""
-        if self.ledger is None and isinstance(message, LedgerRequest):
+        if isinstance(message, LedgerRequest) and self.ledger is not None and not self.ledger.loaded:
+            return messages.Refusal("busy", "this node still reads its ledger")
+        if isinstance(message, LedgerRequest) and self.ledger is None:
             return messages.Refusal("unserved", "this node has no part in the ledger")
         if not (self.config.bootstrap_only and isinstance(message, messages.Push)):
             return None

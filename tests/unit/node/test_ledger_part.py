@@ -1,8 +1,10 @@
 """The ledger in a whole node: what jobs set aside, what comes back, and what a failing disk or a restart does."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,14 @@ FREE = SubmitRequest("prime_count", {"stop": 10**9}, 4, free=True)
 HUGE = SubmitRequest("prime_count", {"stop": 10**14}, 1000)
 
 
+@asynccontextmanager
+async def started(home: Path, **settings: Any) -> AsyncIterator[Node]:
+    async with running(home, **settings) as node:
+        if node.ledger is not None:
+            await node.ledger.wait_loaded()
+        yield node
+
+
 def ledger(node: Node) -> LedgerPart:
     assert node.ledger is not None
     return node.ledger
@@ -46,7 +56,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_what_a_job_may_cost_is_set_aside_and_comes_back(tmp_path: Path) -> None:
-    async with running(tmp_path / "home", work=False) as node:
+    async with started(tmp_path / "home", work=False) as node:
         assert ledger(node).agent.state is State.READY  # its key was made just now
         job = await node.submit(PRIMES)
         spec = node.kept_job(job).state.spec
@@ -58,14 +68,14 @@ async def test_what_a_job_may_cost_is_set_aside_and_comes_back(tmp_path: Path) -
 
 
 async def test_free_work_sets_nothing_aside(tmp_path: Path) -> None:
-    async with running(tmp_path / "home", work=False) as node:
+    async with started(tmp_path / "home", work=False) as node:
         job = await node.submit(FREE)
         assert (node.kept_job(job).state.spec.price_micro, node.view().credit_micro) == (0, 0)
         assert not ledger(node).book.account(ledger(node).account).entries
 
 
 async def test_what_cannot_be_paid_is_refused_with_the_numbers_and_what_to_do(tmp_path: Path) -> None:
-    async with running(tmp_path / "home", work=False) as node:
+    async with started(tmp_path / "home", work=False) as node:
         with pytest.raises(
             ConfigError, match=r"may cost up to [\d.]+ credits and your account can set aside 10 credits"
         ):
@@ -77,15 +87,15 @@ async def test_what_cannot_be_paid_is_refused_with_the_numbers_and_what_to_do(tm
 
 async def test_a_restart_goes_on_with_what_is_set_aside(tmp_path: Path, no_waiting: None) -> None:
     home = tmp_path / "home"
-    async with running(home, work=False) as node:
+    async with started(home, work=False) as node:
         job = await node.submit(PRIMES)
         held = node.view().credit_micro
-    async with running(home, work=False) as node:
+    async with started(home, work=False) as node:
         assert node.view().credit_micro == held < 0
         await until(node, lambda: ledger(node).agent.state is State.READY)
         await node.cancel(job)
         await until(node, lambda: node.view().credit_micro == 0)
-    async with running(home, work=False) as node:
+    async with started(home, work=False) as node:
         assert node.view().credit_micro == 0
         assert ledger(node).book.sum_micro() == 0
 
@@ -93,15 +103,15 @@ async def test_a_restart_goes_on_with_what_is_set_aside(tmp_path: Path, no_waiti
 async def test_what_is_set_aside_for_a_job_that_never_was_comes_back(tmp_path: Path, no_waiting: None) -> None:
     """As a process leaves it that is killed before the job is on its disk."""
     home = tmp_path / "home"
-    async with running(home, work=False) as node:
+    async with started(home, work=False) as node:
         await ledger(node).fund(make_spec(PRIMES, node.identity))
         assert node.view().credit_micro < 0
-    async with running(home, work=False) as node:
+    async with started(home, work=False) as node:
         await until(node, lambda: node.view().credit_micro == 0)
 
 
 async def test_who_does_not_wait_for_the_answer_sets_nothing_aside(tmp_path: Path) -> None:
-    async with running(tmp_path / "home", work=False) as node:
+    async with started(tmp_path / "home", work=False) as node:
         asking = asyncio.create_task(node.submit(PRIMES))
         await asyncio.sleep(0)  # it has begun
         asking.cancel()
@@ -116,7 +126,7 @@ async def test_nothing_is_handed_out_while_its_hold_is_not_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(desk, "AGAIN_NS", 10_000_000)
-    async with running(tmp_path / "home", work=False) as node:
+    async with started(tmp_path / "home", work=False) as node:
         part, works = ledger(node), asyncio.Event()
         keep = part.store.keep
 
@@ -145,9 +155,9 @@ async def test_requests_about_the_ledger_are_served_except_where_there_is_none(t
         raw = messages.encode_message(HeadsRequest([b"a" * 32]))
         return messages.decode_reply(await node.shell.serve(OTHER.peer_id, raw))
 
-    async with running(tmp_path / "home") as node:
+    async with started(tmp_path / "home") as node:
         assert await asked(node) == HeadsReply([None])
-    async with running(tmp_path / "helper", bootstrap_only=True) as node:
+    async with started(tmp_path / "helper", bootstrap_only=True) as node:
         refused = await asked(node)
         assert isinstance(refused, messages.Refusal)
         assert refused.code == "unserved"
@@ -155,11 +165,11 @@ async def test_requests_about_the_ledger_are_served_except_where_there_is_none(t
 
 async def test_a_damaged_ledger_stops_the_start_with_one_sentence(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    async with running(home, work=False) as node:
+    async with started(home, work=False) as node:
         await node.submit(PRIMES)
     path = home / "ledger.db"
     path.write_bytes(path.read_bytes()[:5000] + b"\xff" * 4000)
     with HomeDir.open(home) as owned:
         node = Node(node.config, owned)
-        with pytest.raises(ConfigError, match="ledger.db"):
+        with pytest.raises(ConfigError, match=r"ledger\.db"):
             await node.run()
