@@ -21,6 +21,7 @@ from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import Hold, account_of
 from sparkle_ledger.evidence import JobRecord
 from sparkle_p2p.node.ledger_disk import LEDGER_FILE, LedgerDisk
+from sparkle_p2p.node.store import StoreError
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_protocol import effects as fx
 from sparkle_protocol.errors import ConfigError, LedgerError, SparkleError
@@ -86,7 +87,8 @@ class LedgerPart:
         self._agent: LedgerAgent | None = None
         self._funding: dict[JobId, asyncio.Future[str | None]] = {}
         self._ended: dict[JobId, _Ended] = {}
-        self._failed = False
+        self.failure: StoreError | None = None  # why nothing could be kept lately
+        self._unkept: fx.KeepLedger | None = None  # what that was
         self._loaded = asyncio.Event()
         self._early: list[object] = []  # events before that; who was missed is heard of again
 
@@ -182,11 +184,15 @@ class LedgerPart:
             log.exception("keeping the ledger failed")
             failure = f"{self.store.path} could not be written; the log has the details"
         self.changes += failure is None
-        if self._failed != (failure is not None):
-            self._failed = failure is not None
+        if (self.failure is None) != (failure is None):
             self._notify(
                 fx.Notify("storage_failed", {"reason": failure}) if failure else fx.Notify("storage_restored", {})
             )
+        self.failure = StoreError(failure) if failure else None
+        self._unkept = effect if failure else None
+        for answer in self._funding.values() if failure else ():
+            if not answer.done():
+                answer.set_exception(StoreError(f"nothing can be set aside for this job: {failure}"))
         self.tell(fx.LedgerKept(effect.tag, failure))
 
     def _kept_record(self, job: JobId) -> JobRecord | None:
@@ -205,9 +211,18 @@ class LedgerPart:
     # --- jobs of ours -------------------------------------------------------------------------------------
 
     async def fund(self, spec: JobSpec) -> None:
-        """Return once what a job may cost is set aside. Raises ConfigError: it cannot be; one sentence."""
+        """Return once what a job may cost is set aside.
+
+        Raises:
+            ConfigError: it cannot be; one sentence.
+            StoreError: that could not be written.
+        """
         if not spec.price_micro:
             return
+        if self._unkept is not None:  # perhaps the disk works again
+            await self._keep(self._unkept)
+        if self.failure is not None:
+            raise StoreError(f"nothing can be set aside for this job: {self.failure}")
         fact = self._submitter.seal(spec)
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._funding[fact.job] = answer
@@ -220,8 +235,8 @@ class LedgerPart:
                 f"nothing could be set aside for this job within {FUND_S:.0f} s, as this node {self._busy_with()}; "
                 "try again in a moment, or submit it with --free"
             ) from None
-        except BaseException:  # whoever submitted has gone
-            if answer.done() and answer.result() is None:
+        except asyncio.CancelledError:  # whoever submitted has gone
+            if answer.done() and answer.exception() is None and answer.result() is None:
                 self._give_back(fact.job)
             raise
         finally:
