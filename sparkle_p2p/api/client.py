@@ -119,6 +119,11 @@ class LocalClient:
         query = f"?subject={_quote(subject)}" if subject else ""
         return self._json("GET", "/api/v1/why" + query)  # type: ignore[no-any-return]
 
+    def credit(self, account: str | None = None) -> dict[str, Any]:
+        """The credit of the node's account, or of another that it keeps entries of."""
+        query = f"?account={_quote(account)}" if account else ""
+        return self._json("GET", "/api/v1/credit" + query)  # type: ignore[no-any-return]
+
     def pause(self) -> dict[str, Any]:
         """Stop computing at once; returns the status."""
         return self._json("POST", "/api/v1/pause")  # type: ignore[no-any-return]

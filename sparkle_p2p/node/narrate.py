@@ -9,6 +9,7 @@ from sparkle_p2p.node.diary import Diary, Level
 from sparkle_p2p.view import Reason, Safety
 from sparkle_protocol import effects as fx
 from sparkle_protocol.ids import short_peer
+from sparkle_protocol.presence import Clone
 from sparkle_protocol.trust.parameters import TRUST_RULES
 from sparkle_protocol.work.worker import WorkerAgent
 
@@ -16,6 +17,12 @@ NetworkState = Literal["starting", "alone", "connected", "down"]
 NodeState = Literal["working", "idle", "paused", "stopping"]
 Fields = Mapping[str, Any]
 CERTIFYING_PEERS = 4  # three quarters of fewer would be everybody: nobody might lie or leave
+
+
+CLONED = (
+    "Another machine runs with a copy of this node's key, so this one takes on nothing: "
+    "stop one of them, then start the other again."
+)
 
 
 def _job(fields: Fields) -> str:
@@ -82,6 +89,15 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
     "peer_banned": (
         "warning",
         lambda f: f"{short_peer(f['peer'])} broke too many rules; ignored for {f['seconds']} s",
+    ),
+    "cloned": ("error", lambda f: f"{CLONED} {short_peer(f['told_by'])} showed it."),
+    "peer_cloned": ("warning", lambda f: f"{short_peer(f['peer'])} runs twice: two machines have its key"),
+    "own_id_elsewhere": (
+        "warning",
+        lambda f: (
+            f"Somebody on the local network announces this node's identity at {f['address']}; "
+            "if that is a machine of yours, its home directory is a copy of this one"
+        ),
     ),
     "bootstrap_is_self": ("warning", lambda f: f"The bootstrap address {f['address']} is this node itself"),
     "bootstrap_unreachable": (
@@ -184,6 +200,11 @@ def node_state(
         numbers = {"running": len(running), "held": len(worker.held)}
         return "working", Reason("computing", f"Computing {kernel} for {whose}.", numbers)
     return "idle", _idle_reason(worker, config, network, peers)
+
+
+def cloned(clone: Clone) -> Reason:
+    """Somebody else runs with our key."""
+    return Reason("cloned", CLONED, {"statements": len(clone.statements)})
 
 
 def storage_failed(failure: Exception) -> Reason:

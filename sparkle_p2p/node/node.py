@@ -7,14 +7,17 @@ and on ``stop``: hand back what is not committed, report what is, leave the netw
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from typing import Any
 
+from sparkle_ledger.agent.events import Cloned
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
+from sparkle_p2p.ledger_view import CreditView
 from sparkle_p2p.net.overlay import Link, Overlay, OverlayEvents
 from sparkle_p2p.node import narrate, picture
 from sparkle_p2p.node.array_jobs import ArrayJobs
@@ -22,6 +25,7 @@ from sparkle_p2p.node.array_units import check_result, has_arrays, input_sizes, 
 from sparkle_p2p.node.array_work import ArrayWork, listen_host, open_array_work
 from sparkle_p2p.node.commands import JobCommands
 from sparkle_p2p.node.computing import Computing
+from sparkle_p2p.node.crediting import read_credit
 from sparkle_p2p.node.diary import Diary
 from sparkle_p2p.node.housekeeping import Housekeeping
 from sparkle_p2p.node.journals import Journals
@@ -61,6 +65,7 @@ from sparkle_protocol.facts import FactCodec
 from sparkle_protocol.ids import JobId, PeerId, short_peer
 from sparkle_protocol.ledger_messages import LedgerRequest, forks_topic
 from sparkle_protocol.membership import Membership
+from sparkle_protocol.presence import Presence
 from sparkle_protocol.work.blob_sizes import BlobSizes
 from sparkle_protocol.work.fairness import Weigh
 from sparkle_protocol.work.kept_job import KeptJob
@@ -107,6 +112,7 @@ class Node:
         kernels = [f"{kernel.name}@{kernel.version}" for kernel in known] if works else []
         own_bytes = config.memory_mb * MIB
         self.membership = Membership(self.identity.peer_id, rng, wall_ms, own_bytes if works else 0)
+        self.presence = Presence(self.identity, config.net, os.urandom(messages.INSTANCE_BYTES), wall_ms)
         self.memory = WorkerMemory(own_bytes, works, lambda: self.membership.links, lambda: self.membership.memory)
         self.weighing = Weighing(
             config.net, self.identity, config.network_key is not None, lambda: self.submitter.waiting_submitters()
@@ -234,6 +240,7 @@ class Node:
         )
         await overlay.start(self._serve, events)
         self.overlay = self.shell.overlay = overlay
+        self.presence.own_addresses = overlay.addresses
         if self._arrays is not None:
             await self._arrays.plane.listen(listen_host(self.config), self.config.bulk_port)
         self.startup_ms = {**getattr(overlay, "startup_ms", {}), "ready": (boot_ns() - self.started_ns) / 1e6}
@@ -314,6 +321,8 @@ class Node:
             return self.ledger.agent
         if isinstance(message, messages.Offer | messages.Notice):
             return self.worker
+        if isinstance(message, messages.Here):
+            return self.presence
         return self.membership if isinstance(message, messages.PeersRequest) else self.submitter
 
     def _refuses(self, message: messages.Request) -> messages.Refusal | None:
@@ -322,14 +331,16 @@ class Node:
             return messages.Refusal("busy", "this node still reads its ledger")
         if isinstance(message, LedgerRequest) and self.ledger is None:
             return messages.Refusal("unserved", "this node has no part in the ledger")
-        if not (self.config.bootstrap_only and isinstance(message, messages.Push)):
+        if not isinstance(message, messages.Push) or self.submitter.job(JobId(message.job)) is not None:
             return None
-        if self.submitter.job(JobId(message.job)) is not None:
+        if self.presence.cloned is not None:
+            return messages.Refusal("quota", "the identity of this node is used by another one too")
+        if not self.config.bootstrap_only:
             return None
         return messages.Refusal("quota", "this node only helps others to meet and keeps no jobs")
 
     def _tell_all(self, event: object) -> None:
-        for core in (self.membership, self.submitter, self.worker):
+        for core in (self.membership, self.presence, self.submitter, self.worker):
             self.shell.tell(core, event)
         if self.ledger is not None:
             self.ledger.tell(event)
@@ -381,6 +392,8 @@ class Node:
                 self.journals.hear(effect.event, effect.fields, boot_ns(), wall_ms())
             except Exception:  # a story with a gap must not stop what it tells of
                 log.exception("the journal could not take in %s", effect.event)
+            if effect.event == "cloned":
+                self._stop_signing()
             if effect.event == "worker_rejected" and self._group is not None:
                 self._group.create_task(self._housekeeping.save_standings(), name="save standings")
             if effect.event in ("job_published", "job_done", "job_failed", "job_cancelled"):
@@ -394,6 +407,12 @@ class Node:
             job = self.submitter.jobs[job_id]
             if not has_arrays(job.state.spec):
                 self._group.create_task(self._commands.combine_quietly(job), name="combine")
+
+    def _stop_signing(self) -> None:
+        """Somebody else runs with our key: what both sign looks like the work of a liar, so take on nothing more."""
+        self.shell.perform(self.worker, self.worker.stop(boot_ns()))
+        if self.ledger is not None:
+            self.ledger.tell(Cloned())
 
     def _array_jobs(self) -> ArrayJobs | None:
         return self._arrays.jobs if self._arrays is not None and self._arrays.ready else None
@@ -452,7 +471,8 @@ class Node:
             self.diary.publish("paused", {})
 
     async def resume(self) -> None:
-        """Compute again."""
+        """Compute again. Raises ConfigError while another node has this one's identity."""
+        self._check_alone()
         if self._computing is not None:
             self._computing.resume()
         if self.worker.paused:
@@ -464,9 +484,14 @@ class Node:
         """Publish a job; returns its id once it is on disk, here and with most of its keepers."""
         if self.stopping:
             raise ConfigError("this node is stopping; submit to another one")
+        self._check_alone()
         if self.config.bootstrap_only:
             raise ConfigError("this node runs with --bootstrap-only and takes no jobs; submit to another one")
         return await self._commands.submit(request)
+
+    def _check_alone(self) -> None:
+        if self.presence.cloned is not None:
+            raise ConfigError(narrate.CLONED)
 
     async def job(self, job: str) -> JobView:
         """One job by id or unique prefix."""
@@ -497,6 +522,11 @@ class Node:
         from sparkle_p2p.node.why import explain
 
         return await explain(self, self.view(), subject)
+
+    async def credit(self, account: str | None = None) -> CreditView:
+        """The credit of this node's account, or of another that it keeps entries of."""
+        peers = [self.identity.peer_id, *self.membership.links, *self.standings.peers()]
+        return await read_credit(getattr(self, "ledger", None), account, peers)
 
     async def kernels(self) -> tuple[KernelView, ...]:
         """Kernels that this node knows."""

@@ -49,6 +49,8 @@ def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
     links = node.overlay.links() if node.overlay is not None else ()
     network = narrate.network_state(node.overlay, links, node.ready)
     state, reason = narrate.node_state(node.worker, node.config, network, len(links), stopping=node.stopping)
+    if node.presence.cloned is not None and state != "stopping":
+        state, reason = "paused", narrate.cloned(node.presence.cloned)
     if node.storage_failure is not None:  # nothing else matters as much, whatever the node does meanwhile
         reason = narrate.storage_failed(node.storage_failure)
     known = node.standings.known_workers()

@@ -75,6 +75,9 @@ class Claims:
         self._key = desk.signer.public_key
         self._claims: dict[JobId, _Claim] = {}
 
+    def __len__(self) -> int:
+        return len(self._claims)
+
     # --- what happened ------------------------------------------------------------------------------------
 
     def restore(self, records: Iterable[JobRecord]) -> None:

@@ -39,6 +39,11 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Cloned:
+    """It is proven that somebody else runs with our key: nothing more is signed until this node is started anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkEnded:
     """We get no more units of somebody's job: claim at once what is left of it."""
 

@@ -8,6 +8,7 @@ ready      signs
 lost       signed entries that nobody has any more, in a place where it can neither go on nor begin anew
 forked     signed two entries for one place; nothing more of it counts
 revoked    has no key in force
+cloned     signs nothing: two nodes run with its key, and the next entry of one would fork the other
 =========  ===========================================================================================
 
 Every start begins with learning: a store that was put back from a copy looks as whole as any other, and to sign from
@@ -51,6 +52,7 @@ class State(StrEnum):
     LOST = "lost"
     FORKED = "forked"
     REVOKED = "revoked"
+    CLONED = "cloned"
 
 
 REASONS = {
@@ -58,6 +60,7 @@ REASONS = {
     State.LOST: "this node has lost entries that it signed, and nobody who is linked has them; link to more peers",
     State.FORKED: "this account signed two entries for one place and can spend no more; use a new identity",
     State.REVOKED: "the key of this account was revoked; use the one that replaced it",
+    State.CLONED: "another node runs with the identity of this one; stop one of the two and start the other again",
 }
 
 
@@ -79,6 +82,7 @@ class OwnAccount:
         self._wall_ms = wall_ms
         self._started_ns: int | None = None
         self._waiting = Waiting({}, {})
+        self._cloned = False
 
     # --- whether it may sign ------------------------------------------------------------------------------
 
@@ -86,6 +90,15 @@ class OwnAccount:
     def ready(self) -> bool:
         """It may sign."""
         return self.state is State.READY
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait until it may sign."""
+        return len(self._waiting.fund) + len(self._waiting.over)
+
+    def cloned(self) -> None:
+        """Sign nothing as long as this process lives: somebody else does."""
+        self._cloned = True
 
     def look(self) -> None:
         """See whether the account may sign, by what is known by now."""
@@ -105,6 +118,8 @@ class OwnAccount:
             self.state = State.FORKED
         elif account.entries and account.key != self._desk.signer.public_key:
             self.state = State.REVOKED
+        elif self._cloned:
+            self.state = State.CLONED
         elif self.state is State.READY:
             if self._desk.book.next_place(self._desk.account) is None:  # we signed what we do not remember
                 self._learn_anew()

@@ -65,6 +65,12 @@ def job_hold_micro(units: int, price_micro: int, policy: Policy) -> int:
     return micro
 
 
+def exactly(micro: int) -> str:
+    """``12.354321``: credits to the last micro-credit, however many they are."""
+    whole, part = divmod(abs(micro), CREDIT)
+    return f"{'-' if micro < 0 else ''}{whole}.{part:06d}"
+
+
 def in_credits(micro: int) -> str:
     """``0.42 credits``: three figures, or all those before the point; nothing is rounded away to zero."""
     return ("−" if micro < 0 else "") + _counted(_figures(abs(micro), 6), "credit")
