@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sparkle.node")
 
+RECORDS = 4  # jobs of which one is kept ready
 MAX_EARLY = 4096
 FUND_S = 45.0  # longer than a node that is alone waits before it signs
 AGAIN_S, MAX_AGAIN_S = 4.0, 600.0  # between two looks at what a job that has ended still owes
@@ -86,6 +87,7 @@ class LedgerPart:
         self._spawn = spawn
         self._agent: LedgerAgent | None = None
         self._funding: dict[JobId, asyncio.Future[str | None]] = {}
+        self._records: dict[JobId, JobRecord] = {}
         self._ended: dict[JobId, _Ended] = {}
         self.failure: StoreError | None = None  # why nothing could be kept lately
         self._unkept: fx.KeepLedger | None = None  # what that was
@@ -200,13 +202,20 @@ class LedgerPart:
         known = self._submitter.job(job)
         return self._record_of(known) if known is not None else None
 
-    @staticmethod
-    def _record_of(job: "KeptJob") -> JobRecord | None:
-        try:
-            return JobRecord.of(job.state)
-        except SparkleError as error:
-            log.warning("no record of job %s could be made: %s", job.state.id.hex()[:12], error)
-            return None
+    def _record_of(self, job: "KeptJob") -> JobRecord:
+        """What is known of a job by now: facts that were taken in before are only looked up again."""
+        state = job.state
+        record = self._records.pop(state.id, None) or JobRecord(state.spec_fact, state.network)
+        record.add_all(state.facts())
+        for sealed in state.sealed.ranges():
+            try:
+                record.add_sealed(sealed)
+            except SparkleError as error:
+                log.warning("a range of job %s is left out of its record: %s", state.id.hex()[:12], error)
+        self._records[state.id] = record  # the latest last
+        while len(self._records) > RECORDS:
+            del self._records[next(iter(self._records))]
+        return record
 
     # --- jobs of ours -------------------------------------------------------------------------------------
 
@@ -288,9 +297,7 @@ class LedgerPart:
             elif ended.due_ns <= now_ns:
                 ended.due_ns = now_ns + int(ended.pause_s * SECOND_NS)
                 ended.pause_s = min(2 * ended.pause_s, MAX_AGAIN_S)
-                record = self._record_of(kept)
-                if record is not None:
-                    self.tell(Over(record))
+                self.tell(Over(self._record_of(kept)))
 
     def _is_closed(self, job: JobId) -> bool:
         """What the escrow has left is owed to somebody."""
