@@ -437,6 +437,11 @@ class Node:
         """What this system cannot enforce upon computing processes, one sentence each."""
         return self._computing.missing_protections if self._computing is not None else ()
 
+    @property
+    def storage_failure(self) -> StoreError | None:
+        """Why nothing can be stored now, if that is so."""
+        return self.store.failure or (self.ledger.failure if self.ledger is not None else None)
+
     # --- totals -------------------------------------------------------------------------------------------
 
     @property

@@ -38,7 +38,7 @@ MAX_BYTES = 256 << 20  # of all accounts that do not concern this node
 MAX_STRANGERS = 4096
 MAX_CONCERNS = 1 << 16
 RECORDS = 4  # jobs whose evidence is kept ready for the next request
-FRESH_NS = 10 * SECOND_NS  # for so long
+FRESH_NS = SECOND_NS  # for so long
 
 KeptRecord = Callable[[JobId], JobRecord | None]
 TakeFork = Callable[[Entry, Entry], None]
