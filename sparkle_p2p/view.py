@@ -228,6 +228,7 @@ class SubmitRequest:
     units: int | None = None  # None: the kernel chooses
     verify: Literal["fast", "final", "critical"] = "final"
     inputs: Mapping[str, str] = field(default_factory=dict)  # name -> absolute path of a .npy or .png file here
+    free: bool = False  # offers no credit: computed when there is nothing better to do
     sealed: bool = False  # arrays are stored and sent encrypted; needs a private network
 
 

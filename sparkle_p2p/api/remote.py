@@ -92,7 +92,7 @@ class RemoteControl:
         """Publish a job and return its id."""
         return await asyncio.to_thread(
             self._client.submit, request.kernel, request.params, request.units, request.verify, request.inputs,
-            sealed=request.sealed,
+            free=request.free, sealed=request.sealed,
         )  # fmt: skip
 
     async def job(self, job: str) -> JobView:

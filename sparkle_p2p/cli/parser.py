@@ -155,6 +155,9 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
         help="how sure to be: first result, a known worker's or two that agree (default), three that agree",
     )
     parser.add_argument(
+        "--free", action="store_true", help="offer no credit: computed where there is nothing better to do"
+    )
+    parser.add_argument(
         "--sealed", action="store_true", help="store and send the arrays encrypted (private networks only)"
     )
     parser.add_argument("--wait", action="store_true", help="wait for the result and show progress")

@@ -13,6 +13,7 @@ from sparkle_p2p.web.guard import error_response, json_response
 from sparkle_protocol.errors import ConfigError
 
 CALL_TIMEOUT_S = 30.0
+SUBMIT_TIMEOUT_S = 75.0  # what the job may cost is set aside first, and then it is published
 INPUTS_TIMEOUT_S = 3600.0  # a submission whose files are read and stored first
 KEEP_ALIVE_S = 10.0  # proxies and clients give a silent stream up after 30 s and more
 SEND_TIMEOUT_S = 10.0  # a client that takes nothing for so long is dropped
@@ -109,7 +110,7 @@ class Routes:
         if request.content_type != "application/json":
             return error_response(415, "send the job as application/json", "ConfigError")
         wanted = _submit_request(await request.read())
-        async with asyncio.timeout(INPUTS_TIMEOUT_S if wanted.inputs else CALL_TIMEOUT_S):
+        async with asyncio.timeout(INPUTS_TIMEOUT_S if wanted.inputs else SUBMIT_TIMEOUT_S):
             job = await self._control.submit(wanted)
         return json_response({"job": job}, 201)
 

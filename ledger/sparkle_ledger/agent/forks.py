@@ -32,6 +32,9 @@ class Forks:
         self._known: dict[AccountId, ForkProof] = {}
         self._topic = forks_topic(desk.book.network)
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def restore(self, proofs: Iterable[ForkProof]) -> None:
         """Know again what an earlier life knew. It was told then."""
         for proof in proofs:

@@ -39,6 +39,7 @@ from sparkle_ledger.store.schema import snapshot as snapshot
 from sparkle_protocol.errors import LedgerError, RemoteProtocolError
 from sparkle_protocol.ids import JobId, digest
 
+Database = sqlite3.Connection  # what ``open_ledger`` gives
 MAX_LOOKUP = 512  # ids of one query
 
 _FACT, _SEALED = 0, 1  # kinds of evidence
