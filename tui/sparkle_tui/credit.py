@@ -39,6 +39,7 @@ _STATES: Mapping[str, tuple[str, str]] = {
     "lost": ("✗", BAD),
     "forked": ("✗", BAD),
     "revoked": ("✗", BAD),
+    "cloned": ("✗", BAD),
     "kept": ("○", MUTED),
 }
 
