@@ -100,7 +100,8 @@ class CreditReading:
             earned_micro=found.earned_micro,
             spent_micro=found.spent_micro,
             limit_micro=found.limit_micro,
-            spendable_micro=found.spendable_micro,
+            # An account opens by itself before its first hold, so that all of its limit is there.
+            spendable_micro=found.limit_micro if state == "ready" and not found.entries else found.spendable_micro,
             pending_micro=self._pending_micro,
             unlimited=unlimited,
             incarnation=max(found.heads, default=0),

@@ -25,9 +25,7 @@ def job_reasons(ledger: LedgerPart | None, job: KeptJob) -> list[Reason]:
     book, job_id = ledger.book, job.state.id
     escrow = book.escrow(job_id)
     if not escrow.held_micro:
-        return [
-            Reason("nothing_set_aside", "No credit that was set aside for it is known here.")
-        ]
+        return [Reason("nothing_set_aside", "No credit that was set aside for it is known here.")]
     shown = escrow_view(book, job_id, escrow)
     numbers: dict[str, Scalar] = {
         "set_aside_micro": escrow.held_micro,
