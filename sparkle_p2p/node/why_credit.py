@@ -27,19 +27,22 @@ def job_reasons(ledger: LedgerPart | None, job: KeptJob) -> list[Reason]:
     if not escrow.held_micro:
         return [Reason("nothing_set_aside", "No credit that was set aside for it is known here.")]
     shown = escrow_view(book, job_id, escrow)
+    # The book learns who is to be paid when the job ends or pay is claimed; the job itself knows sooner.
+    others = sum(count for peer, count in job.accepted_by.items() if peer != job.state.submitter)
+    owed = max(shown.owed_micro or 0, job.state.spec.price_micro * others - shown.paid_micro)
     numbers: dict[str, Scalar] = {
         "set_aside_micro": escrow.held_micro,
         "paid_micro": shown.paid_micro,
         "released_micro": shown.released_micro,
         "left_micro": shown.left_micro,
-        "owed_micro": shown.owed_micro,
+        "owed_micro": owed,
     }
     parts = [f"{exactly(shown.paid_micro)} paid to workers"]
     if shown.released_micro:
         parts.append(f"{exactly(shown.released_micro)} came back")
     left = f"{exactly(shown.left_micro)} left" if shown.left_micro else "nothing left"
-    if shown.owed_micro:
-        left += f", of which {exactly(shown.owed_micro)} is owed for work that nobody has claimed yet"
+    if owed and shown.left_micro:
+        left += f", of which {exactly(owed)} is owed for accepted work that is not claimed here yet"
     sentence = f"{exactly(escrow.held_micro)} credits were set aside for it: {', '.join(parts)}, {left}."
     return [Reason("escrow", sentence, numbers)]
 
