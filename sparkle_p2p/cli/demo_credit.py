@@ -52,25 +52,28 @@ async def settle(peers: Sequence[LocalPeer], net: str) -> Settled:
         SparkleError: that took too long.
     """
     begun = time.monotonic()
-    amounts: dict[str, dict[str, int]] = {}
     try:
         async with asyncio.timeout(SETTLED_S):
-            while not _agreed(amounts):
+            while True:
+                amounts = {peer.peer_id: await asyncio.to_thread(_amounts, peer) for peer in peers}
+                if _agreed(amounts):
+                    audit = await asyncio.to_thread(_audited, peers[0], net)
+                    if not audit.report.unsettled_micro:  # the last claim is on the submitter's disk, too
+                        return Settled(amounts, audit, time.monotonic() - begun)
                 await asyncio.sleep(POLL_S)
-                documents = [await asyncio.to_thread(LocalClient(peer.home).credit) for peer in peers]
-                told = zip(peers, documents, strict=True)
-                amounts = {peer.peer_id: {name: one[name] for name in AMOUNTS} for peer, one in told}
-            while (audit := await asyncio.to_thread(_audited, peers[0], net)).report.unsettled_micro:
-                await asyncio.sleep(POLL_S)  # the last claim is on its way to the submitter's disk
     except TimeoutError:
         raise SparkleError(f"the work of the demo was not paid within {SETTLED_S:.0f} s") from None
-    return Settled(amounts, audit, time.monotonic() - begun)
+
+
+def _amounts(peer: LocalPeer) -> dict[str, int]:
+    document = LocalClient(peer.home).credit()
+    return {name: document[name] for name in AMOUNTS}
 
 
 def _agreed(amounts: dict[str, dict[str, int]]) -> bool:
     """Nothing is set aside any more, and what some spent the others earned."""
     sums = {name: sum(one[name] for one in amounts.values()) for name in AMOUNTS}
-    return bool(amounts) and not sums["held_micro"] and sums["earned_micro"] == sums["spent_micro"] > 0
+    return not sums["held_micro"] and sums["earned_micro"] == sums["spent_micro"] > 0
 
 
 def _audited(peer: LocalPeer, net: str) -> Audited:

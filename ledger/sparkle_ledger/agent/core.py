@@ -91,7 +91,8 @@ class LedgerAgent:
         """How much is kept in memory of what grows with what others do."""
         return {
             **self._desk.sizes(), **self._partners.sizes(),
-            "claims": len(self._claims), "debts": len(self._debts), "forks": len(self._forks), "waiting": self._own.waiting,
+            "claims": len(self._claims), "debts": len(self._debts), "forks": len(self._forks),
+            "waiting": self._own.waiting,
         }  # fmt: skip
 
     # --- events -------------------------------------------------------------------------------------------
