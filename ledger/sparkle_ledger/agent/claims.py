@@ -37,6 +37,7 @@ MAX_CLAIMS = 256  # jobs
 MAX_SOURCES = 17  # the submitter, and keepers of two views
 MAX_RESTS = 32  # proofs and feeds that a payer's account rests on, of one round
 MAX_REST_ACCOUNTS = 64
+MAX_BACK = 20  # bits: known entries of a payer that are asked for again, as its feed may have another branch
 UNPROVEN = ("pending:evidence", "pending:not_accepted")
 
 
@@ -257,7 +258,8 @@ class Claims:
             rests = list(self._rests(source, claim.payer)) if self._desk.book.funding(claim.job) is None else []
             self._fetch_rests(claim, rests)
 
-        self._fetching.feed(source, claim.payer, fed)
+        back = 1 << min(2 * claim.tries, MAX_BACK)
+        self._fetching.feed(source, claim.payer, fed, back=back)
 
     def _fetch_rests(self, claim: _Claim, rests: list[Rest]) -> None:
         """One after the other what the payer's account rests on."""
