@@ -44,6 +44,10 @@ class Forks:
         """The proof that an account forked, if one is known."""
         return self._known.get(account)
 
+    def proofs(self) -> list[ForkProof]:
+        """All that are known."""
+        return list(self._known.values())
+
     def gossiped(self, event: fx.Gossiped) -> None:
         """Take in a proof that is passed on. The gossip itself passes it on further."""
         if event.topic != self._topic:
