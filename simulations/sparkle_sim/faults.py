@@ -198,6 +198,8 @@ def _backups(peers: list[Peer]) -> tuple[Action, Action]:
         if peer.life is not None:
             peer.leave("restored")
             peer.disk.ledger = copies[peer.number]
+            if peer.world.credit is not None:
+                peer.world.credit.restored.add(peer.number)
             peer.come_back("restored")
 
     return _each(peers, copy), _each(peers, put_back)
