@@ -182,7 +182,7 @@ class Credit:
         elif isinstance(effect, fx.Earned):
             self._tell(peer, Accepted(effect.spec, effect.units, effect.keepers, effect.views))
         elif isinstance(effect, fx.WorkOver):
-            self._tell(peer, WorkEnded(effect.job))
+            self._tell(peer, WorkEnded(effect.job, effect.ranges))
 
     def _kept(self, peer: Peer, life: Life, effect: fx.KeepLedger) -> None:
         if peer.life is not life:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sparkle_ledger.agent.desk import SECOND_NS, Desk
-from sparkle_ledger.agent.events import Accepted
+from sparkle_ledger.agent.events import Accepted, WorkEnded
 from sparkle_ledger.agent.fetching import Fetching
 from sparkle_ledger.agent.own import OwnAccount
 from sparkle_ledger.agent.partners import Partners
@@ -115,10 +115,13 @@ class Claims:
         due_ns = max(self._desk.now_ns, claim.lot_ns, asked_ns + LOT_NS)
         claim.due_ns = due_ns if claim.due_ns is None else min(claim.due_ns, due_ns)
 
-    def ended(self, job: JobId) -> None:
-        """There is no more work for us in a job."""
-        claim = self._claims.get(job)
+    def ended(self, event: WorkEnded) -> None:
+        """There is no more work for us in a job; everybody is to show what is known of units we heard nothing of."""
+        claim = self._claims.get(event.job)
         if claim is not None:
+            for index in event.ranges:
+                claim.wanted.setdefault(index, set())
+                claim.shown_by.pop(index, None)
             claim.ended = True
             claim.lot_ns = claim.due_ns = self._desk.now_ns
 
@@ -246,7 +249,8 @@ class Claims:
         if claim.tries > MAX_TRIES:
             units = sum(map(len, claim.wanted.values()))
             del self._claims[claim.job]
-            self._desk.do(fx.Notify("pay_not_claimed", {"job": claim.job.hex(), "units": units}))
+            if units:
+                self._desk.do(fx.Notify("pay_not_claimed", {"job": claim.job.hex(), "units": units}))
             return
         rounds = claim.tries // max(1, len(claim.sources))  # everybody is asked once in a row
         first = claim.tries < len(claim.sources)
