@@ -12,6 +12,7 @@ The spec, and who keeps the job, is kept from the moment on when there is work, 
 about an unfinished job is asked once more.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -34,6 +35,7 @@ RETRY_NS = 10 * SECOND_NS
 MAX_RETRY_NS = 600 * SECOND_NS
 MAX_TRIES = 48  # in a row: half a day
 MAX_CLAIMS = 256  # jobs
+LOOKS = 3  # the last of them minutes after the first
 MAX_SOURCES = 17  # the submitter, and keepers of two views
 MAX_RESTS = 32  # proofs and feeds that a payer's account rests on, of one round
 MAX_REST_ACCOUNTS = 64
@@ -54,7 +56,7 @@ class _Claim:
     due_ns: int | None
     named: set[FactId]  # the spec, and what shows who keeps the job
     wanted: dict[int, set[tuple[int, int]]] = field(default_factory=dict)  # range -> not proven here; empty: any
-    shown_by: dict[int, set[PeerId]] = field(default_factory=dict)  # who showed all it has of a range
+    shown_by: dict[int, Counter[PeerId]] = field(default_factory=dict)  # how often each showed all it has of a range
     busy: bool = False
     ended: bool = False
     tries: int = 0
@@ -186,7 +188,7 @@ class Claims:
         claim.busy = False
         before = sum(len(one) or 1 for one in claim.wanted.values())
         for index in shown:
-            claim.shown_by.setdefault(index, set()).add(source)
+            claim.shown_by.setdefault(index, Counter())[source] += 1
         self._note_proven(claim)
         if sum(len(one) or 1 for one in claim.wanted.values()) < before:
             claim.tries = 0
@@ -199,7 +201,8 @@ class Claims:
     def _note_proven(self, claim: _Claim) -> None:
         """Forget what was wanted and is here.
 
-        Where it is not known what that is, everybody is to show what it has: the submitter may rather show nothing.
+        Where it is not known what that is, everybody is to show what it has, ``LOOKS`` times: the submitter may
+        rather show nothing, and keepers may come to accept what they had not by then.
         """
         record = self._desk.book.record(claim.job)
         if record is None:
@@ -207,7 +210,8 @@ class Claims:
         for index, wanted in list(claim.wanted.items()):
             proven = {one for one in wanted if (one[1], self._key) in record.payable(one[0])}
             wanted -= proven
-            all_shown = claim.shown_by.get(index, set()).issuperset(claim.sources)
+            shown = claim.shown_by.get(index, Counter())
+            all_shown = all(shown[source] >= LOOKS for source in claim.sources)
             if not wanted and (proven or all_shown):
                 del claim.wanted[index]
                 claim.shown_by.pop(index, None)
