@@ -55,7 +55,8 @@ class _Claim:
     sources: tuple[PeerId, ...]
     due_ns: int | None
     named: set[FactId]  # the spec, and what shows who keeps the job
-    wanted: dict[int, set[tuple[int, int]]] = field(default_factory=dict)  # range -> not proven here; empty: any
+    wanted: dict[int, set[tuple[int, int]]] = field(default_factory=dict)  # range -> not proven here
+    unsure: set[int] = field(default_factory=set)  # ranges of which anything may be ours
     shown_by: dict[int, Counter[PeerId]] = field(default_factory=dict)  # how often each showed all it has of a range
     busy: bool = False
     ended: bool = False
@@ -94,6 +95,7 @@ class Claims:
                 claim = self._claim(record, peers)
                 if claim is not None:
                     claim.wanted = {index: set() for index in range(range_count(record.units))}
+                    claim.unsure = set(claim.wanted)
                     claim.ended = True
 
     def accepted(self, event: Accepted) -> None:
@@ -123,6 +125,7 @@ class Claims:
         if claim is not None:
             for index in event.ranges:
                 claim.wanted.setdefault(index, set())
+                claim.unsure.add(index)
                 claim.shown_by.pop(index, None)
             claim.ended = True
             claim.lot_ns = claim.due_ns = self._desk.now_ns
@@ -212,8 +215,9 @@ class Claims:
             wanted -= proven
             shown = claim.shown_by.get(index, Counter())
             all_shown = all(shown[source] >= LOOKS for source in claim.sources)
-            if not wanted and (proven or all_shown):
+            if not wanted and (all_shown or (proven and index not in claim.unsure)):
                 del claim.wanted[index]
+                claim.unsure.discard(index)
                 claim.shown_by.pop(index, None)
 
     def _unpaid(self, claim: _Claim) -> bool:
