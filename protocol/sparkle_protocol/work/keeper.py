@@ -130,11 +130,11 @@ class Keeper(CoKeeping):
     # --- questions ----------------------------------------------------------------------------------------
 
     def waiting_submitters(self) -> dict[PeerId, str]:
-        """Whoever else has units to be handed out here now, each with its network."""
+        """Whoever else has units of jobs that pay to be handed out here now, each with its network."""
         return {
             job.state.submitter: self.quota.network_of(job.state.id)
             for job in self._open()
-            if not job.mine and job.leases.has_work
+            if not job.mine and job.pays and job.leases.has_work
         }
 
     def place_of(self, job_id: JobId, now_ns: int) -> Place | None:
@@ -472,6 +472,10 @@ class Keeper(CoKeeping):
             idle, self._idle = list(self._idle), {}
             self._offer(idle[:MAX_PEERS_OFFERED])
             self._idle.update(dict.fromkeys(idle[MAX_PEERS_OFFERED:]))
+        called = {worker: None for job in touched for worker in job.take_called() if worker in self._idle}
+        if called:
+            self._idle = {worker: None for worker in self._idle if worker not in called}
+            self._offer(called)
         for job_id in due:
             kept = self.job(job_id)
             if kept is not None:

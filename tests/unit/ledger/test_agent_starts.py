@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from sparkle_ledger.agent.events import Accepted, Fund, Over, WorkEnded
+from sparkle_ledger.agent.events import Accepted, Cloned, Fund, Over, WorkEnded
 from sparkle_ledger.agent.own import State
 from sparkle_ledger.entries import NO_PREV, Entry, Genesis, Hold, Restore, Settled, Work, account_of
 from sparkle_protocol import effects as fx
@@ -46,6 +46,22 @@ def test_a_node_whose_store_was_put_back_finds_what_it_signed_and_does_not_fork(
     assert submitter.funded == {third.id: None}
     assert entries_of(submitter, submitter)[:-1] == signed
     assert not any(member.agent.book.fork_proofs() for member in world.members.values())
+
+
+def test_a_node_whose_key_somebody_else_uses_signs_nothing_more_until_it_starts_anew() -> None:
+    world, _, (submitter, *_), _ = settled_world(2, 0.0, 0.0)
+    signed = entries_of(submitter, submitter)
+    submitter.hear(Cloned())
+    assert submitter.agent.state is State.CLONED
+    second = Job(submitter.who, UNITS, keepers=KEEPERS, nonce=2)
+    submitter.hear(Fund(second.spec))
+    world.run(300)
+    assert "stop one of the two" in (submitter.funded[second.id] or "")
+    assert entries_of(submitter, submitter) == signed
+    world.leave(submitter)
+    world.back(submitter)
+    world.run(60)
+    assert submitter.agent.state is State.READY
 
 
 def test_a_node_that_lost_its_store_finds_its_account() -> None:
