@@ -37,7 +37,7 @@ from sparkle_protocol.facts import (
     Seals,
 )
 from sparkle_protocol.identity import Identity, verify_signature
-from sparkle_protocol.ids import hash_result
+from sparkle_protocol.ids import PeerId, hash_result
 from sparkle_protocol.work.sealed import SealedRange, SealedUnit
 from tests.bench.processes import module, scratch
 from tests.bench.rows import Row, median_row
@@ -164,7 +164,7 @@ def _entries(db: sqlite3.Connection, executions: int) -> Iterator[Entry]:
         cover = PRICE_MICRO * RANGES * SEAL_UNITS * Policy().max_replicas
         hold = submitters[number % SUBMITTERS].sign(Hold(spec.job, cover, 1 << 50))
         yield hold
-        open_units: dict[str, list[Settled]] = {}
+        open_units: dict[PeerId, list[Settled]] = {}
         for sealed in ranges:
             for unit, end in enumerate(sealed, sealed.first):
                 for worker in end.accepted:
@@ -172,8 +172,8 @@ def _entries(db: sqlite3.Connection, executions: int) -> Iterator[Entry]:
                     waiting.append(Settled(unit, end.epoch))
                     if len(waiting) == executions:
                         yield _work(workers[worker], spec, hold, open_units.pop(worker))
-        for name, waiting in open_units.items():
-            yield _work(workers[name], spec, hold, waiting)
+        for worker, waiting in open_units.items():
+            yield _work(workers[worker], spec, hold, waiting)
         number += 1
 
 
