@@ -113,6 +113,10 @@ class LocalClient:
         query = f"?subject={_quote(subject)}" if subject else ""
         return self._json("GET", "/api/v1/why" + query)  # type: ignore[no-any-return]
 
+    def checkup(self) -> list[dict[str, Any]]:
+        """What the node's checks of itself came to."""
+        return self._json("GET", "/api/v1/checkup")  # type: ignore[no-any-return]
+
     def pause(self) -> dict[str, Any]:
         """Stop computing at once; returns the status."""
         return self._json("POST", "/api/v1/pause")  # type: ignore[no-any-return]

@@ -15,6 +15,7 @@ from sparkle_p2p.view import (
     DeadUnit,
     Event,
     Explanation,
+    Finding,
     JobResult,
     JobView,
     KernelView,
@@ -120,6 +121,10 @@ class RemoteControl:
     async def why(self, subject: str | None = None) -> Explanation:
         """Explain the node's state or a subject."""
         return await self._typed(Explanation, self._client.why, subject)
+
+    async def checkup(self) -> tuple[Finding, ...]:
+        """What blocks the node."""
+        return await self._typed(tuple[Finding, ...], self._client.checkup)
 
     async def kernels(self) -> tuple[KernelView, ...]:
         """Kernels that the node knows."""

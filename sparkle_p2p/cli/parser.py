@@ -97,6 +97,7 @@ def _build() -> tuple[Parser, dict[str, Parser]]:
     dead.add_argument("--requeue", metavar="UNIT", help="begin a unit, as JOB/INDEX, or all of a JOB anew")
     why = add("why", "show:why", "explain the node's state, or a job, unit or peer")
     why.add_argument("subject", nargs="?", help="a job ID, a unit as ID/INDEX, or a peer id")
+    add("doctor", "doctor:doctor", "find out what blocks this node, and how to fix it")
     key = add("network-key", "network:network_key", "make the key of a private network")
     key.add_argument("file", metavar="FILE", help="where to write it; a file that is there stays as it is")
     add("pause", "show:pause", "stop computing at once")

@@ -43,6 +43,7 @@ class Routes:
             web.get(f"{api}/peers", self.peers, allow_head=False),
             web.get(f"{api}/kernels", self.kernels, allow_head=False),
             web.get(f"{api}/why", self.why, allow_head=False),
+            web.get(f"{api}/checkup", self.checkup, allow_head=False),
             web.get(f"{api}/jobs", self.jobs, allow_head=False),
             web.post(f"{api}/jobs", self.submit),
             web.get(f"{api}/jobs/{{job}}", self.job, allow_head=False),
@@ -92,6 +93,11 @@ class Routes:
         """The reason of the node's state, or of ``?subject=``."""
         async with asyncio.timeout(CALL_TIMEOUT_S):
             return json_response(await self._control.why(request.query.get("subject") or None))
+
+    async def checkup(self, _request: web.Request) -> web.Response:
+        """What blocks this node: findings of its checks of itself."""
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            return json_response(await self._control.checkup())
 
     async def jobs(self, _request: web.Request) -> web.Response:
         """Jobs that this node submitted, newest first."""

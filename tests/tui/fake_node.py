@@ -13,6 +13,7 @@ from sparkle_p2p.view import (
     DeadUnit,
     Event,
     Explanation,
+    Finding,
     JobResult,
     JobView,
     KernelView,
@@ -93,6 +94,11 @@ class FakeNode:
 
     async def why(self, subject: str | None = None) -> Explanation:
         return Explanation("node", self.picture.reason)
+
+    async def checkup(self) -> tuple[Finding, ...]:
+        return (
+            Finding("clock", "warn", Reason("clock_off", "The clock is \x1b[2Jwrong.", {"seconds": 900}), "Set it."),
+        )
 
     async def kernels(self) -> tuple[KernelView, ...]:
         return ()

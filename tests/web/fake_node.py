@@ -16,6 +16,7 @@ from sparkle_p2p.view import (
     DeadUnit,
     Event,
     Explanation,
+    Finding,
     JobResult,
     JobView,
     KernelView,
@@ -170,6 +171,11 @@ class FakeControl:
         )
         headline = Reason("ok", "Computing because work is there.")
         return Explanation(subject or "node", headline, (detail,), told if subject == "ab/3" else ())
+
+    async def checkup(self) -> tuple[Finding, ...]:
+        return (
+            Finding("clock", "warn", Reason("clock_off", "The clock is \x1b[2Jwrong.", {"seconds": 900}), "Set it."),
+        )
 
     async def kernels(self) -> tuple[KernelView, ...]:
         example = "sparkle submit prime_count -p stop=1e9"

@@ -115,7 +115,8 @@ def test_copies_with_one_peer_in_common_among_many_meet_there_or_where_their_key
     world = World()
     first, second = world.start(1, PEERS[:8]), world.start(2, PEERS[:8])
     world.pass_time(30)
-    assert first.core.cloned is not None and second.core.cloned is not None
+    assert first.core.cloned is not None
+    assert second.core.cloned is not None
     apart = World()
     first, second = apart.start(1, PEERS[:4]), apart.start(2, PEERS[4:8])
     apart.pass_time(60)
@@ -123,7 +124,8 @@ def test_copies_with_one_peer_in_common_among_many_meet_there_or_where_their_key
     for run in (first, second):
         apart.perform(run, run.core.handle(fx.FoundPeers(1, (PEERS[11].peer_id,)), apart.now_ns))
     apart.pass_time(60)
-    assert first.core.cloned is not None and second.core.cloned is not None
+    assert first.core.cloned is not None
+    assert second.core.cloned is not None
 
 
 def test_restarts_are_no_clones_however_often_and_whoever_remembers_them() -> None:
@@ -205,10 +207,12 @@ def test_statements_of_others_and_other_instances_are_violations_and_change_noth
     ]
     for here in wrong:
         reply, violation = witness.handle(fx.Requested(1, ME.peer_id, here), 0)
-        assert isinstance(reply, fx.Reply) and isinstance(reply.message, messages.Refusal)
+        assert isinstance(reply, fx.Reply)
+        assert isinstance(reply.message, messages.Refusal)
         assert violation == fx.Violation(ME.peer_id, reply.message.text)
     (reply,) = witness.handle(fx.Requested(1, ME.peer_id, messages.Here(instance(2))), 0)
-    assert isinstance(reply, fx.Reply) and reply.message == messages.HereReply([])
+    assert isinstance(reply, fx.Reply)
+    assert reply.message == messages.HereReply([])
 
 
 def test_a_peer_that_shows_ever_new_instances_takes_bounded_memory() -> None:
@@ -216,7 +220,8 @@ def test_a_peer_that_shows_ever_new_instances_takes_bounded_memory() -> None:
     for number in range(1000):
         here = messages.Here(number.to_bytes(messages.INSTANCE_BYTES, "big"))
         (reply,) = witness.handle(fx.Requested(1, ME.peer_id, here), number)
-        assert isinstance(reply, fx.Reply) and isinstance(reply.message, messages.HereReply)
+        assert isinstance(reply, fx.Reply)
+        assert isinstance(reply.message, messages.HereReply)
         assert len(reply.message.others) <= 3
 
 
