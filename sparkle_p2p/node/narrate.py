@@ -29,6 +29,15 @@ def _job(fields: Fields) -> str:
     return str(fields["job"])[:8]
 
 
+# what has become of this node's account in the ledger
+ACCOUNT_STATES = {
+    "learning": "Credit: other nodes are asked for the state of this account",
+    "ready": "Credit: this node's account is ready",
+    "lost": "Credit: entries that this account signed are missing here, and nobody who is linked has them",
+    "forked": "Credit: this account signed two entries for one place and can spend no more",
+    "revoked": "Credit: the key of this account was revoked",
+}
+
 # event -> (level, sentence); events that come too often for a log have none
 _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
     "job_submitted": ("info", lambda f: f"Job {_job(f)}: {f['kernel']} in {f['units']} units published"),
@@ -98,6 +107,21 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
     "clock_off": (
         "warning",
         lambda f: f"This machine's clock differs by {abs(int(f['seconds']))} s from that of {f['peers']} peers",
+    ),
+    "account_state": ("info", lambda f: ACCOUNT_STATES.get(str(f["state"]), f"Credit: {f['state']}")),
+    "account_forked": (
+        "warning",
+        lambda f: (
+            "This node's account signed two entries for one place and can spend no more; use a new identity"
+            if f["own"]
+            else f"Account {str(f['account'])[:8]} signed two entries for one place; nothing more of it counts"
+        ),
+    ),
+    "pay_not_claimed": (
+        "warning",
+        lambda f: (
+            f"Pay for {many(int(f['units']), 'unit')} of {_job(f)} could not be claimed: nobody shows the proof"
+        ),
     ),
     "storage_failed": ("error", lambda f: str(f["reason"])),
     "storage_restored": ("good", lambda f: "The database can be written again"),

@@ -10,11 +10,13 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from functools import partial
+from typing import Any
 
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
+from sparkle_p2p.ledger_view import CreditView
 from sparkle_p2p.net.overlay import Link, Overlay, OverlayEvents
 from sparkle_p2p.node import narrate, picture
 from sparkle_p2p.node.array_jobs import ArrayJobs
@@ -22,9 +24,11 @@ from sparkle_p2p.node.array_units import check_result, has_arrays, input_sizes, 
 from sparkle_p2p.node.array_work import ArrayWork, listen_host, open_array_work
 from sparkle_p2p.node.commands import JobCommands
 from sparkle_p2p.node.computing import Computing
+from sparkle_p2p.node.crediting import read_credit
 from sparkle_p2p.node.diary import Diary
 from sparkle_p2p.node.housekeeping import Housekeeping
 from sparkle_p2p.node.journals import Journals
+from sparkle_p2p.node.ledger import LedgerPart
 from sparkle_p2p.node.memory import MIB, WorkerMemory
 from sparkle_p2p.node.offenders import Offenders
 from sparkle_p2p.node.parts import (
@@ -40,6 +44,7 @@ from sparkle_p2p.node.shell import Core, Shell
 from sparkle_p2p.node.standings import Standings
 from sparkle_p2p.node.store import Store, StoreError
 from sparkle_p2p.node.usage import Usage
+from sparkle_p2p.node.weighing import Weighing
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_p2p.view import (
     DeadUnit,
@@ -58,11 +63,11 @@ from sparkle_protocol import messages
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import FactCodec
 from sparkle_protocol.ids import JobId, PeerId, short_peer
-from sparkle_protocol.ledger_messages import LedgerRequest
+from sparkle_protocol.ledger_messages import LedgerRequest, forks_topic
 from sparkle_protocol.membership import Membership
 from sparkle_protocol.presence import Presence
 from sparkle_protocol.work.blob_sizes import BlobSizes
-from sparkle_protocol.work.fairness import Weigh, equal_weight
+from sparkle_protocol.work.fairness import Weigh
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
@@ -88,7 +93,7 @@ class Node:
         *,
         overlay_factory: OverlayFactory = libp2p_overlay,
         executor_factory: ExecutorFactory | None = None,
-        weigh: Weigh = equal_weight,
+        weigh: Weigh | None = None,
     ) -> None:
         self.config = config
         self.home = home
@@ -109,7 +114,13 @@ class Node:
         self.membership = Membership(self.identity.peer_id, rng, wall_ms, own_bytes if works else 0)
         self.presence = Presence(self.identity, config.net, os.urandom(messages.INSTANCE_BYTES), wall_ms)
         self.memory = WorkerMemory(own_bytes, works, lambda: self.membership.links, lambda: self.membership.memory)
-        self.submitter = Submitter(self.identity, self._codec, rng, check_result, weigh)
+        self.weighing = Weighing(
+            config.net, self.identity, config.network_key is not None, lambda: self.submitter.waiting_submitters()
+        )
+        self.submitter = Submitter(self.identity, self._codec, rng, check_result, weigh or self.weighing.weigh)
+        self.ledger: LedgerPart | None = None
+        if not config.bootstrap_only:
+            self.ledger = LedgerPart(home, config.net, self.submitter, self._tell, self._extra, self._spawn)
         self.submitter.lend(config.blobs_mb * MIB, BlobSizes(input_sizes, result_size))
         self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots, device_class(), own_bytes)
         self.overlay: Overlay | None = None
@@ -132,6 +143,7 @@ class Node:
             self._array_jobs,
             self._told_tile,
             self.memory.check,
+            self.ledger,
         )
         self.totals: dict[str, int] = {}  # of earlier runs
         self._housekeeping = Housekeeping(self)
@@ -162,6 +174,8 @@ class Node:
             self._stopping.set()
             with contextlib.suppress(StoreError):
                 await self.store.close()
+            if self.ledger is not None:
+                await self.ledger.close()
             if not ready.done():
                 ready.set_exception(failure or ConfigError("the node was stopped before it was ready"))
                 ready.exception()  # whoever waits sees it; nobody need
@@ -204,7 +218,11 @@ class Node:
         tiles = self._arrays.tiles if self._arrays is not None else None
         self._computing = Computing(executors, lambda event: self.shell.tell(self.worker, event), group, tiles)
         await self.standings.load()
+        if self.ledger is not None:
+            await self.ledger.load()
         await restore_jobs(self)
+        if self.ledger is not None:
+            self.ledger.begin(boot_ns())
         if self._arrays is not None:
             await self._arrays.restore()
         group.create_task(self._housekeeping.run(), name="housekeeping")
@@ -228,6 +246,8 @@ class Node:
         self.startup_ms = {**getattr(overlay, "startup_ms", {}), "ready": (boot_ns() - self.started_ns) / 1e6}
         self.submitter.addresses = overlay.addresses()
         await overlay.subscribe(messages.jobs_topic(self.config.net))
+        if self.ledger is not None:
+            await overlay.subscribe(forks_topic(self.config.net))
         remembered = await self.store.peers()
         start = self.membership.start(self.config.bootstrap, remembered, boot_ns())
         self.shell.perform(self.membership, start)
@@ -297,6 +317,8 @@ class Node:
         return self._shell
 
     def _route(self, message: messages.Request) -> Core:
+        if self.ledger is not None and isinstance(message, LedgerRequest):
+            return self.ledger.agent
         if isinstance(message, messages.Offer | messages.Notice):
             return self.worker
         if isinstance(message, messages.Here):
@@ -304,8 +326,8 @@ class Node:
         return self.membership if isinstance(message, messages.PeersRequest) else self.submitter
 
     def _refuses(self, message: messages.Request) -> messages.Refusal | None:
-        """With ``--bootstrap-only`` a node keeps no jobs but those that it already has; none has a ledger."""
-        if isinstance(message, LedgerRequest):
+        """With ``--bootstrap-only`` a node has no ledger, and keeps no jobs but those that it already has."""
+        if self.ledger is None and isinstance(message, LedgerRequest):
             return messages.Refusal("unserved", "this node has no part in the ledger")
         if not isinstance(message, messages.Push) or self.submitter.job(JobId(message.job)) is not None:
             return None
@@ -318,6 +340,15 @@ class Node:
     def _tell_all(self, event: object) -> None:
         for core in (self.membership, self.presence, self.submitter, self.worker):
             self.shell.tell(core, event)
+        if self.ledger is not None:
+            self.ledger.tell(event)
+
+    def _tell(self, core: Core, event: object) -> None:
+        self.shell.tell(core, event)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        if self._group is not None:
+            self._group.create_task(work, name=name)
 
     def _peer_up(self, link: Link) -> None:
         self.diary.note("info", f"Connected to {short_peer(link.peer)}")
@@ -345,6 +376,8 @@ class Node:
         """Effects that are not communication."""
         if self._arrays is not None:
             self._arrays.perform(effect)
+        if self.ledger is not None:
+            self.ledger.perform(effect)
         if isinstance(effect, fx.Compute) and self._computing is not None:
             self._computing.start(effect)
         elif isinstance(effect, fx.StopCompute) and self._computing is not None:
@@ -362,12 +395,16 @@ class Node:
             if effect.event == "worker_rejected" and self._group is not None:
                 self._group.create_task(self._housekeeping.save_standings(), name="save standings")
             if effect.event in ("job_published", "job_done", "job_failed", "job_cancelled"):
-                job_id = JobId(bytes.fromhex(str(effect.fields["job"])))
-                self._commands.settled(job_id)
-                if effect.event == "job_done" and self._group is not None:
-                    job = self.submitter.jobs[job_id]
-                    if not has_arrays(job.state.spec):
-                        self._group.create_task(self._commands.combine_quietly(job), name="combine")
+                self._job_got_on(JobId(bytes.fromhex(str(effect.fields["job"]))), effect.event)
+
+    def _job_got_on(self, job_id: JobId, event: str) -> None:
+        self._commands.settled(job_id)
+        if self.ledger is not None:
+            self.ledger.ended(job_id, boot_ns())
+        if event == "job_done" and self._group is not None:
+            job = self.submitter.jobs[job_id]
+            if not has_arrays(job.state.spec):
+                self._group.create_task(self._commands.combine_quietly(job), name="combine")
 
     def _stop_signing(self) -> None:
         """Somebody else runs with our key: what both sign looks like the work of a liar, so take on nothing more."""
@@ -387,6 +424,9 @@ class Node:
         """Let go of what is not needed any more; called every few seconds."""
         if self._arrays is not None:
             self._arrays.tidy()
+        if self.ledger is not None and self.ledger.loaded:
+            self.ledger.look(boot_ns())
+            self.weighing.look(self.ledger.agent, self.ledger.changes, boot_ns())
 
     @property
     def missing_protections(self) -> tuple[str, ...]:
@@ -479,6 +519,11 @@ class Node:
         from sparkle_p2p.node.checkup import check_node
 
         return await check_node(self)
+
+    async def credit(self, account: str | None = None) -> CreditView:
+        """The credit of this node's account, or of another that it keeps entries of."""
+        peers = [self.identity.peer_id, *self.membership.links, *self.standings.peers()]
+        return await read_credit(getattr(self, "ledger", None), account, peers)
 
     async def kernels(self) -> tuple[KernelView, ...]:
         """Kernels that this node knows."""

@@ -70,7 +70,7 @@ def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
         jobs=jobs,
         units_done=node.units_done,
         units_verified=node.units_verified,
-        credit_micro=0,
+        credit_micro=node.ledger.balance_micro if node.ledger is not None else 0,
         cpu_percent=node.usage.cpu_percent,
         pss_bytes=node.usage.pss_bytes,
         limits={"slots": node.config.slots if node.worker.kernels else 0},

@@ -7,6 +7,7 @@ import pytest
 from sparkle_protocol.effects import Effects, PeerDown, Record, StoreCommit, StoreFact, StoreResult
 from sparkle_protocol.facts import Endorsements, Fact, Policy, Verdicts
 from sparkle_protocol.ids import PeerId, ResultHash
+from sparkle_protocol.trust.coin import Coin
 from sparkle_protocol.work import rules
 from sparkle_protocol.work.keeper import Keeper
 from sparkle_protocol.work.kept_job import KeptJob
@@ -117,3 +118,8 @@ def abandons_a_lost_submitters_jobs(patch: pytest.MonkeyPatch) -> None:
         return handle(self, event, now_ns)
 
     patch.setattr(Keeper, "handle", faithless)
+
+
+def audits_nobody(patch: pytest.MonkeyPatch) -> None:
+    """Whoever is known is believed, and no coin falls."""
+    patch.setattr(Coin, "is_audited", lambda *_: False)

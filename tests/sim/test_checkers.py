@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from sparkle_sim.reading import read_scenario
-from sparkle_sim.scenario import Adversaries, Checks, Fault, JobPlan, Machines, Peers, Scenario
+from sparkle_sim.scenario import Adversaries, Checks, Fault, JobPlan, Machines, Peers, Scenario, Trust
 from sparkle_sim.seeds import first_finding, scenario_of
 from sparkle_sim.shrinking import shrink, write_regression
 from tests.sim import planted
@@ -93,6 +93,26 @@ def test_liars_that_are_believed_make_two_results_final(monkeypatch: pytest.Monk
     assert found is not None
     assert found.checker == "single_final"
     assert found.peer not in LIARS.peers
+
+
+KNOWN_CHEATERS = Scenario(
+    "known-cheaters",
+    seconds=3600.0,
+    peers=Peers(count=7),
+    jobs=[JobPlan(units=150, unit_s=5.0, audit_permille=50)],
+    adversaries=[Adversaries("cheat", peers=[1, 2])],
+    trust=Trust(known=1.0, passes=60, unit_s=5.0),
+    checks=Checks(names=["wrong_accepts"]),
+)
+
+
+def test_more_wrong_results_than_audits_let_through_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert first_finding(KNOWN_CHEATERS, 1) is None
+    planted.audits_nobody(monkeypatch)
+    found = first_finding(KNOWN_CHEATERS, 1)
+    assert found is not None
+    assert found.checker == "wrong_accepts"
+    assert "law of audits" in found.text
 
 
 @pytest.mark.parametrize("seed", range(1000, 1024))

@@ -8,8 +8,8 @@ For each job of somebody else's in which results of ours were accepted:
 3. Works are signed in lots, at most every ``LOT_NS``, and once more when the job has ended for us.
 
 Whoever has nothing is asked again later and later; after ``MAX_TRIES`` in vain what is missing is given up and told.
-The spec is kept from the first acceptance on, so that after a restart everything about an unfinished job is asked
-once more.
+The spec, and who keeps the job, is kept from the moment on when there is work, so that after a restart everything
+about an unfinished job is asked once more.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +26,7 @@ from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.witnesses import choose_witnesses
 from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import SEAL_UNITS, KeeperSet
-from sparkle_protocol.ids import JobId, PeerId, peer_id_from_key
+from sparkle_protocol.ids import FactId, JobId, PeerId, peer_id_from_key
 from sparkle_protocol.work.sealed import range_count
 
 LOT_NS = 10 * SECOND_NS
@@ -51,6 +51,7 @@ class _Claim:
     payer: AccountId
     sources: tuple[PeerId, ...]
     due_ns: int | None
+    named: set[FactId]  # the spec, and what shows who keeps the job
     wanted: dict[int, set[tuple[int, int]]] = field(default_factory=dict)  # range -> not proven here; empty: any
     shown_by: dict[int, set[PeerId]] = field(default_factory=dict)  # who showed all it has of a range
     busy: bool = False
@@ -74,6 +75,9 @@ class Claims:
         self._key = desk.signer.public_key
         self._claims: dict[JobId, _Claim] = {}
 
+    def __len__(self) -> int:
+        return len(self._claims)
+
     # --- what happened ------------------------------------------------------------------------------------
 
     def restore(self, records: Iterable[JobRecord]) -> None:
@@ -94,13 +98,17 @@ class Claims:
         record = JobRecord(event.spec, self._desk.book.network)
         if record.account == self._desk.account or not record.price_micro:
             return
+        record.add_all(event.views)
         claim = self._claim(record, event.keepers)
         if claim is None:
-            self._desk.do(fx.Notify("pay_not_claimed", {"job": record.job.hex(), "units": len(event.units)}))
+            if event.units:
+                self._desk.do(fx.Notify("pay_not_claimed", {"job": record.job.hex(), "units": len(event.units)}))
             return
         for unit, epoch in event.units:
             if 0 <= unit < record.units:
                 claim.wanted.setdefault(unit // SEAL_UNITS, set()).add((unit, epoch))
+        if not event.units:
+            return
         claim.tries = 0
         asked_ns = -LOT_NS if claim.asked_ns is None else claim.asked_ns
         due_ns = max(self._desk.now_ns, claim.lot_ns, asked_ns + LOT_NS)
@@ -119,8 +127,12 @@ class Claims:
         sources = dict.fromkeys((submitter, *keepers, *(claim.sources if claim is not None else ())))
         sources.pop(self._desk.me, None)
         peers = tuple(sources)[:MAX_SOURCES]
+        named = {fact.id for fact in record.counting(())}
         if claim is not None:
             claim.sources = peers
+            if not named <= claim.named:  # other keepers than before
+                claim.named |= named
+                self._desk.take_record(record, ())
             return claim
         if len(self._claims) >= MAX_CLAIMS:
             idle = next((one for one in self._claims.values() if not one.wanted and not one.busy), None)
@@ -129,7 +141,8 @@ class Claims:
             del self._claims[idle.job]
         self._desk.take_record(record, ())
         self._shelf.concern(record.account)
-        claim = self._claims[record.job] = _Claim(record.job, record.account, peers, self._desk.now_ns)
+        claim = _Claim(record.job, record.account, peers, self._desk.now_ns, named)
+        self._claims[record.job] = claim
         return claim
 
     # --- doing --------------------------------------------------------------------------------------------

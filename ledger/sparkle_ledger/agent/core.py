@@ -16,10 +16,11 @@ from sparkle_ledger.agent.own import OwnAccount, State, WallMs
 from sparkle_ledger.agent.partners import Partners
 from sparkle_ledger.agent.serving import KeptRecord, Serving, Shelf
 from sparkle_ledger.book import Account, Book
-from sparkle_ledger.entries import AccountId, Work
+from sparkle_ledger.entries import AccountId, EntryCodec, Work
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import FactCodec, Signer
+from sparkle_protocol.ids import PeerId
 
 
 class LedgerAgent:
@@ -32,6 +33,8 @@ class LedgerAgent:
         wall_ms: the wall clock, for people who read entries.
         kept_record: the evidence about a job that this node keeps, None if it keeps no such job.
         forks: proofs that the store has.
+        entries: opens and seals entries of the network; another one than usual has other signatures.
+        new: the identity was made in this life, so nobody can know anything that it signed.
     """
 
     def __init__(
@@ -42,13 +45,16 @@ class LedgerAgent:
         wall_ms: WallMs,
         kept_record: KeptRecord = lambda job: None,
         forks: Iterable[ForkProof] = (),
+        entries: EntryCodec | None = None,
+        *,
+        new: bool = False,
     ) -> None:
         self.book = book
-        self._desk = Desk(signer, book, facts)
+        self._desk = Desk(signer, book, facts, entries)
         self._shelf = Shelf(self._desk.account)
         self._fetching = Fetching(self._desk, self._shelf)
         self._partners = Partners(self._desk, self._fetching, self._learnt)
-        self._own = OwnAccount(self._desk, self._partners, wall_ms)
+        self._own = OwnAccount(self._desk, self._partners, wall_ms, new=new)
         self._claims = Claims(self._desk, self._shelf, self._fetching, self._own, self._partners)
         self._forks = Forks(self._desk, self._shelf, self._partners.linked)
         self._serving = Serving(self._desk, self._shelf, kept_record, self._forks.pushed)
@@ -70,6 +76,21 @@ class LedgerAgent:
     def forked(self, account: AccountId) -> ForkProof | None:
         """The proof that an account forked, if one is known."""
         return self._forks.proof_of(account)
+
+    def forks(self) -> list[ForkProof]:
+        """All proofs of forks that are known, also of accounts of which nothing else is."""
+        return self._forks.proofs()
+
+    def witnesses(self) -> tuple[PeerId, ...]:
+        """Who is to know our account."""
+        return self._partners.witnesses()
+
+    def sizes(self) -> dict[str, int]:
+        """How much is kept in memory of what grows with what others do."""
+        return {
+            **self._desk.sizes(), **self._partners.sizes(),
+            "claims": len(self._claims), "forks": len(self._forks), "waiting": self._own.waiting,
+        }  # fmt: skip
 
     # --- events -------------------------------------------------------------------------------------------
 

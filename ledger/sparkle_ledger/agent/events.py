@@ -23,17 +23,19 @@ class Over:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Keepers of somebody's job told that they accepted results of ours.
+    """Keepers of somebody's job told that they accepted results of ours, or may come to.
 
     Attributes:
         spec: of the job.
-        units: (unit, epoch) of each.
+        units: (unit, epoch) of each; none at first, when there is only work.
         keepers: who may show the proof of it, besides the submitter.
+        views: what shows who they are, so that it is known after a restart.
     """
 
     spec: Fact
     units: tuple[tuple[int, int], ...]
     keepers: tuple[PeerId, ...]
+    views: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ class Forks:
         self._known: dict[AccountId, ForkProof] = {}
         self._topic = forks_topic(desk.book.network)
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def restore(self, proofs: Iterable[ForkProof]) -> None:
         """Know again what an earlier life knew. It was told then."""
         for proof in proofs:
@@ -40,6 +43,10 @@ class Forks:
     def proof_of(self, account: AccountId) -> ForkProof | None:
         """The proof that an account forked, if one is known."""
         return self._known.get(account)
+
+    def proofs(self) -> list[ForkProof]:
+        """All that are known."""
+        return list(self._known.values())
 
     def gossiped(self, event: fx.Gossiped) -> None:
         """Take in a proof that is passed on. The gossip itself passes it on further."""

@@ -16,7 +16,8 @@ there would be a fork, which ends the account. Asked are its witnesses, and who 
 network. Half of the witnesses have to answer, the others to fail three times in a row, and what any of them shows is
 fetched. If a later entry of ours turns up whose predecessors cannot be had, a Restore begins a new incarnation after
 the last entry that is known. With fewer than two other peers there is nobody whom the account could have told, so
-that after ``ALONE_NS`` it goes on, whatever.
+that after ``ALONE_NS`` it goes on, whatever. A key that was made in this very life has signed nothing elsewhere: its
+account is ready at once.
 
 Genesis is signed with time 0: it has to be the same entry whenever an account is opened again.
 """
@@ -32,6 +33,7 @@ from sparkle_ledger.evidence import JobRecord
 from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import Fact
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.work.price import in_credits
 
 GRACE_NS = 10 * SECOND_NS  # for peers to be linked, unless there are as many witnesses as there ever are
 ALONE_NS = 30 * SECOND_NS  # for the only other peer to answer
@@ -73,8 +75,8 @@ class Waiting:
 class OwnAccount:
     """Signs for this node."""
 
-    def __init__(self, desk: Desk, partners: Partners, wall_ms: WallMs) -> None:
-        self.state = State.LEARNING
+    def __init__(self, desk: Desk, partners: Partners, wall_ms: WallMs, *, new: bool) -> None:
+        self.state = State.READY if new else State.LEARNING
         self._desk = desk
         self._partners = partners
         self._wall_ms = wall_ms
@@ -88,6 +90,11 @@ class OwnAccount:
     def ready(self) -> bool:
         """It may sign."""
         return self.state is State.READY
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait until it may sign."""
+        return len(self._waiting.fund) + len(self._waiting.over)
 
     def cloned(self) -> None:
         """Sign nothing as long as this process lives: somebody else does."""
@@ -239,8 +246,9 @@ class OwnAccount:
         spendable = self._desk.book.account(self._desk.account).spendable_micro
         if record.cover_micro > spendable:
             return (
-                f"this job may cost {record.cover_micro} micro-credits and {spendable} can be spent; "
-                "compute for others first, or offer less for each unit"
+                f"this job may cost up to {in_credits(record.cover_micro)} and your account can set aside "
+                f"{in_credits(spendable)}; compute for others first, submit a smaller job, wait for others of yours "
+                "to end, or submit it with --free"
             )
         return None
 

@@ -182,7 +182,7 @@ class JobTrust:
         return now_ns - self._own_ns < self.rules.patience_s * SECOND_NS
 
     def is_named(self, unit: int, worker: PeerId) -> bool:
-        """It is the worker's turn to answer, or anybody's."""
+        """It is the worker's turn, or anybody's whose answer counts."""
         turn = self.turns.of(unit)
         return turn is None or turn.named is None or worker in turn.named or unit in self._relaxed
 
@@ -190,6 +190,15 @@ class JobTrust:
         """Units that others may take than before; ``unit_s``: after which a busy worker comes by."""
         turn_ns = int(max(self.rules.next_auditor_s, unit_s) * SECOND_NS)
         return self.turns.advance(now_ns, turn_ns, lambda worker: self._attendance.is_there(worker, now_ns))
+
+    def is_for_few(self, unit: int) -> bool:
+        """Only those whose turn it is may take the unit, and our own node."""
+        return unit not in self._relaxed and self.named_now(unit) is not None
+
+    def take_called(self) -> list[PeerId]:
+        """Whose turn has come since the last call; our own node may take whatever anybody may."""
+        called = self.turns.take_called()
+        return [self._me, *called] if called else []
 
     def named_now(self, unit: int) -> list[PeerId] | None:
         """Whose turn it is to give the unit's next answer; None: anybody's who counts."""

@@ -26,6 +26,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._turns: dict[int, Turn] = {}
+        self._called: dict[PeerId, None] = {}
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -37,7 +38,7 @@ class Turns:
     def begin(self, unit: int, turn: Turn, is_there: Callable[[PeerId], bool]) -> None:
         """Name the first one; what was drawn for the unit before is replaced."""
         self._turns[unit] = turn
-        _advance(turn, turn.since_ns, 1, is_there)
+        self._advance(turn, turn.since_ns, 1, is_there)
 
     def end(self, unit: int) -> None:
         """No further answer is wanted."""
@@ -45,19 +46,23 @@ class Turns:
 
     def advance(self, now_ns: int, turn_ns: int, is_there: Callable[[PeerId], bool]) -> list[int]:
         """Let time pass; returns the units that others may take than before."""
-        return [unit for unit, turn in self._turns.items() if _advance(turn, now_ns, turn_ns, is_there)]
+        return [unit for unit, turn in self._turns.items() if self._advance(turn, now_ns, turn_ns, is_there)]
 
+    def take_called(self) -> list[PeerId]:
+        """Whose turn has come since the last call."""
+        called, self._called = list(self._called), {}
+        return called
 
-def _advance(turn: Turn, now_ns: int, turn_ns: int, is_there: Callable[[PeerId], bool]) -> bool:
-    if turn.named is None:
-        return False
-    many = 1 + (now_ns - turn.since_ns) // turn_ns
-    named: list[PeerId] = []
-    for worker in turn.order:
-        if len(named) >= many:
-            break
-        if is_there(worker):
-            named.append(worker)
-    now = frozenset(named) if len(named) >= many else None
-    changed, turn.named = now != turn.named, now
-    return changed
+    def _advance(self, turn: Turn, now_ns: int, turn_ns: int, is_there: Callable[[PeerId], bool]) -> bool:
+        if turn.named is None:
+            return False
+        many = 1 + (now_ns - turn.since_ns) // turn_ns
+        named: list[PeerId] = []
+        for worker in turn.order:
+            if len(named) >= many:
+                break
+            if is_there(worker):
+                named.append(worker)
+        before, turn.named = turn.named, frozenset(named) if len(named) >= many else None
+        self._called.update((worker, None) for worker in named if worker not in before)
+        return turn.named != before

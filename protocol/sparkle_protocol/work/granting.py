@@ -39,8 +39,10 @@ class Granting(Sealing):
             return False
         if worker in self.state.equivocators(unit) or self.devices.avoids(worker, failures, now_ns):
             return False
+        if not self.may_add(unit, worker, now_ns):
+            return False
         if self.missing(unit) > 0:
-            return self.may_add(unit, worker, now_ns)
+            return True
         return worker in self.trusted and not self._trusted_at_work(unit)
 
     def grant(self, worker: PeerId, want: int, now_ns: int) -> list[Granted]:

@@ -169,6 +169,10 @@ class Judging:
             return 1 - live - sum(1 for worker in self.participants(unit) if worker not in votes)
         return self._lacking(unit, self._decision(unit), self.participants(unit)) - self._coming(unit, live)
 
+    def _is_for_few(self, unit: int) -> bool:
+        """Not everybody may take the unit now; those who may are told."""
+        return False
+
     def _lacking(self, unit: int, decision: Decision, answered: Set[PeerId]) -> int:
         """How much more a unit needs than the answers of these."""
         return decision.wanted - len(answered)
@@ -212,7 +216,7 @@ class Judging:
     def _refresh(self, unit: int) -> None:
         """Bring the queue up to date after anything happened to ``unit``."""
         open_ = not self.is_decided(unit) and unit not in self.dead and not self.outcome
-        self.leases.want_more(unit, more=open_ and self.missing(unit) > 0)
+        self.leases.want_more(unit, more=open_ and self.missing(unit) > 0, tell=not self._is_for_few(unit))
         if open_ and self.checks is None and len(set(self.state.votes(unit).values())) > 1:
             self._disputed[unit] = None
         else:

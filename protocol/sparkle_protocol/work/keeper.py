@@ -472,6 +472,10 @@ class Keeper(CoKeeping):
             idle, self._idle = list(self._idle), {}
             self._offer(idle[:MAX_PEERS_OFFERED])
             self._idle.update(dict.fromkeys(idle[MAX_PEERS_OFFERED:]))
+        called = {worker: None for job in touched for worker in job.take_called() if worker in self._idle}
+        if called:
+            self._idle = {worker: None for worker in self._idle if worker not in called}
+            self._offer(called)
         for job_id in due:
             kept = self.job(job_id)
             if kept is not None:

@@ -299,8 +299,11 @@ class LeaseBook:
         for worker in book.leases:
             self._running[unit, worker] = now_ns
 
-    def want_more(self, unit: int, *, more: bool) -> None:
-        """State whether a unit wants another worker. A unit in back-off joins the queue when that ends."""
+    def want_more(self, unit: int, *, more: bool, tell: bool = True) -> None:
+        """State whether a unit wants another worker. A unit in back-off joins the queue when that ends.
+
+        ``tell``: all that are idle should know.
+        """
         self._given.add(unit)  # it stands in the queue or nowhere: as a fresh unit it would be in the way
         if not more or self.known(unit).not_before_ns:
             place = self._place.pop(unit, None)
@@ -310,7 +313,7 @@ class LeaseBook:
             self.book(unit)
             self._place[unit] = len(self._queue)
             self._queue.append(unit)
-            self._new_needs = True
+            self._new_needs |= tell
 
     def wants(self, unit: int) -> bool:
         """The unit wants another worker now."""
@@ -320,11 +323,11 @@ class LeaseBook:
         """The worker may take units now that it might not when it was shown them."""
         self._shown.pop(worker, None)
 
-    def show_to_all(self, unit: int) -> None:
-        """Others may take the unit now than before."""
+    def show_to_all(self, unit: int, *, tell: bool = True) -> None:
+        """Others may take the unit now than before; ``tell`` as in ``want_more``."""
         if unit in self._place:
             self.want_more(unit, more=False)
-            self.want_more(unit, more=True)
+            self.want_more(unit, more=True, tell=tell)
 
     @property
     def has_work(self) -> bool:

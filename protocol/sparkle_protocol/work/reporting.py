@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from sparkle_protocol import messages
-from sparkle_protocol.effects import Effect, Notify, Persist, Record, Violation
+from sparkle_protocol.effects import Earned, Effect, Notify, Persist, Record, Violation, WorkOver
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import Fact, FactCodec, FailureItem, Signer
 from sparkle_protocol.ids import JobId, PeerId, key_from_peer_id
@@ -68,6 +68,7 @@ class Reporter:
         self.rejected = 0
         self.reach = Reach(signer.peer_id)
         self.shelf = Shelf(signer.peer_id)
+        self._me = signer.peer_id
         self._mine = key_from_peer_id(signer.peer_id)
         self._device = device
         self._pace_ns = pace_ns
@@ -84,8 +85,12 @@ class Reporter:
 
     def expect(self, job: JobId, keeper: PeerId, now_ns: int) -> None:
         """Units of a job are in our hands: this keeper will hear of them."""
-        desk = self._desks.setdefault(job, Desk(now_ns))
-        desk.refused.discard(keeper)
+        if job not in self._desks:
+            self._desks[job] = Desk(now_ns)
+            self._earned(
+                job, ()
+            )  # whoever is to claim pay for it knows the job before anything of it can be accepted
+        self._desks[job].refused.discard(keeper)
         self._box(job, keeper, now_ns)
 
     def _box(self, job: JobId, keeper: PeerId, now_ns: int) -> Outbox:
@@ -306,16 +311,27 @@ class Reporter:
             key = (job, gone.unit, gone.epoch)
             if self._concerns(peer, key):
                 self.drop(key)
+        accepted: list[tuple[int, int]] = []
         for verdict in news.settled:
             key = (job, verdict.unit, verdict.epoch)
             if self._concerns(peer, key):
                 self.drop(key)
+                accepted += [(verdict.unit, verdict.epoch)] if verdict.accepted else []
                 self.verified += verdict.accepted
                 self.rejected += not verdict.accepted
                 event = "result_accepted" if verdict.accepted else "result_rejected"
                 self._out.append(Notify(event, {"job": job.hex(), "unit": verdict.unit}))
+        if accepted:
+            self._earned(job, tuple(accepted))
         if news.ended:
             self._ended(job, peer)
+
+    def _earned(self, job: JobId, units: tuple[tuple[int, int], ...]) -> None:
+        """Have pay claimed, if the job has a price and another submitter."""
+        state = self.jobs[job]
+        if state.spec.price_micro and state.submitter != self._me:
+            views = tuple(state.view_facts())
+            self._out.append(Earned(state.spec_fact, views, units, tuple(keepers_of(state))))
 
     def _concerns(self, peer: PeerId, key: UnitKey) -> bool:
         """We hold a unit, and a peer has a say in it."""
@@ -341,6 +357,8 @@ class Reporter:
 
     def _ended(self, job: JobId, peer: PeerId) -> None:
         """The job is over, as its submitter says, or a keeper for the units that it hears about."""
+        if self.jobs[job].spec.price_micro and self.jobs[job].submitter != self._me:
+            self._out.append(WorkOver(job))
         everything = peer == self.jobs[job].submitter
         for key in list(self._hands.of_job(job)):
             held = self._hands.all[key]

@@ -69,6 +69,14 @@ class Trusting(Judging):
             return True
         return trust.may_add(unit, worker, (*self.leases.known(unit).leases, *self.participants(unit)), now_ns)
 
+    def _is_for_few(self, unit: int) -> bool:
+        trust = self._weighed
+        return trust is not None and trust.is_for_few(unit)
+
+    def take_called(self) -> list[PeerId]:
+        """Workers that may take units now which are not for everybody."""
+        return self.trust.take_called() if self.trust is not None else []
+
     def may_copy(self, unit: int, worker: PeerId) -> bool:
         """The worker's answer could take the place of one that others are slow with."""
         trust = self._weighed
@@ -128,7 +136,7 @@ class Trusting(Judging):
         for worker in trust.newcomers.take_fresh():
             self.leases.show_again(worker)
         for unit in (*changed, *trust.advance(now_ns, self.unit_s)):  # others may take them than a moment ago
-            self.leases.show_to_all(unit)
+            self.leases.show_to_all(unit, tell=not self._is_for_few(unit))
         self._dirty.update(changed)
         self._dirty.update(trust.ripen())
         self.settle_dirty(now_ns)
@@ -154,10 +162,7 @@ class Trusting(Judging):
         at_work = self.leases.known(unit).leases
         if not self.mine and not self._may_keepers_end(self.trust, unit, givers, commits, now_ns):
             return False
-        ends = self.trust.may_end(unit, givers, commits, self.trusted, now_ns, at_work=at_work, draws=draws)
-        if not ends and self.trust.audits.of(unit) is not None:
-            self.freed = True  # somebody may take it
-        return ends
+        return self.trust.may_end(unit, givers, commits, self.trusted, now_ns, at_work=at_work, draws=draws)
 
     def _may_keepers_end(
         self, trust: JobTrust, unit: int, givers: Set[PeerId], commits: Mapping[PeerId, bytes], now_ns: int

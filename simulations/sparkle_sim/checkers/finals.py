@@ -8,6 +8,7 @@ from sparkle_protocol.facts import is_checked, view_of
 from sparkle_protocol.ids import JobId, PeerId, ResultHash, hash_result
 from sparkle_sim.checkers.base import KEEPERS, Checker, job_of, named, unit_of
 from sparkle_sim.checkers.evidence import Evidence
+from sparkle_sim.checkers.trust_law import TrustLaw
 from sparkle_sim.computing import Honest, result_size, true_result
 from sparkle_sim.peer import Peer
 from sparkle_sim.scenario import Scenario
@@ -143,7 +144,7 @@ class WrongAccepts(Checker):
 
     The law (Sarmenta 2001): a unit is wrong with probability sum over j = m .. 2m - 1 of C(2m - 1, j) f^j
     (1 - f)^(2m - 1 - j), where f is the share of workers that give the same wrong result. Workers that may be
-    dishonest are counted as if they always were.
+    dishonest are counted as if they always were. Of jobs under the trust policy the law of ``trust_law.py`` holds.
     """
 
     name = "wrong_accepts"
@@ -151,7 +152,9 @@ class WrongAccepts(Checker):
     def __init__(self, world: World, scenario: Scenario, evidence: Evidence) -> None:
         super().__init__(world, scenario, evidence)
         self._right: dict[tuple[JobId, int], bool] = {}  # by unit that was called final
+        self._believed: set[tuple[JobId, int]] = set()  # of these, those that somebody gave who counts
         self._quorum: int | None = min((plan.quorum for plan in scenario.jobs), default=None)
+        self._trust = TrustLaw(world, lambda number: not isinstance(world.peers[number].behaviour, Honest))
 
     def heard(self, peer: Peer, effect: Notify) -> None:
         """A unit is final."""
@@ -162,10 +165,12 @@ class WrongAccepts(Checker):
         kept = peer.submitter.job(job)
         if (job, unit) not in self._right and kept is not None:
             spec = kept.state.spec
-            if spec.policy.audit_permille:
-                self._quorum = None  # another law: see docs/explanation/policies.md
-            elif not is_checked(spec):
+            if not is_checked(spec):
                 self._quorum = min(self._quorum or spec.policy.quorum, spec.policy.quorum)  # a client's may be less
+            if kept.trust is not None:
+                self._trust.watch(job, spec, kept.state.submitter)
+                if not kept.trust.bootstrap and self._trust.believed(job, kept.state.accepted_workers(unit)):
+                    self._believed.add((job, unit))
             right = result == hash_result(true_result(job, unit, result_size(spec)))
             self._right[job, unit] = right
             if not right and not self._cheaters():
@@ -178,19 +183,35 @@ class WrongAccepts(Checker):
         cheats = sum(1 for peer in works if not isinstance(peer.behaviour, Honest))
         return cheats / len(works) if works else 0.0
 
+    def scan(self) -> None:
+        """See how those stand who are believed."""
+        self._trust.look()
+
     def finish(self) -> None:
         """Count."""
+        self.scan()
         seen = self.report()
         if self._quorum and int(str(seen["wrong"])) > int(str(seen["limit"])) and self._cheaters():
             text = "{wrong} of {units} units were accepted with a wrong result; the voting law allows for {limit}"
             self.found(None, text.format(**seen))
+        if int(str(seen["wrong_believed"])) > int(str(seen["limit_believed"])):
+            text = (
+                "{wrong_believed} of {believed} units that known workers gave were accepted with a wrong result; "
+                "the law of audits allows for {limit_believed}"
+            )
+            self.found(None, text.format(**seen))
 
     def report(self) -> dict[str, object]:
-        """Wrong results, and how many there may be."""
-        law = voting_law(self._cheaters(), self._quorum) if self._quorum else 0.0  # a check errs never
-        wrong = sum(1 for right in self._right.values() if not right)
-        limit = binomial_limit(len(self._right), law, CHANCE)
-        return {"units": len(self._right), "wrong": wrong, "law": law, "limit": limit}
+        """Wrong results, and how many there may be: of those that were voted on, and of those that were believed."""
+        law, voted = 0.0, len(self._right) - len(self._believed)
+        if self._quorum:  # a check errs never
+            law = voting_law(max(self._cheaters(), self._trust.strangers), self._quorum)
+        wrong = [place for place, right in self._right.items() if not right]
+        believed = sum(1 for place in wrong if place in self._believed)
+        return {
+            "units": voted, "wrong": len(wrong) - believed, "law": law, "limit": binomial_limit(voted, law, CHANCE),
+            "believed": len(self._believed), "wrong_believed": believed, "limit_believed": self._trust.limit(CHANCE),
+        }  # fmt: skip
 
 
 def voting_law(cheaters: float, m: int) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from sparkle_p2p.node.standings import FLOOR_PERMILLE
 from sparkle_protocol.effects import Record, Reply, Send, StoreFact
 from sparkle_protocol.errors import SparkleError
 from sparkle_protocol.facts import Commits, FactCodec
@@ -28,7 +29,7 @@ from tests.e2e.node.processes import Swarm
 PROGRAM = Path(__file__).with_name("twin_node.py")
 NODES = 5
 UNIT_S = 2.0
-QUORUM = 2  # of "final"
+QUORUM = 2  # of "final", whose jobs are under the trust policy; so short a run ends before anybody is known
 STOP = 5 * 10**8  # a unit is computed in milliseconds
 JOBS = ((0.0, 0, 40), (1.0, 1, 20))  # at seconds, node, units
 LENGTH_S = 45.0
@@ -219,7 +220,14 @@ def scenario_of(played: Played) -> Scenario:
         peers=Peers(NODES, arrive_s=2.0, machines=machines),
         wires=Wires(regions=[Region("loopback", 1.0, inside_ms=LOOPBACK_MS)]),
         jobs=[
-            JobPlan(at_s=SETTLED_S + at_s, submitter=node, units=units, unit_s=UNIT_S, quorum=QUORUM)
+            JobPlan(
+                at_s=SETTLED_S + at_s,
+                submitter=node,
+                units=units,
+                unit_s=UNIT_S,
+                quorum=QUORUM,
+                audit_permille=FLOOR_PERMILLE,
+            )
             for at_s, node, units in played.jobs
         ],
         faults=[

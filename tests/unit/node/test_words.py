@@ -18,6 +18,7 @@ FIELDS = {
     "job": JOB, "kernel": "prime_count", "units": 4, "unit": 3, "peer": PEER, "error": "no luck", "text": "a word",
     "seconds": 90_000, "address": "/ip4/192.0.2.1/tcp/1", "attempt": 2, "reason": "the disk is full", "peers": 3,
     "keepers": 8, "holding": 6, "view": 2, "device": "cpu/x86_64",
+    "state": "ready", "account": "ab" * 32, "own": False,
     "told_by": PEER,
 }  # fmt: skip
 

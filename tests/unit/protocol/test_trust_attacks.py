@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from sparkle_protocol import effects as fx
+from sparkle_protocol import messages as m
 from sparkle_protocol.facts import Policy
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import PeerId, hash_result
@@ -9,7 +11,7 @@ from sparkle_protocol.trust.attendance import Attendance
 from sparkle_protocol.trust.coin import Coin, Lots
 from sparkle_protocol.trust.deciding import rule
 from sparkle_protocol.work.lease import SECOND_NS
-from tests.unit.protocol.test_keeping import RIGHT, WRONG
+from tests.unit.protocol.test_keeping import ME, RIGHT, WRONG
 from tests.unit.protocol.test_trusting import N1, N2, TrustingKeeper, V, W, X, Y, Z, audit_of, book
 
 KNOWN = (V, W, X, Y, Z)
@@ -104,6 +106,50 @@ def test_who_does_nothing_but_wait_gets_no_audit_before_its_turn() -> None:
         assert keeper.lease(second) == []
         keeper.pass_time(SECOND_NS)
     assert keeper.lease(first) == [0]
+
+
+class Offering(Besieged):
+    """One whose offers of work are noted."""
+
+    def __init__(self, *arguments: Any, **changes: Any) -> None:
+        self.offered: list[PeerId] = []
+        super().__init__(*arguments, **changes)
+
+    def perform(self, effects: fx.Effects) -> m.Reply | None:
+        self.offered += [e.peer for e in effects if isinstance(e, fx.Send) and isinstance(e.message, m.Offer)]
+        return super().perform(effects)
+
+
+def test_whoever_is_idle_is_told_of_an_audit_when_it_is_its_turn_and_not_before() -> None:
+    keeper = Offering(1, book(*KNOWN), permille=1000)
+    given = keeper.lease(V)
+    assert not any(keeper.lease(worker) for worker in (W, X, Y, Z, N1))
+    keeper.offered.clear()
+    keeper.compute(V, *given)
+    first, second, *_ = [one.peer_id for one in audit_of(keeper, V, 0)]
+    assert keeper.offered == [first]
+    keeper.pass_time(SECOND_NS)
+    assert keeper.offered == [first, second]
+
+
+def test_our_own_worker_is_told_of_every_audit() -> None:
+    keeper = Offering(1, book(*KNOWN), permille=1000)
+    given = keeper.lease(V)
+    assert not any(keeper.lease(worker) for worker in (W, X, ME))
+    keeper.offered.clear()
+    keeper.commit(V, RIGHT, *given)
+    keeper.reveal(V, RIGHT, *given)
+    assert keeper.offered[0] == ME.peer_id
+    assert keeper.lease(ME) == [0]
+
+
+def test_an_audit_for_which_nobody_is_there_is_offered_to_all() -> None:
+    keeper = Offering(1, book(V, W), permille=1000)
+    given = keeper.lease(V)
+    assert not any(keeper.lease(worker) for worker in (N1, N2))
+    keeper.offered.clear()
+    keeper.compute(V, *given)
+    assert set(keeper.offered) == {N1.peer_id, N2.peer_id}  # they get nothing; whoever counts and asks does
 
 
 def test_the_next_answer_in_a_dispute_is_drawn_anew() -> None:

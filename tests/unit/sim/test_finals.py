@@ -24,6 +24,7 @@ from sparkle_sim import checkers
 from sparkle_sim.checkers.evidence import Evidence
 from sparkle_sim.checkers.finals import SingleFinal, Unsigned, binomial_limit, voting_law
 from sparkle_sim.checkers.keeping import more_than
+from sparkle_sim.checkers.trust_law import lives_limit
 from sparkle_sim.engine import build_world
 from sparkle_sim.planned import planned_spec
 from sparkle_sim.scenario import Checks, JobPlan, Peers, Scenario
@@ -129,6 +130,16 @@ def test_the_limit_is_what_a_binomial_number_hardly_exceeds() -> None:
     assert binomial_limit(1000, 0.01, 1e-6) == pytest.approx(28, abs=2)
     assert 5_000 < binomial_limit(1_000_000, 0.005, 1e-6) < 5_500
     assert binomial_limit(5, 1.0, 1e-6) == 5
+
+
+def test_cheaters_gain_what_a_negative_binomial_number_hardly_exceeds() -> None:
+    assert lives_limit(0, 0.1, 1e-6) == 0
+    assert lives_limit(3, 1.0, 1e-6) == 0
+    assert lives_limit(1, 0.5, 1e-6) == 19  # 2^-20 is the first below
+    assert 0.25 ** (lives_limit(1, 0.75, 1e-6) + 1) <= 1e-6
+    few, many = lives_limit(100, 0.2, 1e-6), lives_limit(10_000, 0.2, 1e-6)
+    assert 500 < few < 800
+    assert 40_000 + 5 * 447 < many < 40_000 + 7 * 447
 
 
 def test_how_many_keepers_of_a_view_are_lost_by_chance() -> None:

@@ -1,0 +1,261 @@
+"""This node's part in the ledger of its network: the agent, its file, and what jobs of ours have to do with both.
+
+- A job with a price is submitted once its ``Hold`` is durable. A hold whose job was not submitted after all (nobody
+  waited any more, or the disk failed) is taken back: the submitter states that the job is cancelled.
+- What a job that has ended has set aside and owes nobody is taken back as soon as that is certain, which may be when
+  its keepers have signed; until then it is looked at again, later and later.
+- While the file cannot be written nothing of the agent's is told to anybody; it asks to have it kept again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sparkle_ledger.agent.core import LedgerAgent
+from sparkle_ledger.agent.events import Accepted, Fund, Over, WorkEnded
+from sparkle_ledger.agent.own import State
+from sparkle_ledger.book import Book
+from sparkle_ledger.economy import Economy
+from sparkle_ledger.entries import Hold, account_of
+from sparkle_ledger.evidence import JobRecord
+from sparkle_p2p.node.ledger_disk import LEDGER_FILE, LedgerDisk
+from sparkle_p2p.runtime.clock import wall_ms
+from sparkle_protocol import effects as fx
+from sparkle_protocol.errors import ConfigError, LedgerError, SparkleError
+from sparkle_protocol.facts import Cancel, FactCodec, JobSpec
+from sparkle_protocol.ids import JobId
+
+if TYPE_CHECKING:
+    from sparkle_p2p.home import HomeDir
+    from sparkle_protocol.work.kept_job import KeptJob
+    from sparkle_protocol.work.submitter import Submitter
+
+log = logging.getLogger("sparkle.node")
+
+FUND_S = 45.0  # longer than a node that is alone waits before it signs
+AGAIN_S, MAX_AGAIN_S = 4.0, 600.0  # between two looks at what a job that has ended still owes
+SECOND_NS = 1_000_000_000
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], object]
+
+
+@dataclass(slots=True)
+class _Ended:
+    """A job of ours that is over, with something left in its escrow."""
+
+    due_ns: int
+    pause_s: float = AGAIN_S
+
+
+class LedgerPart:
+    """The ledger in a node.
+
+    Args:
+        home: where the file is, and whose account this is.
+        net: the network.
+        submitter: has the jobs of this node and those that it keeps.
+        tell: gives the agent an event, once the node has started.
+        notify: tells people that the disk fails, or works again.
+        spawn: runs something in the background.
+        economy: of the network.
+    """
+
+    def __init__(
+        self,
+        home: "HomeDir",
+        net: str,
+        submitter: "Submitter",
+        tell: Callable[[LedgerAgent, object], None],
+        notify: Callable[[fx.Notify], None],
+        spawn: Spawn,
+        economy: Economy | None = None,
+    ) -> None:
+        self.economy = economy or Economy()
+        self.store = LedgerDisk(home.path / LEDGER_FILE, net)
+        self.account = account_of(net, home.identity.public_key)
+        self.changes = 0  # how often something was kept
+        self._home = home
+        self._facts = FactCodec(net)
+        self._submitter = submitter
+        self._tell = tell
+        self._notify = notify
+        self._spawn = spawn
+        self._agent: LedgerAgent | None = None
+        self._funding: dict[JobId, asyncio.Future[str | None]] = {}
+        self._ended: dict[JobId, _Ended] = {}
+        self._failed = False
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Read the file. Raises ConfigError."""
+        loaded = await self.store.load(self.economy)
+        new = self._home.is_new and not loaded.book.account(self.account).entries
+        self._agent = LedgerAgent(
+            self._home.identity, loaded.book, self._facts, wall_ms, self._kept_record, loaded.forks, new=new
+        )
+
+    def begin(self, now_ns: int) -> None:
+        """Go on with what an earlier life left, once the node's jobs are restored."""
+        self.tell(fx.Tick())
+        jobs = self._submitter.jobs
+        for entry in [*self.book.entries(self.account)]:
+            if isinstance(entry.payload, Hold) and self.book.escrow(entry.payload.job).balance_micro > 0:
+                job = JobId(entry.payload.job)
+                if job not in jobs:
+                    self._give_back(job)
+                elif jobs[job].outcome:
+                    self._ended[job] = _Ended(now_ns)
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self.store.close()
+
+    # --- what it is ---------------------------------------------------------------------------------------
+
+    @property
+    def agent(self) -> LedgerAgent:
+        """The agent of a node that has loaded its ledger."""
+        if self._agent is None:
+            raise ConfigError("the node has not started yet; try again in a moment")
+        return self._agent
+
+    @property
+    def loaded(self) -> bool:
+        """There is an agent."""
+        return self._agent is not None
+
+    @property
+    def book(self) -> Book:
+        """What is known of all accounts."""
+        return self.agent.book
+
+    @property
+    def balance_micro(self) -> int:
+        """Of our own account."""
+        return self.book.money.seen(self.account).balance if self._agent is not None else 0
+
+    # --- events and effects -------------------------------------------------------------------------------
+
+    def tell(self, event: object) -> None:
+        """Give the agent an event, if there is one by now."""
+        if self._agent is not None:
+            self._tell(self._agent, event)
+
+    def perform(self, effect: fx.Effect) -> None:
+        """Effects that concern the ledger; all others are not for here."""
+        if isinstance(effect, fx.KeepLedger):
+            self._spawn(self._keep(effect), "keep the ledger")
+        elif isinstance(effect, fx.JobFunded):
+            self._funded(effect)
+        elif isinstance(effect, fx.Earned):
+            self.tell(Accepted(effect.spec, effect.units, effect.keepers, effect.views))
+        elif isinstance(effect, fx.WorkOver):
+            self.tell(WorkEnded(effect.job))
+
+    async def _keep(self, effect: fx.KeepLedger) -> None:
+        failure: str | None = None
+        try:
+            await self.store.keep(effect)
+        except LedgerError as error:
+            failure = str(error)
+        except Exception:  # a bug of ours; the agent tries again, and tells nobody of what is not kept
+            log.exception("keeping the ledger failed")
+            failure = f"{self.store.path} could not be written; the log has the details"
+        self.changes += failure is None
+        if self._failed != (failure is not None):
+            self._failed = failure is not None
+            self._notify(
+                fx.Notify("storage_failed", {"reason": failure}) if failure else fx.Notify("storage_restored", {})
+            )
+        self.tell(fx.LedgerKept(effect.tag, failure))
+
+    def _kept_record(self, job: JobId) -> JobRecord | None:
+        """The evidence about a job that this node keeps or submitted."""
+        known = self._submitter.job(job)
+        return self._record_of(known) if known is not None else None
+
+    @staticmethod
+    def _record_of(job: "KeptJob") -> JobRecord | None:
+        try:
+            return JobRecord.of(job.state)
+        except SparkleError as error:
+            log.warning("no record of job %s could be made: %s", job.state.id.hex()[:12], error)
+            return None
+
+    # --- jobs of ours -------------------------------------------------------------------------------------
+
+    async def fund(self, spec: JobSpec) -> None:
+        """Return once what a job may cost is set aside. Raises ConfigError: it cannot be; one sentence."""
+        if not spec.price_micro:
+            return
+        fact = self._submitter.seal(spec)
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._funding[fact.job] = answer
+        try:
+            self.tell(Fund(fact))
+            async with asyncio.timeout(FUND_S):
+                refused = await asyncio.shield(answer)
+        except TimeoutError:
+            why = "asks others for the state of its account" if self.agent.state is State.LEARNING else "waits"
+            raise ConfigError(
+                f"nothing could be set aside for this job within {FUND_S:.0f} s, as this node still {why}; "
+                "try again in a moment, or submit it with --free"
+            ) from None
+        except BaseException:  # whoever submitted has gone
+            if answer.done() and answer.result() is None:
+                self._give_back(fact.job)
+            raise
+        finally:
+            del self._funding[fact.job]
+        if refused is not None:
+            raise ConfigError(refused)
+
+    def _funded(self, effect: fx.JobFunded) -> None:
+        answer = self._funding.get(effect.job)
+        if answer is not None and not answer.done():
+            answer.set_result(effect.refused)
+        elif effect.refused is None and effect.job not in self._submitter.jobs:
+            self._give_back(effect.job)
+
+    def withdrawn(self, spec: JobSpec) -> None:
+        """A job was not submitted after all."""
+        if spec.price_micro:
+            self._give_back(self._submitter.seal(spec).job)
+
+    def _give_back(self, job: JobId) -> None:
+        """A hold has no job: nobody but us knows its spec, or may from now on begin with it."""
+        known = self.book.record(job)
+        if known is None:
+            return
+        record = JobRecord(known.spec_fact, known.network)
+        record.add_all(known.counting(()))
+        record.add(self._facts.seal(self._home.identity, Cancel(job, "it was not submitted")))
+        self.tell(Over(record))
+
+    def ended(self, job: JobId, now_ns: int) -> None:
+        """A job of ours may be over."""
+        if self._agent is not None and self.book.escrow(job).balance_micro > 0:
+            self._ended[job] = _Ended(now_ns)
+            self.look(now_ns)
+
+    def look(self, now_ns: int) -> None:
+        """Take back what can be by now of jobs that have ended; called every few seconds."""
+        for job, ended in list(self._ended.items()):
+            kept = self._submitter.jobs.get(job)
+            if kept is None or not kept.outcome or self._is_closed(job):
+                del self._ended[job]
+            elif ended.due_ns <= now_ns:
+                ended.due_ns = now_ns + int(ended.pause_s * SECOND_NS)
+                ended.pause_s = min(2 * ended.pause_s, MAX_AGAIN_S)
+                record = self._record_of(kept)
+                if record is not None:
+                    self.tell(Over(record))
+
+    def _is_closed(self, job: JobId) -> bool:
+        """What the escrow has left is owed to somebody."""
+        record, escrow = self.book.record(job), self.book.escrow(job)
+        left = escrow.held_micro - escrow.released_micro
+        return escrow.balance_micro <= 0 or (record is not None and record.over and left <= record.owed_micro)
