@@ -8,7 +8,7 @@ from typing import Literal
 
 from sparkle_p2p.view import Reason
 
-AccountState = Literal["learning", "ready", "lost", "forked", "revoked", "kept"]
+AccountState = Literal["learning", "ready", "lost", "forked", "revoked", "cloned", "kept"]
 
 
 @dataclass(frozen=True, slots=True)

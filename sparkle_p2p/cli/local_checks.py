@@ -4,7 +4,6 @@ import asyncio
 import ctypes.util
 import errno
 import os
-import shutil
 import socket
 import stat
 import tempfile
@@ -13,17 +12,16 @@ from pathlib import Path
 
 import psutil
 
-from sparkle_p2p.cli.output import size
 from sparkle_p2p.config import NodeConfig, load_config
 from sparkle_p2p.home import KEY_FILE
 from sparkle_p2p.net.addresses import split_listen
 from sparkle_p2p.net.reach import why_unanswered
+from sparkle_p2p.node.room import check_disk, check_memory
 from sparkle_p2p.node.store.schema import damage
 from sparkle_p2p.view import Finding, Reason
 from sparkle_protocol.errors import ConfigError, LedgerError
 
 NODE_DATABASE, LEDGER_DATABASE = "node.db", "ledger.db"
-LEAST_FREE = 256 << 20  # below that a node soon cannot keep what it must
 ICD_FOLDERS = (Path("/etc/OpenCL/vendors"),)  # where drivers are registered (cl_khr_icd)
 
 
@@ -43,11 +41,11 @@ def check_machine(home: Path, *, running: bool) -> Iterator[Finding]:
             "configuration", "fail", Reason("bad_configuration", said), "Correct it; the node will not start."
         )
         return
-    yield check_disk(home, config)
-    yield check_memory(config, psutil.virtual_memory().total)
     yield check_database(home / NODE_DATABASE)
-    yield check_ledger(home / LEDGER_DATABASE, config.net)
-    if not running:
+    yield check_ledger(home / LEDGER_DATABASE, None if running else config.net)
+    if not running:  # with its flags a running node may do otherwise than the file says
+        yield check_disk(home, config)
+        yield check_memory(config, psutil.virtual_memory().total)
         yield from (check_port(address) for address in config.listen)
         yield from asyncio.run(_bootstraps(config))
     yield check_opencl()
@@ -95,31 +93,6 @@ def check_key(path: Path) -> Finding:
     return Finding("key", "ok", Reason("key_private", "Only you can read the key."))
 
 
-def check_disk(home: Path, config: NodeConfig) -> Finding:
-    """There is room."""
-    place = next(folder for folder in (home, *home.parents) if folder.exists())
-    free = shutil.disk_usage(place).free
-    numbers = {"free_bytes": free, "blobs_mb": config.blobs_mb}
-    said = f"{size(free)} are free where {home} is; arrays may take {size(config.blobs_mb << 20)} of it."
-    if free < LEAST_FREE:
-        return Finding("disk", "fail", Reason("disk_full", said, numbers), "Free some space.")
-    if free < config.blobs_mb << 20:
-        fix = "Free some space, or allow less with --blobs-mb."
-        return Finding("disk", "warn", Reason("disk_small", said, numbers), fix)
-    return Finding("disk", "ok", Reason("disk_room", said, numbers))
-
-
-def check_memory(config: NodeConfig, total: int) -> Finding:
-    """Units that may run at once fit into the machine."""
-    allowed = (config.memory_mb << 20) * config.slots
-    numbers = {"allowed_bytes": allowed, "total_bytes": total}
-    said = f"Units may use {size(allowed)} of the {size(total)} of memory here."
-    if allowed > total:
-        fix = "Allow less with --memory-mb, or fewer units at once with --slots."
-        return Finding("memory", "warn", Reason("memory_overcommitted", said, numbers), fix)
-    return Finding("memory", "ok", Reason("memory_fits", said, numbers))
-
-
 def check_database(path: Path) -> Finding:
     """The node's database is whole."""
     if not path.exists():
@@ -133,24 +106,28 @@ def check_database(path: Path) -> Finding:
     return Finding("database", "ok", Reason("database_whole", f"{path.name} is whole."))
 
 
-def check_ledger(path: Path, net: str) -> Finding:
-    """The ledger is whole and of this network."""
+def check_ledger(path: Path, net: str | None) -> Finding:
+    """The ledger is whole, and of this network if one is named."""
     if not path.exists():
         return Finding("ledger", "ok", Reason("no_ledger", "There is no ledger yet; the first start makes one."))
     from sparkle_ledger import store
     from sparkle_ledger.store.schema import open_ledger
 
     try:
-        db = open_ledger(path, net, readonly=True)
+        db = open_ledger(path, None, readonly=True)
         try:
             store.check(db)
-            entries = store.count(db)
+            entries, owner = store.count(db), store.network_of(db)
         finally:
             db.close()
     except (ConfigError, LedgerError) as error:
         fix = "Stop the node and put back a backup, or move the file away: the node then asks its witnesses."
         said = f"{str(error)[0].upper()}{str(error)[1:]}."
         return Finding("ledger", "fail", Reason("ledger_damaged", said), fix)
+    if net not in (None, owner):
+        said = f"{path.name} is of network '{owner}', and the configuration names '{net}'."
+        fix = "Start the node with the --net that it had, or choose another directory with --home."
+        return Finding("ledger", "warn", Reason("ledger_of_another_network", said, {"network": owner}), fix)
     said = f"{path.name} is whole: {entries} {'entry' if entries == 1 else 'entries'}."
     return Finding("ledger", "ok", Reason("ledger_whole", said, {"entries": entries}))
 

@@ -4,14 +4,19 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import psutil
+
+from sparkle_ledger.agent.own import REASONS, State
 from sparkle_p2p.net.overlay import Link
 from sparkle_p2p.net.reach import why_unanswered, widest
 from sparkle_p2p.node import narrate
 from sparkle_p2p.node.narrate import many
+from sparkle_p2p.node.room import check_disk, check_memory
 from sparkle_p2p.view import Finding, Reason
 from sparkle_protocol.ids import PeerId, short_peer
 
 if TYPE_CHECKING:
+    from sparkle_p2p.node.ledger import LedgerPart
     from sparkle_p2p.node.node import Node
 
 FIX_CLONE = (
@@ -29,10 +34,17 @@ async def check_node(node: "Node") -> tuple[Finding, ...]:
     links = node.overlay.links() if node.overlay is not None else ()
     network = narrate.network_state(node.overlay, links, node.ready)
     addresses = node.overlay.addresses() if node.overlay is not None else ()
-    findings = [identity(node), storage(node), *_network(network, len(links), mdns=node.config.mdns)]
+    findings = [
+        identity(node),
+        storage(node),
+        *account(node.ledger),
+        *_network(network, len(links), mdns=node.config.mdns),
+    ]
     if network in ("alone", "connected"):
         findings.append(reachable(addresses, links))
     findings += await _bootstraps(node.config.bootstrap, links, node.identity.peer_id)
+    memory = check_memory(node.config, psutil.virtual_memory().total)
+    findings += [check_disk(node.home.path, node.config), memory]
     findings += [clock(node.membership.clock_off_ms, len(links)), *sandbox(node.missing_protections)]
     return tuple(findings)
 
@@ -56,6 +68,23 @@ def storage(node: "Node") -> Finding:
         return Finding("storage", "ok", Reason("storage_works", "What this node must remember is written."))
     fix = "Free some space or correct the permissions; the node tries again by itself."
     return Finding("storage", "fail", narrate.storage_failed(node.store.failure), fix)
+
+
+def account(ledger: "LedgerPart | None") -> list[Finding]:
+    """Whether this node may sign for its account."""
+    if ledger is None or not ledger.loaded:
+        return []
+    state = ledger.agent.state
+    if state is State.READY:
+        return [Finding("account", "ok", Reason("account_ready", "This node's account may sign."))]
+    if state is State.LEARNING:
+        text = (
+            "This node still asks others for the state of its account; until then it sets aside and claims nothing."
+        )
+        return [Finding("account", "ok", Reason("account_learning", text))]
+    said, _, fix = REASONS[state].partition("; ")
+    reason = Reason(f"account_{state}", f"{said[0].upper()}{said[1:]}.")
+    return [Finding("account", "fail", reason, f"{fix[0].upper()}{fix[1:]}.")]
 
 
 def _network(state: str, peers: int, *, mdns: bool) -> list[Finding]:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from typing import Any
 
+from sparkle_ledger.agent.events import Cloned
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.ledger_view import CreditView
@@ -408,6 +409,8 @@ class Node:
 
     def _stop_signing(self) -> None:
         """Somebody else runs with our key: what both sign looks like the work of a liar, so take on nothing more."""
+        if self.ledger is not None:
+            self.ledger.tell(Cloned())
         self.shell.perform(self.worker, self.worker.stop(boot_ns()))
 
     def _array_jobs(self) -> ArrayJobs | None:

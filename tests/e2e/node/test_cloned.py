@@ -27,6 +27,7 @@ async def test_a_copied_home_is_found_out_on_both_machines_and_seen_by_the_third
         (finding,) = [one for one in ran.document["findings"] if one["check"] == "identity"]
         assert (finding["level"], finding["reason"]["code"]) == ("fail", "cloned")
         assert "move identity.key" in finding["fix"]
+        assert "account_cloned" in {one["reason"]["code"] for one in ran.document["findings"]}
         refused = await node.sparkle("submit", "prime_count", "-p", "stop=1000")
         assert refused.code == 2
         assert "a copy of this node's key" in refused.err

@@ -14,6 +14,7 @@ from sparkle_p2p.cli import local_checks
 from sparkle_p2p.cli.main import main
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
+from sparkle_p2p.node import room
 from sparkle_p2p.node.store.schema import open_database
 from sparkle_p2p.view import Finding
 
@@ -92,7 +93,9 @@ def test_files_of_a_newer_version_or_another_network_are_named(home: Path) -> No
     db.close()
     assert "newer Sparkle" in only(home, "database").reason.sentence
     (home / "config.toml").write_text('net = "another"\n')
-    assert only(home, "ledger").level == "fail"
+    ledger = only(home, "ledger")
+    assert ledger.reason.code == "ledger_of_another_network"
+    assert "'main'" in ledger.reason.sentence
 
 
 def test_a_configuration_that_a_node_would_not_start_with_is_named(home: Path) -> None:
@@ -137,15 +140,14 @@ def test_ports_and_bootstraps_that_do_not_work_are_named(home: Path, taken: int)
 def test_disk_and_memory_are_compared_with_what_is_allowed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = NodeConfig(home, blobs_mb=1000, memory_mb=2000, slots=3)
     free = {"bytes": 0}
-    monkeypatch.setattr(local_checks.shutil, "disk_usage", lambda path: (0, 0, free["bytes"]))
     usage = type("Usage", (), {"free": property(lambda self: free["bytes"])})
-    monkeypatch.setattr(local_checks.shutil, "disk_usage", lambda path: usage())
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: usage())
     levels = []
     for free["bytes"] in (1 << 20, 500 << 20, 2000 << 20):
-        levels.append(local_checks.check_disk(home, config).level)
+        levels.append(room.check_disk(home, config).level)
     assert levels == ["fail", "warn", "ok"]
-    assert local_checks.check_memory(config, 8 << 30).level == "ok"
-    assert local_checks.check_memory(config, 4 << 30).level == "warn"
+    assert room.check_memory(config, 8 << 30).level == "ok"
+    assert room.check_memory(config, 4 << 30).level == "warn"
 
 
 def test_opencl_drivers_are_named_and_their_lack_is_nothing_bad(
