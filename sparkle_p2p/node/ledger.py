@@ -21,7 +21,7 @@ from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import Hold, account_of
 from sparkle_ledger.evidence import JobRecord
 from sparkle_p2p.node.ledger_disk import LEDGER_FILE, LedgerDisk
-from sparkle_p2p.runtime.clock import wall_ms
+from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_protocol import effects as fx
 from sparkle_protocol.errors import ConfigError, LedgerError, SparkleError
 from sparkle_protocol.facts import Cancel, FactCodec, JobSpec
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sparkle.node")
 
+MAX_EARLY = 4096
 FUND_S = 45.0  # longer than a node that is alone waits before it signs
 AGAIN_S, MAX_AGAIN_S = 4.0, 600.0  # between two looks at what a job that has ended still owes
 SECOND_NS = 1_000_000_000
@@ -86,20 +87,30 @@ class LedgerPart:
         self._funding: dict[JobId, asyncio.Future[str | None]] = {}
         self._ended: dict[JobId, _Ended] = {}
         self._failed = False
+        self._loaded = asyncio.Event()
+        self._early: list[object] = []  # events before that; who was missed is heard of again
 
     # --- life ---------------------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Read the file. Raises ConfigError."""
+        """Read the file and go on with what an earlier life left; to be begun once the node's jobs are restored.
+
+        The network may start meanwhile. Raises ConfigError: the file cannot be used.
+        """
         loaded = await self.store.load(self.economy)
         new = self._home.is_new and not loaded.book.account(self.account).entries
         self._agent = LedgerAgent(
             self._home.identity, loaded.book, self._facts, wall_ms, self._kept_record, loaded.forks, new=new
         )
-
-    def begin(self, now_ns: int) -> None:
-        """Go on with what an earlier life left, once the node's jobs are restored."""
         self.tell(fx.Tick())
+        early, self._early = self._early, []
+        for event in early:
+            self.tell(event)
+        self._loaded.set()
+        self._go_on(boot_ns())
+
+    def _go_on(self, now_ns: int) -> None:
+        """See what holds of ours are left, and of which jobs."""
         jobs = self._submitter.jobs
         for entry in [*self.book.entries(self.account)]:
             if isinstance(entry.payload, Hold) and self.book.escrow(entry.payload.job).balance_micro > 0:
@@ -119,13 +130,17 @@ class LedgerPart:
     def agent(self) -> LedgerAgent:
         """The agent of a node that has loaded its ledger."""
         if self._agent is None:
-            raise ConfigError("the node has not started yet; try again in a moment")
+            raise ConfigError("the node still reads its ledger; try again in a moment")
         return self._agent
 
     @property
     def loaded(self) -> bool:
         """There is an agent."""
         return self._agent is not None
+
+    async def wait_loaded(self) -> None:
+        """Return once there is."""
+        await self._loaded.wait()
 
     @property
     def book(self) -> Book:
@@ -140,9 +155,11 @@ class LedgerPart:
     # --- events and effects -------------------------------------------------------------------------------
 
     def tell(self, event: object) -> None:
-        """Give the agent an event, if there is one by now."""
+        """Give the agent an event, now or once there is one."""
         if self._agent is not None:
             self._tell(self._agent, event)
+        elif len(self._early) < MAX_EARLY:
+            self._early.append(event)
 
     def perform(self, effect: fx.Effect) -> None:
         """Effects that concern the ledger; all others are not for here."""
@@ -194,14 +211,13 @@ class LedgerPart:
         fact = self._submitter.seal(spec)
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._funding[fact.job] = answer
+        self.tell(Fund(fact))
         try:
-            self.tell(Fund(fact))
             async with asyncio.timeout(FUND_S):
                 refused = await asyncio.shield(answer)
         except TimeoutError:
-            why = "asks others for the state of its account" if self.agent.state is State.LEARNING else "waits"
             raise ConfigError(
-                f"nothing could be set aside for this job within {FUND_S:.0f} s, as this node still {why}; "
+                f"nothing could be set aside for this job within {FUND_S:.0f} s, as this node {self._busy_with()}; "
                 "try again in a moment, or submit it with --free"
             ) from None
         except BaseException:  # whoever submitted has gone
@@ -212,6 +228,13 @@ class LedgerPart:
             del self._funding[fact.job]
         if refused is not None:
             raise ConfigError(refused)
+
+    def _busy_with(self) -> str:
+        if self._agent is None:
+            return "still reads its ledger"
+        if self._agent.state is State.LEARNING:
+            return "still asks others for the state of its account"
+        return "could not write to its disk"
 
     def _funded(self, effect: fx.JobFunded) -> None:
         answer = self._funding.get(effect.job)

@@ -45,7 +45,7 @@ from sparkle_p2p.node.shell import Core, Shell
 from sparkle_p2p.node.standings import Standings
 from sparkle_p2p.node.store import Store, StoreError
 from sparkle_p2p.node.usage import Usage
-from sparkle_p2p.node.weighing import Weighing
+from sparkle_p2p.node.weighing import PricedRules, Weighing
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_p2p.view import (
     DeadUnit,
@@ -118,7 +118,9 @@ class Node:
         self.weighing = Weighing(
             config.net, self.identity, config.network_key is not None, lambda: self.submitter.waiting_submitters()
         )
-        self.submitter = Submitter(self.identity, self._codec, rng, check_result, weigh or self.weighing.weigh)
+        self.submitter = Submitter(
+            self.identity, self._codec, rng, check_result, weigh or self.weighing.weigh, PricedRules()
+        )
         self.ledger: LedgerPart | None = None
         if not config.bootstrap_only:
             self.ledger = LedgerPart(home, config.net, self.submitter, self._tell, self._extra, self._spawn)
@@ -219,11 +221,9 @@ class Node:
         tiles = self._arrays.tiles if self._arrays is not None else None
         self._computing = Computing(executors, lambda event: self.shell.tell(self.worker, event), group, tiles)
         await self.standings.load()
-        if self.ledger is not None:
-            await self.ledger.load()
         await restore_jobs(self)
         if self.ledger is not None:
-            self.ledger.begin(boot_ns())
+            group.create_task(self.ledger.load(), name="load the ledger")
         if self._arrays is not None:
             await self._arrays.restore()
         group.create_task(self._housekeeping.run(), name="housekeeping")
@@ -328,7 +328,9 @@ class Node:
 
     def _refuses(self, message: messages.Request) -> messages.Refusal | None:
         """With ``--bootstrap-only`` a node has no ledger, and keeps no jobs but those that it already has."""
-        if self.ledger is None and isinstance(message, LedgerRequest):
+        if isinstance(message, LedgerRequest) and self.ledger is not None and not self.ledger.loaded:
+            return messages.Refusal("busy", "this node still reads its ledger")
+        if isinstance(message, LedgerRequest) and self.ledger is None:
             return messages.Refusal("unserved", "this node has no part in the ledger")
         if not isinstance(message, messages.Push) or self.submitter.job(JobId(message.job)) is not None:
             return None
@@ -412,6 +414,8 @@ class Node:
         if self.ledger is not None:
             self.ledger.tell(Cloned())
         self.shell.perform(self.worker, self.worker.stop(boot_ns()))
+        if self.ledger is not None:
+            self.ledger.tell(Cloned())
 
     def _array_jobs(self) -> ArrayJobs | None:
         return self._arrays.jobs if self._arrays is not None and self._arrays.ready else None

@@ -10,8 +10,12 @@ from itertools import islice
 from sparkle_ledger.agent.core import LedgerAgent
 from sparkle_ledger.entries import AccountId, account_of
 from sparkle_ledger.flow import AMONG_FRIENDS, OPEN, CreditGraph, Weights
-from sparkle_protocol.facts import Signer
+from sparkle_protocol.errors import ConfigError
+from sparkle_protocol.facts import JobSpec, Resources, Signer
 from sparkle_protocol.ids import PeerId, key_from_peer_id
+from sparkle_protocol.work.price import is_paid
+from sparkle_protocol.work.rules import Rules
+from sparkle_worker.kernels.registry import ARRAY_KERNELS, KERNELS
 
 ACCOUNTS_READ = 512  # of one look: a few milliseconds
 SETTLE_EVERY_NS = 5_000_000_000
@@ -66,3 +70,26 @@ class Weighing:
             )
         if part:
             self.weights.bar(self._forked)
+
+
+class PricedRules(Rules):
+    """The decisions of a node that knows what work is worth."""
+
+    def pays(self, spec: JobSpec) -> bool:
+        """Whether a job offers the reference price, by our own reckoning where its kernel is known here."""
+        return is_paid(spec.price_micro, _needed(spec))
+
+
+def _needed(spec: JobSpec) -> Resources:
+    """What a unit needs at least; what its submitter declares where we cannot tell."""
+    kernel = {**KERNELS, **ARRAY_KERNELS}.get(spec.kernel)
+    if not spec.price_micro or kernel is None or kernel.version != spec.kernel_version:
+        return spec.resources
+    try:
+        params = kernel.validate(spec.params)
+        if spec.units > kernel.max_units(params):
+            return spec.resources
+        cost = kernel.cost(kernel.unit(params, spec.units, 0))
+    except ConfigError:  # nobody here computes it
+        return spec.resources
+    return Resources(float(cost.flops), float(cost.bytes))

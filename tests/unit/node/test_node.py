@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sparkle_p2p.api import client
 from sparkle_p2p.config import NodeConfig
@@ -75,8 +76,8 @@ async def left(home: Path) -> tuple[list[StoreCommit], int]:
         return await store.commits(), len(await store.facts())
 
 
-def others_job(net: str = "test") -> Fact:
-    return FactCodec(net).seal(OTHER, spec(4, Random(1)))
+def others_job(net: str = "test", price_micro: int = 1) -> Fact:
+    return FactCodec(net).seal(OTHER, replace(spec(4, Random(1)), price_micro=price_micro))
 
 
 async def test_a_start_without_work_keeps_what_is_still_to_be_shown(tmp_path: Path) -> None:
