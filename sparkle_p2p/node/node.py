@@ -411,8 +411,6 @@ class Node:
 
     def _stop_signing(self) -> None:
         """Somebody else runs with our key: what both sign looks like the work of a liar, so take on nothing more."""
-        if self.ledger is not None:
-            self.ledger.tell(Cloned())
         self.shell.perform(self.worker, self.worker.stop(boot_ns()))
         if self.ledger is not None:
             self.ledger.tell(Cloned())
