@@ -37,6 +37,7 @@ ACCOUNT_STATES = {
     "forked": "Credit: this account signed two entries for one place and can spend no more",
     "cloned": "Credit: somebody else uses this node's identity, so it signs nothing more for its account",
     "revoked": "Credit: the key of this account was revoked",
+    "cloned": "Credit: nothing more is signed here, as another node runs with the identity of this one",
 }
 
 # event -> (level, sentence); events that come too often for a log have none

@@ -526,7 +526,7 @@ class Node:
     async def credit(self, account: str | None = None) -> CreditView:
         """The credit of this node's account, or of another that it keeps entries of."""
         peers = [self.identity.peer_id, *self.membership.links, *self.standings.peers()]
-        return await read_credit(getattr(self, "ledger", None), account, peers)
+        return await read_credit(self.ledger, account, peers)
 
     async def kernels(self) -> tuple[KernelView, ...]:
         """Kernels that this node knows."""
