@@ -35,7 +35,6 @@ ACCOUNT_STATES = {
     "ready": "Credit: this node's account is ready",
     "lost": "Credit: entries that this account signed are missing here, and nobody who is linked has them",
     "forked": "Credit: this account signed two entries for one place and can spend no more",
-    "cloned": "Credit: somebody else uses this node's identity, so it signs nothing more for its account",
     "revoked": "Credit: the key of this account was revoked",
     "cloned": "Credit: nothing more is signed here, as another node runs with the identity of this one",
 }

@@ -253,6 +253,6 @@ def test_a_claim_that_only_its_worker_can_prove_is_paid(kept_here: bool) -> None
     assert submitter.agent.account.balance_micro == -8 * PRICE
     assert submitter.agent.account.held_micro == 0
     assert [worker.agent.book.sum_micro() for worker in world.members.values()] == [0] * len(world.members)
-    assert sum(isinstance(message, ProofRequest) for sender, _, message in world.sent if sender == submitter.peer) == (
-        0 if kept_here else 1
-    )
+    assert sum(
+        isinstance(message, ProofRequest) for sender, _, message in world.sent if sender == submitter.peer
+    ) == (0 if kept_here else 1)
