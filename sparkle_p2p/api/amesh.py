@@ -72,6 +72,7 @@ class AsyncMesh:
         units: int | None = None,
         verify: Verify = "final",
         *,
+        free: bool = False,
         sealed: bool = False,
         **params: Any,
     ) -> "AsyncJob":
@@ -79,7 +80,7 @@ class AsyncMesh:
         session = self._session
 
         def publish() -> str:
-            with session.submission(kernel, inputs, units, verify, params, sealed=sealed) as now:
+            with session.submission(kernel, inputs, units, verify, params, free=free, sealed=sealed) as now:
                 return now()
 
         job = await _or_undone(publish, undo=session.cancel)

@@ -75,6 +75,7 @@ class Mesh:
         units: int | None = None,
         verify: Verify = "final",
         *,
+        free: bool = False,
         sealed: bool = False,
         **params: Any,
     ) -> "Job":
@@ -88,6 +89,7 @@ class Mesh:
             inputs: the kernel's arrays by name: NumPy arrays, or paths of .npy and .png files.
             units: pieces to cut the job into; None: as many as the kernel finds sensible.
             verify: ``fast``, ``final`` or ``critical``: one result, one of a known worker or two that agree, three.
+            free: offers no credit: computed where there is nothing better to do.
             sealed: arrays are stored and sent encrypted, in a private network only; parameters are not.
             **params: the kernel's parameters: numbers or text.
 
@@ -97,7 +99,7 @@ class Mesh:
             TransportError: too few peers took the job up in time.
             NodeNotRunning: the node has gone.
         """
-        with self._session.submission(kernel, inputs, units, verify, params, sealed=sealed) as publish:
+        with self._session.submission(kernel, inputs, units, verify, params, free=free, sealed=sealed) as publish:
             job = _or_undone(publish, undo=self._session.cancel)
         return Job(job, self._session, self._progress)
 
