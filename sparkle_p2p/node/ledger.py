@@ -127,6 +127,12 @@ class LedgerPart:
                 elif jobs[job].outcome:
                     self._ended[job] = _Ended(now_ns)
 
+    def stop(self) -> None:
+        """Let nobody wait for a hold that this process will not see; it is taken back after a restart."""
+        for answer in self._funding.values():
+            if not answer.done():
+                answer.set_exception(ConfigError("this node is stopping; submit the job when it is back"))
+
     async def close(self) -> None:
         """Close the file."""
         await self.store.close()

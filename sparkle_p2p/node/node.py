@@ -192,6 +192,8 @@ class Node:
         """Begin to leave; idempotent."""
         self._stopping.set()
         self._commands.stop()
+        if self.ledger is not None:
+            self.ledger.stop()
 
     @property
     def ready(self) -> bool:
