@@ -104,7 +104,13 @@ class Mesh:
         return Job(job, self._session, self._progress)
 
     def gemm(
-        self, a: "NDArray[Any]", b: "NDArray[Any]", verify: Verify = "final", *, sealed: bool = False
+        self,
+        a: "NDArray[Any]",
+        b: "NDArray[Any]",
+        verify: Verify = "final",
+        *,
+        free: bool = False,
+        sealed: bool = False,
     ) -> "NDArray[Any]":
         """The matrix product ``a @ b``, waited for; Ctrl-C cancels it.
 
@@ -112,6 +118,7 @@ class Mesh:
             a: m x k, float32 or float64.
             b: k x n, of the same type.
             verify: as for ``submit``; every block is checked by projection whatever it is.
+            free: as for ``submit``.
             sealed: as for ``submit``.
 
         Returns:
@@ -123,7 +130,7 @@ class Mesh:
             ComputeError: the job failed.
             StorageError: there is no room for the arrays.
         """
-        return self.submit("gemm", {"a": a, "b": b}, verify=verify, sealed=sealed).result()  # type: ignore[no-any-return]
+        return self.submit("gemm", {"a": a, "b": b}, verify=verify, free=free, sealed=sealed).result()  # type: ignore[no-any-return]
 
     def conv2d(
         self,
@@ -134,6 +141,7 @@ class Mesh:
         border: Literal["zeros", "edge"] = "zeros",
         verify: Verify = "final",
         *,
+        free: bool = False,
         sealed: bool = False,
     ) -> "NDArray[Any]":
         """The image filtered, waited for; Ctrl-C cancels it. Filters are applied as they are, not turned round.
@@ -145,6 +153,7 @@ class Mesh:
             padding: pixels added around the image, or ``same``: the result is as large (odd filters only).
             border: what is added: ``zeros``, or the pixels of the ``edge``, as for photographs.
             verify: as for ``submit``.
+            free: as for ``submit``.
             sealed: as for ``submit``.
 
         Returns:
@@ -157,7 +166,7 @@ class Mesh:
         """
         job = self.submit(
             "conv2d", {"image": image, "weights": weights},
-            verify=verify, sealed=sealed, stride=stride, padding=padding, border=border,
+            verify=verify, free=free, sealed=sealed, stride=stride, padding=padding, border=border,
         )  # fmt: skip
         return job.result()  # type: ignore[no-any-return]
 
