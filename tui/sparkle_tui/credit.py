@@ -200,7 +200,7 @@ def _list(title: str, count: int, rows: Sequence[Line], width: int) -> list[Line
 def _partners(partners: Sequence[PartnerView], width: int) -> list[Line]:
     wide = width >= _WIDE
     cell, account = (16, f"  {'account':<8}") if wide else (13, "")
-    rows: list[Line] = [((f"  {'peer':<9}{account} {'earned':>{cell}} {'spent':>{cell}}", MUTED),)]
+    rows: list[Line] = [((f"  {'peer':<9}{account} {'earned from':>{cell}} {'spent on':>{cell}}", MUTED),)]
     for one in partners:
         peer = fmt.pad(fmt.clean(short_peer(one.peer_id)) if one.peer_id else "–", 9)
         rows.append(
