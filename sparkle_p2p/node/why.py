@@ -110,7 +110,7 @@ def _too_large(node: "Node") -> list[Reason]:
 
 async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
     now_ns, pace = boot_ns(), node.journals.pace(job.state.id)
-    storage = node.store.failure
+    storage = node.storage_failure
     view = job_view(job, None, pace, now_ns, wall_ms(), storage)
     counts = view.units
     done = counts.final + counts.provisional

@@ -14,6 +14,7 @@ from sparkle_p2p.view import (
     DeadUnit,
     Event,
     Explanation,
+    Finding,
     JobResult,
     JobView,
     KernelView,
@@ -95,6 +96,11 @@ class FakeNode:
 
     async def why(self, subject: str | None = None) -> Explanation:
         return Explanation("node", self.picture.reason)
+
+    async def checkup(self) -> tuple[Finding, ...]:
+        return (
+            Finding("clock", "warn", Reason("clock_off", "The clock is \x1b[2Jwrong.", {"seconds": 900}), "Set it."),
+        )
 
     async def credit(self, account: str | None = None) -> CreditView:
         if self.command_error is not None:
