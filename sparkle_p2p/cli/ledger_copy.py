@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sparkle_ledger import store
 from sparkle_ledger.audit import Audit, Report
@@ -43,7 +42,7 @@ class Audited:
 
 
 @contextmanager
-def opened(home: str, network: str | None) -> Iterator[Any]:
+def opened(home: str, network: str | None) -> Iterator[store.Database]:
     """The ledger of a home directory, to look at as it is now.
 
     Raises:
@@ -57,7 +56,7 @@ def opened(home: str, network: str | None) -> Iterator[Any]:
         db.close()
 
 
-def audited(db: Any, tell: Tell, *, deep: bool = False) -> Audited:
+def audited(db: store.Database, tell: Tell, *, deep: bool = False) -> Audited:
     """Check everything that a copy holds.
 
     Raises:
@@ -110,7 +109,7 @@ class _Accounts:
             yield row
 
 
-def _proofs(db: Any, codec: EntryCodec) -> tuple[int, list[tuple[str, str]]]:
+def _proofs(db: store.Database, codec: EntryCodec) -> tuple[int, list[tuple[str, str]]]:
     """How many proofs of forks hold, and what is wrong with the others."""
     held, broken = 0, []
     for fork in store.forks(db):
@@ -147,7 +146,7 @@ def verdict(found: Audited) -> str:
     return f"{sums}; {earned}, which with {owed} is the price of the {executions}."
 
 
-def loaded(db: Any, tell: Tell) -> Book:
+def loaded(db: store.Database, tell: Tell) -> Book:
     """The book of a copy, as a node has it: what is stored was verified before.
 
     Raises:

@@ -5,7 +5,8 @@ For each job of somebody else's in which results of ours were accepted:
 1. The proof of these executions is fetched, range by range: from the submitter first, then from the keepers.
 2. The Hold that pays is looked for in the submitter's feed: fetched from the submitter, the keepers, and the
    witnesses of its account. Where it does not count by what is known here, what its account rests on is fetched too.
-3. Works are signed in lots, at most every ``LOT_NS``, and once more when the job has ended for us.
+3. Works are signed in lots: the first ones ``LOT_NS`` apart, later ones an eighth of the time since the first unit, and
+   one more when the job has ended for us. So a job of an hour costs forty lots at most, one of a day ninety.
 
 Whoever has nothing is asked again later and later; after ``MAX_TRIES`` in vain what is missing is given up and told.
 The spec, and who keeps the job, is kept from the moment on when there is work, so that after a restart everything
@@ -31,6 +32,8 @@ from sparkle_protocol.ids import FactId, JobId, PeerId, peer_id_from_key
 from sparkle_protocol.work.sealed import range_count
 
 LOT_NS = 10 * SECOND_NS
+MAX_LOT_NS = 1800 * SECOND_NS
+LOT_PART = 8
 RETRY_NS = 10 * SECOND_NS
 MAX_RETRY_NS = 600 * SECOND_NS
 MAX_TRIES = 48  # in a row: half a day
@@ -55,6 +58,7 @@ class _Claim:
     sources: tuple[PeerId, ...]
     due_ns: int | None
     named: set[FactId]  # the spec, and what shows who keeps the job
+    begun_ns: int
     wanted: dict[int, set[tuple[int, int]]] = field(default_factory=dict)  # range -> not proven here
     unsure: set[int] = field(default_factory=set)  # ranges of which anything may be ours
     shown_by: dict[int, Counter[PeerId]] = field(default_factory=dict)  # how often each showed all it has of a range
@@ -115,9 +119,14 @@ class Claims:
         if not event.units:
             return
         claim.tries = 0
-        asked_ns = -LOT_NS if claim.asked_ns is None else claim.asked_ns
-        due_ns = max(self._desk.now_ns, claim.lot_ns, asked_ns + LOT_NS)
+        due_ns = max(self._desk.now_ns, claim.lot_ns)
+        if claim.asked_ns is not None:
+            due_ns = max(due_ns, claim.asked_ns + self._pause_ns(claim))
         claim.due_ns = due_ns if claim.due_ns is None else min(claim.due_ns, due_ns)
+
+    def _pause_ns(self, claim: _Claim) -> int:
+        """Between two lots."""
+        return min(max(LOT_NS, (self._desk.now_ns - claim.begun_ns) // LOT_PART), MAX_LOT_NS)
 
     def ended(self, event: WorkEnded) -> None:
         """There is no more work for us in a job; everybody is to show what is known of units we heard nothing of."""
@@ -150,7 +159,7 @@ class Claims:
             del self._claims[idle.job]
         self._desk.take_record(record, ())
         self._shelf.concern(record.account)
-        claim = _Claim(record.job, record.account, peers, self._desk.now_ns, named)
+        claim = _Claim(record.job, record.account, peers, self._desk.now_ns, named, self._desk.now_ns)
         self._claims[record.job] = claim
         return claim
 
@@ -235,7 +244,7 @@ class Claims:
         signed = [self._own.sign(work) for work in self._desk.book.claims_due(self._key, claim.job)]
         if any(signed):
             claim.tries = 0
-            claim.lot_ns = self._desk.now_ns + LOT_NS
+            claim.lot_ns = self._desk.now_ns + self._pause_ns(claim)
             record = self._desk.book.record(claim.job)
             if record is not None:
                 self._partners.add_payer(record.spec_fact.author)
