@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from math import inf
 
-from sparkle_ledger.agent.claims import LOT_NS, MAX_CLAIMS, MAX_RETRY_NS, MAX_SOURCES
+from sparkle_ledger.agent.claims import LOT_NS, LOT_PART, MAX_CLAIMS, MAX_LOT_NS, MAX_RETRY_NS, MAX_SOURCES
 from sparkle_ledger.agent.core import LedgerAgent
+from sparkle_ledger.agent.debts import MAX_DEBTS
 from sparkle_ledger.agent.desk import MAX_UNKEPT_BYTES, SECOND_NS
 from sparkle_ledger.agent.forks import MAX_KNOWN
 from sparkle_ledger.agent.own import MAX_WAITING, State
@@ -28,7 +29,8 @@ from sparkle_sim.scenario import Scenario
 from sparkle_sim.world import World
 
 # After a failure the agent tries again within its longest pause; then each of its sources may keep it waiting for a
-# request's time and a second, once for the proof and once for what pays; and a lot is signed every so often.
+# request's time and a second, once for the proof and once for what pays. A lot of a job that goes on for long is
+# signed later, by a part of that time.
 ROUND_NS = MAX_SOURCES * (REQUEST_TIMEOUT_NS + SECOND_NS)
 PAID_S = (MAX_RETRY_NS + 2 * ROUND_NS + 2 * LOT_NS) / SECOND_NS
 # A partner that answered nothing is asked again within the longest pause; what it lacks fits into a few pages.
@@ -207,7 +209,8 @@ class Settled(CreditChecker):
         restored_s = self.world.credit.restored.get(peer.number, -inf) if self.world.credit is not None else -inf
         if since_s <= restored_s + self.scenario.checks.scan_every_s:  # it forgot what it had not claimed by then
             return False
-        return self.now_s - max(since_s, self._quiet_s, self._up[peer.number][1]) > PAID_S
+        lot_s = min(self.now_s / LOT_PART, MAX_LOT_NS / SECOND_NS)
+        return self.now_s - max(since_s, self._quiet_s, self._up[peer.number][1]) > PAID_S + lot_s
 
     def _is_funded(self, job: JobId) -> bool:
         """Somebody honest who has not lost it can show what pays for the job, and what was accepted of it."""
@@ -325,8 +328,9 @@ class CreditBounds(CreditChecker):
     def scan(self) -> None:
         """Measure every agent."""
         limits = {
-            "claims": MAX_CLAIMS, "asked": MAX_SENDS, "forks": MAX_KNOWN, "waiting": 2 * MAX_WAITING,
-            "peers": MAX_KNOWN_PEERS, "partners": 2 * MAX_WITNESSES + MAX_PAYERS, "unkept": MAX_UNKEPT_BYTES,
+            "claims": MAX_CLAIMS, "debts": MAX_DEBTS, "asked": MAX_SENDS, "forks": MAX_KNOWN,
+            "waiting": 2 * MAX_WAITING, "peers": MAX_KNOWN_PEERS, "partners": 2 * MAX_WITNESSES + MAX_PAYERS,
+            "unkept": MAX_UNKEPT_BYTES,
         }  # fmt: skip
         for peer, agent in self.books():
             for what, size in agent.sizes().items():
