@@ -138,6 +138,7 @@ class LedgerAgent:
     def _hear_of_peers(self, event: object) -> None:
         if isinstance(event, fx.PeerUp):
             self._partners.up(event.peer, event.addresses)
+            self._forks.up(event.peer)
         elif isinstance(event, fx.PeerDown):
             self._partners.down(event.peer)
         elif isinstance(event, fx.FoundPeers):
