@@ -61,6 +61,12 @@ def test_no_event_takes_longer_than_some_signatures() -> None:
     assert most[0] <= SIGNATURES
 
 
+def to_the_end(reading: ProofReading, size: int) -> JobRecord:
+    while (found := reading.step(size)) is None:
+        continue
+    return found
+
+
 def test_a_forged_fact_at_the_end_voids_the_proof() -> None:
     _, record = slow_record(20)
     raw = record.encode()
@@ -69,16 +75,13 @@ def test_a_forged_fact_at_the_end_voids_the_proof() -> None:
     assert forged != raw
     reading = ProofReading(forged, FACTS)
     with pytest.raises(RemoteProtocolError):
-        while reading.step(1) is None:
-            continue
+        to_the_end(reading, 1)
 
 
 def test_steps_of_any_size_find_the_same() -> None:
     _, record = slow_record(20)
     for size in (1, 3, 7, 1000):
-        reading, found = ProofReading(record.encode(), FACTS), None
-        while found is None:
-            found = reading.step(size)
+        found = to_the_end(ProofReading(record.encode(), FACTS), size)
         assert list(found.all_payable()) == list(record.all_payable())
 
 
