@@ -7,6 +7,7 @@ from datetime import datetime
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _STEPS = len(_BLOCKS) - 1
 _DAY_S = 86_400
+_SHORT_S = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ def times(drawn: Chart) -> tuple[str, str]:
     first, last = (one for one in ends if one is not None)
     if (last - first).total_seconds() > 30 * _DAY_S:
         form = "%Y-%m-%d"
+    elif (last - first).total_seconds() < _SHORT_S:
+        form = "%H:%M:%S"
     else:
         form = "%H:%M" if first.date() == last.date() else "%m-%d %H:%M"
     return first.strftime(form), last.strftime(form)

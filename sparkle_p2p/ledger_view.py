@@ -37,7 +37,7 @@ class EscrowView:
     left_micro: int  # in it now
     paid_micro: int
     released_micro: int
-    owed_micro: int | None  # of what is left: for accepted work that is not claimed yet; None: not known here
+    owed_micro: int | None  # of what is left: for accepted work that is not claimed yet; None: not shown here yet
     over: bool  # the job ended: what is left and not owed comes back
 
 

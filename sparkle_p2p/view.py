@@ -267,6 +267,16 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check of ``sparkle doctor`` came to. ``fix`` says what to do about it; empty: nothing."""
+
+    check: str
+    level: Literal["ok", "warn", "fail"]
+    reason: Reason
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened, for ``--json`` logs and server-sent events."""
 
@@ -320,6 +330,10 @@ class NodeControl(Protocol):
 
     async def why(self, subject: str | None = None) -> Explanation:
         """Explain the node's state (None), or a job ('ID'), a unit ('ID/INDEX') or a peer."""
+        ...
+
+    async def checkup(self) -> tuple[Finding, ...]:
+        """What blocks this node, as far as the running node can tell."""
         ...
 
     async def credit(self, account: str | None = None) -> "CreditView":

@@ -396,6 +396,12 @@ class Book(Rulings):
         paid = {execution for execution, _ in self.settled(job)}
         return [one for one in record.all_payable() if one not in paid] if record is not None else []
 
+    def claims_of(self, job: bytes, execution: Execution) -> list[EntryId]:
+        """The entries that claim the pay for an execution, whatever became of them."""
+        page = self._jobs.get(job)
+        claims = page.claims.get(execution.worker, {}) if page is not None else {}
+        return [node.entry.id for node in claims.get((execution.unit, execution.epoch), ())]
+
     # --- for an author --------------------------------------------------------------------------------------
 
     def next_place(self, account: AccountId) -> NextPlace | None:

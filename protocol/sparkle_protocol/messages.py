@@ -208,10 +208,14 @@ class Refusal(Wire, tag=19, frozen=True):
 
 
 class Here(Wire, tag=46, frozen=True):
-    """I run, as this instance of mine; ``statement``: signed, that I was told of another one (``presence.py``)."""
+    """I run, as this instance of mine; ``statement``: signed, that I was told of another one (``presence.py``).
+
+    ``ask``: another instance of you has just spoken up here, so ask me now.
+    """
 
     instance: Instance
     statement: Annotated[bytes, Meta(max_length=MAX_STATEMENT_BYTES)] = b""
+    ask: bool = False
 
 
 class HereReply(Wire, tag=47, frozen=True):

@@ -4,7 +4,8 @@ Rules
 -----
 - Each run of a node draws a random *instance*. It tells a few peers of it (``Here``), the same ones in every run as
   far as they are there: those that rank first by a hash of both ids, and those nearest to its own key.
-- Whoever is told remembers for ``KEEP_NS`` which instances of a peer spoke up, and answers with the others.
+- Whoever is told remembers for ``KEEP_NS`` which instances of a peer spoke up, and answers with the others. When a
+  further one speaks up it asks the peer, by whatever connection it has, to ask again at once.
 - An instance that hears of another one signs a *statement*: "I, this instance, have heard of that one". An instance
   is random and new, so whoever names it was alive after it began.
 - A node is *cloned* once it holds a statement that is signed with its own key by another instance and names its own
@@ -209,13 +210,13 @@ class Presence:
                 if peer not in self._meetings and peer != self._signer.peer_id:
                     self._send(peer)
 
-    def _send(self, peer: PeerId) -> None:
+    def _send(self, peer: PeerId, *, ask: bool = False) -> None:
         if len(self._asked) >= 4 * MEETINGS:  # their answers are overdue; the oldest is not waited for
             del self._asked[next(iter(self._asked))]
         self._tag += 1
         self._asked[self._tag] = peer
         _, statement = self._told.get(peer, (b"", b""))
-        self._out.append(fx.Send(self._tag, peer, messages.Here(self.instance, statement)))
+        self._out.append(fx.Send(self._tag, peer, messages.Here(self.instance, statement, ask)))
 
     def _replied(self, event: fx.Replied, now_ns: int) -> None:
         if self._asked.pop(event.tag, None) != event.peer or not isinstance(event.message, messages.HereReply):
@@ -268,7 +269,11 @@ class Presence:
     # --- being told ---------------------------------------------------------------------------------------
 
     def _requested(self, token: int, peer: PeerId, here: messages.Here, now_ns: int) -> None:
+        if here.ask and peer in self._linked:
+            last_ns = self._linked[peer] - EVERY_NS
+            self._linked[peer] = min(self._linked[peer], max(now_ns, last_ns + SOON_NS))
         runs = self._runs(peer, now_ns)
+        new = here.instance not in runs
         seen = runs.pop(here.instance, None) or Seen(now_ns)
         seen.at_ns = now_ns
         if here.statement:
@@ -287,6 +292,8 @@ class Presence:
         self._out.append(fx.Reply(token, messages.HereReply(others, statement)))
         if not others:
             self.clones.pop(peer, None)  # the other one has been silent for long
+        elif new and peer in self._linked:
+            self._send(peer, ask=True)
         for instance in others:
             naming_it, naming_other = runs[instance].statements.get(here.instance), seen.statements.get(instance)
             if naming_it and naming_other and peer not in self.clones and len(self.clones) < MAX_PEERS:

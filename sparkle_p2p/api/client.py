@@ -119,6 +119,10 @@ class LocalClient:
         query = f"?subject={_quote(subject)}" if subject else ""
         return self._json("GET", "/api/v1/why" + query)  # type: ignore[no-any-return]
 
+    def checkup(self) -> list[dict[str, Any]]:
+        """What the node's checks of itself came to."""
+        return self._json("GET", "/api/v1/checkup")  # type: ignore[no-any-return]
+
     def credit(self, account: str | None = None) -> dict[str, Any]:
         """The credit of the node's account, or of another that it keeps entries of."""
         query = f"?account={_quote(account)}" if account else ""

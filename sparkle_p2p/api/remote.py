@@ -15,6 +15,7 @@ from sparkle_p2p.view import (
     DeadUnit,
     Event,
     Explanation,
+    Finding,
     JobResult,
     JobView,
     KernelView,
@@ -123,6 +124,10 @@ class RemoteControl:
     async def why(self, subject: str | None = None) -> Explanation:
         """Explain the node's state or a subject."""
         return await self._typed(Explanation, self._client.why, subject)
+
+    async def checkup(self) -> tuple[Finding, ...]:
+        """What blocks the node."""
+        return await self._typed(tuple[Finding, ...], self._client.checkup)
 
     async def credit(self, account: str | None = None) -> "CreditView":
         """The credit of the node's account, or of another."""

@@ -11,7 +11,7 @@ from sparkle_p2p.balance_chart import chart, times
 from sparkle_p2p.cli import output
 from sparkle_p2p.cli.saving import check_writable
 from sparkle_p2p.cli.show import client_of
-from sparkle_protocol.work.price import exactly, in_words
+from sparkle_protocol.work.price import core_time, exactly
 
 CHART_ROWS, CHART_COLUMNS, LEAST_COLUMNS = 8, 72, 8
 SHOWN = 10  # rows of a list; --json has more
@@ -44,7 +44,8 @@ def credit(arguments: argparse.Namespace) -> int:
 def lines(document: Document, width: int) -> list[str]:
     """The account in words, in rows of at most ``width`` characters where that can be."""
     who = "this node" if document["own"] else output.short_peer(document["peer_id"]) or "key not known"
-    drawn = [f"{in_words(document['balance_micro'])}"]
+    balance = document["balance_micro"]
+    drawn = [f"{exactly(balance)} credits" + (f", {core_time(abs(balance))} of a laptop core" if balance else "")]
     drawn += [f"  {name:9} {value}" for name, value in _rows(document, who)]
     drawn += _chart(document, width)
     drawn += _table("Partners", document["partners"], document["partner_count"], _PARTNERS, _partner)

@@ -98,6 +98,7 @@ def _build() -> tuple[Parser, dict[str, Parser]]:
     dead.add_argument("--requeue", metavar="UNIT", help="begin a unit, as JOB/INDEX, or all of a JOB anew")
     why = add("why", "show:why", "explain the node's state, or a job, unit or peer")
     why.add_argument("subject", nargs="?", help="a job ID, a unit as ID/INDEX, or a peer id")
+    add("doctor", "doctor:doctor", "find out what blocks this node, and how to fix it")
     credit = add("credit", "credit:credit", "show an account's balance, where it came from and what is pending")
     credit.add_argument("account", metavar="ACCOUNT", nargs="?", help="an account or a peer id (default: this node)")
     credit.add_argument("--plot", metavar="FILE", help="draw the balance over time into a .svg or .png file")

@@ -21,6 +21,7 @@ from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import Hold, account_of
 from sparkle_ledger.evidence import JobRecord
 from sparkle_p2p.node.ledger_disk import LEDGER_FILE, LedgerDisk
+from sparkle_p2p.node.store import StoreError
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_protocol import effects as fx
 from sparkle_protocol.errors import ConfigError, LedgerError, SparkleError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sparkle.node")
 
+RECORDS = 4  # jobs of which one is kept ready
 MAX_EARLY = 4096
 FUND_S = 45.0  # longer than a node that is alone waits before it signs
 AGAIN_S, MAX_AGAIN_S = 4.0, 600.0  # between two looks at what a job that has ended still owes
@@ -85,8 +87,10 @@ class LedgerPart:
         self._spawn = spawn
         self._agent: LedgerAgent | None = None
         self._funding: dict[JobId, asyncio.Future[str | None]] = {}
+        self._records: dict[JobId, JobRecord] = {}
         self._ended: dict[JobId, _Ended] = {}
-        self._failed = False
+        self.failure: StoreError | None = None  # why nothing could be kept lately
+        self._unkept: fx.KeepLedger | None = None  # what that was
         self._loaded = asyncio.Event()
         self._early: list[object] = []  # events before that; who was missed is heard of again
 
@@ -170,7 +174,7 @@ class LedgerPart:
         elif isinstance(effect, fx.Earned):
             self.tell(Accepted(effect.spec, effect.units, effect.keepers, effect.views))
         elif isinstance(effect, fx.WorkOver):
-            self.tell(WorkEnded(effect.job))
+            self.tell(WorkEnded(effect.job, effect.ranges))
 
     async def _keep(self, effect: fx.KeepLedger) -> None:
         failure: str | None = None
@@ -182,11 +186,15 @@ class LedgerPart:
             log.exception("keeping the ledger failed")
             failure = f"{self.store.path} could not be written; the log has the details"
         self.changes += failure is None
-        if self._failed != (failure is not None):
-            self._failed = failure is not None
+        if (self.failure is None) != (failure is None):
             self._notify(
                 fx.Notify("storage_failed", {"reason": failure}) if failure else fx.Notify("storage_restored", {})
             )
+        self.failure = StoreError(failure) if failure else None
+        self._unkept = effect if failure else None
+        for answer in self._funding.values() if failure else ():
+            if not answer.done():
+                answer.set_exception(StoreError(f"nothing can be set aside for this job: {failure}"))
         self.tell(fx.LedgerKept(effect.tag, failure))
 
     def _kept_record(self, job: JobId) -> JobRecord | None:
@@ -194,20 +202,36 @@ class LedgerPart:
         known = self._submitter.job(job)
         return self._record_of(known) if known is not None else None
 
-    @staticmethod
-    def _record_of(job: "KeptJob") -> JobRecord | None:
-        try:
-            return JobRecord.of(job.state)
-        except SparkleError as error:
-            log.warning("no record of job %s could be made: %s", job.state.id.hex()[:12], error)
-            return None
+    def _record_of(self, job: "KeptJob") -> JobRecord:
+        """What is known of a job by now: facts that were taken in before are only looked up again."""
+        state = job.state
+        record = self._records.pop(state.id, None) or JobRecord(state.spec_fact, state.network)
+        record.add_all(state.facts())
+        for sealed in state.sealed.ranges():
+            try:
+                record.add_sealed(sealed)
+            except SparkleError as error:
+                log.warning("a range of job %s is left out of its record: %s", state.id.hex()[:12], error)
+        self._records[state.id] = record  # the latest last
+        while len(self._records) > RECORDS:
+            del self._records[next(iter(self._records))]
+        return record
 
     # --- jobs of ours -------------------------------------------------------------------------------------
 
     async def fund(self, spec: JobSpec) -> None:
-        """Return once what a job may cost is set aside. Raises ConfigError: it cannot be; one sentence."""
+        """Return once what a job may cost is set aside.
+
+        Raises:
+            ConfigError: it cannot be; one sentence.
+            StoreError: that could not be written.
+        """
         if not spec.price_micro:
             return
+        if self._unkept is not None:  # perhaps the disk works again
+            await self._keep(self._unkept)
+        if self.failure is not None:
+            raise StoreError(f"nothing can be set aside for this job: {self.failure}")
         fact = self._submitter.seal(spec)
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._funding[fact.job] = answer
@@ -220,8 +244,8 @@ class LedgerPart:
                 f"nothing could be set aside for this job within {FUND_S:.0f} s, as this node {self._busy_with()}; "
                 "try again in a moment, or submit it with --free"
             ) from None
-        except BaseException:  # whoever submitted has gone
-            if answer.done() and answer.result() is None:
+        except asyncio.CancelledError:  # whoever submitted has gone
+            if answer.done() and answer.exception() is None and answer.result() is None:
                 self._give_back(fact.job)
             raise
         finally:
@@ -273,9 +297,7 @@ class LedgerPart:
             elif ended.due_ns <= now_ns:
                 ended.due_ns = now_ns + int(ended.pause_s * SECOND_NS)
                 ended.pause_s = min(2 * ended.pause_s, MAX_AGAIN_S)
-                record = self._record_of(kept)
-                if record is not None:
-                    self.tell(Over(record))
+                self.tell(Over(self._record_of(kept)))
 
     def _is_closed(self, job: JobId) -> bool:
         """What the escrow has left is owed to somebody."""

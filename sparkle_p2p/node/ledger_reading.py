@@ -100,7 +100,7 @@ class CreditReading:
             earned_micro=found.earned_micro,
             spent_micro=found.spent_micro,
             limit_micro=found.limit_micro,
-            spendable_micro=found.spendable_micro,
+            spendable_micro=spendable(found, own, state),
             pending_micro=self._pending_micro,
             unlimited=unlimited,
             incarnation=max(found.heads, default=0),
@@ -229,6 +229,16 @@ def account_state(found: Account, own: State | None) -> AccountState:
     return "revoked" if found.entries and found.key is None else "kept"
 
 
+def spendable(found: Account, own: State | None, state: AccountState) -> int:
+    """What can be set aside for jobs now."""
+    if own is None:
+        return found.spendable_micro
+    if state != "ready":
+        return 0  # it signs nothing
+    # An account opens by itself before its first hold, so that all of its limit is there from the beginning.
+    return found.spendable_micro if found.entries else found.limit_micro
+
+
 _OTHERS = {
     "forked": "It signed two entries for one place: what it signed from there on counts for nothing.",
     "revoked": "Its key was revoked: nobody signs for it any more.",
@@ -279,7 +289,9 @@ def partner_view(book: Book, pair: PairTotal) -> PartnerView:
 def escrow_view(book: Book, job: bytes, escrow: Escrow) -> EscrowView:
     """What is in a job's escrow, and how much of that is somebody's already."""
     record = book.record(job)
-    owed = max(0, record.owed_micro - escrow.paid_micro) if record is not None else None
+    owed = None
+    if record is not None and (record.over or record.executions):  # as long as a job goes on this may be too little
+        owed = max(0, record.owed_micro - escrow.paid_micro)
     return EscrowView(
         job.hex(),
         escrow.balance_micro,

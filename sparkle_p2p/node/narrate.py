@@ -36,6 +36,7 @@ ACCOUNT_STATES = {
     "lost": "Credit: entries that this account signed are missing here, and nobody who is linked has them",
     "forked": "Credit: this account signed two entries for one place and can spend no more",
     "revoked": "Credit: the key of this account was revoked",
+    "cloned": "Credit: nothing more is signed here, as another node runs with the identity of this one",
 }
 
 # event -> (level, sentence); events that come too often for a log have none

@@ -51,6 +51,7 @@ from sparkle_p2p.view import (
     DeadUnit,
     Event,
     Explanation,
+    Finding,
     JobResult,
     JobView,
     KernelView,
@@ -437,6 +438,11 @@ class Node:
         """What this system cannot enforce upon computing processes, one sentence each."""
         return self._computing.missing_protections if self._computing is not None else ()
 
+    @property
+    def storage_failure(self) -> StoreError | None:
+        """Why nothing can be stored now, if that is so."""
+        return self.store.failure or (self.ledger.failure if self.ledger is not None else None)
+
     # --- totals -------------------------------------------------------------------------------------------
 
     @property
@@ -518,10 +524,16 @@ class Node:
 
         return await explain(self, self.view(), subject)
 
+    async def checkup(self) -> tuple[Finding, ...]:
+        """What blocks this node, as far as it can tell itself."""
+        from sparkle_p2p.node.checkup import check_node
+
+        return await check_node(self)
+
     async def credit(self, account: str | None = None) -> CreditView:
         """The credit of this node's account, or of another that it keeps entries of."""
         peers = [self.identity.peer_id, *self.membership.links, *self.standings.peers()]
-        return await read_credit(getattr(self, "ledger", None), account, peers)
+        return await read_credit(self.ledger, account, peers)
 
     async def kernels(self) -> tuple[KernelView, ...]:
         """Kernels that this node knows."""

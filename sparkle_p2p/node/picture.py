@@ -51,8 +51,8 @@ def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
     state, reason = narrate.node_state(node.worker, node.config, network, len(links), stopping=node.stopping)
     if node.presence.cloned is not None and state != "stopping":
         state, reason = "paused", narrate.cloned(node.presence.cloned)
-    if node.store.failure is not None:  # nothing else matters as much, whatever the node does meanwhile
-        reason = narrate.storage_failed(node.store.failure)
+    if node.storage_failure is not None:  # nothing else matters as much, whatever the node does meanwhile
+        reason = narrate.storage_failed(node.storage_failure)
     known = node.standings.known_workers()
     return NodeView(
         peer_id=node.identity.peer_id,

@@ -58,13 +58,11 @@ def _spec(
     identity: Identity,
     salt: bytes = b"",
 ) -> JobSpec:
-    costs = [kernel.cost(kernel.unit(params, units, index)) for index in sorted({0, units // 2, units - 1})]
-    cost, memory = costs[0], max(cost.memory_bytes for cost in costs)  # the largest is among these, or hardly larger
     nonce = secrets.token_bytes(NONCE_BYTES)
     compared = kernel.verification not in CHECKED
     floor = FLOOR_PERMILLE if compared and request.verify == "final" else 0
     policy = Policy(request.verify, quorum, audit_permille=floor)
-    resources = Resources(float(cost.flops), float(cost.bytes), int(memory))
+    resources = needed(kernel, params, units)
     price = 0 if request.free else unit_price_micro(resources)
     return JobSpec(
         kernel=kernel.name,
@@ -82,6 +80,16 @@ def _spec(
         hold_micro=job_hold_micro(units, price, policy),
         inputs=list(inputs),
         blob_salt=salt,
+    )
+
+
+def needed(kernel: Description, params: dict[str, Any], units: int) -> Resources:
+    """What the largest unit of a job needs; it is the first, the middle or the last one, or hardly larger."""
+    costs = [kernel.cost(kernel.unit(params, units, index)) for index in sorted({0, units // 2, units - 1})]
+    return Resources(
+        max(float(cost.flops) for cost in costs),
+        max(float(cost.bytes) for cost in costs),
+        max(int(cost.memory_bytes) for cost in costs),
     )
 
 

@@ -10,6 +10,7 @@ from itertools import islice
 from sparkle_ledger.agent.core import LedgerAgent
 from sparkle_ledger.entries import AccountId, account_of
 from sparkle_ledger.flow import AMONG_FRIENDS, OPEN, CreditGraph, Weights
+from sparkle_p2p.node.results import needed
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import JobSpec, Resources, Signer
 from sparkle_protocol.ids import PeerId, key_from_peer_id
@@ -81,15 +82,14 @@ class PricedRules(Rules):
 
 
 def _needed(spec: JobSpec) -> Resources:
-    """What a unit needs at least; what its submitter declares where we cannot tell."""
+    """What a unit needs; what its submitter declares where we cannot tell."""
     kernel = {**KERNELS, **ARRAY_KERNELS}.get(spec.kernel)
     if not spec.price_micro or kernel is None or kernel.version != spec.kernel_version:
         return spec.resources
     try:
         params = kernel.validate(spec.params)
-        if spec.units > kernel.max_units(params):
-            return spec.resources
-        cost = kernel.cost(kernel.unit(params, spec.units, 0))
+        if spec.units <= kernel.max_units(params):
+            return needed(kernel, params, spec.units)
     except ConfigError:  # nobody here computes it
-        return spec.resources
-    return Resources(float(cost.flops), float(cost.bytes))
+        pass
+    return spec.resources

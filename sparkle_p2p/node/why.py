@@ -1,8 +1,9 @@
 """Answers ``sparkle why`` from the cores' own records."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sparkle_p2p.node import reading, trust_reading, why_trust
+from sparkle_p2p.node import reading, trust_reading, why_credit, why_trust
 from sparkle_p2p.node.journal_words import seconds, timeline
 from sparkle_p2p.node.memory import MIB, mib
 from sparkle_p2p.node.narrate import many
@@ -43,7 +44,8 @@ async def explain(node: "Node", view: NodeView, subject: str | None) -> Explanat
         if not unit.isdecimal():
             raise NotFound(f"'{subject}' names no unit; write JOB/NUMBER")
         job = node.kept_job(name)
-        return explain_unit(job, int(unit), node.journals.pace(job.state.id), boot_ns(), node.store.failure)
+        told = explain_unit(job, int(unit), node.journals.pace(job.state.id), boot_ns(), node.store.failure)
+        return replace(told, details=(*told.details, *why_credit.unit_reasons(node.ledger, job, int(unit))))
     ending = subject.lstrip("…")
     peers = [peer for peer in _known_peers(node, view) if ending and peer.endswith(ending)]
     if len(peers) == 1:
@@ -52,7 +54,8 @@ async def explain(node: "Node", view: NodeView, subject: str | None) -> Explanat
         job = node.kept_job(subject)
     except NotFound as error:
         if not peers and (guest := guest_job(node.submitter, subject)) is not None:
-            return explain_guest(node.submitter, guest, boot_ns())
+            told = explain_guest(node.submitter, guest, boot_ns())
+            return replace(told, details=(*told.details, *why_credit.job_reasons(node.ledger, guest)))
         if len(peers) > 1:
             raise NotFound(f"{len(peers)} peers end in '{subject}'; give more of the id") from error
         raise NotFound(f"neither a job nor a peer is called '{subject}' here") from error
@@ -107,7 +110,7 @@ def _too_large(node: "Node") -> list[Reason]:
 
 async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
     now_ns, pace = boot_ns(), node.journals.pace(job.state.id)
-    storage = node.store.failure
+    storage = node.storage_failure
     view = job_view(job, None, pace, now_ns, wall_ms(), storage)
     counts = view.units
     done = counts.final + counts.provisional
@@ -150,6 +153,7 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
     ]
     details += [rejection_view(rejection).reason for rejection in job.rejections[:DETAILS_SHOWN]]
     details.append(_policy(job, node.standings.known_workers()))
+    details += why_credit.job_reasons(node.ledger, job)
     journal = await node.journals.of(job.state.id)
     subject, reason = job.state.id.hex(), Reason(f"job_{view.state}", headline, numbers)
     return Explanation(subject, reason, tuple(details), timeline(journal.entries))

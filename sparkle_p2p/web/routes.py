@@ -44,6 +44,7 @@ class Routes:
             web.get(f"{api}/peers", self.peers, allow_head=False),
             web.get(f"{api}/kernels", self.kernels, allow_head=False),
             web.get(f"{api}/why", self.why, allow_head=False),
+            web.get(f"{api}/checkup", self.checkup, allow_head=False),
             web.get(f"{api}/credit", self.credit, allow_head=False),
             web.get(f"{api}/jobs", self.jobs, allow_head=False),
             web.post(f"{api}/jobs", self.submit),
@@ -94,6 +95,11 @@ class Routes:
         """The reason of the node's state, or of ``?subject=``."""
         async with asyncio.timeout(CALL_TIMEOUT_S):
             return json_response(await self._control.why(request.query.get("subject") or None))
+
+    async def checkup(self, _request: web.Request) -> web.Response:
+        """What blocks this node: findings of its checks of itself."""
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            return json_response(await self._control.checkup())
 
     async def credit(self, request: web.Request) -> web.Response:
         """The credit of this node's account, or of ``?account=``."""

@@ -17,6 +17,7 @@ from sparkle_p2p.view import (
     DeadUnit,
     Event,
     Explanation,
+    Finding,
     JobResult,
     JobView,
     KernelView,
@@ -171,6 +172,11 @@ class FakeControl:
         )
         headline = Reason("ok", "Computing because work is there.")
         return Explanation(subject or "node", headline, (detail,), told if subject == "ab/3" else ())
+
+    async def checkup(self) -> tuple[Finding, ...]:
+        return (
+            Finding("clock", "warn", Reason("clock_off", "The clock is \x1b[2Jwrong.", {"seconds": 900}), "Set it."),
+        )
 
     async def credit(self, account: str | None = None) -> CreditView:
         if account not in (None, "ab" * 32):

@@ -8,6 +8,7 @@ nothing before it knows that it remembers everything it signed, and tells nobody
 from collections.abc import Iterable
 
 from sparkle_ledger.agent.claims import Claims
+from sparkle_ledger.agent.debts import Debts
 from sparkle_ledger.agent.desk import Desk
 from sparkle_ledger.agent.events import Accepted, Cloned, Fund, Over, WorkEnded
 from sparkle_ledger.agent.fetching import Fetching
@@ -57,7 +58,8 @@ class LedgerAgent:
         self._own = OwnAccount(self._desk, self._partners, wall_ms, new=new)
         self._claims = Claims(self._desk, self._shelf, self._fetching, self._own, self._partners)
         self._forks = Forks(self._desk, self._shelf, self._partners.linked)
-        self._serving = Serving(self._desk, self._shelf, kept_record, self._forks.pushed)
+        self._debts = Debts(self._desk, self._fetching, kept_record)
+        self._serving = Serving(self._desk, self._shelf, kept_record, self._forks.pushed, self._debts.claimed)
         self._forks.restore(forks)
         self._begun = False
 
@@ -89,7 +91,8 @@ class LedgerAgent:
         """How much is kept in memory of what grows with what others do."""
         return {
             **self._desk.sizes(), **self._partners.sizes(),
-            "claims": len(self._claims), "forks": len(self._forks), "waiting": self._own.waiting,
+            "claims": len(self._claims), "debts": len(self._debts), "forks": len(self._forks),
+            "waiting": self._own.waiting,
         }  # fmt: skip
 
     # --- events -------------------------------------------------------------------------------------------
@@ -105,6 +108,7 @@ class LedgerAgent:
         self._own.look()
         self._own.tick()
         self._claims.tick()
+        self._debts.tick()
         self._forks.look()
         self._desk.flush()  # what is durable may have partners told
         self._partners.tick()
@@ -113,7 +117,7 @@ class LedgerAgent:
     def next_deadline(self) -> int | None:
         """When a ``Tick`` is due."""
         dues = [due for due in (self._desk.due_ns, self._fetching.due_ns, self._own.due_ns) if due is not None]
-        return min([*dues, *self._partners.dues(), *self._claims.dues()], default=None)
+        return min([*dues, *self._partners.dues(), *self._claims.dues(), *self._debts.dues()], default=None)
 
     def _hear(self, event: object) -> None:
         if isinstance(event, fx.Requested):
@@ -148,7 +152,7 @@ class LedgerAgent:
         elif isinstance(event, Cloned):
             self._own.cloned()
         elif isinstance(event, WorkEnded):
-            self._claims.ended(event.job)
+            self._claims.ended(event)
 
     def _begin(self) -> None:
         """Go on from what the store had."""
@@ -159,6 +163,7 @@ class LedgerAgent:
                 self._shelf.concern(AccountId(entry.payload.payer))
         for account in self.book.accounts():
             self._shelf.add(account, sum(len(entry.raw) for entry in self.book.entries(account)))
+            self._debts.claimed(self.book.entries(account))
         self._claims.restore(list(self.book.records()))
 
     def _learnt(self) -> None:

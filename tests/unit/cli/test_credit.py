@@ -47,7 +47,7 @@ def test_people_see_sums_a_chart_partners_escrows_pending_entries_and_forks(
     assert main(["credit", "--home", str(home)]) == 0
     shown = capsys.readouterr().out
     rows = shown.splitlines()
-    assert rows[0] == "1.5 credits (1.5 hours of a laptop core)"
+    assert rows[0] == "1.500000 credits, 1.5 hours of a laptop core"
     assert "  balance                  1.500000  earned - spent - held" in rows
     assert "  earned    1180591620717413.053424" in rows
     assert any(row.startswith("  pending ") and "0.001144" in row for row in rows)

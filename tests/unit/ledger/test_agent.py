@@ -225,3 +225,34 @@ def test_an_idle_network_says_little() -> None:
     world.sent.clear()
     world.run(3600)
     assert len(world.sent) < len(world.members) * 8 * 8
+
+
+@pytest.mark.parametrize("kept_here", [True, False])
+def test_a_claim_that_only_its_worker_can_prove_is_paid(kept_here: bool) -> None:
+    """The keepers accepted a second execution of each unit after the submitter heard the last of its job."""
+    world = World()
+    submitter, first, second = world.add(person(1), person(2), person(3), economy=RICH)
+    keepers = world.add(*KEEPERS, economy=RICH)
+    job = Job(submitter.who, 4, keepers=KEEPERS)
+    funded_job(world, submitter, job)
+    early = job.accepted([first.who], range(4))
+    whole = job.record([*early, *job.accepted([second.who], range(4))])
+    submitter.hear(Over(job.record(early)))
+    for keeper in keepers:
+        keeper.kept[job.id] = whole
+    world.run(5)
+    if kept_here:
+        submitter.kept[job.id] = whole
+    for worker in (first, second):
+        units = tuple((unit, 0) for unit in range(4))
+        worker.hear(Accepted(job.spec, units, tuple(keeper.peer for keeper in keepers)))
+    world.run(120)
+    book = submitter.agent.book
+    assert book.unsettled(job.id) == []
+    assert [worker.agent.account.earned_micro for worker in (first, second)] == [4 * PRICE] * 2
+    assert submitter.agent.account.balance_micro == -8 * PRICE
+    assert submitter.agent.account.held_micro == 0
+    assert [worker.agent.book.sum_micro() for worker in world.members.values()] == [0] * len(world.members)
+    assert sum(
+        isinstance(message, ProofRequest) for sender, _, message in world.sent if sender == submitter.peer
+    ) == (0 if kept_here else 1)

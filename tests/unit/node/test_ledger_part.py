@@ -14,6 +14,7 @@ from sparkle_p2p.home import HomeDir
 from sparkle_p2p.node.ledger import LedgerPart
 from sparkle_p2p.node.node import Node
 from sparkle_p2p.node.results import make_spec
+from sparkle_p2p.node.store import StoreError
 from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol import messages
@@ -142,12 +143,16 @@ async def test_nothing_is_handed_out_while_its_hold_is_not_on_disk(
             if event.event == "storage_failed":
                 break
         assert "free some space" in node.diary.lines[-1].text
+        for submission in (asking, node.submit(PRIMES)):
+            with pytest.raises(StoreError, match="nothing can be set aside for this job: the disk is full"):
+                await submission
         assert not node.submitter.jobs
         works.set()
         async for event in told:
             if event.event == "storage_restored":
                 break
-        assert await asking in [job.job for job in await node.jobs()]
+        await until(node, lambda: node.view().credit_micro == 0)  # the first one was given up
+        await node.submit(PRIMES)
 
 
 async def test_requests_about_the_ledger_are_served_except_where_there_is_none(tmp_path: Path) -> None:

@@ -89,11 +89,13 @@ def test_the_state_says_what_to_do_as_the_refusal_of_a_job_does() -> None:
         (State.LEARNING, "try again in a moment"),
         (State.LOST, "link to more peers"),
         (State.REVOKED, "use the one that replaced it"),
+        (State.CLONED, "stop one of the two"),
     ):
         view = seen(found, people["alice"], own=state)
         assert (view.state, view.reason.code) == (state.value, f"account_{state.value}")
         assert words in view.reason.sentence
         assert view.reason.sentence.endswith(".")
+        assert view.spendable_micro == 0, "it signs nothing"
     ready = seen(found, people["bob"], own=State.READY)
     assert "0.001037 credits can be set aside" in ready.reason.sentence
     assert ready.spendable_micro == 3 * PRICE + ready.limit_micro
@@ -101,6 +103,7 @@ def test_the_state_says_what_to_do_as_the_refusal_of_a_job_does() -> None:
     assert (kept.own, kept.state, kept.reason.sentence) == (False, "kept", "3 entries of it are kept here.")
     unopened = credit_view(found, Author(MALLORY).account, NOW, own=State.READY)
     assert unopened.reason.code == "account_unopened"
+    assert unopened.spendable_micro == unopened.limit_micro == ECONOMY.starter_micro
 
 
 def test_a_revoked_account_of_another_says_so() -> None:
