@@ -106,6 +106,7 @@ class LedgerAgent:
             self._begin()
         self._hear(event)
         self._desk.tick()
+        self._fetching.tick()
         self._own.look()
         self._own.tick()
         self._claims.tick()
@@ -117,7 +118,7 @@ class LedgerAgent:
 
     def next_deadline(self) -> int | None:
         """When a ``Tick`` is due."""
-        dues = [due for due in (self._desk.due_ns, self._own.due_ns) if due is not None]
+        dues = [due for due in (self._desk.due_ns, self._fetching.due_ns, self._own.due_ns) if due is not None]
         return min([*dues, *self._partners.dues(), *self._claims.dues(), *self._debts.dues()], default=None)
 
     def _hear(self, event: object) -> None:
