@@ -110,7 +110,7 @@ def _too_large(node: "Node") -> list[Reason]:
 
 
 async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
-    now_ns, pace = boot_ns(), node.journals.pace(job.state.id)
+    now_ns, pace, me = boot_ns(), node.journals.pace(job.state.id), node.identity.peer_id
     storage = node.storage_failure
     view = job_view(job, None, pace, now_ns, wall_ms(), storage)
     counts = view.units
@@ -131,7 +131,7 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
     if not job.outcome:
         expected = forecast(job, counts, pace, now_ns, storage)
         details.append(_expected(expected) if isinstance(expected, Eta) else expected)
-        details.append(_kept_by(job, node.identity.peer_id))
+        details.append(_kept_by(job, me))
         details += in_line(node.submitter, job, now_ns)
         details += _waiting_for_others(job)
         lacking = node.memory.lacking(job.state.spec)
@@ -147,7 +147,7 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
     details += [
         Reason(
             "accepted_from",
-            f"{'This node' if peer == node.identity.peer_id else short_peer(peer)}: {many(count, 'result')} accepted.",
+            f"{'This node' if peer == me else short_peer(peer)}: {many(count, 'result')} accepted.",
             {"peer": peer, "units": count},
         )
         for peer, count in job.accepted_by.most_common(DETAILS_SHOWN)

@@ -17,7 +17,8 @@ from tests.e2e.node.processes import NodeProcess, Swarm
 
 PRIMES_TO_1E8 = 5_761_455
 SMALL = {"stop": 10**8}
-UNITS = 64  # more than the sixty comparisons after which a worker is known
+NEEDED = 60  # comparisons after which a worker is known
+UNITS = 64
 
 
 class Told:
@@ -139,8 +140,10 @@ async def test_three_friends_from_nothing(swarm: Swarm) -> None:
     await cat.done(job)
     book = await settled(job, cat)
     document = await check_job(cat, job, book)
-    assert document["workers"] == {ann.peer_id: UNITS, ben.peer_id: UNITS}
-    assert document["replicas"] == 2 * UNITS
+    answered = document["workers"]
+    assert answered.keys() == {ann.peer_id, ben.peer_id}
+    assert min(answered.values()) >= NEEDED  # the last few may be believed without a second answer
+    assert document["replicas"] == sum(answered.values())
     for node in (ann, ben):
         assert book.account(account(node)).earned_micro > 0
 
@@ -150,11 +153,13 @@ async def test_three_friends_from_nothing(swarm: Swarm) -> None:
 
     await swarm.until(known, "cat knows two workers")
     status = await says_with_how_many(cat, 3, "submitter_only")
-    assert passes(cat) == {ann.peer_id: UNITS, ben.peer_id: UNITS}
+    said = {}
     for node in (ann, ben):
         told = await why(cat, node.peer_id)
-        assert told.one("standing_known")["numbers"]["passes"] == UNITS
+        said[node.peer_id] = told.one("standing_known")["numbers"]["passes"]
+        assert NEEDED <= said[node.peer_id] <= answered[node.peer_id]
         assert "votes_decide" not in told.codes
+    await swarm.until(lambda: passes(cat) == said, "standings are stored")
 
     # Ann leaves. Cat says so, nobody forgets her, and what needs two workers waits for her.
     assert await ann.terminate() == 0
@@ -162,7 +167,7 @@ async def test_three_friends_from_nothing(swarm: Swarm) -> None:
     await says_with_how_many(cat, 2, "submitter_only")
     gone = await why(cat, ann.peer_id)
     assert gone.headline["numbers"]["connected"] is False
-    assert gone.headline["numbers"]["accepted"] == UNITS
+    assert gone.headline["numbers"]["accepted"] == answered[ann.peer_id]
     job = await cat.submit("prime_count", 4, "critical", **SMALL)
     await cat.job_when(job, lambda d: d["units"]["committed"] == 4, "ben has answered")
     waiting = await why(cat, job)
