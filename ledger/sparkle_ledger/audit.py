@@ -162,11 +162,12 @@ class Audit:
                 yield done, max(done, whole)
         self._chains.end()
         whole = 3 * done
-        for entry in in_time(self._entries):
-            self.book.add(entry)
-            done += 1
-            if not done % PROGRESS_EVERY:
-                yield done, whole
+        ordered = in_time(self._entries)
+        for first in range(0, len(ordered), PROGRESS_EVERY):
+            batch = ordered[first : first + PROGRESS_EVERY]
+            self.book.add_all(batch)
+            done += len(batch)
+            yield done, whole
         for entry in self._entries:
             self._count(entry)
             done += 1

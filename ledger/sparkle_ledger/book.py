@@ -24,10 +24,12 @@ claims to one execution.
 A Work that counts keeps counting, whatever its payer or anybody but its own account signs afterwards: all that its
 Hold rests on then can only grow.
 
-Each account has a ``Walk`` that stands at the entry judged last. To judge the next one costs nothing that grows with
-the feed; what arrives late is judged with all that follows it.
+To judge the next entry of a feed costs nothing that grows with it. Of a feed with one path (``plain.py``) that goes
+for what arrives late, too. Any other has a ``Walk`` that stands at the entry judged last: what arrives late is judged
+with all that follows it, so that many such should come in one ``add_all``.
 """
 
+from bisect import insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -53,6 +55,7 @@ from sparkle_ledger.feed import NO_KEY, Feed, Node, Room
 from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.money import Escrow
 from sparkle_ledger.outcomes import Outcome
+from sparkle_ledger.plain import PlainSums
 from sparkle_ledger.rulings import Page, Rulings
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
 from sparkle_protocol.facts import Verify
@@ -154,6 +157,8 @@ class Book(Rulings):
             aside, placed = page.feed.place(one)
             if one is entry and aside is not None:
                 why = aside
+            if not page.feed.simple:
+                page.plain = None
             for node in placed:
                 queue += self._enter(page, node)
             moved = page.feed.take_moved()
@@ -166,6 +171,8 @@ class Book(Rulings):
     def _enter(self, page: Page, node: Node) -> tuple[Entry, ...]:
         """Note where a new node will be looked for; returns the entries that it carries."""
         payload = node.entry.payload
+        if page.plain is not None and not page.plain.append(node):
+            page.plain = None
         for other in self._refer(page, node):
             self._anew(other)
         self._anew(node)
@@ -204,8 +211,28 @@ class Book(Rulings):
         while self._queue:
             _, page = next(iter(self._queue.items()))
             del self._queue[page.feed.account]
-            self._judge_again(page, before)
+            if page.plain is not None:
+                self._judge_plain(page, page.plain, before)
+            else:
+                self._judge_again(page, before)
         return tuple(one for one, was in before.items() if self._nodes[one].outcome is not was)
+
+    def _judge_plain(self, page: Page, plain: PlainSums, before: dict[EntryId, Outcome]) -> None:
+        """Judge the entries of an account with one path that have to be, the first one first."""
+        todo, page.dirty = sorted(page.dirty, key=_depth), {}
+        queued = set(todo)
+        at = 0
+        while at < len(todo):
+            node = todo[at]
+            at += 1
+            queued.discard(node)
+            plain.go_to(node.parent)
+            moved, strict, face = node.moved, node.strict, node.face
+            if self._judge(page, node, before):
+                for other in plain.changed(node, node.moved - moved, node.strict - strict, node.face - face):
+                    if other not in queued:
+                        queued.add(other)
+                        insort(todo, other, lo=at, key=_depth)
 
     def _judge_again(self, page: Page, before: dict[EntryId, Outcome]) -> None:
         """Judge the entries of an account that have to be, and those after them for which it makes a difference."""
@@ -243,6 +270,9 @@ class Book(Rulings):
                 for other in self._refs.get(node.entry.id, ()):
                     other.checked = None
                     self._anew(other)
+                if node.contested and page.plain is not None and isinstance(node.entry.payload, Work):
+                    for other in self._claimed_after(node, node.entry.payload):
+                        self._anew(other)
         return True
 
     def _move(self, node: Node, more: int) -> None:
@@ -259,7 +289,7 @@ class Book(Rulings):
         found = self._pages.get(account)
         if found is None:
             feed = Feed(self.network, account, self._nodes, self._verify, self._room)
-            found = self._pages[account] = Page(feed, self._nodes)
+            found = self._pages[account] = Page(feed, self._nodes, self.economy)
         return found
 
     # --- what it says ---------------------------------------------------------------------------------------
@@ -299,12 +329,13 @@ class Book(Rulings):
         tip = page.feed.tip if page is not None else None
         limit, spendable = self.economy.limit(()), 0
         if page is not None and tip is not None:
-            page.walk.go_to(tip)
-            limit = self.economy.limit(page.walk.earned())
+            sums = page.sums
+            sums.go_to(tip)
+            limit = self.economy.limit(sums.earned())
             if account in self.economy.unlimited:
                 limit = MAX_MICRO
             if tip.key != NO_KEY and not page.feed.frozen:
-                funds = min(page.walk.strict - self._left_behind(page, tip), page.walk.face)
+                funds = min(sums.strict - self._left_behind(page, tip), sums.face)
                 spendable = min(max(0, funds + limit), MAX_MICRO)
         heads = page.feed.heads if page is not None else {}
         return Account(
@@ -421,3 +452,7 @@ class Book(Rulings):
         due = self.payable(worker, record)
         lots = [due[at : at + MAX_SETTLED] for at in range(0, len(due), MAX_SETTLED)]
         return [Work(job, hold.account, hold.id, worker, record.price_micro * len(lot), lot) for lot in lots]
+
+
+def _depth(node: Node) -> int:
+    return node.depth

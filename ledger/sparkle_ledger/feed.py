@@ -312,7 +312,7 @@ class Feed:
         return None if node.entry.seq <= self.line.get(node.root, -1) else out.CUT
 
     def _look_for_fork(self, entry: Entry) -> bool:
-        """See whether the key of this entry signed another one for its place."""
+        """See whether the key of this entry signed another one for its place; True if the line may change by it."""
         place = (entry.incarnation, entry.seq)
         known = self._forks.get((place, entry.key))
         if known is not None:
@@ -325,7 +325,7 @@ class Feed:
         if len(ranked) < 2:
             return False
         self._forks[place, entry.key] = ForkProof.make(ranked[0][1], ranked[1][1])
-        return True
+        return known is None and (self._fork_at is None or place < self._fork_at)
 
     def _draw_line(self) -> None:
         """Work out which incarnations count, where the first fork of these is, and which path is the line."""

@@ -308,9 +308,13 @@ class Earned:
 
 @dataclass(frozen=True, slots=True)
 class WorkOver:
-    """A job with a price has ended for us."""
+    """A job with a price has ended for us.
+
+    ``ranges``: of units that we committed to and of which nobody said what became of them. They may be accepted.
+    """
 
     job: JobId
+    ranges: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

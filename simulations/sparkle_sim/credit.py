@@ -8,7 +8,7 @@ of each other, as in the node: after a crash either may be the newer one.
 from collections.abc import Callable, Iterator
 
 from sparkle_ledger.agent.core import LedgerAgent
-from sparkle_ledger.agent.events import Fund
+from sparkle_ledger.agent.events import Accepted, Fund, Over, WorkEnded
 from sparkle_ledger.book import Book
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, account_of
@@ -18,17 +18,17 @@ from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import Fact
 from sparkle_protocol.ids import JobId
 from sparkle_protocol.work.sealed import SealedRange
-from sparkle_protocol.work.state import JobState
 from sparkle_sim.disk import LedgerFile
 from sparkle_sim.draws import Draws, draws
 from sparkle_sim.kernel import SECOND
 from sparkle_sim.peer import Life, Peer
-from sparkle_sim.requests import LEDGER, SUBMITTER, WORKER
+from sparkle_sim.requests import LEDGER
 from sparkle_sim.scenario import Credit as Plan
 from sparkle_sim.signing import verify_cheap
-from sparkle_sim.telling import Telling
 from sparkle_sim.world import World
 
+ENDED = ("job_done", "job_failed", "job_cancelled")
+AGAIN_S, MAX_AGAIN_S = 4.0, 600.0  # between two looks at what a job that has ended still owes, as in the node
 MIN_SHARED = 16384  # entries that are remembered at least
 Funded = Callable[[str | None], None]
 
@@ -54,17 +54,6 @@ class SharedEntries(EntryCodec):
         return found
 
 
-class _Life:
-    """What a life of a node has for credit."""
-
-    __slots__ = ("agent", "keeping", "telling")
-
-    def __init__(self, agent: LedgerAgent) -> None:
-        self.agent = agent
-        self.telling: Telling | None = None  # from when the node's other cores are up
-        self.keeping: fx.KeepLedger | None = None  # the transaction under way
-
-
 class Credit:
     """Of a world.
 
@@ -79,9 +68,11 @@ class Credit:
         self.on_keep: list[Callable[[Peer, fx.KeepLedger], None]] = []  # told after each change of a book
         self.on_tell: list[Callable[[Peer, object], None]] = []  # and before an agent hears of work
         self._world = world
-        self._lives: dict[int, _Life] = {}
+        self._keeping: dict[int, fx.KeepLedger] = {}  # the transaction under way, by peer
         self._funded: dict[tuple[int, JobId], Funded] = {}
         self._draws: dict[int, Draws] = {}
+        self.restored: set[int] = set()  # peers whose file is one of earlier
+        world.watchers.append(self)
 
     # --- lives ------------------------------------------------------------------------------------------------
 
@@ -104,7 +95,6 @@ class Credit:
             [ForkProof.make(self.entries.open(one), self.entries.open(other)) for one, other in file.forks],
             self.entries,
         )  # fmt: skip
-        self._lives[peer.number] = _Life(agent)
         yield agent
 
     def book(self, *files: LedgerFile) -> Book:
@@ -123,20 +113,15 @@ class Credit:
 
     def begin(self, peer: Peer) -> None:
         """A life has all its cores, and what the work of earlier ones left."""
-        worker, submitter = peer.worker, peer.submitter
-        telling = Telling(peer.id, worker.jobs.get, lambda job: _state(peer, job))
-        self._lives[peer.number].telling = telling
-        commits = [(job, *one) for job, records in peer.disk.jobs.items() for one in records.commits]
-        over = [job for job, kept in submitter.jobs.items() if kept.outcome]
         peer.tell(LEDGER, fx.Tick())
-        for event in [*telling.restore(commits, over)]:
-            peer.tell(LEDGER, event)
+        for job in list(peer.submitter.jobs):
+            self._take_back(peer, peer.life, job, AGAIN_S)
 
     def crash(self, peer: Peer) -> None:
         """A process is gone; of the transaction under way everything or nothing is there."""
-        life = self._lives.pop(peer.number, None)
-        if life is not None and life.keeping is not None and self._of_disk(peer).random() < 0.5:
-            self._write(peer, life.keeping)
+        keeping = self._keeping.pop(peer.number, None)
+        if keeping is not None and self._of_disk(peer).random() < 0.5:
+            self._write(peer, keeping)
 
     def _of_disk(self, peer: Peer) -> Draws:
         found = self._draws.get(peer.number)
@@ -146,22 +131,33 @@ class Credit:
 
     # --- what the agent hears of work ---------------------------------------------------------------------------
 
-    def follow(self, peer: Peer, core: int, effects: fx.Effects) -> None:
-        """Another core of a node wants this done."""
-        life = self._lives.get(peer.number)
-        if life is None or life.telling is None:
+    def _tell(self, peer: Peer, event: object) -> None:
+        self._world.note(peer.number, f"tell {type(event).__name__}")
+        for watcher in self.on_tell:
+            watcher(peer, event)
+        peer.tell(LEDGER, event)
+
+    def heard(self, peer: Peer, effect: fx.Notify) -> None:
+        """A job of a node's own may be over: what it has set aside and owes nobody is taken back."""
+        if effect.event in ENDED and peer.has_credit:
+            self._take_back(peer, peer.life, JobId(bytes.fromhex(str(effect.fields["job"]))), AGAIN_S)
+
+    def violated(self, peer: Peer, effect: fx.Violation) -> None:
+        """Nothing follows from it here."""
+
+    def _take_back(self, peer: Peer, life: Life | None, job: JobId, pause_s: float) -> None:
+        """Now, and later and later until it is certain that the rest is owed."""
+        kept = peer.submitter.jobs.get(job) if life is not None and peer.life is life else None
+        if kept is None or not kept.outcome:
             return
-        if core == WORKER:
-            told = [*life.telling.of_worker(effects)]
-        elif core == SUBMITTER:
-            told = [*life.telling.of_submitter(effects)]
-        else:
+        book = peer.ledger.book
+        escrow, record = book.escrow(job), book.record(job)
+        left = escrow.held_micro - escrow.released_micro
+        if escrow.balance_micro <= 0 or (record is not None and record.over and left <= record.owed_micro):
             return
-        for event in told:
-            self._world.note(peer.number, "tell " + type(event).__name__)
-            for watcher in self.on_tell:
-                watcher(peer, event)
-            peer.tell(LEDGER, event)
+        self._tell(peer, Over(JobRecord.of(kept.state)))
+        then = min(2 * pause_s, MAX_AGAIN_S)
+        self._world.kernel.after(int(pause_s * SECOND), self._take_back, peer, life, job, then)
 
     def fund(self, peer: Peer, spec: Fact, then: Funded) -> None:
         """Have a job paid for in advance; ``then`` hears why it was not, unless the node ends before."""
@@ -173,33 +169,31 @@ class Credit:
     def perform(self, peer: Peer, effect: fx.Effect) -> None:
         """What only the agent wants done."""
         if isinstance(effect, fx.KeepLedger):
-            life, running = self._lives[peer.number], peer.life
-            life.keeping = effect
+            self._keeping[peer.number] = effect
             for watcher in self.on_keep:
                 watcher(peer, effect)
             wait_ns = int(self._of_disk(peer).uniform(*peer.machine.sync_s) * SECOND)
-            self._world.kernel.after(wait_ns, self._kept, peer, running, effect)
+            self._world.kernel.after(wait_ns, self._kept, peer, peer.life, effect)
         elif isinstance(effect, fx.JobFunded):
             self._world.note(peer.number, "funded", f"{effect.job.hex()[:8]} {effect.refused or ''}")
             then = self._funded.pop((peer.number, effect.job), None)
             if then is not None:
                 then(effect.refused)
+        elif isinstance(effect, fx.Earned):
+            self._tell(peer, Accepted(effect.spec, effect.units, effect.keepers, effect.views))
+        elif isinstance(effect, fx.WorkOver):
+            self._tell(peer, WorkEnded(effect.job, effect.ranges))
 
-    def _kept(self, peer: Peer, running: Life, effect: fx.KeepLedger) -> None:
-        if peer.life is not running:
+    def _kept(self, peer: Peer, life: Life, effect: fx.KeepLedger) -> None:
+        if peer.life is not life:
             return
-        self._lives[peer.number].keeping = None
+        del self._keeping[peer.number]
         self._write(peer, effect)
         peer.arrive(peer.tell, LEDGER, fx.LedgerKept(effect.tag))
 
     def _write(self, peer: Peer, effect: fx.KeepLedger) -> None:
         if peer.disk.ledger is not None:
             peer.disk.ledger.write(effect)
-
-
-def _state(peer: Peer, job: JobId) -> JobState | None:
-    kept = peer.submitter.jobs.get(job)
-    return kept.state if kept is not None else None
 
 
 def give_credit(world: World, plan: Plan) -> None:

@@ -367,8 +367,6 @@ class Peer:
             if effects:
                 self.life.lanes.perform(core, effects)
             self._arm(core)
-            if effects and core != LEDGER and self.world.credit is not None:
-                self.world.credit.follow(self, core, effects)
 
     def _arm(self, core: int) -> None:
         """See to it that the core's next deadline is kept; an event that comes too early looks again."""

@@ -174,7 +174,7 @@ class LedgerPart:
         elif isinstance(effect, fx.Earned):
             self.tell(Accepted(effect.spec, effect.units, effect.keepers, effect.views))
         elif isinstance(effect, fx.WorkOver):
-            self.tell(WorkEnded(effect.job))
+            self.tell(WorkEnded(effect.job, effect.ranges))
 
     async def _keep(self, effect: fx.KeepLedger) -> None:
         failure: str | None = None

@@ -13,11 +13,12 @@ The spec, and who keeps the job, is kept from the moment on when there is work, 
 about an unfinished job is asked once more.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sparkle_ledger.agent.desk import SECOND_NS, Desk
-from sparkle_ledger.agent.events import Accepted
+from sparkle_ledger.agent.events import Accepted, WorkEnded
 from sparkle_ledger.agent.fetching import Fetching
 from sparkle_ledger.agent.own import OwnAccount
 from sparkle_ledger.agent.partners import Partners
@@ -37,9 +38,11 @@ RETRY_NS = 10 * SECOND_NS
 MAX_RETRY_NS = 600 * SECOND_NS
 MAX_TRIES = 48  # in a row: half a day
 MAX_CLAIMS = 256  # jobs
+LOOKS = 3  # the last of them minutes after the first
 MAX_SOURCES = 17  # the submitter, and keepers of two views
 MAX_RESTS = 32  # proofs and feeds that a payer's account rests on, of one round
 MAX_REST_ACCOUNTS = 64
+MAX_BACK = 20  # bits: known entries of a payer that are asked for again, as its feed may have another branch
 UNPROVEN = ("pending:evidence", "pending:not_accepted")
 
 
@@ -56,8 +59,9 @@ class _Claim:
     due_ns: int | None
     named: set[FactId]  # the spec, and what shows who keeps the job
     begun_ns: int
-    wanted: dict[int, set[tuple[int, int]]] = field(default_factory=dict)  # range -> not proven here; empty: any
-    shown_by: dict[int, set[PeerId]] = field(default_factory=dict)  # who showed all it has of a range
+    wanted: dict[int, set[tuple[int, int]]] = field(default_factory=dict)  # range -> not proven here
+    unsure: set[int] = field(default_factory=set)  # ranges of which anything may be ours
+    shown_by: dict[int, Counter[PeerId]] = field(default_factory=dict)  # how often each showed all it has of a range
     busy: bool = False
     ended: bool = False
     tries: int = 0
@@ -95,6 +99,7 @@ class Claims:
                 claim = self._claim(record, peers)
                 if claim is not None:
                     claim.wanted = {index: set() for index in range(range_count(record.units))}
+                    claim.unsure = set(claim.wanted)
                     claim.ended = True
 
     def accepted(self, event: Accepted) -> None:
@@ -123,10 +128,14 @@ class Claims:
         """Between two lots."""
         return min(max(LOT_NS, (self._desk.now_ns - claim.begun_ns) // LOT_PART), MAX_LOT_NS)
 
-    def ended(self, job: JobId) -> None:
-        """There is no more work for us in a job."""
-        claim = self._claims.get(job)
+    def ended(self, event: WorkEnded) -> None:
+        """There is no more work for us in a job; everybody is to show what is known of units we heard nothing of."""
+        claim = self._claims.get(event.job)
         if claim is not None:
+            for index in event.ranges:
+                claim.wanted.setdefault(index, set())
+                claim.unsure.add(index)
+                claim.shown_by.pop(index, None)
             claim.ended = True
             claim.lot_ns = claim.due_ns = self._desk.now_ns
 
@@ -191,7 +200,7 @@ class Claims:
         claim.busy = False
         before = sum(len(one) or 1 for one in claim.wanted.values())
         for index in shown:
-            claim.shown_by.setdefault(index, set()).add(source)
+            claim.shown_by.setdefault(index, Counter())[source] += 1
         self._note_proven(claim)
         if sum(len(one) or 1 for one in claim.wanted.values()) < before:
             claim.tries = 0
@@ -204,7 +213,8 @@ class Claims:
     def _note_proven(self, claim: _Claim) -> None:
         """Forget what was wanted and is here.
 
-        Where it is not known what that is, everybody is to show what it has: the submitter may rather show nothing.
+        Where it is not known what that is, everybody is to show what it has, ``LOOKS`` times: the submitter may
+        rather show nothing, and keepers may come to accept what they had not by then.
         """
         record = self._desk.book.record(claim.job)
         if record is None:
@@ -212,9 +222,11 @@ class Claims:
         for index, wanted in list(claim.wanted.items()):
             proven = {one for one in wanted if (one[1], self._key) in record.payable(one[0])}
             wanted -= proven
-            all_shown = claim.shown_by.get(index, set()).issuperset(claim.sources)
-            if not wanted and (proven or all_shown):
+            shown = claim.shown_by.get(index, Counter())
+            all_shown = all(shown[source] >= LOOKS for source in claim.sources)
+            if not wanted and (all_shown or (proven and index not in claim.unsure)):
                 del claim.wanted[index]
+                claim.unsure.discard(index)
                 claim.shown_by.pop(index, None)
 
     def _unpaid(self, claim: _Claim) -> bool:
@@ -254,7 +266,8 @@ class Claims:
         if claim.tries > MAX_TRIES:
             units = sum(map(len, claim.wanted.values()))
             del self._claims[claim.job]
-            self._desk.do(fx.Notify("pay_not_claimed", {"job": claim.job.hex(), "units": units}))
+            if units:
+                self._desk.do(fx.Notify("pay_not_claimed", {"job": claim.job.hex(), "units": units}))
             return
         rounds = claim.tries // max(1, len(claim.sources))  # everybody is asked once in a row
         first = claim.tries < len(claim.sources)
@@ -276,7 +289,8 @@ class Claims:
             rests = list(self._rests(source, claim.payer)) if self._desk.book.funding(claim.job) is None else []
             self._fetch_rests(claim, rests)
 
-        self._fetching.feed(source, claim.payer, fed)
+        back = 1 << min(2 * claim.tries, MAX_BACK)
+        self._fetching.feed(source, claim.payer, fed, back=back)
 
     def _fetch_rests(self, claim: _Claim, rests: list[Rest]) -> None:
         """One after the other what the payer's account rests on."""

@@ -151,7 +151,7 @@ class LedgerAgent:
         elif isinstance(event, Cloned):
             self._own.cloned()
         elif isinstance(event, WorkEnded):
-            self._claims.ended(event.job)
+            self._claims.ended(event)
 
     def _begin(self) -> None:
         """Go on from what the store had."""

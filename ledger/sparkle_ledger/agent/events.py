@@ -45,6 +45,10 @@ class Cloned:
 
 @dataclass(frozen=True, slots=True)
 class WorkEnded:
-    """We get no more units of somebody's job: claim at once what is left of it."""
+    """We get no more units of somebody's job: claim at once what is left of it.
+
+    ``ranges``: of units that we committed to and of which nobody said what became of them.
+    """
 
     job: JobId
+    ranges: tuple[int, ...] = ()

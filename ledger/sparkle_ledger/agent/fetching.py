@@ -31,14 +31,17 @@ class Fetching:
         self._desk = desk
         self._shelf = shelf
 
-    def feed(self, peer: PeerId, account: AccountId, done: Done, head: Head | None = None) -> None:
+    def feed(self, peer: PeerId, account: AccountId, done: Done, head: Head | None = None, back: int = 1) -> None:
         """Fetch the entries of an account after those known here; ``head``: one of them, if it is known.
 
+        The last ``back`` of those known are asked for as well: an account that forked shows others another one there.
         ``done`` is called once there are no more of them, or the peer shows none.
         """
         heads = self._desk.book.account(account).heads
         incarnation = max(heads, default=0)
-        first = heads[incarnation][0] + 1 if heads else 0
+        first = heads[incarnation][0] + 1 - back if heads else 0
+        if first < 0:
+            incarnation, first = 0, 0
         if head is not None and (head.incarnation, head.seq) < (incarnation, first):
             incarnation, first = head.incarnation, head.seq  # another entry in a place that is known: a fork
         self._page(peer, account, incarnation, first, MAX_PAGES, done)

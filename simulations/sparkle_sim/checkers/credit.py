@@ -18,7 +18,7 @@ from sparkle_ledger.witnesses import MAX_WITNESSES
 from sparkle_protocol.effects import KeepLedger, Notify
 from sparkle_protocol.ids import JobId, key_from_peer_id
 from sparkle_protocol.ids import peer_id_from_key as _peer
-from sparkle_sim.checkers.base import Checker, named
+from sparkle_sim.checkers.base import Checker, job_of, named
 from sparkle_sim.checkers.evidence import Evidence, JobEvidence
 from sparkle_sim.faults import quiet_from_s
 from sparkle_sim.peer import Peer
@@ -50,6 +50,12 @@ class CreditChecker(Checker):
         for peer in self.world.peers:
             if peer.has_credit and self.is_honest(peer):
                 yield peer, peer.ledger
+
+    def together(self) -> Book | None:
+        """What all honest disks hold together."""
+        credit = self.world.credit
+        files = [peer.disk.ledger for peer in self.world.peers if peer.disk.ledger and self.is_honest(peer)]
+        return credit.book(*files) if credit is not None else None
 
 
 class ZeroSum(CreditChecker):
@@ -92,6 +98,8 @@ class ZeroSum(CreditChecker):
 class Settled(CreditChecker):
     """Whoever's result was accepted is paid, once: ``PAID_S`` after that at the latest, and after it is back.
 
+    And no job is handed out before what pays for it is durable.
+
     What was accepted follows from the facts that anybody made durable, by rules written down here once more. Nothing
     is said of a job that nobody set enough aside for, nor of one that was let go of before its submitter was lost.
     ``report`` tells how many there are, and of how many of them the time is over.
@@ -108,6 +116,17 @@ class Settled(CreditChecker):
         self._up: dict[int, tuple[int, float]] = {}  # number of a peer's life, and since when it is known
         self._paid: set[Owed] = set()
         self._told: set[Owed] = set()
+
+    def heard(self, peer: Peer, effect: Notify) -> None:
+        """A job is handed out."""
+        if effect.event != "job_published" or not self.is_honest(peer) or not peer.has_credit:
+            return
+        kept = peer.submitter.jobs.get(job_of(effect))
+        if kept is None or not kept.state.spec.price_micro:
+            return
+        hold = peer.ledger.book.funding(kept.state.id)
+        if hold is None or peer.disk.ledger is None or hold.raw not in peer.disk.ledger.entries:
+            self.found(peer.number, f"its job {named(kept.state.id)} is handed out, and nothing durable pays for it")
 
     def scan(self) -> None:
         """Compare what is owed with what is paid."""
@@ -163,12 +182,11 @@ class Settled(CreditChecker):
 
     def _is_funded(self, job: JobId) -> bool:
         """Somebody honest who has not lost it can show what pays for the job, and what was accepted of it."""
-        credit = self.world.credit
         submitter = self.world.peers[self.world.index[self.evidence.jobs[job].submitter]]
         if submitter.lost and not any(peer.life and peer.submitter.kept.get(job) for peer in self.world.peers):
             return False
-        files = [peer.disk.ledger for peer in self.world.peers if peer.disk.ledger and self.is_honest(peer)]
-        return credit is not None and credit.book(*files).funding(job) is not None
+        whole = self.together()
+        return whole is not None and whole.funding(job) is not None
 
     def report(self) -> dict[str, object]:
         """Executions that are owed, and those of them that are paid."""
@@ -213,11 +231,9 @@ class Copies(CreditChecker):
     def finish(self) -> None:
         """Compare sums."""
         self.scan()
-        credit = self.world.credit
-        if credit is None:
+        whole = self.together()
+        if whole is None:
             return
-        files = [peer.disk.ledger for peer in self.world.peers if peer.disk.ledger and self.is_honest(peer)]
-        whole = credit.book(*files)
         if whole.sum_micro():
             self.found(None, f"balances and escrows of all copies together are {whole.sum_micro()}")
         for peer, agent in self.books():
@@ -259,6 +275,16 @@ class Unpunished(CreditChecker):
                 for peer, agent in self.books():
                     if agent.book.account(account).frozen:
                         self.found(one.number, f"its account is frozen at peer {peer.number}")
+
+    def finish(self) -> None:
+        """Look whether one of them signed two entries for one place, though nobody has seen both."""
+        self.scan()
+        whole, credit = self.together(), self.world.credit
+        if whole is None or credit is None:
+            return
+        for peer in self.world.peers:
+            if self.is_honest(peer) and whole.account(credit.account(peer.number)).frozen:
+                self.found(peer.number, "its account forked, by what all know together")
 
 
 class CreditBounds(CreditChecker):
