@@ -165,11 +165,14 @@ def safety(peers: int, known: int = 0) -> Safety:
         return Safety("alone", sentence, max(1, peers))
     if peers < CERTIFYING_PEERS:
         sentence = (
-            f"With {peers} peers only the submitter accepts: "
+            f"With {peers} nodes, this one included, only the submitter accepts: "
             "results found while it is away stay provisional until it is back."
         )
         return Safety("submitter_only", f"{sentence}{_strangers(known)}", peers)
-    sentence = f"{peers} peers: keepers accept by certificate of three quarters, also while the submitter is away."
+    sentence = (
+        f"{peers} nodes, this one included: keepers accept by certificate of three quarters, "
+        "also while the submitter is away."
+    )
     return Safety("certified", f"{sentence}{_strangers(known)}", peers)
 
 
