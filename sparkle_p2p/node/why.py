@@ -15,6 +15,7 @@ from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_p2p.view import Eta, Explanation, NodeView, Reason, Scalar
 from sparkle_protocol.errors import NotFound
 from sparkle_protocol.ids import PeerId, short_peer
+from sparkle_protocol.trust.parameters import TRUST_RULES
 from sparkle_protocol.work.kept_job import KeptJob
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _too_large(node: "Node") -> list[Reason]:
 
 
 async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
-    now_ns, pace = boot_ns(), node.journals.pace(job.state.id)
+    now_ns, pace, me = boot_ns(), node.journals.pace(job.state.id), node.identity.peer_id
     storage = node.storage_failure
     view = job_view(job, None, pace, now_ns, wall_ms(), storage)
     counts = view.units
@@ -130,7 +131,7 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
     if not job.outcome:
         expected = forecast(job, counts, pace, now_ns, storage)
         details.append(_expected(expected) if isinstance(expected, Eta) else expected)
-        details.append(_kept_by(job, node.identity.peer_id))
+        details.append(_kept_by(job, me))
         details += in_line(node.submitter, job, now_ns)
         details += _waiting_for_others(job)
         lacking = node.memory.lacking(job.state.spec)
@@ -146,7 +147,7 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
     details += [
         Reason(
             "accepted_from",
-            f"{short_peer(peer) if peer != node.identity.peer_id else 'This node'}: {many(count, 'unit')} accepted.",
+            f"{'This node' if peer == me else short_peer(peer)}: {many(count, 'result')} accepted.",
             {"peer": peer, "units": count},
         )
         for peer, count in job.accepted_by.most_common(DETAILS_SHOWN)
@@ -190,11 +191,15 @@ def _policy(job: KeptJob, known: int) -> Reason:
         return Reason("policy", CHECKED, numbers)
     if trust_reading.is_weighed(job):
         numbers |= {"audit_floor": policy.audit_permille / 1000, "known": known}
-        sentence = (
-            f"{verified} the answer of one known worker is enough, of which at least "
-            f"{why_trust.percent(policy.audit_permille / 1000)} are audited by another; "
-            f"while fewer than two are known, {policy.quorum} distinct workers must agree; {own}"
+        one = (
+            "the answer of one known worker is enough, of which at least "
+            f"{why_trust.percent(policy.audit_permille / 1000)} are audited by another"
         )
+        many_agree = f"{policy.quorum} distinct workers must agree"
+        if known < TRUST_RULES.enough_known:
+            sentence = f"{verified} {many_agree}, as fewer than two are known here by their work; {own} Later {one}."
+        else:
+            sentence = f"{verified} {one}; while fewer than two are known, {many_agree}; {own}"
         return Reason("policy", sentence, numbers)
     if policy.quorum == 1:
         return Reason(

@@ -24,9 +24,44 @@ def standing_reasons(standings: Standings, peer: PeerId) -> list[Reason]:
         sentence = f"Named as trusted here, so its answers count; {_rate(minute_rate(standings.book, key))}."
         return [Reason("standing_named", sentence, _numbers(standings, key))]
     found = [_standing(standings, key, standing) for key, standing in standings.book.about(peer)]
-    return found or [
-        Reason("standing_unknown", "Nothing of it was compared here yet: a newcomer, whose answers decide nothing.")
-    ]
+    if peer in standings.book.disowned():
+        sentence = (
+            "Named as trusted here, but a result of it was proven wrong since: it is not believed any more. "
+            "To name it anew, start this node once without it, then with it."
+        )
+        found.insert(0, Reason("standing_disowned", sentence))
+    found += _vouched(standings, peer)
+    if any(reason.code in ("standing_known", "standing_vouched") for reason in found):
+        return found
+    known, enough = standings.known_workers(), standings.book.rules.enough_known
+    alone = known < enough  # then plain voting decides, and newcomers have a part in it
+    if not found:
+        what = "alone its answers decide nothing" if alone else "its answers decide nothing"
+        found = [Reason("standing_unknown", f"Nothing of it was compared here yet: a newcomer, {what}.")]
+    if alone:
+        text = (
+            f"Until {enough} workers are known here, a unit of a job of this node is decided by any two that agree."
+        )
+        found.append(Reason("votes_decide", text, {"known": known, "enough": enough}))
+    return found
+
+
+def _vouched(standings: Standings, peer: PeerId) -> list[Reason]:
+    """Who says that it is known."""
+    found = []
+    for verification, vouchers in standings.book.words.about(peer).items():
+        names = names_of([short_peer(voucher) for voucher in vouchers])
+        numbers: dict[str, Scalar] = {"verification": verification, "by": vouchers[0], "vouchers": len(vouchers)}
+        if standings.book.is_vouched(peer, verification):
+            sentence = (
+                f"Known for results of {verification} kernels to {names}, whom you named: its answers count, "
+                "and each is compared until it has earned more here."
+            )
+            found.append(Reason("standing_vouched", sentence, numbers))
+        else:
+            sentence = f"{names} vouched for it, which is of no weight after what was seen here."
+            found.append(Reason("standing_vouched_in_vain", sentence, numbers))
+    return found
 
 
 def _standing(standings: Standings, key: Key, standing: Standing) -> Reason:
@@ -35,7 +70,7 @@ def _standing(standings: Standings, key: Key, standing: Standing) -> Reason:
     failed = f" It was proven wrong {_times(standing.failures)}." if standing.failures else ""
     passed = f"{many(standing.passes, 'comparison')} passed"
     numbers = _numbers(standings, key)
-    if not standings.book.counts(key):
+    if standing.passes < needed:
         sentence = f"A newcomer for {what}: {passed} of the {needed} after which its answers count.{failed}"
         return Reason("standing_newcomer", sentence, numbers)
     rate = _rate(minute_rate(standings.book, key))
@@ -231,10 +266,11 @@ def _opinions(job: KeptJob, unit: int) -> list[Reason]:
     """What the answers so far are worth."""
     votes: dict[PeerId, ResultHash] = job.state.votes(unit)
     found = (trust_reading.opinion(job, peer) for peer in sorted({*votes, *job.participants(unit)} - job.rejected))
-    return [_opinion(one) for one in found if one is not None]
+    voting = trust_reading.is_voting(job)
+    return [_opinion(one, voting=voting) for one in found if one is not None]
 
 
-def _opinion(one: Opinion) -> Reason:
+def _opinion(one: Opinion, *, voting: bool) -> Reason:
     who = short_peer(one.worker)
     if one.whose == "own":
         return Reason("counts_own", "This node's own answer decides alone.", {"peer": one.worker})
@@ -246,9 +282,11 @@ def _opinion(one: Opinion) -> Reason:
     if one.whose == "named":
         return Reason("counts_named", f"{who} is named as trusted here, so its answers count; {rate}.", numbers)
     passed = many(one.passes, "comparison")
+    if one.whose == "vouched":
+        sentence = f"{who} counts, as somebody whom you named vouches for it; {rate}."
+        return Reason("counts_vouched", sentence, numbers)
     if one.whose == "known":
         sentence = f"{who} counts: {passed} passed, {hours_text(one.capital_h)} of reference work; {rate}."
         return Reason("counts_known", sentence, numbers)
-    return Reason(
-        "newcomer", f"{who} is a newcomer with {passed} passed: its answers are compared and decide nothing.", numbers
-    )
+    what = "alone its answer decides nothing" if voting else "its answers are compared and decide nothing"
+    return Reason("newcomer", f"{who} is a newcomer with {passed} passed: {what}.", numbers)

@@ -90,7 +90,7 @@ def test_what_is_weaker_follows_from_how_many_peers_there_are() -> None:
     codes = [narrate.safety(peers).code for peers in (1, 2, 3, 4, 5, 100)]
     assert codes == ["alone", "submitter_only", "submitter_only", "certified", "certified", "certified"]
     assert "closing it stops them" in narrate.safety(1).sentence
-    assert "With 3 peers only the submitter accepts" in narrate.safety(3).sentence
+    assert "With 3 nodes, this one included, only the submitter accepts" in narrate.safety(3).sentence
     assert narrate.safety(7).peers == 7
     for peers in (2, 7):
         assert "No worker is known here by its work yet" in narrate.safety(peers).sentence
