@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as with_fields
 
 from sparkle_protocol.effects import StoreFact
 from sparkle_protocol.errors import ConfigError
@@ -152,7 +153,7 @@ def test_a_scenario_chooses_its_checkers() -> None:
     world = build_world(SCENARIO, 1)
     made = [type(one) for one in checkers.make(world, SCENARIO)]
     assert made == [kind for kind in checkers.KINDS if kind.applies(SCENARIO)]
-    paid = replace(SCENARIO, credit=Credit(enabled=True))
+    paid = with_fields(SCENARIO, credit=Credit(enabled=True))
     assert len(checkers.make(build_world(paid, 1), paid)) == len(checkers.KINDS) > len(made)
     some = Scenario("some", checks=Checks(names=["bounds", "promises"]))
     assert [one.name for one in checkers.make(world, some)] == ["bounds", "promises"]
