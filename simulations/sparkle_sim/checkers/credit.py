@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from sparkle_ledger.agent.claims import LOT_NS, MAX_CLAIMS, MAX_RETRY_NS, MAX_SOURCES
 from sparkle_ledger.agent.core import LedgerAgent
+from sparkle_ledger.agent.debts import MAX_DEBTS
 from sparkle_ledger.agent.desk import MAX_UNKEPT_BYTES, SECOND_NS
 from sparkle_ledger.agent.forks import MAX_KNOWN
 from sparkle_ledger.agent.own import MAX_WAITING, State
@@ -295,7 +296,8 @@ class CreditBounds(CreditChecker):
     def scan(self) -> None:
         """Measure every agent."""
         limits = {
-            "claims": MAX_CLAIMS, "asked": MAX_SENDS, "forks": MAX_KNOWN, "waiting": 2 * MAX_WAITING,
+            "claims": MAX_CLAIMS, "debts": MAX_DEBTS, "asked": MAX_SENDS, "forks": MAX_KNOWN,
+            "waiting": 2 * MAX_WAITING,
             "peers": MAX_KNOWN_PEERS, "partners": 2 * MAX_WITNESSES + MAX_PAYERS, "unkept": MAX_UNKEPT_BYTES,
         }  # fmt: skip
         for peer, agent in self.books():
