@@ -46,7 +46,7 @@ class StandingView:
     peer_id: str
     device: str  # "": unknown, or whatever device
     verification: str  # class of kernels; "": all
-    state: Literal["named", "known", "newcomer"]
+    state: Literal["named", "known", "vouched", "newcomer"]  # vouched: somebody who is named knows it
     passes: int  # comparisons since it was last proven wrong
     capital_h: float  # work behind these, in hours of a reference core
     audit_rate: float  # the probability with which a result of a minute of reference work is compared

@@ -34,6 +34,7 @@ from sparkle_protocol.ledger_messages import (
     ProofReply,
     ProofRequest,
 )
+from sparkle_protocol.trust_messages import KnownReply, KnownRequest
 
 RawFact = Annotated[bytes, Meta(max_length=MAX_FACT_BYTES + 256)]
 Progress = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -361,10 +362,11 @@ BlobReply = OutlineReply | TicketReply | PieceReply
 Request = (
     LeaseRequest | Report | Notice | Offer | PeersRequest | Here | Push | Beat | Compare | Fetch | Release
     | OutlineRequest | TicketRequest | PieceRequest | HeadsRequest | EntriesRequest | LedgerPush | ProofRequest
+    | KnownRequest
 )  # fmt: skip
 Reply = (
     LeaseReply | ReportReply | PeersReply | Ok | Refusal | HereReply | PushReply | BeatReply | CompareReply
-    | FetchReply | OutlineReply | TicketReply | PieceReply | HeadsReply | EntriesReply | ProofReply
+    | FetchReply | OutlineReply | TicketReply | PieceReply | HeadsReply | EntriesReply | ProofReply | KnownReply
 )  # fmt: skip
 Carrier = TypeVar("Carrier", Push, FetchReply)  # messages that carry results
 _REQUEST: Any = Request  # a union is no ``type`` to mypy

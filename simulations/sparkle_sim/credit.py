@@ -71,7 +71,7 @@ class Credit:
         self._keeping: dict[int, fx.KeepLedger] = {}  # the transaction under way, by peer
         self._funded: dict[tuple[int, JobId], Funded] = {}
         self._draws: dict[int, Draws] = {}
-        self.restored: set[int] = set()  # peers whose file is one of earlier
+        self.restored: dict[int, float] = {}  # peers whose file is one of earlier, and since what second
         world.watchers.append(self)
 
     # --- lives ------------------------------------------------------------------------------------------------

@@ -199,7 +199,7 @@ def _backups(peers: list[Peer]) -> tuple[Action, Action]:
             peer.leave("restored")
             peer.disk.ledger = copies[peer.number]
             if peer.world.credit is not None:
-                peer.world.credit.restored.add(peer.number)
+                peer.world.credit.restored[peer.number] = peer.world.kernel.now / SECOND
             peer.come_back("restored")
 
     return _each(peers, copy), _each(peers, put_back)

@@ -14,7 +14,7 @@ from sparkle_p2p.api.words import progress_text as progress_text
 
 POLL_S = 0.25
 _REDRAW_S = 0.1
-_ESTIMATE_FROM_S = 1.0  # before that the pace says little
+_ESTIMATE_FROM_S, _ESTIMATE_FROM = 1.0, 0.02  # before that the pace says little
 _PLAIN_STEP = 0.1  # elsewhere than in a terminal: a line for every tenth of the job
 
 
@@ -63,7 +63,7 @@ def follow(client: LocalClient, job: str, line: ProgressLine) -> dict[str, Any]:
 
 
 class WorkBar:
-    """A bar with the time left for something that this process does. Drawn in a terminal only; gone at the end."""
+    """A bar with the time left for each thing that this process does. Drawn in a terminal only; gone at the end."""
 
     def __init__(
         self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic, *, wanted: bool = True
@@ -71,7 +71,8 @@ class WorkBar:
         self._stream = stream or sys.stderr
         self._clock = clock
         self._shown = wanted and self._stream.isatty()
-        self._began: float | None = None
+        self._began = 0.0
+        self._what = ""
         self._drawn = float("-inf")
 
     def __enter__(self) -> "WorkBar":
@@ -85,8 +86,8 @@ class WorkBar:
     def show(self, what: str, done: int, whole: int) -> None:
         """So much of it is done; ``whole`` 0: nobody can tell how much there is."""
         now = self._clock()
-        if whole and self._began is None:
-            self._began = now
+        if what != self._what:
+            self._what, self._began = what, now
         if not self._shown or (now - self._drawn < _REDRAW_S and done < whole):
             return
         self._drawn = now
@@ -96,8 +97,8 @@ class WorkBar:
     def _line(self, what: str, done: int, whole: int, now: float) -> str:
         if not whole:
             return f"{what}…"
-        part, spent = min(1.0, done / whole), now - (self._began or now)
+        part, spent = min(1.0, done / whole), now - self._began
         left = "estimating"
-        if spent >= _ESTIMATE_FROM_S and part > 0:
+        if spent >= _ESTIMATE_FROM_S and part >= _ESTIMATE_FROM:
             left = f"{duration(spent * (1 - part) / part)} left"
         return f"{what} {bar(part)} {part:.0%}, {left}"

@@ -96,15 +96,18 @@ class LedgerPart:
 
     # --- life ---------------------------------------------------------------------------------------------
 
-    async def load(self) -> None:
+    async def load(self, met: bool = True) -> None:
         """Read the file and go on with what an earlier life left; to be begun once the node's jobs are restored.
 
-        The network may start meanwhile. Raises ConfigError: the file cannot be used.
+        The network may start meanwhile. ``met``: this node has met others before, or was told of some.
+
+        Raises:
+            ConfigError: the file cannot be used.
         """
         loaded = await self.store.load(self.economy)
         new = self._home.is_new and not loaded.book.account(self.account).entries
         self._agent = LedgerAgent(
-            self._home.identity, loaded.book, self._facts, wall_ms, self._kept_record, loaded.forks, new=new
+            self._home.identity, loaded.book, self._facts, wall_ms, self._kept_record, loaded.forks, new=new, met=met
         )
         self.tell(fx.Tick())
         early, self._early = self._early, []
@@ -123,6 +126,12 @@ class LedgerPart:
                     self._give_back(job)
                 elif jobs[job].outcome:
                     self._ended[job] = _Ended(now_ns)
+
+    def stop(self) -> None:
+        """Let nobody wait for a hold that this process will not see; it is taken back after a restart."""
+        for answer in self._funding.values():
+            if not answer.done():
+                answer.set_exception(ConfigError("this node is stopping; submit the job when it is back"))
 
     async def close(self) -> None:
         """Close the file."""

@@ -7,6 +7,7 @@ balance.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from heapq import nsmallest
 
 from sparkle_ledger.agent.own import REASONS, State
 from sparkle_ledger.book import Account, Book
@@ -45,14 +46,20 @@ class CreditReading:
         self._account = account
         self._history = History(now_ms)
         self._jobs: dict[bytes, None] = {}  # that it set something aside for
+        self._escrows: list[tuple[int, bytes, Escrow]] = []  # the largest, by what is left, negative
+        self._escrow_count = 0
         self._pending: deque[EntryView] = deque(maxlen=LISTED)
         self._void: deque[EntryView] = deque(maxlen=LISTED)
         self._pending_count = self._void_count = self._pending_micro = 0
 
     def steps(self) -> Iterator[None]:
-        """Read all of its entries, a lot at a time."""
+        """Read all of its entries, then look into its escrows, a lot at a time."""
         for number, entry in enumerate(self._book.entries(self._account), start=1):
             self._read(entry)
+            if not number % LOT:
+                yield
+        for number, job in enumerate(self._jobs, start=1):
+            self._weigh(job)
             if not number % LOT:
                 yield
 
@@ -74,6 +81,15 @@ class CreditReading:
             self._void_count += 1
             self._void.appendleft(shown)
 
+    def _weigh(self, job: bytes) -> None:
+        escrow = self._book.money.escrows(job).get(self._account)
+        if escrow is None or not escrow.balance_micro:
+            return
+        self._escrow_count += 1
+        self._escrows.append((-escrow.balance_micro, job, escrow))
+        if len(self._escrows) > 10 * LISTED:
+            self._escrows = nsmallest(LISTED, self._escrows)
+
     def view(self, *, own: State | None, forks: Iterable[ForkProof] = ()) -> CreditView:
         """The account as it is now.
 
@@ -84,10 +100,8 @@ class CreditReading:
         book, found = self._book, self._book.account(self._account)
         state = account_state(found, own)
         unlimited = self._account in book.economy.unlimited
-        partners = sorted(
-            book.pair_totals(self._account), key=lambda one: (-one.earned_micro - one.spent_micro, one.account)
-        )
-        escrows = self._escrows()
+        pairs = book.pair_totals(self._account)
+        partners = nsmallest(LISTED, pairs, key=lambda one: (-one.earned_micro - one.spent_micro, one.account))
         proofs = fork_views(book, forks, self._account)
         return CreditView(
             account=self._account.hex(),
@@ -113,11 +127,11 @@ class CreditReading:
                     one.earned_micro,
                     one.spent_micro,
                 )
-                for one in partners[:LISTED]
+                for one in partners
             ),
-            partner_count=len(partners),
-            escrows=tuple(escrow_view(book, job, escrow) for job, escrow in escrows[:LISTED]),
-            escrow_count=len(escrows),
+            partner_count=len(pairs),
+            escrows=tuple(escrow_view(book, job, escrow) for _, job, escrow in nsmallest(LISTED, self._escrows)),
+            escrow_count=self._escrow_count,
             pending=tuple(self._pending),
             pending_count=self._pending_count,
             void=tuple(self._void),
@@ -125,12 +139,6 @@ class CreditReading:
             forks=tuple(proofs[:LISTED]),
             fork_count=len(proofs),
         )
-
-    def _escrows(self) -> list[tuple[bytes, Escrow]]:
-        """Those in which something is left, the largest first."""
-        known = ((job, self._book.money.escrows(job).get(self._account)) for job in self._jobs)
-        found = [(job, escrow) for job, escrow in known if escrow is not None and escrow.balance_micro]
-        return sorted(found, key=lambda one: (-one[1].balance_micro, one[0]))
 
 
 def credit_view(

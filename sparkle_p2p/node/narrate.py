@@ -60,6 +60,19 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
             f"{short_peer(f['peer'])} gave a wrong result for unit {f['unit']} of {_job(f)}; it gets no more of it"
         ),
     ),
+    "trusted_failed": (
+        "error",
+        lambda f: (
+            f"{short_peer(f['peer'])} is named as trusted, but a result of it was proven wrong: it is not believed "
+            "any more. Ask its owner; to name it anew, start this node once without it, then with it"
+        ),
+    ),
+    "workers_vouched": (
+        "info",
+        lambda f: (
+            f"{short_peer(f['peer'])}, whom you named, knows {many(int(f['workers']), 'worker')} that count now"
+        ),
+    ),
     "keeper_away": ("warning", lambda f: f"Job {_job(f)}: nothing is heard of keeper {short_peer(f['peer'])}"),
     "keeper_back": ("info", lambda f: f"Job {_job(f)}: keeper {short_peer(f['peer'])} is back"),
     "keeper_refused": (

@@ -193,6 +193,8 @@ class Node:
         """Begin to leave; idempotent."""
         self._stopping.set()
         self._commands.stop()
+        if self.ledger is not None:
+            self.ledger.stop()
 
     @property
     def ready(self) -> bool:
@@ -223,7 +225,8 @@ class Node:
         await self.standings.load()
         await restore_jobs(self)
         if self.ledger is not None:
-            group.create_task(self.ledger.load(), name="load the ledger")
+            met = bool(self.config.bootstrap or await self.store.peers())
+            group.create_task(self.ledger.load(met), name="load the ledger")
         if self._arrays is not None:
             await self._arrays.restore()
         group.create_task(self._housekeeping.run(), name="housekeeping")

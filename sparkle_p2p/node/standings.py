@@ -80,14 +80,14 @@ class Standings:
             raise
 
     def peers(self) -> set[PeerId]:
-        """Everybody of whom something is known, and who was named."""
-        return {key.peer for key, _ in self.book.latest()} | self.book.named
+        """Everybody of whom something is known or said, and who was named."""
+        return {key.peer for key, _ in self.book.latest()} | self.book.named | self.book.vouched()
 
     def known_workers(self) -> int:
         """How many peers there are whose answers count, in any class of kernels."""
         if self._counted is None or self._counted[0] != self.book.version:
             counting = {key.peer for key, _ in self.book.latest() if self.book.counts(key)}
-            self._counted = (self.book.version, len(counting | self.book.named))
+            self._counted = (self.book.version, len(counting | self.book.named | self.book.vouched()))
         return self._counted[1]
 
 
@@ -97,16 +97,18 @@ def minute_rate(book: TrustBook, key: Key) -> float:
 
 
 def standing_views(book: TrustBook, most: int) -> tuple[StandingView, ...]:
-    """Named peers, then those whose standing changed last; ``most`` of each."""
+    """Named peers, those who are only vouched for, and those whose standing changed last; ``most`` of each."""
     named = (Key(peer, "", "") for peer in sorted(book.named)[:most])
+    seen = {(key.peer, key.verification) for key, _ in book.latest()}
+    vouched = islice((Key(peer, "", verification) for peer, verification in book.only_vouched(seen)), most)
     others = islice((key for key, _ in book.latest() if key.peer not in book.named), most)
-    return tuple(_view(book, key) for key in (*named, *others))
+    return tuple(_view(book, key) for key in (*named, *vouched, *others))
 
 
 def _view(book: TrustBook, key: Key) -> StandingView:
-    standing, state = book.of(key), "known" if book.counts(key) else "newcomer"
+    standing = book.of(key)
     return StandingView(
-        key.peer, key.device, key.verification, "named" if key.peer in book.named else state,  # type: ignore[arg-type]
+        key.peer, key.device, key.verification, book.source(key),
         standing.passes, standing.capital / HOUR_FLOPS, minute_rate(book, key), standing.failures,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from sparkle_protocol.trust.credibility import group_credibilities
 from sparkle_protocol.trust.judges import OwnJudgement
 from sparkle_protocol.work.kept_job import KeptJob
 
-Whose = Literal["own", "named", "known", "newcomer"]
+Whose = Literal["own", "named", "known", "vouched", "newcomer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +83,7 @@ def opinion(job: KeptJob, worker: PeerId) -> Opinion | None:
     if job.trust is None or not isinstance(judges := job.trust.judges, OwnJudgement):
         return None
     book, key = judges.book, judges.key(worker)
-    whose: Whose = "known" if book.counts(key) else "newcomer"
-    if worker == job.me:
-        whose = "own"
-    elif worker in book.named:
-        whose = "named"
+    whose: Whose = "own" if worker == job.me else book.source(key)
     standing = book.of(key)
     return Opinion(worker, whose, standing.passes, standing.capital / HOUR_FLOPS, judges.audit_rate(worker))
 

@@ -33,7 +33,7 @@ def explain_peer(node: "Node", view: NodeView, peer: PeerId) -> Explanation:
         "rejected": len(rejections),
         "held": sum(reading.held_count(job, peer) for job in open_jobs),
         "late": late,
-        "known": any(reason.code in ("standing_known", "standing_named") for reason in standing),
+        "known": any(reason.code in ("standing_known", "standing_named", "standing_vouched") for reason in standing),
         "violations": record.violations,
         "latency_ms": round(link.latency_ms, 1) if link is not None and link.latency_ms is not None else None,
     }

@@ -24,7 +24,14 @@ def standing_reasons(standings: Standings, peer: PeerId) -> list[Reason]:
         sentence = f"Named as trusted here, so its answers count; {_rate(minute_rate(standings.book, key))}."
         return [Reason("standing_named", sentence, _numbers(standings, key))]
     found = [_standing(standings, key, standing) for key, standing in standings.book.about(peer)]
-    if any(reason.code == "standing_known" for reason in found):
+    if peer in standings.book.disowned():
+        sentence = (
+            "Named as trusted here, but a result of it was proven wrong since: it is not believed any more. "
+            "To name it anew, start this node once without it, then with it."
+        )
+        found.insert(0, Reason("standing_disowned", sentence))
+    found += _vouched(standings, peer)
+    if any(reason.code in ("standing_known", "standing_vouched") for reason in found):
         return found
     known, enough = standings.known_workers(), standings.book.rules.enough_known
     alone = known < enough  # then plain voting decides, and newcomers have a part in it
@@ -39,13 +46,31 @@ def standing_reasons(standings: Standings, peer: PeerId) -> list[Reason]:
     return found
 
 
+def _vouched(standings: Standings, peer: PeerId) -> list[Reason]:
+    """Who says that it is known."""
+    found = []
+    for verification, vouchers in standings.book.words.about(peer).items():
+        names = names_of([short_peer(voucher) for voucher in vouchers])
+        numbers: dict[str, Scalar] = {"verification": verification, "by": vouchers[0], "vouchers": len(vouchers)}
+        if standings.book.is_vouched(peer, verification):
+            sentence = (
+                f"Known for results of {verification} kernels to {names}, whom you named: its answers count, "
+                "and each is compared until it has earned more here."
+            )
+            found.append(Reason("standing_vouched", sentence, numbers))
+        else:
+            sentence = f"{names} vouched for it, which is of no weight after what was seen here."
+            found.append(Reason("standing_vouched_in_vain", sentence, numbers))
+    return found
+
+
 def _standing(standings: Standings, key: Key, standing: Standing) -> Reason:
     needed, hours = standings.book.rules.passes_to_count, standing.capital / HOUR_FLOPS
     what = f"results of {key.verification} kernels {f'on {key.device}' if key.device else DEVICE_UNKNOWN}"
     failed = f" It was proven wrong {_times(standing.failures)}." if standing.failures else ""
     passed = f"{many(standing.passes, 'comparison')} passed"
     numbers = _numbers(standings, key)
-    if not standings.book.counts(key):
+    if standing.passes < needed:
         sentence = f"A newcomer for {what}: {passed} of the {needed} after which its answers count.{failed}"
         return Reason("standing_newcomer", sentence, numbers)
     rate = _rate(minute_rate(standings.book, key))
@@ -257,6 +282,9 @@ def _opinion(one: Opinion, *, voting: bool) -> Reason:
     if one.whose == "named":
         return Reason("counts_named", f"{who} is named as trusted here, so its answers count; {rate}.", numbers)
     passed = many(one.passes, "comparison")
+    if one.whose == "vouched":
+        sentence = f"{who} counts, as somebody whom you named vouches for it; {rate}."
+        return Reason("counts_vouched", sentence, numbers)
     if one.whose == "known":
         sentence = f"{who} counts: {passed} passed, {hours_text(one.capital_h)} of reference work; {rate}."
         return Reason("counts_known", sentence, numbers)

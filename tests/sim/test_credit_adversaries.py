@@ -27,6 +27,7 @@ from sparkle_sim.scenario import Adversaries, Checks, Credit, Fault, JobPlan, Pe
 PRICE, UNITS, REPLICAS = 1000, 20, 8
 COVER = PRICE * UNITS * REPLICAS
 PEERS = 14
+LATE = 1.25 * PAID_S
 NAMES = ["zero_sum", "settled", "copies", "unpunished", "credit_bounds"]
 
 
@@ -77,12 +78,15 @@ def play(
     faults: tuple[Fault, ...] = (),
     settle_s: float = 200.0,
     repeat: int = 1,
+    every_s: float = 0.0,
     seconds: float = 3600.0,
     units: int = UNITS,
     **credit: int,
 ) -> Played:
     jobs = [
-        JobPlan(at_s=15.0, submitter=one, units=units, unit_s=3.0, unit_price_micro=PRICE, repeat=repeat)
+        JobPlan(
+            at_s=15.0, submitter=one, units=units, unit_s=3.0, unit_price_micro=PRICE, repeat=repeat, every_s=every_s
+        )
         for one in submitters
     ]
     scenario = Scenario(
@@ -108,7 +112,7 @@ def test_double_spending_ends_the_account_and_costs_no_worker_its_pay(seed: int)
     liar = 3
     played = play(
         seed, Adversaries("forker", peers=[liar]), submitters=(liar,), repeat=3, starter_micro=COVER,
-        settle_s=PAID_S + 60,
+        settle_s=LATE,
     )  # fmt: skip
     spread = [played.metrics.spread(name) for name in played.metrics.forks]
     spent = played.spent(liar)
@@ -128,7 +132,7 @@ def test_a_fork_on_two_sides_of_a_partition_shows_once_it_is_over() -> None:
     apart = Fault("partition", 20.0, 100.0, peers=cut)
     played = play(
         1, Adversaries("forker", peers=[liar]), submitters=(liar,), repeat=2, faults=(apart,), starter_micro=COVER,
-        settle_s=PAID_S + 60,
+        settle_s=LATE,
     )  # fmt: skip
     spread = [played.metrics.spread(name) for name in played.metrics.forks]
     show("partition", f"spent {played.spent(liar)} with a limit of {COVER}; {spread}")
@@ -137,7 +141,6 @@ def test_a_fork_on_two_sides_of_a_partition_shows_once_it_is_over() -> None:
 
 def test_a_fork_spreads_to_all_within_seconds() -> None:
     """The bar is ten seconds for 99 of 100; ``sparkle-sim run simulations/scenarios/forkers.toml`` has a thousand."""
-    regions = 0.25
     scenario = Scenario(
         "forkers", seconds=80.0, peers=Peers(count=100, arrive_s=20.0), jobs=[], until_done=False,
         adversaries=[Adversaries("forker", peers=[50])], credit=Credit(enabled=True),
@@ -150,7 +153,20 @@ def test_a_fork_spreads_to_all_within_seconds() -> None:
     show("forker", f"a proof among 100 peers: {spread}")
     assert spread["known"] == 99
     assert float(str(spread["p99_s"])) <= 10.0
-    assert regions
+
+
+def test_who_takes_back_what_work_relies_on_spends_it_again() -> None:
+    """What is not defended: an account goes down by its limit once for each job that it says is cancelled."""
+    liar, jobs = 3, 4
+    played = play(
+        1, Adversaries("canceller", peers=[liar]), submitters=(liar,), repeat=jobs, starter_micro=COVER // 2,
+        units=UNITS // 2, every_s=1.0,
+    )  # fmt: skip
+    spent = played.spent(liar)
+    show("canceller", f"spent {spent} with a limit of {COVER // 2}; {played.outcomes()}")
+    assert played.outcomes() == ["job_done"] * jobs
+    assert spent <= jobs * COVER // 2
+    assert played.whole.sum_micro() == 0
 
 
 def test_a_submitter_that_vanishes_has_paid() -> None:
@@ -192,15 +208,24 @@ def test_a_ring_that_pays_itself_is_worth_nothing_to_others() -> None:
     balances = [one.agent.account.balance_micro for one in members]
     limits = [one.agent.account.limit_micro for one in members]
     show("minter", f"{minted} minted by five, balances {balances}, limits {limits}")
-    assert minted > 5 * COVER
+    assert minted > 2 * COVER
+    assert played.whole.sum_micro() == 0
     assert all(one <= played.run.scenario.credit.limit_max_micro + COVER for one in limits)
-    graph = CreditGraph(played.account(0))  # type: ignore[arg-type]
-    own = members[0].agent.book
-    for account in own.accounts():
-        for pair in own.pair_totals(account):
-            graph.set(account, pair.account, pair.spent_micro)  # type: ignore[arg-type]
-    worth = graph.flows([one.account for one in members])  # type: ignore[attr-defined]
-    show("minter", f"worth to the submitter: {worth}")
+    ring_book, submitter = members[0].agent.book, played.account(0)
+    graph = CreditGraph(submitter)  # type: ignore[arg-type]
+    for book in (played.whole, ring_book):
+        for account in book.accounts():
+            for pair in book.pair_totals(account):
+                graph.set(account, pair.account, pair.spent_micro)  # type: ignore[arg-type]
+    worth = sum(graph.flows([one.account for one in members], [10**12]).values())
+    real = played.earned(*ring) - sum(
+        pair.spent_micro
+        for one in members
+        for pair in played.whole.pair_totals(one.account)
+        if pair.account in {other.account for other in members}
+    )
+    show("minter", f"worth {worth} to the submitter, for whom they worked for {real}")
+    assert worth <= real
 
 
 @pytest.mark.parametrize("count", [3, 8])
@@ -222,7 +247,7 @@ def test_keepers_that_lie_for_each_other_take_at_most_what_was_set_aside(count: 
 
 def test_backups_that_are_put_back_cost_nobody_the_account() -> None:
     backups = (Fault("restore-ledger", 20.0, 30.0, peers=[0, 4, 5]), Fault("restore-ledger", 25.0, 60.0, peers=[6]))
-    played = play(2, faults=backups, repeat=3, settle_s=PAID_S + 100)
+    played = play(2, faults=backups, repeat=3, settle_s=LATE)
     states = {number: played.run.world.peers[number].ledger.state.value for number in (0, 4, 5, 6)}
     show("backups", f"{states}, {played.watch.report()['settled']}")
     assert set(states.values()) == {"ready"}

@@ -1,10 +1,12 @@
 """What ``c`` opens: the node's account in the ledger, with where its credit came from. Loaded when it is asked for.
 
-The node is asked when the screen opens and every two seconds; what it said last stays while it does not answer.
+The node is asked when the screen opens, and every two seconds or more rarely; what it said last stays while it does
+not answer.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import ClassVar
 
@@ -27,6 +29,7 @@ from sparkle_tui.status import ACCENT, BAD, CAUTION, GOOD, MUTED, fit
 logger = logging.getLogger(__name__)
 
 ASK_S, ASK_LIMIT_S = 2.0, 10.0
+_REST = 10  # times as long as the last answer took
 _WIDEST = 92
 _TALL = 24  # rows from which on the balance is drawn in large digits
 _DIGIT_CELLS = 3
@@ -78,19 +81,17 @@ class CreditScreen(ModalScreen[None]):
         self.query_one(VerticalScroll).focus()
         self._draw()
         self.ask()
-        if self._ask_s > 0:
-            self.set_interval(self._ask_s, self.ask)
 
     def on_resize(self) -> None:
         """Arrange the columns anew."""
         self._draw()
 
     def ask(self) -> None:
-        """Ask the node, unless it is being asked."""
-        if not any(worker.group == "credit" and not worker.is_finished for worker in self.workers):
-            self.run_worker(self._hear(), group="credit")
+        """Ask the node; an answer that is still on its way is not waited for."""
+        self.run_worker(self._hear(), group="credit", exclusive=True)
 
     async def _hear(self) -> None:
+        began = time.monotonic()
         try:
             async with asyncio.timeout(ASK_LIMIT_S):
                 self._view, self._failure = await self._ask(), None
@@ -102,6 +103,8 @@ class CreditScreen(ModalScreen[None]):
             logger.exception("asking for the credit failed")
             self._failure = f"a fault ({type(error).__name__}); the log has the details"
         self._draw()
+        if self._ask_s > 0 and self.is_mounted:  # a node that reads a long feed is asked more rarely
+            self.set_timer(max(self._ask_s, _REST * (time.monotonic() - began)), self.ask)
 
     def _draw(self) -> None:
         if not self.is_mounted:
@@ -200,7 +203,7 @@ def _list(title: str, count: int, rows: Sequence[Line], width: int) -> list[Line
 def _partners(partners: Sequence[PartnerView], width: int) -> list[Line]:
     wide = width >= _WIDE
     cell, account = (16, f"  {'account':<8}") if wide else (13, "")
-    rows: list[Line] = [((f"  {'peer':<9}{account} {'earned':>{cell}} {'spent':>{cell}}", MUTED),)]
+    rows: list[Line] = [((f"  {'peer':<9}{account} {'earned from':>{cell}} {'spent on':>{cell}}", MUTED),)]
     for one in partners:
         peer = fmt.pad(fmt.clean(short_peer(one.peer_id)) if one.peer_id else "–", 9)
         rows.append(

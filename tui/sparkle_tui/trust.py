@@ -18,16 +18,17 @@ from sparkle_tui.status import BAD, CAUTION, GOOD, MUTED, fit
 _STATES: Mapping[str, tuple[str, str, str]] = {  # glyph, word, style
     "named": ("★", "named", GOOD),
     "known": ("●", "known", GOOD),
+    "vouched": ("◐", "vouched", GOOD),
     "newcomer": ("○", "newcomer", MUTED),
 }
-_ORDER = ("named", "known", "newcomer")
+_ORDER = ("named", "known", "vouched", "newcomer")
 _WIDEST = 92
 _WORK_FROM = 52  # cells from which on the work behind the comparisons is shown
 _DEVICE_FROM = 76  # cells from which on the class of kernels and the device are named too
 _ABOUT = (
     "The answer of one known worker is enough; a coin decides whether a second one audits it. Answers of newcomers "
-    "are compared and decide nothing; ten that were right make a worker known. The more work was found right, the "
-    "fewer audits."
+    "are compared and decide nothing; sixty that were right make a worker known, or the word of a peer you named. "
+    "The more work was found right here, the fewer audits."
 )
 
 

@@ -5,8 +5,8 @@ For each job of somebody else's in which results of ours were accepted:
 1. The proof of these executions is fetched, range by range: from the submitter first, then from the keepers.
 2. The Hold that pays is looked for in the submitter's feed: fetched from the submitter, the keepers, and the
    witnesses of its account. Where it does not count by what is known here, what its account rests on is fetched too.
-3. Works are signed in lots: the first ones ``LOT_NS`` apart, later ones an eighth of the time since the first unit, and
-   one more when the job has ended for us. So a job of an hour costs forty lots at most, one of a day ninety.
+3. Works are signed in lots: the first ones ``LOT_NS`` apart, later ones an eighth of the time since the job began for
+   us, and one more when it has ended. So a job of an hour costs forty lots at most, one of a day ninety.
 
 Whoever has nothing is asked again later and later; after ``MAX_TRIES`` in vain what is missing is given up and told.
 The spec, and who keeps the job, is kept from the moment on when there is work, so that after a restart everything

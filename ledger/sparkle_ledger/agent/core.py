@@ -35,6 +35,7 @@ class LedgerAgent:
         kept_record: the evidence about a job that this node keeps, None if it keeps no such job.
         forks: proofs that the store has.
         entries: opens and seals entries of the network; another one than usual has other signatures.
+        met: this node has met others before, or was told of some.
         new: the identity was made in this life, so nobody can know anything that it signed.
     """
 
@@ -49,13 +50,14 @@ class LedgerAgent:
         entries: EntryCodec | None = None,
         *,
         new: bool = False,
+        met: bool = True,
     ) -> None:
         self.book = book
         self._desk = Desk(signer, book, facts, entries)
         self._shelf = Shelf(self._desk.account)
         self._fetching = Fetching(self._desk, self._shelf)
         self._partners = Partners(self._desk, self._fetching, self._learnt)
-        self._own = OwnAccount(self._desk, self._partners, wall_ms, new=new)
+        self._own = OwnAccount(self._desk, self._partners, wall_ms, new=new, met=met)
         self._claims = Claims(self._desk, self._shelf, self._fetching, self._own, self._partners)
         self._forks = Forks(self._desk, self._shelf, self._partners.linked)
         self._debts = Debts(self._desk, self._fetching, kept_record)
@@ -104,6 +106,7 @@ class LedgerAgent:
             self._begin()
         self._hear(event)
         self._desk.tick()
+        self._fetching.tick()
         self._own.look()
         self._own.tick()
         self._claims.tick()
@@ -115,7 +118,7 @@ class LedgerAgent:
 
     def next_deadline(self) -> int | None:
         """When a ``Tick`` is due."""
-        dues = [due for due in (self._desk.due_ns, self._own.due_ns) if due is not None]
+        dues = [due for due in (self._desk.due_ns, self._fetching.due_ns, self._own.due_ns) if due is not None]
         return min([*dues, *self._partners.dues(), *self._claims.dues(), *self._debts.dues()], default=None)
 
     def _hear(self, event: object) -> None:
@@ -136,6 +139,7 @@ class LedgerAgent:
     def _hear_of_peers(self, event: object) -> None:
         if isinstance(event, fx.PeerUp):
             self._partners.up(event.peer, event.addresses)
+            self._forks.up(event.peer)
         elif isinstance(event, fx.PeerDown):
             self._partners.down(event.peer)
         elif isinstance(event, fx.FoundPeers):

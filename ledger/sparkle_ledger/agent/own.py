@@ -16,7 +16,8 @@ there would be a fork, which ends the account. Asked are its witnesses, and who 
 network. Half of the witnesses have to answer, the others to fail three times in a row, and what any of them shows is
 fetched. If a later entry of ours turns up whose predecessors cannot be had, a Restore begins a new incarnation after
 the last entry that is known. With fewer than two other peers there is nobody whom the account could have told, so
-that after ``ALONE_NS`` it goes on, whatever. A key that was made in this very life has signed nothing elsewhere: its
+that after ``ALONE_NS`` it goes on, whatever; a node that never met anybody, and was told of nobody, does so after
+``GRACE_NS``. A key that was made in this very life has signed nothing elsewhere: its
 account is ready at once.
 
 Genesis is signed with time 0: it has to be the same entry whenever an account is opened again.
@@ -75,11 +76,12 @@ class Waiting:
 class OwnAccount:
     """Signs for this node."""
 
-    def __init__(self, desk: Desk, partners: Partners, wall_ms: WallMs, *, new: bool) -> None:
+    def __init__(self, desk: Desk, partners: Partners, wall_ms: WallMs, *, new: bool, met: bool) -> None:
         self.state = State.READY if new else State.LEARNING
         self._desk = desk
         self._partners = partners
         self._wall_ms = wall_ms
+        self._alone_ns = ALONE_NS if met else GRACE_NS
         self._started_ns: int | None = None
         self._waiting = Waiting({}, {})
         self._cloned = False
@@ -140,7 +142,7 @@ class OwnAccount:
         """The witnesses were asked, or there are none."""
         if not self._waited(GRACE_NS) and not self._partners.full:
             return False
-        alone = self._partners.known < FEWEST_PEERS and self._waited(ALONE_NS)
+        alone = self._partners.known < FEWEST_PEERS and self._waited(self._alone_ns)
         return alone or self._partners.have_answered()
 
     def _waited(self, time_ns: int) -> bool:
@@ -163,7 +165,7 @@ class OwnAccount:
         """When ``look`` may come to something by time alone."""
         if self.state is not State.LEARNING or self._started_ns is None:
             return None
-        dues = (self._started_ns + GRACE_NS, self._started_ns + ALONE_NS)
+        dues = (self._started_ns + GRACE_NS, self._started_ns + self._alone_ns)
         return min((due for due in dues if due > self._desk.now_ns), default=None)
 
     # --- signing ------------------------------------------------------------------------------------------

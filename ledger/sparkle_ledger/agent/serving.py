@@ -178,11 +178,11 @@ class Serving:
             return
         account, entries = open_entries(desk.entries, message.entries)
         own = account_of(desk.book.network, key_from_peer_id(event.peer)) == account
+        if not own and len(entries) == 2 and entries[0].place == entries[1].place:
+            self._take_fork(entries[0], entries[1])
+            desk.when_kept(lambda: self._reply(event, HeadsReply([desk.kept_head(account)])))
+            return
         if not own and not self._shelf.concerns(account):
-            if len(entries) == 2 and entries[0].place == entries[1].place:
-                self._take_fork(entries[0], entries[1])
-                desk.when_kept(lambda: self._reply(event, HeadsReply([desk.kept_head(account)])))
-                return
             self._reply(event, messages.Refusal("stranger", "this node keeps no entries of that account"))
             return
         if not take_onto_shelf(desk, self._shelf, account, entries):

@@ -8,7 +8,19 @@ meanwhile is fetched when we are back. Who keeps it is looked after in ``success
 from random import Random
 
 from sparkle_protocol import messages
-from sparkle_protocol.effects import Effects, FindPeers, FoundPeers, ReleaseInputs, Replied, SendFailed, StoreFact
+from sparkle_protocol.effects import (
+    Effects,
+    FindPeers,
+    FoundPeers,
+    Notify,
+    PeerDown,
+    PeerUp,
+    ReleaseInputs,
+    Replied,
+    Requested,
+    SendFailed,
+    StoreFact,
+)
 from sparkle_protocol.errors import ConfigError, LocalProtocolError, NotFound, RemoteProtocolError
 from sparkle_protocol.facts import (
     MAX_RESETS,
@@ -25,6 +37,7 @@ from sparkle_protocol.facts import (
 from sparkle_protocol.ids import JobId, PeerId, key_from_peer_id
 from sparkle_protocol.trust.coin import audit_secret, commitment_to
 from sparkle_protocol.trust.judges import statement
+from sparkle_protocol.trust_messages import KnownRequest
 from sparkle_protocol.work.dead import failure_text
 from sparkle_protocol.work.fairness import Weigh, equal_weight
 from sparkle_protocol.work.judging import CheckResult
@@ -33,6 +46,7 @@ from sparkle_protocol.work.kept_job import MAX_STANDINGS, KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.placement import MAX_JOB_KEEPERS, Candidate, holders_needed, threshold
 from sparkle_protocol.work.publishing import LOOK_UP_NS, Publication, with_submitter
+from sparkle_protocol.work.references import References
 from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_protocol.work.succession import Succession
 from sparkle_protocol.work.views import next_view
@@ -59,6 +73,7 @@ class Submitter(Succession):
         super().__init__(signer, codec, rng, check_result, weigh, rules)
         self._publishing: dict[JobId, Publication] = {}
         self._state_ns: dict[JobId, int] = {}  # when standings may be stated again
+        self._references = References(self.me)
         self._late: dict[JobId, int] = {}  # jobs whose time is over and since when we wait for their keepers
 
     # --- commands -----------------------------------------------------------------------------------------
@@ -160,11 +175,18 @@ class Submitter(Succession):
         """React to an event; events that do not concern a submitter change nothing."""
         if isinstance(event, FoundPeers):
             self._found(event, now_ns)
+        elif isinstance(event, PeerDown):
+            self._references.left(event.peer)
         elif isinstance(event, Replied | SendFailed):
             self._asked_candidate(event, now_ns)
+            known = self._references.answered(event, self.trust)
+            if known is not None:
+                self._notify("workers_vouched", peer=event.peer, workers=known)
         for publication in list(self._publishing.values()):
             self._go_on_publishing(publication, now_ns)
-        return super().handle(event, now_ns)
+        self._ask_who_is_known(now_ns)
+        effects = super().handle(event, now_ns)
+        return *effects, *(Notify("trusted_failed", {"peer": peer}) for peer in self.trust.take_disowned())
 
     def next_deadline(self) -> int | None:
         """When ``Tick`` is due."""
@@ -174,7 +196,26 @@ class Submitter(Succession):
             view = job.state.view if job is not None and publication.set_ns is not None else None
             times.append(publication.until_ns if view is None else publication.due_ns(view))
         times += [self._deadline(job)[0] for job in self._open() if job.mine]
+        times.append(self._references.next_deadline())
         return min((time for time in times if time is not None), default=None)
+
+    # --- whom others know ---------------------------------------------------------------------------------
+
+    def _up(self, event: PeerUp, now_ns: int) -> None:
+        super()._up(event, now_ns)
+        if event.peer in self.trust.named:
+            self._references.came(event.peer, now_ns)
+            self._ask_who_is_known(now_ns)
+
+    def _requested(self, event: Requested, now_ns: int) -> None:
+        if type(event.message) is KnownRequest:
+            self._reply(event.token, self._references.answer(self.trust, now_ns))
+        else:
+            super()._requested(event, now_ns)
+
+    def _ask_who_is_known(self, now_ns: int) -> None:
+        for peer in self._references.to_ask(now_ns):
+            self._references.asks(self._send(peer, KnownRequest()), peer)
 
     # --- whose answers count while we are away ------------------------------------------------------------
 

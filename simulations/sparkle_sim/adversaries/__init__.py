@@ -25,6 +25,7 @@ These do something only where there is credit (``[credit]`` of a scenario):
 
 =================  ==============================================================================================
 ``forker``         signs two entries for one place of its account, and shows each to some
+``canceller``      takes back what it set aside for a job while others still work for it
 ``hider``          has jobs computed and shows nobody the holds that are to pay for them
 ``vanisher``       leaves for good as soon as its jobs are published
 ``freeloader``     one of many keys that spend what each may at the start, and never work
@@ -40,6 +41,7 @@ from collections.abc import Iterable
 from sparkle_protocol.errors import ConfigError
 from sparkle_sim.adversaries.accuser import Accuser
 from sparkle_sim.adversaries.base import Adversary, Group
+from sparkle_sim.adversaries.canceller import Canceller
 from sparkle_sim.adversaries.certifier import Certifier
 from sparkle_sim.adversaries.cheat import Cheat
 from sparkle_sim.adversaries.collude import Collude
@@ -73,8 +75,8 @@ __all__ = [
 ]  # fmt: skip
 
 _ALL: tuple[type[Adversary], ...] = (
-    Accuser, Certifier, Cheat, Collude, Copy, Equivocate, Flood, Forker, Framer, Freeloader, Gang, Hider, Hoard,
-    Minter, SilentKeeper, Sleeper, Sometimes, Sponge, Sybil, Trifles, Vanisher, Whitewash, Withhold,
+    Accuser, Canceller, Certifier, Cheat, Collude, Copy, Equivocate, Flood, Forker, Framer, Freeloader, Gang, Hider,
+    Hoard, Minter, SilentKeeper, Sleeper, Sometimes, Sponge, Sybil, Trifles, Vanisher, Whitewash, Withhold,
 )  # fmt: skip
 KINDS: dict[str, type[Adversary]] = {one.kind: one for one in _ALL}
 

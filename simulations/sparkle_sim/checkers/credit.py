@@ -6,8 +6,9 @@ account are looked at like any other.
 
 from collections import Counter
 from collections.abc import Iterator
+from math import inf
 
-from sparkle_ledger.agent.claims import LOT_NS, MAX_CLAIMS, MAX_RETRY_NS, MAX_SOURCES
+from sparkle_ledger.agent.claims import LOT_NS, LOT_PART, MAX_CLAIMS, MAX_LOT_NS, MAX_RETRY_NS, MAX_SOURCES
 from sparkle_ledger.agent.core import LedgerAgent
 from sparkle_ledger.agent.debts import MAX_DEBTS
 from sparkle_ledger.agent.desk import MAX_UNKEPT_BYTES, SECOND_NS
@@ -19,7 +20,7 @@ from sparkle_ledger.witnesses import MAX_WITNESSES
 from sparkle_protocol.effects import KeepLedger, Notify
 from sparkle_protocol.ids import JobId, key_from_peer_id
 from sparkle_protocol.ids import peer_id_from_key as _peer
-from sparkle_sim.checkers.base import Checker, job_of, named
+from sparkle_sim.checkers.base import KEEPERS, Checker, job_of, named
 from sparkle_sim.checkers.evidence import Evidence, JobEvidence
 from sparkle_sim.faults import quiet_from_s
 from sparkle_sim.peer import Peer
@@ -28,7 +29,8 @@ from sparkle_sim.scenario import Scenario
 from sparkle_sim.world import World
 
 # After a failure the agent tries again within its longest pause; then each of its sources may keep it waiting for a
-# request's time and a second, once for the proof and once for what pays; and a lot is signed every so often.
+# request's time and a second, once for the proof and once for what pays. A lot of a job that goes on for long is
+# signed later, by a part of that time.
 ROUND_NS = MAX_SOURCES * (REQUEST_TIMEOUT_NS + SECOND_NS)
 PAID_S = (MAX_RETRY_NS + 2 * ROUND_NS + 2 * LOT_NS) / SECOND_NS
 # A partner that answered nothing is asked again within the longest pause; what it lacks fits into a few pages.
@@ -102,7 +104,8 @@ class Settled(CreditChecker):
     And no job is handed out before what pays for it is durable.
 
     What was accepted follows from the facts that anybody made durable, by rules written down here once more. Nothing
-    is said of a job that nobody set enough aside for, nor of one that was let go of before its submitter was lost.
+    is said of a job that nobody set enough aside for, of one that was let go of before its submitter was lost, of one
+    more of whose keepers lie than ``lying_keepers``, nor of what somebody whose file was put back had not claimed.
     ``report`` tells how many there are, and of how many of them the time is over.
     """
 
@@ -115,8 +118,8 @@ class Settled(CreditChecker):
         self._since: dict[Owed, float] = {}
         self._seen: dict[JobId, int] = {}  # facts that were there when it was looked at last
         self._up: dict[int, tuple[int, float]] = {}  # number of a peer's life, and since when it is known
+        self._known: set[Owed] = set()  # accepted for any reason; of the others all keepers that decide say so
         self._paid: set[Owed] = set()
-        self._told: set[Owed] = set()
 
     def heard(self, peer: Peer, effect: Notify) -> None:
         """A job is handed out."""
@@ -137,8 +140,10 @@ class Settled(CreditChecker):
         for name, job in self.evidence.jobs.items():
             if job.spec is not None and job.spec.price_micro and self._seen.get(name) != job.count:
                 self._seen[name] = job.count
-                for unit, epoch, key in payable(job):
-                    self._since.setdefault((name, unit, epoch, key), self.now_s)
+                for (unit, epoch, key), sure in payable(job):
+                    self._known.add((name, unit, epoch, key))
+                    if sure:
+                        self._since.setdefault((name, unit, epoch, key), self.now_s)
         for peer, agent in self.books():
             self._look(peer, agent.book)
 
@@ -150,36 +155,62 @@ class Settled(CreditChecker):
                 owed = job, unit, epoch, worker
                 if times > 1:
                     self.found(peer.number, f"work on {named(job, unit)} in epoch {epoch} is paid {times} times")
-                if owed not in self._since and not self._is_news(owed):
+                if owed not in self._known and not self._is_news(owed) and not self._is_beyond(job):
                     self.found(peer.number, f"work on {named(job, unit)} in epoch {epoch} is paid, and nobody did it")
                 if worker == key:
                     self._paid.add(owed)
 
+    def _is_beyond(self, job: JobId) -> bool:
+        """More of a view's keepers lie than what is accepted must withstand."""
+        known = self.evidence.jobs.get(job)
+        for view in {payload.view for _, payload in known.sets.values()} if known is not None else ():
+            keepers = known.keepers(view) if known is not None else ()
+            lying = sum(1 for one in keepers if not self.keeps_honestly(self.world.peers[self.world.index[one]]))
+            if lying > self.scenario.checks.lying_keepers * len(keepers) // KEEPERS:
+                return True
+        return False
+
     def _is_news(self, owed: Owed) -> bool:
         job = self.evidence.jobs.get(owed[0])
-        return job is not None and owed[1:] in set(payable(job))
+        return job is not None and owed[1:] in {one for one, _ in payable(job)}
 
     def finish(self) -> None:
         """Whom nobody paid in time."""
         self.scan()
+        self._count_restored()
         funded: dict[JobId, bool] = {}
         for owed, since_s in self._since.items():
             if owed in self._paid or not self._is_late(owed, since_s):
                 continue
             job = owed[0]
             if job not in funded:
-                funded[job] = self._is_funded(job)
+                funded[job] = self._is_funded(job) and not self._is_beyond(job)
             if funded[job]:
                 late_s = self.now_s - since_s
                 number = self.world.index[_peer(owed[3])]
                 text = f"its work on {named(job, owed[1])} was accepted {late_s:.0f} s ago and is not paid"
                 self.found(number, text)
 
+    def _count_restored(self) -> None:
+        """Whose file was put back may lack what proves its claims; then others' copies say that it is paid."""
+        whole, credit = self.together(), self.world.credit
+        if whole is None or credit is None:
+            return
+        keys = {key_from_peer_id(self.world.peers[number].id) for number in credit.restored}
+        for job in [record.job for record in whole.records()] if keys else ():
+            for one, _ in whole.settled(job):
+                if one.worker in keys:
+                    self._paid.add((job, one.unit, one.epoch, one.worker))
+
     def _is_late(self, owed: Owed, since_s: float) -> bool:
         peer = self.world.peers[self.world.index[_peer(owed[3])]]
         if peer.life is None or peer.frozen or not self.is_honest(peer):
             return False
-        return self.now_s - max(since_s, self._quiet_s, self._up[peer.number][1]) > PAID_S
+        restored_s = self.world.credit.restored.get(peer.number, -inf) if self.world.credit is not None else -inf
+        if since_s <= restored_s + self.scenario.checks.scan_every_s:  # it forgot what it had not claimed by then
+            return False
+        lot_s = min(self.now_s / LOT_PART, MAX_LOT_NS / SECOND_NS)
+        return self.now_s - max(since_s, self._quiet_s, self._up[peer.number][1]) > PAID_S + lot_s
 
     def _is_funded(self, job: JobId) -> bool:
         """Somebody honest who has not lost it can show what pays for the job, and what was accepted of it."""
@@ -239,7 +270,8 @@ class Copies(CreditChecker):
             self.found(None, f"balances and escrows of all copies together are {whole.sum_micro()}")
         for peer, agent in self.books():
             head = self._heads.get(peer.number)
-            if head is None or self.now_s - max(head[2], self._quiet_s) <= PAID_S:
+            restored = self.world.credit is not None and peer.number in self.world.credit.restored
+            if head is None or restored or self.now_s - max(head[2], self._quiet_s) <= PAID_S:
                 continue
             own, found = agent.account, whole.account(agent.account.id)
             if own.earned_micro != found.earned_micro:
@@ -297,8 +329,8 @@ class CreditBounds(CreditChecker):
         """Measure every agent."""
         limits = {
             "claims": MAX_CLAIMS, "debts": MAX_DEBTS, "asked": MAX_SENDS, "forks": MAX_KNOWN,
-            "waiting": 2 * MAX_WAITING,
-            "peers": MAX_KNOWN_PEERS, "partners": 2 * MAX_WITNESSES + MAX_PAYERS, "unkept": MAX_UNKEPT_BYTES,
+            "waiting": 2 * MAX_WAITING, "peers": MAX_KNOWN_PEERS, "partners": 2 * MAX_WITNESSES + MAX_PAYERS,
+            "unkept": MAX_UNKEPT_BYTES,
         }  # fmt: skip
         for peer, agent in self.books():
             for what, size in agent.sizes().items():
@@ -306,13 +338,18 @@ class CreditBounds(CreditChecker):
                     self.found(peer.number, f"{what} of its agent: {size}, and {limits[what]} are the limit")
 
 
-def payable(job: JobEvidence) -> Iterator[tuple[int, int, bytes]]:
-    """Unit, epoch and worker of all executions that are to be paid: of a unit the first ``max_replicas``."""
+def payable(job: JobEvidence) -> Iterator[tuple[tuple[int, int, bytes], bool]]:
+    """Unit, epoch and worker of all executions that are to be paid, and whether all keepers that decide say so.
+
+    Of a unit they are the first ``max_replicas``.
+    """
     if job.spec is None:
         return
-    by_unit: dict[int, set[tuple[int, bytes]]] = {}
+    by_unit: dict[int, dict[tuple[int, bytes], bool]] = {}
     for unit, epoch in job.given:
-        by_unit.setdefault(unit, set()).update((epoch, key) for key in job.accepted(unit, epoch))
+        accepted = job.accepted(unit, epoch).items()
+        by_unit.setdefault(unit, {}).update(((epoch, key), sure) for key, sure in accepted)
     for unit, found in by_unit.items():
         others = sorted(one for one in found if _peer(one[1]) != job.submitter)
-        yield from ((unit, epoch, key) for epoch, key in others[: job.spec.policy.max_replicas])
+        for epoch, key in others[: job.spec.policy.max_replicas]:
+            yield (unit, epoch, key), found[epoch, key]

@@ -107,9 +107,13 @@ class JobEvidence:
             return bool(keepers) and self.submitter in by
         return 4 * len(by.intersection(keepers)) >= 3 * len(keepers)
 
-    def accepted(self, unit: int, epoch: int) -> set[bytes]:
-        """Keys of the workers whose result three quarters of the keepers accepted, or the submitter and they."""
-        keepers, found = set(self.keepers(view_of(epoch))), set[bytes]()
+    def accepted(self, unit: int, epoch: int) -> dict[bytes, bool]:
+        """Keys of the workers whose result was accepted, and whether the keepers that decide all name them.
+
+        Else the submitter names them, and that the result is right follows from words of whoever: it may be that
+        nobody knows all of them.
+        """
+        keepers, found = set(self.keepers(view_of(epoch))), dict[bytes, bool]()
         for result, names in self.given.get((unit, epoch), {}).items():
             certified = self.certified(unit, epoch, result)
             said: dict[bytes, set[PeerId]] = {}
@@ -118,9 +122,10 @@ class JobEvidence:
                 for key in self._named[name][unit, epoch]:
                     said.setdefault(key, set()).update(words)
             for key, by in said.items():
-                enough = 4 * len(by & keepers) >= 3 * len(keepers) and len(keepers) >= DECIDING
-                if enough or (certified and self.submitter in by):
-                    found.add(key)
+                many = len(keepers) >= DECIDING
+                sure = 4 * len(by & keepers) >= 3 * len(keepers) if many else self.submitter in by
+                if sure or (certified and self.submitter in by):
+                    found[key] = sure or found.get(key, False)
         return found
 
     def voters(self, unit: int, epoch: int, result: bytes) -> set[PeerId]:

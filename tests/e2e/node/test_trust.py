@@ -52,6 +52,14 @@ async def test_standings_survive_kill_9_and_make_the_next_job_cheaper(swarm: Swa
     assert "counts_known" in codes
     assert "the answer of one known worker is enough" in await owner.why(job)
 
+    fresh = swarm.node("fresh")  # it knows nobody, and names somebody who does
+    named = ("--bootstrap", owner.address, "--trust", owner.peer_id)
+    await fresh.spawn("--no-mdns", "--no-work", *named)
+    await fresh.wait_ready()
+    await fresh.event("workers_vouched", peer=owner.peer_id, workers=3)
+    assert (await fresh.status())["known_workers"] == 4
+    assert (await standing(fresh, workers[0]))["code"] == "standing_vouched"
+
 
 async def test_members_of_a_swarm_that_are_named_count_from_the_first_unit(swarm: Swarm) -> None:
     """`--trust`: no voting, and about one result in twenty is audited."""

@@ -4,12 +4,14 @@ from random import Random
 
 import pytest
 
+from sparkle_ledger.agent.core import LedgerAgent
 from sparkle_ledger.agent.events import Accepted, Cloned, Fund, Over, WorkEnded
-from sparkle_ledger.agent.own import State
+from sparkle_ledger.agent.own import GRACE_NS, State
+from sparkle_ledger.book import Book
 from sparkle_ledger.entries import NO_PREV, Entry, Genesis, Hold, Restore, Settled, Work, account_of
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
-from sparkle_protocol.facts import Fact
+from sparkle_protocol.facts import Fact, FactCodec
 from sparkle_protocol.ledger_messages import (
     EntriesReply,
     EntriesRequest,
@@ -19,6 +21,8 @@ from sparkle_protocol.ledger_messages import (
     LedgerPush,
 )
 from tests.unit.ledger.agents import (
+    RICH,
+    SECOND,
     UNITS,
     Member,
     World,
@@ -188,6 +192,45 @@ def test_a_node_alone_goes_on() -> None:
     node.hear(Fund(job.spec))
     world.run(60)
     assert node.funded == {job.id: None}
+
+
+def test_a_key_that_was_made_just_now_signs_at_once() -> None:
+    who = person(1)
+    agent = LedgerAgent(who, Book(NET, RICH), FactCodec(NET), lambda: 0, new=True)
+    job = Job(who, UNITS, keepers=KEEPERS)
+    (kept,) = [one for one in agent.handle(Fund(job.spec), SECOND) if isinstance(one, fx.KeepLedger)]
+    assert [type(ENTRIES.open(raw).payload) for raw in kept.entries] == [Genesis, Hold]
+    assert fx.JobFunded(job.id, None) in agent.handle(fx.LedgerKept(kept.tag), 2 * SECOND)
+
+
+def test_who_never_met_anybody_waits_less() -> None:
+    agent = LedgerAgent(person(1), Book(NET, RICH), FactCodec(NET), lambda: 0, met=False)
+    agent.handle(fx.Tick(), SECOND)
+    assert agent.next_deadline() == SECOND + GRACE_NS
+    agent.handle(fx.Tick(), SECOND + GRACE_NS)
+    assert agent.state is State.READY
+    assert agent.next_deadline() is None
+
+
+@pytest.mark.parametrize("away", ["submitter", "keepers"])
+def test_work_that_was_accepted_while_its_worker_was_gone_is_paid(away: str) -> None:
+    """All that the worker knew before was that there is work, and who keeps it."""
+    world, job, (submitter, worker, *_), keepers = settled_world(3, 0.0, 0.0)
+    record = job.record(job.accepted([worker.who], range(8)))
+    worker.hear(
+        Accepted(job.spec, (), (), tuple(fact for fact in record.counting(()) if fact is not record.spec_fact))
+    )
+    world.run(5)
+    world.leave(worker)
+    for keeper in keepers:
+        keeper.kept[job.id] = record
+    submitter.kept[job.id] = record
+    for gone in [submitter] if away == "submitter" else keepers:
+        world.leave(gone)
+    world.back(worker)
+    world.run(600)
+    works = [one for one in entries_of(worker, worker) if isinstance(one, Work)]
+    assert sum(len(work.units) for work in works) == 8
 
 
 # --- forks --------------------------------------------------------------------------------------------------

@@ -155,6 +155,20 @@ async def test_nothing_is_handed_out_while_its_hold_is_not_on_disk(
         await node.submit(PRIMES)
 
 
+async def test_who_waits_while_the_node_stops_hears_so(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with started(home, work=False):
+        pass
+    async with started(home, work=False) as node:  # its key is not new, so that it asks others first
+        assert ledger(node).agent.state is State.LEARNING
+        asking = asyncio.create_task(node.submit(PRIMES))
+        await asyncio.sleep(0)  # it has begun
+        node.stop()
+        with pytest.raises(ConfigError, match="this node is stopping"):
+            await asking
+        assert not node.submitter.jobs
+
+
 async def test_requests_about_the_ledger_are_served_except_where_there_is_none(tmp_path: Path) -> None:
     async def asked(node: Node) -> messages.Reply:
         raw = messages.encode_message(HeadsRequest([b"a" * 32]))

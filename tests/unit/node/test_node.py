@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from sparkle_p2p.api import client
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
-from sparkle_p2p.node import commands
+from sparkle_p2p.node import commands, ledger
 from sparkle_p2p.node.node import Node
 from sparkle_p2p.node.store import StoreError
 from sparkle_p2p.runtime.clock import boot_ns
@@ -157,7 +157,8 @@ async def test_a_node_that_cannot_store_says_so_before_all_else(tmp_path: Path) 
 
 def test_who_waits_for_keepers_hears_of_it_before_the_call_ends() -> None:
     """The node says what is missing, the local API would say only that it took too long, the client even less."""
-    assert commands.PUBLISH_S + 5 <= routes.CALL_TIMEOUT_S
+    assert ledger.FUND_S + commands.PUBLISH_S + 5 <= routes.SUBMIT_TIMEOUT_S
+    assert routes.SUBMIT_TIMEOUT_S + 3 <= client.SUBMIT_TIMEOUT_S
     assert routes.CALL_TIMEOUT_S + 3 <= client.TIMEOUT_S
 
 

@@ -174,6 +174,39 @@ async def test_who_is_named_counts_from_the_start_and_is_shown_so(tmp_path: Path
         assert said.headline.numbers["known"] is True
 
 
+async def test_whom_a_named_peer_knows_counts_and_why_says_who_said_so(tmp_path: Path) -> None:
+    async with running(tmp_path / "home", trusted=(A,)) as node:
+        book = node.standings.book
+        book.vouch(A, [(B, "exact"), (C, "exact")])
+        book.failed(key(C))
+        assert node.view().known_workers == 2
+        shown = {one.peer_id: (one.state, one.audit_rate) for one in node.view().standings}
+        assert shown[B] == ("vouched", 1.0)
+        assert shown[C][0] == "newcomer"
+        said = await node.why(B)
+        assert [one.code for one in said.details] == ["standing_vouched"]
+        assert A[-8:] in said.details[0].sentence or A[:8] in said.details[0].sentence
+        assert said.headline.numbers["known"] is True
+        assert [one.code for one in (await node.why(C)).details] == ["standing_newcomer", "standing_vouched_in_vain"]
+
+
+async def test_a_named_peer_that_was_proven_wrong_is_believed_again_when_it_is_named_anew(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    async with running(home, trusted=(A,)) as node:
+        node.standings.book.failed(key(A))
+        assert node.view().known_workers == 0
+    async with running(home, trusted=(A,)) as node:
+        assert node.view().known_workers == 0
+        said = await node.why(A)
+        assert said.details[0].code == "standing_disowned"
+        assert said.headline.numbers["known"] is False
+    async with running(home) as node:
+        assert [one.code for one in (await node.why(A)).details] == ["standing_newcomer"]
+    async with running(home, trusted=(A,)) as node:
+        assert node.view().known_workers == 1
+        assert (await node.why(A)).details[0].code == "standing_named"
+
+
 async def test_why_tells_a_newcomer_from_a_known_worker_with_its_numbers(tmp_path: Path) -> None:
     async with running(tmp_path / "home") as node:
         pass_often(node.standings, A, 60)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sparkle_protocol import facts, ledger_messages, messages
+from sparkle_protocol import facts, ledger_messages, messages, trust_messages
 from sparkle_protocol.codec import Wire
 
 README = Path(__file__).parents[3] / "protocol" / "README.md"
@@ -33,6 +33,7 @@ REQUESTS: dict[type[Wire], str] = {
     ledger_messages.EntriesRequest: "EntriesReply",
     ledger_messages.LedgerPush: "HeadsReply",
     ledger_messages.ProofRequest: "ProofReply",
+    trust_messages.KnownRequest: "KnownReply",
 }
 REPLIES: list[type[Wire]] = [
     messages.LeaseReply, messages.ReportReply, messages.PeersReply, messages.Ok, messages.Refusal,
@@ -40,10 +41,11 @@ REPLIES: list[type[Wire]] = [
     messages.PushReply, messages.BeatReply, messages.CompareReply, messages.FetchReply,
     messages.OutlineReply, messages.TicketReply, messages.PieceReply,
     ledger_messages.HeadsReply, ledger_messages.EntriesReply, ledger_messages.ProofReply,
+    trust_messages.KnownReply,
 ]  # fmt: skip
 PARTS: list[type[Wire]] = [
     messages.UnitEpoch, messages.Settled, messages.JobFacts, messages.TooLarge, messages.Heartbeat,
-    messages.PeerRecord, messages.JobBeat, ledger_messages.Head,
+    messages.PeerRecord, messages.JobBeat, ledger_messages.Head, trust_messages.Known,
 ]  # fmt: skip
 FACT_PARTS: list[type[Wire]] = [
     facts.Policy, facts.Resources, facts.Deadlines, facts.LeaseItem, facts.CommitItem, facts.RevealItem,
