@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from sparkle_ledger.agent.desk import SECOND_NS, Desk
 from sparkle_ledger.agent.events import Accepted, WorkEnded
 from sparkle_ledger.agent.fetching import Fetching
-from sparkle_ledger.agent.own import OwnAccount
+from sparkle_ledger.agent.own import OwnAccount, WallMs
 from sparkle_ledger.agent.partners import Partners
 from sparkle_ledger.agent.serving import Shelf
 from sparkle_ledger.entries import AccountId, Work
@@ -37,6 +37,8 @@ LOT_PART = 8
 RETRY_NS = 10 * SECOND_NS
 MAX_RETRY_NS = 600 * SECOND_NS
 MAX_TRIES = 48  # in a row: half a day
+RESTORE_NS = SECOND_NS // 4  # from one job of an earlier life to the next
+ASKED_MS = 7 * 86_400_000  # after the end of a job's time
 MAX_CLAIMS = 256  # jobs
 LOOKS = 3  # the last of them minutes after the first
 MAX_SOURCES = 17  # the submitter, and keepers of two views
@@ -74,7 +76,10 @@ class _Claim:
 class Claims:
     """All jobs that owe us."""
 
-    def __init__(self, desk: Desk, shelf: Shelf, fetching: Fetching, own: OwnAccount, partners: Partners) -> None:
+    def __init__(
+        self, desk: Desk, shelf: Shelf, fetching: Fetching, own: OwnAccount, partners: Partners, wall_ms: WallMs
+    ) -> None:
+        self._wall_ms = wall_ms
         self._desk = desk
         self._shelf = shelf
         self._fetching = fetching
@@ -89,18 +94,32 @@ class Claims:
     # --- what happened ------------------------------------------------------------------------------------
 
     def restore(self, records: Iterable[JobRecord]) -> None:
-        """Go on with jobs of earlier lives that are not over, or of which something is not claimed."""
+        """Go on with jobs of earlier lives of which something is not claimed, or may not be: those not over by now.
+
+        What is known to be ours goes first. They begin one after the other, as there may be hundreds.
+        """
+        open_: list[tuple[bool, int, JobRecord]] = []
         for record in records:
             if record.account == self._desk.account or not record.price_micro:
                 continue
-            if not record.over or self._desk.book.payable(self._key, record):
-                keepers = [fact.payload.keys for fact in record.counting(()) if isinstance(fact.payload, KeeperSet)]
-                peers = [peer_id_from_key(key) for keys in reversed(keepers) for key in keys]
-                claim = self._claim(record, peers)
-                if claim is not None:
-                    claim.wanted = {index: set() for index in range(range_count(record.units))}
-                    claim.unsure = set(claim.wanted)
-                    claim.ended = True
+            owes = bool(self._desk.book.payable(self._key, record))
+            if owes or (not record.over and not self._is_long_past(record)):
+                open_.append((owes, record.spec.created_ms, record))
+        open_.sort(key=lambda one: one[:2], reverse=True)
+        for number, (_, _, record) in enumerate(open_[:MAX_CLAIMS]):
+            keepers = [fact.payload.keys for fact in record.counting(()) if isinstance(fact.payload, KeeperSet)]
+            peers = [peer_id_from_key(key) for keys in reversed(keepers) for key in keys]
+            claim = self._claim(record, peers)
+            if claim is not None:
+                claim.wanted = {index: set() for index in range(range_count(record.units))}
+                claim.unsure = set(claim.wanted)
+                claim.ended = True
+                claim.due_ns = self._desk.now_ns + number * RESTORE_NS
+
+    def _is_long_past(self, record: JobRecord) -> bool:
+        """Its time was over so long ago that whoever might show a proof was asked in earlier lives, or is gone."""
+        ends_ms = record.spec.created_ms + 1000 * record.spec.deadlines.total_s
+        return self._wall_ms() > ends_ms + ASKED_MS
 
     def accepted(self, event: Accepted) -> None:
         """Results of ours were accepted."""
