@@ -23,11 +23,11 @@ from sparkle_ledger.agent.fetching import Fetching
 from sparkle_ledger.agent.own import OwnAccount, WallMs
 from sparkle_ledger.agent.partners import Partners
 from sparkle_ledger.agent.serving import Shelf
-from sparkle_ledger.entries import AccountId, Work
+from sparkle_ledger.entries import AccountId, Release, Work
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.witnesses import choose_witnesses
 from sparkle_protocol import effects as fx
-from sparkle_protocol.facts import SEAL_UNITS, KeeperSet
+from sparkle_protocol.facts import MAX_RANGES, SEAL_UNITS, KeeperSet
 from sparkle_protocol.ids import FactId, JobId, PeerId, peer_id_from_key
 from sparkle_protocol.work.sealed import range_count
 
@@ -45,6 +45,9 @@ MAX_SOURCES = 17  # the submitter, and keepers of two views
 MAX_RESTS = 32  # proofs and feeds that a payer's account rests on, of one round
 MAX_REST_ACCOUNTS = 64
 MAX_BACK = 20  # bits: known entries of a payer that are asked for again, as its feed may have another branch
+MAX_RELEASES = 256
+NO_UNITS = MAX_RANGES - 1  # a range of hardly any job: what is shown of it is what concerns the job as a whole
+NOT_OVER = ("pending:evidence", "pending:not_over")
 UNPROVEN = ("pending:evidence", "pending:not_accepted")
 
 
@@ -323,7 +326,12 @@ class Claims:
             self._in_vain(claim)
 
     def _rests(self, source: PeerId, payer: AccountId) -> Iterator[Rest]:
-        """What is missing of what accounts rest on that a payer earned from, and those that these earned from."""
+        """What is missing of what a payer took back, and of what accounts rest on that it and others earned from."""
+        taken_back = [one for one in self._desk.book.entries(payer) if isinstance(one.payload, Release)]
+        for entry in taken_back[:-MAX_RELEASES:-1]:  # the latest first; as many as are needed are asked for
+            outcome = self._desk.book.outcome(entry.id)
+            if isinstance(entry.payload, Release) and outcome is not None and outcome.code in NOT_OVER:
+                yield _end_of(self._fetching, source, entry.payload)
         accounts, seen, count = [payer], {payer}, 0
         for account in accounts:  # grows meanwhile
             for entry in self._desk.book.entries(account):
@@ -346,6 +354,10 @@ class Claims:
 def _proof_of(fetching: Fetching, source: PeerId, work: Work) -> Rest:
     ranges = {one.unit // SEAL_UNITS for one in work.units}
     return lambda done: fetching.proof(source, JobId(work.job), ranges, lambda _: done())
+
+
+def _end_of(fetching: Fetching, source: PeerId, release: Release) -> Rest:
+    return lambda done: fetching.proof(source, JobId(release.job), [NO_UNITS], lambda _: done())
 
 
 def _feed_of(fetching: Fetching, source: PeerId, account: AccountId) -> Rest:
