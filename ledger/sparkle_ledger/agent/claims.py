@@ -4,7 +4,8 @@ For each job of somebody else's in which results of ours were accepted:
 
 1. The proof of these executions is fetched, range by range: from the submitter first, then from the keepers.
 2. The Hold that pays is looked for in the submitter's feed: fetched from the submitter, the keepers, and the
-   witnesses of its account. Where it does not count by what is known here, what its account rests on is fetched too.
+   witnesses of its account. Where it does not count by what is known here, what its account rests on is fetched too:
+   that jobs are over from which it took back what they did not cost, and the proofs of what it earned.
 3. Works are signed in lots: the first ones ``LOT_NS`` apart, later ones an eighth of the time since the job began for
    us, and one more when it has ended. So a job of an hour costs forty lots at most, one of a day ninety.
 
@@ -45,7 +46,8 @@ MAX_SOURCES = 17  # the submitter, and keepers of two views
 MAX_RESTS = 32  # proofs and feeds that a payer's account rests on, of one round
 MAX_REST_ACCOUNTS = 64
 MAX_BACK = 20  # bits: known entries of a payer that are asked for again, as its feed may have another branch
-MAX_RELEASES = 256
+MAX_RELEASES = 256  # of one round
+MAX_MISSES = 3  # after so many a peer is asked about no more of them
 NO_UNITS = MAX_RANGES - 1  # a range of hardly any job: what is shown of it is what concerns the job as a whole
 NOT_OVER = ("pending:evidence", "pending:not_over")
 UNPROVEN = ("pending:evidence", "pending:not_accepted")
@@ -308,16 +310,16 @@ class Claims:
         claim.busy = True
 
         def fed(_: bool) -> None:
-            rests = list(self._rests(source, claim.payer)) if self._desk.book.funding(claim.job) is None else []
-            self._fetch_rests(claim, rests)
+            self._fetch_rests(claim, self._rests(source, claim.payer))
 
         back = 1 << min(2 * claim.tries, MAX_BACK)
         self._fetching.feed(source, claim.payer, fed, back=back)
 
-    def _fetch_rests(self, claim: _Claim, rests: list[Rest]) -> None:
-        """One after the other what the payer's account rests on."""
-        if rests and self._desk.book.funding(claim.job) is None:
-            rests.pop(0)(lambda: self._fetch_rests(claim, rests))
+    def _fetch_rests(self, claim: _Claim, rests: Iterator[Rest]) -> None:
+        """One after the other what the payer's account rests on, until that suffices."""
+        rest = next(rests, None) if self._desk.book.funding(claim.job) is None else None
+        if rest is not None:
+            rest(lambda: self._fetch_rests(claim, rests))
             return
         claim.busy = False
         if self._desk.book.funding(claim.job) is not None:
@@ -328,13 +330,16 @@ class Claims:
     def _rests(self, source: PeerId, payer: AccountId) -> Iterator[Rest]:
         """What is missing of what a payer took back, and of what accounts rest on that it and others earned from."""
         taken_back = [one for one in self._desk.book.entries(payer) if isinstance(one.payload, Release)]
-        for entry in taken_back[:-MAX_RELEASES:-1]:  # the latest first; as many as are needed are asked for
+        shown: list[bool] = []
+        for entry in taken_back[: -MAX_RELEASES - 1 : -1]:  # the latest first
             outcome = self._desk.book.outcome(entry.id)
             if isinstance(entry.payload, Release) and outcome is not None and outcome.code in NOT_OVER:
-                yield _end_of(self._fetching, source, entry.payload)
+                yield _end_of(self._fetching, source, entry.payload, shown)
+                if shown.count(False) >= MAX_MISSES:
+                    break
         accounts, seen, count = [payer], {payer}, 0
         for account in accounts:  # grows meanwhile
-            for entry in self._desk.book.entries(account):
+            for entry in list(self._desk.book.entries(account)):
                 work, outcome = entry.payload, self._desk.book.outcome(entry.id)
                 if not isinstance(work, Work) or outcome is None or outcome.counts or count >= MAX_RESTS:
                     continue
@@ -356,8 +361,17 @@ def _proof_of(fetching: Fetching, source: PeerId, work: Work) -> Rest:
     return lambda done: fetching.proof(source, JobId(work.job), ranges, lambda _: done())
 
 
-def _end_of(fetching: Fetching, source: PeerId, release: Release) -> Rest:
-    return lambda done: fetching.proof(source, JobId(release.job), [NO_UNITS], lambda _: done())
+def _end_of(fetching: Fetching, source: PeerId, release: Release, shown: list[bool]) -> Rest:
+    """Asks what became of a job; whether that was shown goes into a list."""
+
+    def ask(done: Callable[[], None]) -> None:
+        def came(ranges: list[int]) -> None:
+            shown.append(bool(ranges))
+            done()
+
+        fetching.proof(source, JobId(release.job), [NO_UNITS], came)
+
+    return ask
 
 
 def _feed_of(fetching: Fetching, source: PeerId, account: AccountId) -> Rest:
