@@ -58,7 +58,7 @@ class LedgerAgent:
         self._fetching = Fetching(self._desk, self._shelf)
         self._partners = Partners(self._desk, self._fetching, self._learnt)
         self._own = OwnAccount(self._desk, self._partners, wall_ms, new=new, met=met)
-        self._claims = Claims(self._desk, self._shelf, self._fetching, self._own, self._partners)
+        self._claims = Claims(self._desk, self._shelf, self._fetching, self._own, self._partners, wall_ms)
         self._forks = Forks(self._desk, self._shelf, self._partners.linked)
         self._proving = Proving(self._desk, self._fetching, kept_record)
         self._serving = Serving(self._desk, self._shelf, kept_record, self._forks.pushed, self._proving.claimed)
