@@ -9,8 +9,9 @@
 The coin falls after the commit and is not told to the worker; an audit is a lease like any other. Holding back what
 came while an audit is open costs no work and little time, and ends what a cheater could gain between the draw that
 finds it out and its outcome. It falls as well where several answered that nobody had drawn (one of them being given a
-copy of what another was slow with): two who lie together would see to it that they are these. In a dispute all whose
-answers count are held back.
+copy of what another was slow with): two who lie together would see to it that they are these. Where all who count
+have answered nobody is left to be drawn, and it is enough that they agree. In a dispute all whose answers count are
+held back.
 """
 
 from collections import Counter

@@ -48,6 +48,10 @@ class Judges(Protocol):
         """So many peers' answers count that nobody else's need."""
         ...
 
+    def known(self) -> int:
+        """How many peers' answers count, here or away."""
+        ...
+
     def turn(self, worker: PeerId) -> tuple[int, int]:
         """Newcomers for whom this is less come first."""
         ...
@@ -152,7 +156,7 @@ class JobTrust:
     def rule(self, unit: int, votes: Mapping[PeerId, ResultHash], own: Set[PeerId]) -> Ruling:
         """What the votes on a unit mean."""
         few, audit = self.rules.theta_of_few, self.audits.of(unit)
-        needed = audit.wanted if audit is not None else 1
+        needed = min(audit.wanted, self._all_or_few()) if audit is not None else 1
         if unit in self._relaxed:
             needed = min(needed, FEW)
         ruling = rule(
@@ -252,7 +256,7 @@ class JobTrust:
             return True
         counting = sorted(worker for worker in givers if self.counts(unit, worker))
         drawn = self.turns.of(unit) is not None  # somebody was, who may have answered
-        if self.audits.of(unit) is not None or (drawn and len(counting) > 1):
+        if self.audits.of(unit) is not None or len(counting) >= (FEW if drawn else self._all_or_few()):
             return True
         if not draws:
             return False
@@ -285,6 +289,10 @@ class JobTrust:
         """Have a result compared; ``undrawn``: how many answer without having been drawn for it."""
         self.audits.begin(unit, Audit(worker, rate, (worker,), min(undrawn, MOST_UNDRAWN) + 1))
         self._call(unit, commits, now_ns)
+
+    def _all_or_few(self) -> int:
+        """Answers that agree and are enough though nobody was drawn: there is nobody left who could be."""
+        return max(FEW, self.judges.known())
 
     def dispute(self, unit: int, commits: Mapping[PeerId, bytes], now_ns: int) -> None:
         """Answers differ, and one more is wanted: by lot, and who gave these waits for it."""

@@ -27,7 +27,7 @@ class OwnJudgement:
         self._unit_flops = unit_flops
         self._floor = floor
         self._device_of = device_of
-        self._enough: tuple[int, bool] | None = None  # version of the book, and whether it knew enough
+        self._counted: tuple[int, int, int] | None = None  # version of the book; how many it knew, how many it takes
 
     def key(self, worker: PeerId) -> Key:
         """Under what the book keeps a worker of this job."""
@@ -47,13 +47,18 @@ class OwnJudgement:
 
     def knows_enough(self) -> bool:
         """So many peers' answers count that nobody else's need."""
-        if self._enough is None or self._enough[0] != self.book.version:
-            self._enough = (self.book.version, self.book.knows_enough(self._verification))
-        return self._enough[1]
+        known, needed = self.known_and_needed()
+        return known >= needed
+
+    def known(self) -> int:
+        """How many peers' answers count, here or away."""
+        return self.known_and_needed()[0]
 
     def known_and_needed(self) -> tuple[int, int]:
         """How many peers' answers count, and how many would have to."""
-        return self.book.known_and_needed(self._verification)
+        if self._counted is None or self._counted[0] != self.book.version:
+            self._counted = (self.book.version, *self.book.known_and_needed(self._verification))
+        return self._counted[1:]
 
     def turn(self, worker: PeerId) -> tuple[int, int]:
         """Newcomers for whom this is less come first."""
@@ -125,6 +130,10 @@ class StatedJudgement:
     def knows_enough(self) -> bool:
         """The submitter stated some."""
         return len(self._stated) >= self._own.book.rules.enough_known
+
+    def known(self) -> int:
+        """How many workers the submitter stated; itself it is away, or it would decide."""
+        return len(self._stated)
 
     def turn(self, worker: PeerId) -> tuple[int, int]:
         """Newcomers for whom this is less come first, as far as we know them."""

@@ -12,9 +12,10 @@ from sparkle_protocol.ids import PeerId, hash_result
 from sparkle_protocol.trust.attendance import Attendance
 from sparkle_protocol.trust.coin import Coin, Lots
 from sparkle_protocol.trust.deciding import rule
+from sparkle_protocol.trust.standing import Standing
 from sparkle_protocol.work.lease import SECOND_NS
 from tests.unit.protocol.test_keeping import ME, RIGHT, WRONG
-from tests.unit.protocol.test_trusting import N1, N2, TrustingKeeper, V, W, X, Y, Z, audit_of, book
+from tests.unit.protocol.test_trusting import N1, N2, TrustingKeeper, V, W, X, Y, Z, audit_of, book, key
 
 KNOWN = (V, W, X, Y, Z)
 STRANGERS = [Identity.from_private_bytes(bytes([n]) * 32) for n in range(100, 120)]
@@ -201,6 +202,43 @@ def test_two_that_answered_undrawn_are_audited_as_well() -> None:
     answers(keeper, Y, given[0])
     keeper.show_asked(V)
     assert keeper.final() >= {*given}
+
+
+def both_undrawn(keeper: TrustingKeeper, first: Identity, second: Identity) -> list[int]:
+    """Both were given all units by plain voting, and the first makes them known; the others."""
+    units = keeper.take(first, 8)
+    assert keeper.take(second, 8) == units
+    for worker in (first, second):
+        keeper.commit(worker, RIGHT, *units)
+    for unit in units:
+        for worker in (first, second):
+            keeper.reveal(worker, RIGHT, unit)
+        if unit == units[0]:
+            keeper.pass_time(SECOND_NS)
+            assert keeper.job.trust is not None
+            assert not keeper.job.trust.bootstrap
+    return units[1:]
+
+
+def test_two_that_are_all_who_is_known_need_no_third_who_is_not_there() -> None:
+    """A network of three begins like that; its first job took a minute longer than its second."""
+    keeper = TrustingKeeper(8, book(V, W, passes=59), permille=1000)
+    undrawn = both_undrawn(keeper, V, W)
+    assert undrawn
+    assert keeper.final() == set(range(8))
+    assert keeper.job.replicas == 16
+
+
+def test_two_that_answered_undrawn_wait_for_the_third_who_is_known() -> None:
+    known = book(V, W, passes=59)
+    known.restore(key(X), Standing(60, known.work_of(0.0)))
+    keeper = TrustingKeeper(8, known, permille=1000)
+    undrawn = both_undrawn(keeper, V, W)
+    there(keeper, V, W, X)
+    assert keeper.final().isdisjoint(undrawn)
+    assert sorted(keeper.take(X, 8)) == undrawn
+    keeper.compute(X, *undrawn)
+    assert keeper.final() == set(range(8))
 
 
 @pytest.mark.parametrize(("known", "leaves_out"), [(12, True), (6, False)])
