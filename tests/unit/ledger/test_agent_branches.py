@@ -1,4 +1,4 @@
-"""What the simulator found: two branches of one account, work that nobody spoke of, proofs that did not get through."""
+"""What the simulator found: two branches of one account, work that nobody spoke of, proofs that got nowhere."""
 
 from sparkle_ledger.agent.events import Accepted, WorkEnded
 from sparkle_ledger.entries import account_of
