@@ -32,9 +32,10 @@ _LOCK_PAUSE_S = 0.02
 class HomeDir:
     """An open home directory: nobody else can open it until ``close`` or the end of the process."""
 
-    def __init__(self, path: Path, lock: int, identity: Identity, token: str) -> None:
+    def __init__(self, path: Path, lock: int, identity: Identity, token: str, *, is_new: bool = False) -> None:
         self.path = path
         self.identity = identity
+        self.is_new = is_new  # the key was made just now, so nobody can have signed anything with it
         self.token = token
         self._lock: int | None = lock
 
@@ -50,14 +51,14 @@ class HomeDir:
         _make_directory(home)
         lock = _take_lock(home)
         try:
-            identity = _load_or_make_key(home / KEY_FILE)
+            identity, is_new = _load_or_make_key(home / KEY_FILE)
             (home / NODE_FILE).unlink(missing_ok=True)  # of a node that was killed
             token = secrets.token_urlsafe(32)
             _write_private(home / TOKEN_FILE, token + "\n")
         except BaseException:
             os.close(lock)
             raise
-        return cls(home, lock, identity, token)
+        return cls(home, lock, identity, token, is_new=is_new)
 
     def announce(self, api_url: str) -> None:
         """Tell clients on this machine where the API answers."""
@@ -140,13 +141,14 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _load_or_make_key(path: Path) -> Identity:
+def _load_or_make_key(path: Path) -> tuple[Identity, bool]:
+    """The identity of a home, and whether it is new."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block us
     except FileNotFoundError:
         identity = Identity.generate()
         _write_private(path, _KEY_TAG + base64.b64encode(identity.private_bytes()).decode("ascii") + "\n")
-        return identity
+        return identity, True
     except OSError as error:
         raise ConfigError(_cannot("read the key file", path, error)) from error
     try:
@@ -156,7 +158,7 @@ def _load_or_make_key(path: Path) -> Identity:
         raise ConfigError(_cannot("read the key file", path, error)) from error
     finally:
         os.close(descriptor)
-    return _parse_key(path, content)
+    return _parse_key(path, content), False
 
 
 def _check_key_file(path: Path, status: os.stat_result) -> None:

@@ -6,7 +6,10 @@ local API. Clients never reach behind these two.
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:  # most clients never ask for it
+    from sparkle_p2p.ledger_view import CreditView
 
 Scalar = str | int | float | bool | None
 
@@ -225,6 +228,7 @@ class SubmitRequest:
     units: int | None = None  # None: the kernel chooses
     verify: Literal["fast", "final", "critical"] = "final"
     inputs: Mapping[str, str] = field(default_factory=dict)  # name -> absolute path of a .npy or .png file here
+    free: bool = False  # offers no credit: computed when there is nothing better to do
     sealed: bool = False  # arrays are stored and sent encrypted; needs a private network
 
 
@@ -260,6 +264,16 @@ class Explanation:
     headline: Reason
     details: tuple[Reason, ...] = ()
     timeline: tuple[Moment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check of ``sparkle doctor`` came to. ``fix`` says what to do about it; empty: nothing."""
+
+    check: str
+    level: Literal["ok", "warn", "fail"]
+    reason: Reason
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +330,14 @@ class NodeControl(Protocol):
 
     async def why(self, subject: str | None = None) -> Explanation:
         """Explain the node's state (None), or a job ('ID'), a unit ('ID/INDEX') or a peer."""
+        ...
+
+    async def checkup(self) -> tuple[Finding, ...]:
+        """What blocks this node, as far as the running node can tell."""
+        ...
+
+    async def credit(self, account: str | None = None) -> "CreditView":
+        """The credit of this node's account (None), or of another that is kept here. Raises NotFound, ConfigError."""
         ...
 
     async def kernels(self) -> tuple[KernelView, ...]:

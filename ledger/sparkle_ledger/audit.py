@@ -82,8 +82,10 @@ class Report:
         unsettled_micro: of those among them that no entry here settles.
         outcomes: how many entries have each outcome.
         misdeeds: what accounts signed against the rules of feeds, forks above all.
-        misdeeds, violations, unseen: sentences with places; the first thousand of each.
-        violation_count: of all.
+        misdeeds, violations, unseen: sentences with places; the first thousand of each. ``violation_codes``: one
+            for each violation (``entry_damaged``, ``signature``, ``fact_invalid``, ``seal_invalid``, ``unproven``,
+            ``sum``, ``overdrawn``, ``settled_twice``, ``never_accepted``).
+        violation_count, unseen_count: of all.
     """
 
     feeds: int
@@ -97,8 +99,10 @@ class Report:
     outcomes: Mapping[str, int]
     misdeeds: list[str]
     violations: list[str]
+    violation_codes: list[str]
     violation_count: int
     unseen: list[str]
+    unseen_count: int
 
     @property
     def ok(self) -> bool:
@@ -134,6 +138,7 @@ class Audit:
         self._claims: dict[bytes, dict[bytes, array[int]]] = {}  # job -> worker -> unit and epoch, packed
         self._violations = self._chains.violations
         self._unseen = self._chains.gaps
+        self._absent: set[AccountId] = set()  # they are said to pay, and none of their entries is here
         self._outcomes: Counter[str] = Counter()
         self._earned = self._final_price = self._unsettled = 0
 
@@ -157,11 +162,12 @@ class Audit:
                 yield done, max(done, whole)
         self._chains.end()
         whole = 3 * done
-        for entry in in_time(self._entries):
-            self.book.add(entry)
-            done += 1
-            if not done % PROGRESS_EVERY:
-                yield done, whole
+        ordered = in_time(self._entries)
+        for first in range(0, len(ordered), PROGRESS_EVERY):
+            batch = ordered[first : first + PROGRESS_EVERY]
+            self.book.add_all(batch)
+            done += len(batch)
+            yield done, whole
         for entry in self._entries:
             self._count(entry)
             done += 1
@@ -184,8 +190,10 @@ class Audit:
             dict(sorted(self._outcomes.items())),
             self._chains.misdeeds.texts,
             self._violations.texts,
+            self._violations.codes,
             self._violations.count,
             self._unseen.texts,
+            self._unseen.count,
         )
 
     # --- reading ------------------------------------------------------------------------------------------
@@ -195,7 +203,9 @@ class Audit:
         try:
             entry = row.open(self._entry_codec)
         except RemoteProtocolError as error:
-            self._violations.add(f"entry {row.seq} of account {row.account.hex()[:12]} is damaged: {error}")
+            self._violations.add(
+                f"entry {row.seq} of account {row.account.hex()[:12]} is damaged: {error}", "entry_damaged"
+            )
             return
         self._chains.take(entry)
         self._entries.append(entry)
@@ -207,7 +217,7 @@ class Audit:
             try:
                 facts.append(self._fact_codec.open(one))
             except RemoteProtocolError as error:
-                self._violations.add(f"a fact about job {raw.job.hex()[:12]} is not valid: {error}")
+                self._violations.add(f"a fact about job {raw.job.hex()[:12]} is not valid: {error}", "fact_invalid")
         spec = next((fact for fact in facts if type(fact.payload) is JobSpec and fact.job == raw.job), None)
         if spec is None:
             self._unseen.add(f"the spec of job {raw.job.hex()[:12]} is not here, so nothing shows what it pays")
@@ -218,7 +228,8 @@ class Audit:
             try:
                 record.add_sealed(SealedRange.decode(one))
             except RemoteProtocolError as error:
-                self._violations.add(f"a sealed range of job {raw.job.hex()[:12]} is not valid: {error}")
+                text = f"a sealed range of job {raw.job.hex()[:12]} is not valid: {error}"
+                self._violations.add(text, "seal_invalid")
         self.book.add_record(record)
 
     # --- counting -----------------------------------------------------------------------------------------
@@ -238,24 +249,31 @@ class Audit:
             claims = self._claims.setdefault(payload.job, {}).setdefault(payload.worker, array("Q"))
             claims.extend([one.unit << 32 | one.epoch for one in payload.units])
         elif outcome.pending:
+            payer = AccountId(payload.payer)
+            if not self.book.account(payer).entries:
+                self._absent.add(payer)
             self._unseen.add(f"{place_of(entry)} does not count yet: {outcome.text}")
 
     def _settle(self) -> None:
         """Hold what was paid against what was accepted, job by job, and everything against 0."""
         for record in self.book.records():
             self._settle_job(record)
+        for account in sorted(self._absent):
+            self._unseen.add(f"account {account.hex()[:12]} is said to pay for work, and none of its entries is here")
         for job in self._claims:
             self._violations.add(
-                f"work on job {job.hex()[:12]} is paid for, and nothing here proves that it was done"
+                f"work on job {job.hex()[:12]} is paid for, and nothing here proves that it was done", "unproven"
             )
         if self.book.sum_micro():
             self._violations.add(
-                f"all balances and escrows add up to {self.book.sum_micro()} micro-credits, not to 0"
+                f"all balances and escrows add up to {self.book.sum_micro()} micro-credits, not to 0", "sum"
             )
         for job, account, escrow in self.book.money.all_escrows():
             if escrow.balance_micro < 0:
                 short = f"{-escrow.balance_micro} micro-credits more than went in"
-                self._violations.add(f"job {job.hex()[:12]} of account {account.hex()[:12]} paid out {short}")
+                self._violations.add(
+                    f"job {job.hex()[:12]} of account {account.hex()[:12]} paid out {short}", "overdrawn"
+                )
         for account, head in self._heads.items():
             known = self.book.account(account).heads
             if (head.incarnation, head.seq) > max(((one, seq) for one, (seq, _) in known.items()), default=(0, -1)):
@@ -282,7 +300,8 @@ class Audit:
     def _settled_wrongly(self, record: JobRecord, worker: bytes, unit: int, epoch: int, name: str) -> None:
         accepted = unit < record.units and worker in record.accepted(unit, epoch)
         why = "is settled twice" if accepted else "is paid for and was never accepted"
-        self._violations.add(f"unit {unit} of {name} by {worker.hex()[:12]} {why}")
+        code = "settled_twice" if accepted else "never_accepted"
+        self._violations.add(f"unit {unit} of {name} by {worker.hex()[:12]} {why}", code)
 
 
 def in_time(entries: list[Entry]) -> list[Entry]:

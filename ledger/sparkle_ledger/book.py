@@ -24,11 +24,14 @@ claims to one execution.
 A Work that counts keeps counting, whatever its payer or anybody but its own account signs afterwards: all that its
 Hold rests on then can only grow.
 
-Each account has a ``Walk`` that stands at the entry judged last. To judge the next one costs nothing that grows with
-the feed; what arrives late is judged with all that follows it.
+To judge the next entry of a feed costs nothing that grows with it. Of a feed with one path (``plain.py``) that goes
+for what arrives late, too. Any other has a ``Walk`` that stands at the entry judged last: what arrives late is judged
+with all that follows it, so that many such should come in one ``add_all``.
 """
 
+from bisect import insort
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sparkle_ledger import outcomes as out
@@ -53,6 +56,7 @@ from sparkle_ledger.feed import NO_KEY, Feed, Node, Room
 from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.money import Escrow
 from sparkle_ledger.outcomes import Outcome
+from sparkle_ledger.plain import PlainSums
 from sparkle_ledger.rulings import Page, Rulings
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
 from sparkle_protocol.facts import Verify
@@ -88,7 +92,7 @@ class NextPlace:
 class Book(Rulings):
     """All accounts of a network, as far as their entries are known here."""
 
-    __slots__ = ("_codec", "_queue", "_room", "_verify")
+    __slots__ = ("_codec", "_queue", "_room", "_together", "_verify")
 
     def __init__(self, network: str, economy: Economy | None = None, verify: Verify = verify_signature) -> None:
         super().__init__(network, economy or Economy())
@@ -96,22 +100,34 @@ class Book(Rulings):
         self._room = Room()
         self._codec = EntryCodec(network, verify)
         self._queue: dict[AccountId, Page] = {}  # accounts with entries to be judged
+        self._together = False
 
     # --- the set ------------------------------------------------------------------------------------------
 
     def add(self, entry: Entry) -> Outcome:
         """Take in an entry that ``EntryCodec.open`` verified, and say what became of it."""
         why = self._take(entry)
-        if self._queue:
+        if self._queue and not self._together:
             self._settle()
         node = self._nodes.get(entry.id)
         return node.outcome if node is not None else why
 
     def add_all(self, entries: Iterable[Entry]) -> None:
         """Take in many at once: cheaper than one by one where they come out of order."""
-        for entry in entries:
-            self._take(entry)
-        self._settle()
+        with self.together():
+            for entry in entries:
+                self._take(entry)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Entries that are added meanwhile get their places at once, and are judged at the end."""
+        before, self._together = self._together, True
+        try:
+            yield
+        finally:
+            self._together = before
+            if not before:
+                self._settle()
 
     def add_record(self, record: JobRecord) -> tuple[EntryId, ...]:
         """Take in evidence about a job; returns the entries whose outcome changed by it.
@@ -154,6 +170,8 @@ class Book(Rulings):
             aside, placed = page.feed.place(one)
             if one is entry and aside is not None:
                 why = aside
+            if not page.feed.simple:
+                page.plain = None
             for node in placed:
                 queue += self._enter(page, node)
             moved = page.feed.take_moved()
@@ -166,6 +184,8 @@ class Book(Rulings):
     def _enter(self, page: Page, node: Node) -> tuple[Entry, ...]:
         """Note where a new node will be looked for; returns the entries that it carries."""
         payload = node.entry.payload
+        if page.plain is not None and not page.plain.append(node):
+            page.plain = None
         for other in self._refer(page, node):
             self._anew(other)
         self._anew(node)
@@ -195,8 +215,10 @@ class Book(Rulings):
     def _holds_anew(self, page: Page) -> None:
         """Other Holds that a Restore left behind count now."""
         page.left = None
-        for hold in page.holds:
-            self._anew(hold)
+        if len(page.feed.heads) > 1:
+            for hold in page.holds:
+                if hold.entry.incarnation:  # those of the first one left nothing behind
+                    self._anew(hold)
 
     def _settle(self) -> tuple[EntryId, ...]:
         """Judge until nothing changes any more; returns the entries whose outcome did."""
@@ -204,8 +226,28 @@ class Book(Rulings):
         while self._queue:
             _, page = next(iter(self._queue.items()))
             del self._queue[page.feed.account]
-            self._judge_again(page, before)
+            if page.plain is not None:
+                self._judge_plain(page, page.plain, before)
+            else:
+                self._judge_again(page, before)
         return tuple(one for one, was in before.items() if self._nodes[one].outcome is not was)
+
+    def _judge_plain(self, page: Page, plain: PlainSums, before: dict[EntryId, Outcome]) -> None:
+        """Judge the entries of an account with one path that have to be, the first one first."""
+        todo, page.dirty = sorted(page.dirty, key=_depth), {}
+        queued = set(todo)
+        at = 0
+        while at < len(todo):
+            node = todo[at]
+            at += 1
+            queued.discard(node)
+            plain.go_to(node.parent)
+            moved, strict, face = node.moved, node.strict, node.face
+            if self._judge(page, node, before):
+                for other in plain.changed(node, node.moved - moved, node.strict - strict, node.face - face):
+                    if other not in queued:
+                        queued.add(other)
+                        insort(todo, other, lo=at, key=_depth)
 
     def _judge_again(self, page: Page, before: dict[EntryId, Outcome]) -> None:
         """Judge the entries of an account that have to be, and those after them for which it makes a difference."""
@@ -243,6 +285,9 @@ class Book(Rulings):
                 for other in self._refs.get(node.entry.id, ()):
                     other.checked = None
                     self._anew(other)
+                if node.contested and page.plain is not None and isinstance(node.entry.payload, Work):
+                    for other in self._claimed_after(node, node.entry.payload):
+                        self._anew(other)
         return True
 
     def _move(self, node: Node, more: int) -> None:
@@ -259,7 +304,7 @@ class Book(Rulings):
         found = self._pages.get(account)
         if found is None:
             feed = Feed(self.network, account, self._nodes, self._verify, self._room)
-            found = self._pages[account] = Page(feed, self._nodes)
+            found = self._pages[account] = Page(feed, self._nodes, self.economy)
         return found
 
     # --- what it says ---------------------------------------------------------------------------------------
@@ -299,12 +344,13 @@ class Book(Rulings):
         tip = page.feed.tip if page is not None else None
         limit, spendable = self.economy.limit(()), 0
         if page is not None and tip is not None:
-            page.walk.go_to(tip)
-            limit = self.economy.limit(page.walk.earned())
+            sums = page.sums
+            sums.go_to(tip)
+            limit = self.economy.limit(sums.earned())
             if account in self.economy.unlimited:
                 limit = MAX_MICRO
             if tip.key != NO_KEY and not page.feed.frozen:
-                funds = min(page.walk.strict - self._left_behind(page, tip), page.walk.face)
+                funds = min(sums.strict - self._left_behind(page, tip), sums.face)
                 spendable = min(max(0, funds + limit), MAX_MICRO)
         heads = page.feed.heads if page is not None else {}
         return Account(
@@ -365,6 +411,12 @@ class Book(Rulings):
         paid = {execution for execution, _ in self.settled(job)}
         return [one for one in record.all_payable() if one not in paid] if record is not None else []
 
+    def claims_of(self, job: bytes, execution: Execution) -> list[EntryId]:
+        """The entries that claim the pay for an execution, whatever became of them."""
+        page = self._jobs.get(job)
+        claims = page.claims.get(execution.worker, {}) if page is not None else {}
+        return [node.entry.id for node in claims.get((execution.unit, execution.epoch), ())]
+
     # --- for an author --------------------------------------------------------------------------------------
 
     def next_place(self, account: AccountId) -> NextPlace | None:
@@ -415,3 +467,7 @@ class Book(Rulings):
         due = self.payable(worker, record)
         lots = [due[at : at + MAX_SETTLED] for at in range(0, len(due), MAX_SETTLED)]
         return [Work(job, hold.account, hold.id, worker, record.price_micro * len(lot), lot) for lot in lots]
+
+
+def _depth(node: Node) -> int:
+    return node.depth

@@ -19,16 +19,18 @@ MAX_TOLD = 1000  # findings of a kind; the rest is counted
 
 @dataclass(slots=True)
 class Findings:
-    """Sentences, as many as anybody reads, and how many there are."""
+    """Sentences, as many as anybody reads, and how many there are; each with a code, where the kind has codes."""
 
     texts: list[str] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
     count: int = 0
 
-    def add(self, text: str) -> None:
+    def add(self, text: str, code: str = "") -> None:
         """One more."""
         self.count += 1
         if len(self.texts) < MAX_TOLD:
             self.texts.append(text)
+            self.codes.append(code)
 
 
 class ChainCheck:
@@ -118,7 +120,7 @@ class ChainCheck:
         try:
             self._codec.open(entry.raw)
         except RemoteProtocolError as error:
-            self.violations.add(f"{place_of(entry)} is not valid: {error}")
+            self.violations.add(f"{place_of(entry)} is not valid: {error}", "signature")
 
 
 def feed_of(entry: Entry) -> str:

@@ -53,6 +53,14 @@ class Economy:
         most = sum(sums) // self.payer_share
         return sum(min(one, most) for one in sums)
 
+    def limit_moves(self, more: int) -> int:
+        """By how much at most the limit grows when one payer paid so much more.
+
+        Its own part grows by that; a share by one ``payer_share``-th of it, and fewer payers than there are shares
+        are cut off at theirs.
+        """
+        return self.lambda_percent * (2 * more + self.payer_share) // 100 + 1
+
     def limit(self, earned: Iterable[int]) -> int:
         """How far below zero an account may go that earned these sums, one for each payer."""
         return min(self.limit_max_micro, self.contributed(earned) * self.lambda_percent // 100) + self.starter_micro

@@ -21,6 +21,7 @@ All of this is a function of the set of facts, and grows with it. Only counting 
 stranger's noise costs nothing.
 """
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, NamedTuple
 
@@ -81,13 +82,14 @@ class Execution(NamedTuple):
 class _Range:
     """What is known about the units of one range: the facts, and what follows from them."""
 
-    __slots__ = ("executions", "final", "roots", "table", "verdicts")
+    __slots__ = ("certified", "executions", "final", "roots", "table", "verdicts")
 
     def __init__(self) -> None:
         self.verdicts: dict[FactId, Fact] = {}
         self.roots: dict[bytes, SealedRange] = {}  # certified ones
         self.executions: int | None = None  # payable ones; None: to be worked out
         self.final = 0  # units with a certified result
+        self.certified: frozenset[FactId] = frozenset()  # verdict facts that help to certify something
         self.table: dict[int, frozenset[tuple[int, bytes]]] | None = None
 
 
@@ -96,7 +98,7 @@ class JobRecord:
 
     __slots__ = (
         "_bytes", "_cancelled", "_endorsers", "_facts", "_fresh", "_ranges", "_resets", "_roots", "_sets", "_shape",
-        "_unpacked", "_views", "account", "job", "network", "spec", "spec_fact", "submitter_key",
+        "_unpacked", "_views", "_views_open", "account", "job", "network", "spec", "spec_fact", "submitter_key",
     )  # fmt: skip
 
     def __init__(self, spec_fact: Fact, network: str) -> None:
@@ -111,7 +113,8 @@ class JobRecord:
         self._shape = JobState(spec_fact, network)  # knows which facts can be of this job; it is given none
         self._facts: dict[FactId, Fact] = {spec_fact.id: spec_fact}
         self._sets: dict[FactId, Fact] = {}
-        self._views: dict[int, list[View]] = {}  # all sets that count, of each number
+        self._views: dict[int, list[View]] = {}  # all sets that count, of each number; by ``_known_views`` only
+        self._views_open = False  # they have to be worked out anew
         self._endorsers: dict[tuple[int, bytes], set[PeerId]] = {}  # (range, fact) -> by whom
         self._roots: dict[tuple[int, bytes], set[PeerId]] = {}  # (range, root) -> stated by whom
         self._resets: set[tuple[int, int]] = set()
@@ -164,7 +167,7 @@ class JobRecord:
         self._facts[fact.id] = fact
         if isinstance(payload, KeeperSet):
             self._sets[fact.id] = fact
-            self._refresh_views()
+            self._views_open = True
         elif isinstance(payload, Verdicts):
             index = payload.items[0].unit // SEAL_UNITS
             self._range(index).verdicts[fact.id] = fact
@@ -202,13 +205,16 @@ class JobRecord:
         """Take over what counts in another record of the job; False when that was nothing new."""
         if other.job != self.job:
             raise LocalProtocolError("records of two jobs do not merge")
+        self._known_views()
         before, fresh = len(self._facts), len(self._fresh)
         self.add_all(other.counting())
         taken = [self.add_sealed(sealed) for sealed in other.sealed()]
+        self._known_views()
         return len(self._facts) > before or any(taken) or len(self._fresh) > fresh
 
     def take_fresh(self) -> set[int]:
         """Ranges about which something that counts was added since the last call."""
+        self._known_views()
         fresh, self._fresh = self._fresh, set()
         return fresh
 
@@ -221,7 +227,7 @@ class JobRecord:
         """
         yield self.spec_fact
         indices = self._ranges.keys() if ranges is None else self._ranges.keys() & set(ranges)
-        views = [view.fact.id for one in self._views.values() for view in one]
+        views = [view.fact.id for one in self._known_views().values() for view in one]
         certified = {fact_id for index in indices for fact_id in self._certified_facts(index)}
         named = {*views, *certified}
         rest: list[Fact] = []
@@ -274,15 +280,9 @@ class JobRecord:
         Raises:
             RemoteProtocolError: it is malformed or forged, or of another network.
         """
-        proof = decode(raw, Proof, max_bytes=MAX_MESSAGE_BYTES)
-        facts = [codec.open(one) for one in proof.facts]
-        if type(facts[0].payload) is not JobSpec:
-            raise RemoteProtocolError("a proof begins with the job's spec")
-        record = cls(facts[0], codec.network)
-        for fact in facts[1:]:
-            record.add(fact)
-        for one in proof.sealed:
-            record.add_sealed(SealedRange.decode(one))
+        reading = ProofReading(raw, codec)
+        while (record := reading.step(MAX_PROOF_FACTS)) is None:
+            continue
         return record
 
     # --- what it proves -----------------------------------------------------------------------------------
@@ -369,7 +369,14 @@ class JobRecord:
         if payload.range != NO_RANGE:
             self._changed(payload.range)
         elif sets:
+            self._views_open = True
+
+    def _known_views(self) -> dict[int, list[View]]:
+        """The sets that count. Worked out when they are asked for, once for all facts that were added before."""
+        if self._views_open:
+            self._views_open = False
             self._refresh_views()
+        return self._views
 
     def _refresh_views(self) -> None:
         """Work out which keeper sets count: those of the submitter's own word, and those agreed in one that does."""
@@ -406,20 +413,17 @@ class JobRecord:
 
     def _certifies_root(self, index: int, root: bytes) -> bool:
         by = self._roots.get((index, root), set())
-        return any(view.suffices(by, self.spec_fact.author) for one in self._views.values() for view in one)
+        return any(view.suffices(by, self.spec_fact.author) for one in self._known_views().values() for view in one)
 
     def _supporters(self, index: int, fact: Fact) -> set[PeerId]:
         return self._endorsers.get((index, fact.id), set()) | {fact.author}
 
-    def _certified_facts(self, index: int) -> set[FactId]:
+    def _certified_facts(self, index: int) -> frozenset[FactId]:
         """The verdict facts of a range that help to certify something in it."""
-        words = self._words(index)
-        found: set[FactId] = set()
-        for (unit, epoch, _), named in words.items():
-            support = set().union(*(by for _, _, by in named))
-            if self._suffices(unit, epoch, support) is not None:
-                found.update(fact_id for fact_id, _, _ in named)
-        return found
+        self._known_views()
+        if self._ranges[index].executions is None:
+            self._table(index)
+        return self._ranges[index].certified
 
     def _words(self, index: int) -> dict[tuple[int, int, bytes], list[tuple[FactId, list[bytes], set[PeerId]]]]:
         """What is said of each (unit, epoch, result): the fact, whom it names, who stands by it."""
@@ -434,18 +438,21 @@ class JobRecord:
         return words
 
     def _may_judge(self, peer: PeerId, epoch: int) -> bool:
-        return peer == self.spec_fact.author or any(view.holds(peer) for view in self._views.get(view_of(epoch), ()))
+        return peer == self.spec_fact.author or any(
+            view.holds(peer) for view in self._known_views().get(view_of(epoch), ())
+        )
 
     def _suffices(self, unit: int, epoch: int, by: set[PeerId]) -> View | None:
         """The view in which the word of these peers decides on a unit in an epoch."""
         resets = resets_of(epoch)
         if resets and (unit, resets) not in self._resets:
             return None
-        views = self._views.get(view_of(epoch), ())
+        views = self._known_views().get(view_of(epoch), ())
         return next((view for view in views if view.suffices(by, self.spec_fact.author)), None)
 
     def _table(self, index: int) -> dict[int, frozenset[tuple[int, bytes]]]:
         """The payable executions of a range by unit; the last few are kept."""
+        self._known_views()
         found = self._ranges[index]
         if found.table is None:
             found.table = self._judge(index)
@@ -457,6 +464,7 @@ class JobRecord:
         return found.table
 
     def _count(self) -> None:
+        self._known_views()
         for index, found in self._ranges.items():
             if found.executions is None:
                 self._table(index)
@@ -464,9 +472,11 @@ class JobRecord:
     def _judge(self, index: int) -> dict[int, frozenset[tuple[int, bytes]]]:
         found = self._ranges[index]
         accepted: dict[int, set[tuple[int, bytes]]] = {}
+        certified: set[FactId] = set()
         for (unit, epoch, _), named in self._words(index).items():
             if self._suffices(unit, epoch, set().union(*(by for _, _, by in named))) is None:
                 continue
+            certified.update(fact_id for fact_id, _, _ in named)
             final = accepted.setdefault(unit, set())
             backers: dict[bytes, set[PeerId]] = {}
             for _, keys, by in named:
@@ -484,4 +494,38 @@ class JobRecord:
         }
         found.final = len(table)
         found.executions = sum(map(len, table.values()))
+        found.certified = frozenset(certified)
         return table
+
+
+class ProofReading:
+    """A proof on the wire, judged a little at a time: the largest has thousands of signatures.
+
+    Raises:
+        RemoteProtocolError: it is no proof.
+    """
+
+    def __init__(self, raw: bytes, codec: FactCodec) -> None:
+        proof = decode(raw, Proof, max_bytes=MAX_MESSAGE_BYTES)
+        self._codec = codec
+        self._facts = deque(proof.facts)
+        self._sealed = deque(proof.sealed)
+        self._record: JobRecord | None = None
+
+    def step(self, signatures: int) -> JobRecord | None:
+        """Verify so many signatures, or records of ranges; returns what all of it proves once none is left.
+
+        Raises:
+            RemoteProtocolError: it is malformed or forged, or of another network.
+        """
+        for _ in range(signatures):
+            if self._record is None:
+                fact = self._codec.open(self._facts.popleft())
+                if type(fact.payload) is not JobSpec:
+                    raise RemoteProtocolError("a proof begins with the job's spec")
+                self._record = JobRecord(fact, self._codec.network)
+            elif self._facts:
+                self._record.add(self._codec.open(self._facts.popleft()))
+            elif self._sealed:
+                self._record.add_sealed(SealedRange.decode(self._sealed.popleft()))
+        return None if self._facts or self._sealed else self._record

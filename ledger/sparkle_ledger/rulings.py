@@ -23,8 +23,11 @@ from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.feed import Feed, Node
 from sparkle_ledger.money import Money
 from sparkle_ledger.outcomes import Outcome
+from sparkle_ledger.plain import PlainSums
 from sparkle_ledger.walk import Walk
 from sparkle_protocol.facts import SEAL_UNITS
+
+Claimants = tuple[Node] | list[Node]  # of one execution: a single one as a rule
 
 
 class Ruling(NamedTuple):
@@ -37,16 +40,26 @@ class Ruling(NamedTuple):
 
 
 class Page:
-    """One account: its feed, the walk along it, and what has to be judged anew."""
+    """One account: its feed, the sums along it, and what has to be judged anew.
 
-    __slots__ = ("dirty", "feed", "holds", "left", "walk")
+    Attributes:
+        plain: sums of a feed with one path; None once it needs a walk.
+    """
 
-    def __init__(self, feed: Feed, known: dict[EntryId, Node]) -> None:
+    __slots__ = ("dirty", "feed", "holds", "left", "plain", "walk")
+
+    def __init__(self, feed: Feed, known: dict[EntryId, Node], economy: Economy) -> None:
         self.feed = feed
         self.walk = Walk(known)
+        self.plain: PlainSums | None = PlainSums(economy)
         self.dirty: dict[Node, bool] = {}
         self.holds: list[Node] = []
         self.left: dict[int, int] | None = None  # incarnation -> what Holds that it left behind still take
+
+    @property
+    def sums(self) -> PlainSums | Walk:
+        """Those that are kept of this feed."""
+        return self.plain if self.plain is not None else self.walk
 
 
 class JobPage:
@@ -58,7 +71,7 @@ class JobPage:
         self.record: JobRecord | None = None
         self.works: dict[int, list[Node]] = {}  # range -> Works that name units of it
         self.others: list[Node] = []  # Holds and Releases
-        self.claims: dict[bytes, dict[tuple[int, int], tuple[Node, ...]]] = {}  # worker -> (unit, epoch) -> by whom
+        self.claims: dict[bytes, dict[tuple[int, int], Claimants]] = {}  # worker -> (unit, epoch) -> by whom
 
 
 class Rulings:
@@ -108,7 +121,7 @@ class Rulings:
             for index in {one.unit // SEAL_UNITS for one in payload.units}:
                 job.works.setdefault(index, []).append(node)
             self._refs.setdefault(payload.hold, []).append(node)
-            return self._claim(job, node, payload) if payload.worker in node.keys else []
+            return self._claim(page, job, node, payload) if payload.worker in node.keys else []
         if isinstance(payload, Hold):
             self._job(payload.job).others.append(node)
             page.holds.append(node)
@@ -118,19 +131,36 @@ class Rulings:
             self._refs.setdefault(payload.work, []).append(node)
         return []
 
-    @staticmethod
-    def _claim(job: JobPage, node: Node, work: Work) -> list[Node]:
+    def _claim(self, page: Page, job: JobPage, node: Node, work: Work) -> list[Node]:
+        """Note what a Work claims; returns others that count and may have to give way to it."""
         claims = job.claims.setdefault(work.worker, {})
         others: dict[Node, None] = {}
         for one in work.units:
             execution = (one.unit, one.epoch)
-            there = claims.get(execution, ())
-            if node not in there:
-                claims[execution] = (*there, node)
-                others.update(dict.fromkeys(there))
-        for other in others:
-            other.contested = node.contested = True
+            there = claims.get(execution)
+            if there is None:
+                claims[execution] = (node,)
+            elif there[-1] is not node:  # it may name one twice
+                if isinstance(there, list):
+                    there.append(node)
+                else:
+                    claims[execution] = [*there, node]
+                there[0].contested = node.contested = True
+                if not page.feed.simple or there[0].entry.account != node.entry.account:
+                    others.update((other, None) for other in there if other.outcome.counts)
         return list(others)
+
+    def _claimed_after(self, node: Node, work: Work) -> list[Node]:
+        """Works after one in a feed with one path that claim an execution of it, and for which it matters."""
+        claims = self._job(work.job).claims[work.worker]
+        return [
+            other
+            for one in work.units
+            for other in claims[one.unit, one.epoch]
+            if other.entry.account == node.entry.account
+            and other.depth > node.depth
+            and other.outcome.counts == node.outcome.counts
+        ]
 
     # --- the rules ----------------------------------------------------------------------------------------
 
@@ -148,23 +178,38 @@ class Rulings:
     def _rule_hold(self, page: Page, node: Node, hold: Hold) -> Ruling:
         record, amount = self._job(hold.job).record, hold.amount_micro
         if record is not None and record.submitter_key not in node.keys:
+            if page.plain is not None:
+                page.plain.judged(node, None)
             return Ruling(out.NOT_OWN_JOB)
+        relied = record is not None and record.executions > 0
+        if page.plain is not None:
+            slack = self._slack(page, page.plain.funds(relied=relied), amount)
+            page.plain.judged(node, slack)
+            if slack is None or slack >= 0:
+                return Ruling(out.BOOKED, -amount, -amount, -amount)
+            return Ruling(out.OVERDRAWN, face=-amount)
         off = page.feed.why_off(node)
         if not self._bears(page, page.walk.face, amount):
             return Ruling(off or out.OVERDRAWN, face=-amount)
-        left = self._left_behind(page, node)
-        if off is None and self._bears(page, page.walk.strict - left, amount):
+        if relied:
             return Ruling(out.BOOKED, -amount, -amount, -amount)
-        if record is not None and record.executions > 0:  # workers relied on it
+        if off is None and self._bears(page, page.walk.strict - self._left_behind(page, node), amount):
             return Ruling(out.BOOKED, -amount, -amount, -amount)
         return Ruling(off or out.OVERDRAWN, face=-amount)
 
     def _bears(self, page: Page, funds: int, amount: int) -> bool:
-        """An account with these funds may part with so much where its walk stands."""
+        """An account with these funds may part with so much where its sums stand."""
+        slack = self._slack(page, funds, amount)
+        return slack is None or slack >= 0
+
+    def _slack(self, page: Page, funds: int, amount: int) -> int | None:
+        """How much more it could part with, at least; negative: what it lacks, exactly. None: it has no limit."""
+        if page.feed.account in self.economy.unlimited:
+            return None
         after = funds - amount
-        if after >= -self.economy.starter_micro or page.feed.account in self.economy.unlimited:
-            return True
-        return after >= -self.economy.limit(page.walk.earned())
+        if after >= -self.economy.starter_micro:  # a limit is never less
+            return after + self.economy.starter_micro
+        return after + self.economy.limit(page.sums.earned())
 
     def _left_behind(self, page: Page, node: Node) -> int:
         """What Holds of lower incarnations take that a Restore left behind and that workers relied on."""
@@ -257,9 +302,9 @@ class Rulings:
             return Ruling(out.NO_WORK)
         if not isinstance(work.entry.payload, Work) or work.entry.payload.payer != node.entry.account:
             return Ruling(out.WRONG_PAYER)
-        if pay.work in page.walk.acknowledged:
-            return Ruling(out.ACKNOWLEDGED)
-        return Ruling(out.BOOKED if work.outcome.counts else out.NO_WORK)
+        if not work.outcome.counts:
+            return Ruling(out.NO_WORK)
+        return Ruling(out.ACKNOWLEDGED if page.sums.acknowledges(pay.work) else out.BOOKED)
 
     def _rule_release(self, page: Page, node: Node, release: Release) -> Ruling:
         record = self._job(release.job).record
@@ -269,7 +314,7 @@ class Rulings:
             return Ruling(out.NOT_OWN_JOB)
         if not record.over:
             return Ruling(out.NOT_OVER)
-        sums = page.walk.job(release.job)
+        sums = page.sums.job(release.job)
         face = min(release.amount_micro, sums.signed_held - sums.signed_released)
         off = page.feed.why_off(node)
         if off is not None:

@@ -19,6 +19,15 @@ class JobSums:
         self.signed_held = 0  # by all Holds
         self.signed_released = 0  # by all Releases once the job was over, up to what was signed as held
 
+    def count(self, node: Node, sign: int) -> None:
+        """Add a Hold or Release, or take it off again."""
+        if isinstance(node.entry.payload, Hold):
+            self.held -= sign * node.moved
+            self.signed_held -= sign * node.face
+        else:
+            self.released += sign * node.moved
+            self.signed_released += sign * node.face
+
 
 class Walk:
     """The sums up to one entry, it included.
@@ -71,21 +80,18 @@ class Walk:
             found = self.jobs[job] = JobSums()
         return found
 
+    def acknowledges(self, work: bytes) -> bool:
+        """A Pay that counts names this Work."""
+        return work in self.acknowledged
+
     def _count(self, node: Node, sign: int) -> None:
         payload = node.entry.payload
         self.strict += sign * node.strict
         self.face += sign * node.face
         if node.outcome.pending:
             self.pending += sign
-        if isinstance(payload, Hold):
-            sums = self.job(payload.job)
-            sums.held -= sign * node.moved
-            sums.signed_held -= sign * node.face
-            self.held -= sign * node.moved
-        elif isinstance(payload, Release):
-            sums = self.job(payload.job)
-            sums.released += sign * node.moved
-            sums.signed_released += sign * node.face
+        if isinstance(payload, Hold | Release):
+            self.job(payload.job).count(node, sign)
             self.held -= sign * node.moved
         elif isinstance(payload, Work):
             if node.moved and payload.payer != node.entry.account:

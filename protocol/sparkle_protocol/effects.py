@@ -293,6 +293,31 @@ class JobFunded:
 
 
 @dataclass(frozen=True, slots=True)
+class Earned:
+    """Somebody's job with a price has work of ours: pay for it is to be claimed.
+
+    ``units``: (unit, epoch) of each result that was accepted just now; at first, when units were given to us, none.
+    ``views``: what shows who keeps the job.
+    """
+
+    spec: Fact
+    views: tuple[Fact, ...]
+    units: tuple[tuple[int, int], ...]
+    keepers: tuple[PeerId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkOver:
+    """A job with a price has ended for us.
+
+    ``ranges``: of units that we committed to and of which nobody said what became of them. They may be accepted.
+    """
+
+    job: JobId
+    ranges: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Dial:
     """Connect to an address; ``tag`` names the attempt."""
 
@@ -335,7 +360,7 @@ class Notify:
 Effect = (
     Persist | Reply | Send | Publish | Provide | FindProviders | FindPeers | Prepare | Compute | StopCompute
     | CheckUnit | HoldInputs | ReleaseInputs | HoldResult | ReleaseResults | Dial | Hangup | RememberPeer
-    | Violation | Notify | KeepLedger | JobFunded
+    | Violation | Notify | KeepLedger | JobFunded | Earned | WorkOver
 )  # fmt: skip
 Effects = tuple[Effect, ...]
 

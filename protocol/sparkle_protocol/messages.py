@@ -67,6 +67,10 @@ MAX_BEATS = 1024
 MAX_COMPARED = 8192  # facts named in one answer
 MAX_PIECE_BYTES = 256 << 10  # of a blob in one reply: other replies pass between two of them
 MAX_OUTLINE_HASHES = 16384  # in one reply
+INSTANCE_BYTES = 16
+Instance = Annotated[bytes, Meta(min_length=INSTANCE_BYTES, max_length=INSTANCE_BYTES)]
+MAX_STATEMENT_BYTES = 512
+MAX_OTHERS = 8
 BlobSize = Annotated[int, Meta(ge=0, le=MAX_BLOB_BYTES)]
 
 
@@ -204,6 +208,24 @@ class Refusal(Wire, tag=19, frozen=True):
     text: ShortText
 
 
+class Here(Wire, tag=46, frozen=True):
+    """I run, as this instance of mine; ``statement``: signed, that I was told of another one (``presence.py``).
+
+    ``ask``: another instance of you has just spoken up here, so ask me now.
+    """
+
+    instance: Instance
+    statement: Annotated[bytes, Meta(max_length=MAX_STATEMENT_BYTES)] = b""
+    ask: bool = False
+
+
+class HereReply(Wire, tag=47, frozen=True):
+    """Other instances of yours that spoke up here lately; ``statement``: of the first, signed, that names yours."""
+
+    others: Annotated[list[Instance], Meta(max_length=MAX_OTHERS)]
+    statement: Annotated[bytes, Meta(max_length=MAX_STATEMENT_BYTES)] = b""
+
+
 class Push(Wire, tag=30, frozen=True):
     """Between keepers of a job: keep these facts and results. The first push of a job starts with its spec.
 
@@ -338,13 +360,13 @@ class PieceReply(Wire, tag=45, frozen=True):
 BlobRequest = OutlineRequest | TicketRequest | PieceRequest
 BlobReply = OutlineReply | TicketReply | PieceReply
 Request = (
-    LeaseRequest | Report | Notice | Offer | PeersRequest | Push | Beat | Compare | Fetch | Release
+    LeaseRequest | Report | Notice | Offer | PeersRequest | Here | Push | Beat | Compare | Fetch | Release
     | OutlineRequest | TicketRequest | PieceRequest | HeadsRequest | EntriesRequest | LedgerPush | ProofRequest
     | KnownRequest
 )  # fmt: skip
 Reply = (
-    LeaseReply | ReportReply | PeersReply | Ok | Refusal | PushReply | BeatReply | CompareReply | FetchReply
-    | OutlineReply | TicketReply | PieceReply | HeadsReply | EntriesReply | ProofReply | KnownReply
+    LeaseReply | ReportReply | PeersReply | Ok | Refusal | HereReply | PushReply | BeatReply | CompareReply
+    | FetchReply | OutlineReply | TicketReply | PieceReply | HeadsReply | EntriesReply | ProofReply | KnownReply
 )  # fmt: skip
 Carrier = TypeVar("Carrier", Push, FetchReply)  # messages that carry results
 _REQUEST: Any = Request  # a union is no ``type`` to mypy

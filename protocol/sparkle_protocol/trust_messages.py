@@ -24,11 +24,11 @@ class Known(Wire, frozen=True):
     verification: Name  # class of kernels
 
 
-class KnownRequest(Wire, tag=46, frozen=True):
+class KnownRequest(Wire, tag=48, frozen=True):
     """Whom do you know?"""
 
 
-class KnownReply(Wire, tag=47, frozen=True):
+class KnownReply(Wire, tag=49, frozen=True):
     """Those with the most capital; it replaces what was said before."""
 
     workers: Annotated[list[Known], Meta(max_length=MAX_KNOWN)]

@@ -42,15 +42,43 @@ class JobRecords:
         return [Rejection.decode(record) for record in self.refused.values()]
 
 
+class LedgerFile:
+    """Entries, evidence and proofs of forks, as they travel. Each transaction is there as a whole or not at all."""
+
+    __slots__ = ("entries", "evidence", "forks")
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, None] = {}
+        self.evidence: dict[JobId, tuple[dict[bytes, None], dict[bytes, None]]] = {}  # facts, and sealed records
+        self.forks: dict[tuple[bytes, bytes], None] = {}
+
+    def write(self, effect: fx.KeepLedger) -> None:
+        """One transaction."""
+        self.entries.update(dict.fromkeys(effect.entries))
+        self.forks.update(dict.fromkeys(effect.forks))
+        for one in effect.evidence:
+            facts, sealed = self.evidence.setdefault(one.job, ({}, {}))
+            facts.update(dict.fromkeys(one.facts))
+            sealed.update(dict.fromkeys(one.sealed))
+
+    def copy(self) -> "LedgerFile":
+        """What a backup of it would have."""
+        found = LedgerFile()
+        found.entries, found.forks = dict(self.entries), dict(self.forks)
+        found.evidence = {job: (dict(facts), dict(sealed)) for job, (facts, sealed) in self.evidence.items()}
+        return found
+
+
 class Disk:
     """Records by job. ``watch`` is shown each record that is durable."""
 
-    __slots__ = ("blobs", "jobs", "trust", "watch")
+    __slots__ = ("blobs", "jobs", "ledger", "trust", "watch")
 
     def __init__(self, watch: Callable[[fx.Record], None] | None = None) -> None:
         self.jobs: dict[JobId, JobRecords] = {}
         self.blobs: BlobFiles | None = None  # a node that never had to do with blobs has none
         self.trust: TrustBook | None = None  # what its node thinks of others, once it has lived
+        self.ledger: LedgerFile | None = None  # a node without credit has none
         self.watch = watch
 
     def write(self, records: Iterable[fx.Record]) -> None:

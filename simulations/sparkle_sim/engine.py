@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sparkle_protocol.effects import Notify, Violation
 from sparkle_protocol.errors import ConfigError
+from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.ids import JobId
 from sparkle_protocol.trust.standing import Key, Standing, TrustBook
 from sparkle_protocol.work.rules import PRODUCTION, Rules
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 BOOTSTRAPS = 3  # peers that a new one knows
 DONE, COMPLETE = "job_done", "result_complete"
 ENDED = (DONE, COMPLETE, "job_failed", "job_cancelled")
+REFUSED = "job_refused"  # its submitter cannot pay for it
 
 
 class Run:
@@ -140,6 +142,40 @@ class Run:
             self.world.kernel.after(SECOND, self._submit, plan, number)
             return
         spec = planned_spec(self.scenario, self.seed, plan, number)
+        if spec.price_micro and self.world.credit is not None:
+            self._fund(peer, plan, number, spec)
+        else:
+            self._publish(peer, plan, spec)
+
+    def _fund(self, peer: Peer, plan: JobPlan, number: int, spec: JobSpec) -> None:
+        """Publish a job once it is paid for in advance; a node that ends before that begins again."""
+        credit, life, fact = self.world.credit, peer.life, self.world.codec.seal(peer.identity, spec)
+        done = False
+        self._waiting += 1
+
+        def funded(refused: str | None) -> None:
+            nonlocal done
+            done = True
+            self._waiting -= 1
+            if refused is None:
+                self._publish(peer, plan, spec)
+                return
+            self._submitted(fact.job, plan)
+            self.outcomes[fact.job] = REFUSED
+            self.ended_ns[fact.job] = self.world.kernel.now
+            self._end_if_done()
+
+        def look() -> None:
+            if not done and peer.life is life:
+                self.world.kernel.after(SECOND, look)
+            elif not done:
+                self._submit(plan, number)
+
+        if credit is not None:
+            credit.fund(peer, fact, funded)
+            self.world.kernel.after(SECOND, look)
+
+    def _publish(self, peer: Peer, plan: JobPlan, spec: JobSpec) -> None:
         job, effects = peer.submitter.submit(spec, peer.now())
         if spec.inputs or plan.result_mb:
             self.world.arrays.of(peer).submitted(job, spec)
@@ -172,8 +208,14 @@ class Run:
         """A job has ended, or a client."""
         busy = self._waiting or (self._workflows is not None and self._workflows.running)
         if self.scenario.until_done and not busy and len(self.outcomes) == len(self.plans):
-            self.over = True
-            self.world.kernel.stop()
+            if self.world.credit is None:
+                self._end()
+            else:
+                self.world.kernel.after(int(self.scenario.credit.settle_s * SECOND), self._end)
+
+    def _end(self) -> None:
+        self.over = True
+        self.world.kernel.stop()
 
     def violated(self, peer: Peer, effect: Violation) -> None:
         """Nothing follows from it here."""
@@ -191,6 +233,10 @@ def build_world(scenario: Scenario, seed: int, trace: Trace | None = None, clien
     world = World(seed, places, conditions, trace, adversaries, rules_of(scenario.policy))
     for number in range(scenario.peers.count):
         world.add(machine_of(scenario.peers.machines, seed, number))
+    if scenario.credit.enabled:
+        from sparkle_sim.credit import give_credit  # the ledger is loaded for those who have one
+
+        give_credit(world, scenario.credit)
     for submitter in submitters if scenario.trust.known else ():
         world.peers[submitter].disk.trust = _book_of(scenario, seed, world, submitter)
     return world

@@ -1,20 +1,21 @@
 """Things that go wrong in a run, and their ends.
 
-=============  =====================================================================================================
-kind           what happens to each peer that it hits
-=============  =====================================================================================================
-``kill``       its process is killed, and starts again after ``for_s`` with its disk; 0: it never does
-``lose-disk``  it is gone for good, with all it had, and nobody is told
-``freeze``     its process is suspended: it hears and does nothing, its connections look alive, messages wait
-``partition``  those that are hit are cut off from the others, in both directions
-``one-way``    what it says reaches nobody, and it still hears the others
-``stall``      it reads nothing and still speaks: its windows fill, and it and others give their connections up
-``half-open``  it loses its connections; the others believe in them until they use them or notice the silence
-``slow-link``  what it sends and hears takes ``factor`` times as long, and its line is as many times slower
-``slow``       units that it begins take ``factor`` times as long
-``skew``       its wall clock jumps by ``amount_s``, and back
-``slow-reader``  its event loop takes ``factor`` times as long for everything
-=============  =====================================================================================================
+=================  =================================================================================================
+kind               what happens to each peer that it hits
+=================  =================================================================================================
+``kill``           its process is killed, and starts again after ``for_s`` with its disk; 0: it never does
+``restore-ledger`` its ledger's file is copied; ``for_s`` later it is killed, and starts again with that copy
+``lose-disk``      it is gone for good, with all it had, and nobody is told
+``freeze``         its process is suspended: it hears and does nothing, its connections look alive, messages wait
+``partition``      those that are hit are cut off from the others, in both directions
+``one-way``        what it says reaches nobody, and it still hears the others
+``stall``          it reads nothing and still speaks: its windows fill, and it and others give their connections up
+``half-open``      it loses its connections; the others believe in them until they use them or notice the silence
+``slow-link``      what it sends and hears takes ``factor`` times as long, and its line is as many times slower
+``slow``           units that it begins take ``factor`` times as long
+``skew``           its wall clock jumps by ``amount_s``, and back
+``slow-reader``    its event loop takes ``factor`` times as long for everything
+=================  =================================================================================================
 
 Where faults of one kind overlap, factors multiply, and a peer is gone (or suspended) until the last is over. Each
 fault draws its own numbers, by its place in the list. ``pinned`` names whom each one hits: then faults can be taken
@@ -28,6 +29,7 @@ from math import inf, prod
 from msgspec.structs import replace as with_fields
 
 from sparkle_protocol.errors import ConfigError
+from sparkle_sim.disk import LedgerFile
 from sparkle_sim.draws import draws
 from sparkle_sim.kernel import MS, SECOND
 from sparkle_sim.peer import Machine, Peer
@@ -35,8 +37,8 @@ from sparkle_sim.scenario import Fault, Scenario
 from sparkle_sim.world import World
 
 KINDS = (
-    "kill", "lose-disk", "freeze", "partition", "one-way", "stall", "half-open", "slow-link", "slow", "skew",
-    "slow-reader",
+    "kill", "restore-ledger", "lose-disk", "freeze", "partition", "one-way", "stall", "half-open", "slow-link",
+    "slow", "skew", "slow-reader",
 )  # fmt: skip
 FACTORED = ("slow-link", "slow", "slow-reader")
 
@@ -140,6 +142,8 @@ def _actions(index: int, fault: Fault, peers: list[Peer], machines: _Machines) -
     name, network = f"fault {index}", machines.world.network
     if fault.kind in ("kill", "lose-disk"):
         return _deaths(fault, name, peers)
+    if fault.kind == "restore-ledger":
+        return _backups(peers)
     if fault.kind in ("partition", "one-way"):
         return lambda: network.block(name, _blocks(fault, peers)), lambda: network.unblock(name)
     if fault.kind == "freeze":
@@ -181,6 +185,24 @@ def _deaths(fault: Fault, name: str, peers: list[Peer]) -> tuple[Action, Action]
     if fault.kind == "lose-disk":
         return _each(peers, kill), lambda: None
     return _each(peers, kill), _each(peers, lambda peer: peer.come_back(name) if name in peer.away else None)
+
+
+def _backups(peers: list[Peer]) -> tuple[Action, Action]:
+    """The files as they are when the fault begins are put back when it ends."""
+    copies: dict[int, LedgerFile | None] = {}
+
+    def copy(peer: Peer) -> None:
+        copies[peer.number] = peer.disk.ledger.copy() if peer.disk.ledger is not None else None
+
+    def put_back(peer: Peer) -> None:
+        if peer.life is not None:
+            peer.leave("restored")
+            peer.disk.ledger = copies[peer.number]
+            if peer.world.credit is not None:
+                peer.world.credit.restored[peer.number] = peer.world.kernel.now / SECOND
+            peer.come_back("restored")
+
+    return _each(peers, copy), _each(peers, put_back)
 
 
 def _blocks(fault: Fault, peers: list[Peer]) -> Callable[[int, int], bool]:

@@ -22,6 +22,7 @@ COLUMNS = (
     "time_s", "online", "units_final", "units_per_s", "replicas", "messages", "bytes", "blob_bytes", "wrong_finals",
     "rejected", "events",
 )  # fmt: skip
+CREDIT_COLUMNS = ("paid_units", "paid_micro", "held_micro", "forked")  # where there is credit
 Row = tuple[float, int, int, float, int, int, int, int, int, int, int]
 
 

@@ -7,7 +7,7 @@ failures) are the same. Every message costs the node's event loop time, so that 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
@@ -22,9 +22,10 @@ from sparkle_sim.disk import Disk
 from sparkle_sim.draws import core_draws, draws
 from sparkle_sim.kernel import MS
 from sparkle_sim.lanes import Lanes
-from sparkle_sim.requests import MEMBERSHIP, SUBMITTER, WORKER, Requests
+from sparkle_sim.requests import LEDGER, MEMBERSHIP, SUBMITTER, WORKER, Requests
 
 if TYPE_CHECKING:
+    from sparkle_ledger.agent.core import LedgerAgent
     from sparkle_sim.world import World
 
 FOUND_PEERS = 16
@@ -34,7 +35,17 @@ NO_REASON: frozenset[str] = frozenset()  # one for all: an empty set takes 216 b
 
 BLOB_EFFECTS = (fx.Prepare, fx.CheckUnit, fx.HoldInputs, fx.ReleaseInputs, fx.HoldResult, fx.ReleaseResults)
 
-Core = Membership | Submitter | WorkerAgent
+
+class Core(Protocol):
+    """What decides for a node."""
+
+    def handle(self, event: object, now_ns: int) -> fx.Effects:
+        """React to an event."""
+        ...
+
+    def next_deadline(self) -> int | None:
+        """When a ``Tick`` is due."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +86,7 @@ class Life:
     lanes: Lanes
     slots: Slots
     requests: Requests
-    alarms: list[int | None] = field(default_factory=lambda: [None] * 3)  # when each core's next event is due
+    alarms: list[int | None] = field(default_factory=lambda: [None] * 4)  # when each core's next event is due
 
 
 class Peer:
@@ -142,6 +153,16 @@ class Peer:
         return self._running.cores[MEMBERSHIP]  # type: ignore[return-value]
 
     @property
+    def ledger(self) -> "LedgerAgent":
+        """Its core for credit; only while it is up, in a world that has credit."""
+        return self._running.cores[LEDGER]  # type: ignore[return-value]
+
+    @property
+    def has_credit(self) -> bool:
+        """It is up, and its world has credit."""
+        return self.life is not None and len(self.life.cores) > LEDGER
+
+    @property
     def _running(self) -> Life:
         if self.life is None:
             raise LocalProtocolError(f"peer {self.number} is not up")
@@ -165,8 +186,9 @@ class Peer:
                 WorkerAgent(
                     self.identity, world.codec, rng, kernels, machine.slots, machine.device, memory_bytes, world.rules
                 ),
+                *(world.credit.cores(self) if world.credit is not None else ()),
             ),
-            Lanes(world.kernel, self.disk, self._draws, self.perform, 3, machine.sync_s),
+            Lanes(world.kernel, self.disk, self._draws, self.perform, 4, machine.sync_s),
             Slots(
                 world.kernel, self._computed, self.behaviour, self._draws,
                 count=machine.slots, flops_per_s=machine.flops_per_s, noise=machine.noise,
@@ -186,6 +208,8 @@ class Peer:
         self._effects(MEMBERSHIP, self.membership.start(self.bootstrap, tuple(self.remembered), self.now()))
         self._arm(SUBMITTER)
         self._arm(WORKER)
+        if world.credit is not None:
+            world.credit.begin(self)
         if self.paused:
             self._pause()
 
@@ -212,6 +236,8 @@ class Peer:
             return
         self.world.note(self.number, "crash")
         self.life.lanes.crash()
+        if self.world.credit is not None:
+            self.world.credit.crash(self)
         self.life.slots.stop()
         self.life = None
         self.world.ends(self.number)
@@ -268,7 +294,7 @@ class Peer:
             else:
                 self.arrive(call, *arguments)
         self.world.network.resume(self.number)
-        for core in (MEMBERSHIP, SUBMITTER, WORKER):
+        for core in range(len(life.cores)):
             self._arm(core)
 
     def pause(self) -> None:
@@ -329,7 +355,7 @@ class Peer:
 
     def tell_all(self, event: object) -> None:
         """Give all cores an event."""
-        for core in (MEMBERSHIP, SUBMITTER, WORKER):
+        for core in range(len(self.life.cores) if self.life is not None else 0):
             self.tell(core, event)
 
     def command(self, make: Callable[[Submitter, int], fx.Effects]) -> None:
@@ -422,6 +448,8 @@ class Peer:
             self._remember(effect.addresses)
         elif isinstance(effect, BLOB_EFFECTS):
             world.arrays.of(self).perform(effect)
+        elif world.credit is not None:
+            world.credit.perform(self, effect)
 
     def _remember(self, addresses: Iterable[str]) -> None:
         for address in addresses:

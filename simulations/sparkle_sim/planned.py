@@ -36,7 +36,8 @@ def spec_of(
     inputs: list[bytes] = [input_blob(nonce, position) for position in range(plan.inputs)] if plan.input_mb else []
     return JobSpec(
         KERNEL, 1, _params(plan), plan.units, plan.check, policy,
-        Resources(flops=flops), Deadlines(total_s=total_s), committed, nonce, created_ms, inputs=inputs,
+        Resources(flops=flops), Deadlines(total_s=total_s), committed, nonce, created_ms,
+        price_micro=plan.unit_price_micro if scenario.credit.enabled else 0, inputs=inputs,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.ledger_messages import EntriesRequest, HeadsRequest, LedgerPush, ProofRequest
 from sparkle_sim.kernel import SECOND
 
 if TYPE_CHECKING:
@@ -19,10 +20,18 @@ if TYPE_CHECKING:
 REQUEST_TIMEOUT_NS = 20 * SECOND
 MAX_SENDS = 512  # requests without an answer; further ones fail
 TRANSIENT = frozenset({"busy", "internal", "storage", "stopping"})
-MEMBERSHIP, SUBMITTER, WORKER = range(3)  # the cores of a node
+MEMBERSHIP, SUBMITTER, WORKER, LEDGER = range(4)  # the cores of a node; the last one only where there is credit
 
 
-_CORES = {messages.Offer: WORKER, messages.Notice: WORKER, messages.PeersRequest: MEMBERSHIP}  # else the submitter
+_CORES = {  # else the submitter
+    messages.Offer: WORKER,
+    messages.Notice: WORKER,
+    messages.PeersRequest: MEMBERSHIP,
+    HeadsRequest: LEDGER,
+    EntriesRequest: LEDGER,
+    LedgerPush: LEDGER,
+    ProofRequest: LEDGER,
+}
 
 
 @dataclass(slots=True)
@@ -165,6 +174,8 @@ class Requests:
         self._count += 1
         self.served[self._count] = asker, request
         core = _CORES.get(type(asked), SUBMITTER)
+        if core == LEDGER and not self._peer.has_credit:
+            core = SUBMITTER
         self._peer.tell(core, fx.Requested(self._count, peer, asked))
 
     def reply(self, effect: fx.Reply) -> None:

@@ -16,12 +16,13 @@ from sparkle_sim import checkers, outputs
 from sparkle_sim.engine import Run
 from sparkle_sim.guard import no_outside
 from sparkle_sim.kernel import SECOND
-from sparkle_sim.metrics import COLUMNS, Metrics, sample_every_s
+from sparkle_sim.metrics import COLUMNS, CREDIT_COLUMNS, Metrics, sample_every_s
 from sparkle_sim.scenario import Scenario
 from sparkle_sim.trace import Trace
 from sparkle_sim.trace_file import FILE, TraceWriter
 
 if TYPE_CHECKING:
+    from sparkle_sim.credit_metrics import CreditMetrics
     from sparkle_sim.workflows import Workflow
 
 ROUND = 200_000  # objects between two looks for garbage: events make many that die at once, and hardly a cycle
@@ -147,11 +148,13 @@ def _full(
             keep = stack.enter_context(TraceWriter(folder / FILE, about)).write
         run = Run(scenario, seed, trace=Trace(keep), watchers=[metrics], clients=clients)
         kernel, watch = run.world.kernel, checkers.watch(run.world, scenario)
+        credit = _credit_metrics(run, submitters) if scenario.credit.enabled else None
+        columns = (*COLUMNS, *(CREDIT_COLUMNS if credit is not None else ()))
         stop.at_once.append(kernel.stop)
         stack.callback(stop.at_once.remove, kernel.stop)
         table = None
         if folder is not None:
-            table = outputs.Table(folder / outputs.METRICS, COLUMNS)
+            table = outputs.Table(folder / outputs.METRICS, columns)
             stack.callback(table.close)
         until_s, over = 0.0, False
         # Threads of others (a Dask worker's) need their clock and their collector; a process of our own does without.
@@ -161,7 +164,7 @@ def _full(
                 until_s = min(until_s + every_s, scenario.seconds)
                 over = run.advance(until_s)
                 if table is not None:
-                    table.add(metrics.sample(run.world))
+                    table.add((*metrics.sample(run.world), *(credit.sample() if credit is not None else ())))
                 units = metrics.finals, metrics.units
                 on_progress(Progress(kernel.now / SECOND, scenario.seconds, clock() - began, kernel.events, units))
         if folder is not None:
@@ -175,7 +178,16 @@ def _full(
         }
         findings = watch.finish() if over else watch.findings  # of half a run nobody can say what it would come to
         checked = {"findings": [str(one) for one in findings], "checks": watch.report()}
+        if credit is not None:
+            checked["credit"] = credit.summary()
         return found, {**run.summary(), **metrics.summary(run.world), **checked}
+
+
+def _credit_metrics(run: Run, submitters: Sequence[int]) -> "CreditMetrics":
+    """What counts credit. The ledger is loaded for those who have one."""
+    from sparkle_sim.credit_metrics import CreditMetrics
+
+    return CreditMetrics(run.world, submitters)
 
 
 def _population(

@@ -111,6 +111,7 @@ class JobPlan(Part, frozen=True):
     quorum: Annotated[int, Meta(ge=1, le=16)] = 2  # workers that must agree on a result
     audit_permille: Annotated[int, Meta(ge=0, le=1000)] = 0  # of known workers' results at least; 0: nobody is known
     result_bytes: Annotated[int, Meta(ge=1, le=65536)] = 8  # of each unit
+    unit_price_micro: Annotated[int, Meta(ge=0, le=1 << 40)] = 0  # of each result, with credit; 0: free
     inputs: Annotated[int, Meta(ge=1, le=1024)] = 1  # blobs of each job, with ``input_mb``; units need them in turn
     input_mb: Annotated[float, Meta(ge=0.0, le=65536.0)] = 0.0  # size of each of these; 0: the job has no inputs
     result_mb: Annotated[float, Meta(ge=0.0, le=65536.0)] = 0.0  # of each unit, as a blob instead of ``result_bytes``
@@ -150,6 +151,15 @@ class Trust(Part, frozen=True):
     unit_s: Positive = 30.0  # reference work of the units that these were about
 
 
+class Credit(Part, frozen=True):
+    """Whether work is paid for, and how much of it on trust."""
+
+    enabled: bool = False  # each node has an account; jobs with a price are paid for
+    starter_micro: Annotated[int, Meta(ge=0, le=1 << 52)] = 10_000_000  # how far below zero anybody may go
+    limit_max_micro: Annotated[int, Meta(ge=0, le=1 << 52)] = 10_000_000_000  # and beyond, by what it earned
+    settle_s: Seconds = 120.0  # how long a run goes on for payments once its jobs are over
+
+
 class Checks(Part, frozen=True):
     """What is watched during the run."""
 
@@ -175,5 +185,6 @@ class Scenario(Part, frozen=True):
     jobs: list[JobPlan] = field(default_factory=lambda: [JobPlan()])  # what there is to do
     faults: list[Fault] = []  # what goes wrong
     adversaries: list[Adversaries] = []  # who does not keep to the rules
+    credit: Credit = Credit()  # whether work is paid for
     trust: Trust = Trust()  # what submitters think of workers at the beginning
     checks: Checks = Checks()  # what is watched

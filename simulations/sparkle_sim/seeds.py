@@ -118,7 +118,7 @@ def _adversaries(random: Draws, peers: int, spared: int) -> list[Adversaries]:
     found: list[Adversaries] = []
     free = list(range(1, peers))  # the submitter is honest
     keeping, silent, working = spared, min(spared, MAX_SILENT), peers // WORKING
-    kinds = sorted(ADVERSARIES)
+    kinds = sorted(kind for kind, make in ADVERSARIES.items() if not make.of_credit)
     for _ in range(1 + random.below(3)):
         kind = kinds.pop(random.below(len(kinds)))
         make = ADVERSARIES[kind]

@@ -23,6 +23,7 @@ from sparkle_sim.trace import Trace
 
 if TYPE_CHECKING:
     from sparkle_sim.adversaries.base import Adversary
+    from sparkle_sim.credit import Credit
 
 NET = "simulated"
 KERNEL = "reference"
@@ -98,6 +99,7 @@ class World:
         self.gossip = Gossip(self.kernel, self.network, self, seed)
         self.routing = Routing(self.kernel, self.network, self, ids, seed)
         self.arrays = Arrays(self)
+        self.credit: Credit | None = None  # nobody has any
         self.addresses = [(self._address(number, peer, places),) for number, peer in enumerate(ids)]
 
     def _identity(self, number: int) -> CheapIdentity:

@@ -72,6 +72,7 @@ class AsyncMesh:
         units: int | None = None,
         verify: Verify = "final",
         *,
+        free: bool = False,
         sealed: bool = False,
         **params: Any,
     ) -> "AsyncJob":
@@ -79,17 +80,23 @@ class AsyncMesh:
         session = self._session
 
         def publish() -> str:
-            with session.submission(kernel, inputs, units, verify, params, sealed=sealed) as now:
+            with session.submission(kernel, inputs, units, verify, params, free=free, sealed=sealed) as now:
                 return now()
 
         job = await _or_undone(publish, undo=session.cancel)
         return AsyncJob(job, session, self._progress)
 
     async def gemm(
-        self, a: "NDArray[Any]", b: "NDArray[Any]", verify: Verify = "final", *, sealed: bool = False
+        self,
+        a: "NDArray[Any]",
+        b: "NDArray[Any]",
+        verify: Verify = "final",
+        *,
+        free: bool = False,
+        sealed: bool = False,
     ) -> "NDArray[Any]":
         """As ``Mesh.gemm``; the cancellation of the task cancels the job."""
-        job = await self.submit("gemm", {"a": a, "b": b}, verify=verify, sealed=sealed)
+        job = await self.submit("gemm", {"a": a, "b": b}, verify=verify, free=free, sealed=sealed)
         return await job.result()  # type: ignore[no-any-return]
 
     async def conv2d(
@@ -101,12 +108,13 @@ class AsyncMesh:
         border: Literal["zeros", "edge"] = "zeros",
         verify: Verify = "final",
         *,
+        free: bool = False,
         sealed: bool = False,
     ) -> "NDArray[Any]":
         """As ``Mesh.conv2d``; the cancellation of the task cancels the job."""
         job = await self.submit(
             "conv2d", {"image": image, "weights": weights},
-            verify=verify, sealed=sealed, stride=stride, padding=padding, border=border,
+            verify=verify, free=free, sealed=sealed, stride=stride, padding=padding, border=border,
         )  # fmt: skip
         return await job.result()  # type: ignore[no-any-return]
 

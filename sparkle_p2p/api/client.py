@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 TIMEOUT_S = 35.0  # a little more than the server gives a call
+SUBMIT_TIMEOUT_S = 80.0
 INPUTS_TIMEOUT_S = 3630.0  # gigabytes are cut, hashed and copied to the keepers first; a little more than the server
 CONNECT_TIMEOUT_S = 3.0
 MAX_RESPONSE_BYTES = 256 * 1024 * 1024
@@ -76,15 +77,20 @@ class LocalClient:
         verify: str = "final",
         inputs: Mapping[str, str] | None = None,
         *,
+        free: bool = False,
         sealed: bool = False,
     ) -> str:
         """Publish a job and return its id; ``inputs``: absolute paths of files that the node reads, by name."""
         document: dict[str, Any] = {"kernel": kernel, "params": dict(params), "units": units, "verify": verify}
         if inputs:
             document["inputs"] = dict(inputs)
+        if free:
+            document["free"] = True
         if sealed:
             document["sealed"] = True
-        return str(self._json("POST", "/api/v1/jobs", document, INPUTS_TIMEOUT_S if inputs else TIMEOUT_S)["job"])
+        return str(
+            self._json("POST", "/api/v1/jobs", document, INPUTS_TIMEOUT_S if inputs else SUBMIT_TIMEOUT_S)["job"]
+        )
 
     def result(self, job: str) -> dict[str, Any]:
         """A finished job's ``job``, ``kernel``, ``value``, ``media_type`` and ``data`` (bytes)."""
@@ -112,6 +118,15 @@ class LocalClient:
         """The explanation of the node's state or of a subject."""
         query = f"?subject={_quote(subject)}" if subject else ""
         return self._json("GET", "/api/v1/why" + query)  # type: ignore[no-any-return]
+
+    def checkup(self) -> list[dict[str, Any]]:
+        """What the node's checks of itself came to."""
+        return self._json("GET", "/api/v1/checkup")  # type: ignore[no-any-return]
+
+    def credit(self, account: str | None = None) -> dict[str, Any]:
+        """The credit of the node's account, or of another that it keeps entries of."""
+        query = f"?account={_quote(account)}" if account else ""
+        return self._json("GET", "/api/v1/credit" + query)  # type: ignore[no-any-return]
 
     def pause(self) -> dict[str, Any]:
         """Stop computing at once; returns the status."""

@@ -75,6 +75,7 @@ class Mesh:
         units: int | None = None,
         verify: Verify = "final",
         *,
+        free: bool = False,
         sealed: bool = False,
         **params: Any,
     ) -> "Job":
@@ -88,6 +89,7 @@ class Mesh:
             inputs: the kernel's arrays by name: NumPy arrays, or paths of .npy and .png files.
             units: pieces to cut the job into; None: as many as the kernel finds sensible.
             verify: ``fast``, ``final`` or ``critical``: one result, one of a known worker or two that agree, three.
+            free: offers no credit: computed where there is nothing better to do.
             sealed: arrays are stored and sent encrypted, in a private network only; parameters are not.
             **params: the kernel's parameters: numbers or text.
 
@@ -97,12 +99,18 @@ class Mesh:
             TransportError: too few peers took the job up in time.
             NodeNotRunning: the node has gone.
         """
-        with self._session.submission(kernel, inputs, units, verify, params, sealed=sealed) as publish:
+        with self._session.submission(kernel, inputs, units, verify, params, free=free, sealed=sealed) as publish:
             job = _or_undone(publish, undo=self._session.cancel)
         return Job(job, self._session, self._progress)
 
     def gemm(
-        self, a: "NDArray[Any]", b: "NDArray[Any]", verify: Verify = "final", *, sealed: bool = False
+        self,
+        a: "NDArray[Any]",
+        b: "NDArray[Any]",
+        verify: Verify = "final",
+        *,
+        free: bool = False,
+        sealed: bool = False,
     ) -> "NDArray[Any]":
         """The matrix product ``a @ b``, waited for; Ctrl-C cancels it.
 
@@ -110,6 +118,7 @@ class Mesh:
             a: m x k, float32 or float64.
             b: k x n, of the same type.
             verify: as for ``submit``; every block is checked by projection whatever it is.
+            free: as for ``submit``.
             sealed: as for ``submit``.
 
         Returns:
@@ -121,7 +130,7 @@ class Mesh:
             ComputeError: the job failed.
             StorageError: there is no room for the arrays.
         """
-        return self.submit("gemm", {"a": a, "b": b}, verify=verify, sealed=sealed).result()  # type: ignore[no-any-return]
+        return self.submit("gemm", {"a": a, "b": b}, verify=verify, free=free, sealed=sealed).result()  # type: ignore[no-any-return]
 
     def conv2d(
         self,
@@ -132,6 +141,7 @@ class Mesh:
         border: Literal["zeros", "edge"] = "zeros",
         verify: Verify = "final",
         *,
+        free: bool = False,
         sealed: bool = False,
     ) -> "NDArray[Any]":
         """The image filtered, waited for; Ctrl-C cancels it. Filters are applied as they are, not turned round.
@@ -143,6 +153,7 @@ class Mesh:
             padding: pixels added around the image, or ``same``: the result is as large (odd filters only).
             border: what is added: ``zeros``, or the pixels of the ``edge``, as for photographs.
             verify: as for ``submit``.
+            free: as for ``submit``.
             sealed: as for ``submit``.
 
         Returns:
@@ -155,7 +166,7 @@ class Mesh:
         """
         job = self.submit(
             "conv2d", {"image": image, "weights": weights},
-            verify=verify, sealed=sealed, stride=stride, padding=padding, border=border,
+            verify=verify, free=free, sealed=sealed, stride=stride, padding=padding, border=border,
         )  # fmt: skip
         return job.result()  # type: ignore[no-any-return]
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ from sparkle_p2p.view import (
     DeadUnit,
     Event,
     Explanation,
+    Finding,
     JobResult,
     JobView,
     KernelView,
@@ -23,6 +24,9 @@ from sparkle_p2p.view import (
     SubmitRequest,
 )
 from sparkle_protocol.errors import NodeNotRunning, SparkleError
+
+if TYPE_CHECKING:
+    from sparkle_p2p.ledger_view import CreditView
 
 POLL_S = 0.25
 VIEW_TIMEOUT_S = 5.0
@@ -89,7 +93,7 @@ class RemoteControl:
         """Publish a job and return its id."""
         return await asyncio.to_thread(
             self._client.submit, request.kernel, request.params, request.units, request.verify, request.inputs,
-            sealed=request.sealed,
+            free=request.free, sealed=request.sealed,
         )  # fmt: skip
 
     async def job(self, job: str) -> JobView:
@@ -120,6 +124,16 @@ class RemoteControl:
     async def why(self, subject: str | None = None) -> Explanation:
         """Explain the node's state or a subject."""
         return await self._typed(Explanation, self._client.why, subject)
+
+    async def checkup(self) -> tuple[Finding, ...]:
+        """What blocks the node."""
+        return await self._typed(tuple[Finding, ...], self._client.checkup)
+
+    async def credit(self, account: str | None = None) -> "CreditView":
+        """The credit of the node's account, or of another."""
+        from sparkle_p2p.ledger_view import CreditView
+
+        return await self._typed(CreditView, self._client.credit, account)
 
     async def kernels(self) -> tuple[KernelView, ...]:
         """Kernels that the node knows."""

@@ -35,6 +35,7 @@ class Session:
         verify: str,
         params: Mapping[str, Any],
         *,
+        free: bool = False,
         sealed: bool = False,
     ) -> Iterator[Callable[[], str]]:
         """What publishes a job and gives its id; its arrays lie in files while the block runs."""
@@ -43,7 +44,7 @@ class Session:
         plain = {name: _plain(name, value) for name, value in params.items()}
         whole = _whole(units)
         with input_files(self._client.home, inputs or {}) as files:
-            yield lambda: self._client.submit(kernel, plain, whole, verify, files, sealed=sealed)
+            yield lambda: self._client.submit(kernel, plain, whole, verify, files, free=free, sealed=sealed)
 
     def document(self, job: str) -> Document:
         """The job as it stands."""

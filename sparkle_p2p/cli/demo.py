@@ -16,11 +16,13 @@ from typing import Any
 
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.cli import output
+from sparkle_p2p.cli.demo_credit import Settled, check_credit, settle
 from sparkle_p2p.cli.progress import ENDED, ProgressLine, progress_text
 from sparkle_p2p.cli.saving import check_writable, write_file
 from sparkle_p2p.cli.swarm import LocalPeer, Swarm
 from sparkle_p2p.runtime.program import INTERRUPTED
 from sparkle_protocol.errors import ConfigError, SparkleError, VerificationError
+from sparkle_protocol.work.price import exactly
 
 POLL_S = 0.1
 JOB_TIMEOUT_S = 300.0
@@ -50,6 +52,7 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     picture: Path | None = None
     picture_bytes: int = 0
+    credit: Settled | None = None
 
     def tallies(self) -> dict[str, Tally]:
         """By peer id."""
@@ -93,7 +96,8 @@ async def _run(honest: int, liars: int, stop: int, picture: Path) -> Outcome:
         for number in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     begun = time.monotonic()
-    async with Swarm(f"demo-{secrets.token_hex(4)}", honest, liars) as swarm:
+    net = f"demo-{secrets.token_hex(4)}"
+    async with Swarm(net, honest, liars) as swarm:
         _say(f"starting {output.many(honest + liars, 'peer')} over libp2p on this computer")
         await swarm.start()
         outcome = Outcome([(peer.name, peer.peer_id, peer.lying) for peer in swarm.peers], time.monotonic() - begun)
@@ -102,6 +106,8 @@ async def _run(honest: int, liars: int, stop: int, picture: Path) -> Outcome:
             await _run_job(swarm, outcome, "prime_count", {"start": 0, "stop": stop})
             job = await _run_job(swarm, outcome, "mandelbrot", {})
             result = await asyncio.to_thread(_client(swarm).result, job)
+            _say("everybody claims the pay for accepted work")
+            outcome.credit = await settle(swarm.peers, net)
         except SparkleError as error:
             raise SparkleError(f"{error}; the logs are in {swarm.directory}") from error
         write_file(picture, result["data"])
@@ -165,6 +171,8 @@ def check(outcome: Outcome) -> int:
             raise VerificationError(f"{tallies[peer_id].accepted} results of the lying {name} were accepted")
         if lying and not tallies[peer_id].rejected:
             raise VerificationError(f"the lying {name} handed in nothing that could be rejected; run it again")
+    if outcome.credit is not None:
+        check_credit(outcome.credit, [peer_id for _, peer_id, lying in outcome.peers if lying])
     return 0
 
 
@@ -186,6 +194,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "primes": {"counted": outcome.jobs[0]["result"], "published": expected_primes(outcome)},
         "picture": {"file": str(outcome.picture), "size_bytes": outcome.picture_bytes},
         "units_verified": sum(job["units"]["final"] for job in outcome.jobs),
+        "credit": outcome.credit.document() if outcome.credit is not None else None,
         "start_s": round(outcome.start_s, 3),
         "seconds": {kernel: round(seconds, 3) for kernel, seconds in outcome.seconds.items()},
         "jobs": outcome.jobs,
@@ -200,8 +209,10 @@ def print_outcome(outcome: Outcome) -> None:
         tally = tallies[peer_id]
         standing = "rejected" if tally.rejected else "ok" if tally.accepted else "no work"
         role = "submits and computes" if position == 0 else "computes"
-        rows.append((name, output.short_peer(peer_id), role, tally.accepted, tally.rejected, standing))
-    output.print_table(("PEER", "ID", "ROLE", "ACCEPTED", "REJECTED", "STANDING"), rows, right=(3, 4))
+        credit = exactly(outcome.credit.amounts[peer_id]["balance_micro"]) if outcome.credit is not None else "–"
+        rows.append((name, output.short_peer(peer_id), role, tally.accepted, tally.rejected, standing, credit))
+    heads = ("PEER", "ID", "ROLE", "ACCEPTED", "REJECTED", "STANDING", "CREDIT")
+    output.print_table(heads, rows, right=(3, 4, 6))
     print()
     colour = output.wants_colour(sys.stdout)
     for name, peer_id, _ in outcome.peers:
@@ -222,6 +233,8 @@ def print_outcome(outcome: Outcome) -> None:
     verified = primes["units"]["final"] + mandelbrot["units"]["final"]
     executions = primes["replicas"] + mandelbrot["replicas"]
     print(f"{verified} units verified with {output.many(executions, 'execution')}")
+    if outcome.credit is not None:
+        print(outcome.credit.sentence())
 
 
 def _say(text: str) -> None:

@@ -95,6 +95,6 @@ def numbers(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{clean(key)} {clean(value)}" for key, value in values.items())
 
 
-def many(count: int, noun: str) -> str:
+def many(count: int, noun: str, plural: str = "") -> str:
     """``1 unit``, ``2 units``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"

@@ -50,7 +50,7 @@ def _as_parameters(arguments: Sequence[str], unknown: str) -> str:
 
 
 def _common_flags_last(arguments: Sequence[str]) -> list[str]:
-    """``--home DIR`` and ``--json`` may stand before the command too; argparse wants them behind it."""
+    """``--home DIR`` and ``--json`` may stand before the command too; argparse wants them behind all its words."""
     rest, moved = list(arguments), []
     while rest:
         if rest[0] == "--home" and len(rest) > 1:
@@ -59,7 +59,8 @@ def _common_flags_last(arguments: Sequence[str]) -> list[str]:
             moved.append(rest.pop(0))
         else:
             break
-    return [*rest[:1], *moved, *rest[1:]]
+    words = 2 if rest[:1] == ["ledger"] else 1
+    return [*rest[:words], *moved, *rest[words:]]
 
 
 def add_home(parser: argparse.ArgumentParser) -> None:
@@ -97,11 +98,38 @@ def _build() -> tuple[Parser, dict[str, Parser]]:
     dead.add_argument("--requeue", metavar="UNIT", help="begin a unit, as JOB/INDEX, or all of a JOB anew")
     why = add("why", "show:why", "explain the node's state, or a job, unit or peer")
     why.add_argument("subject", nargs="?", help="a job ID, a unit as ID/INDEX, or a peer id")
+    add("doctor", "doctor:doctor", "find out what blocks this node, and how to fix it")
+    credit = add("credit", "credit:credit", "show an account's balance, where it came from and what is pending")
+    credit.add_argument("account", metavar="ACCOUNT", nargs="?", help="an account or a peer id (default: this node)")
+    credit.add_argument("--plot", metavar="FILE", help="draw the balance over time into a .svg or .png file")
+    _add_ledger(commands.add_parser("ledger", help="audit or export this node's copy of the ledger"))
     key = add("network-key", "network:network_key", "make the key of a private network")
     key.add_argument("file", metavar="FILE", help="where to write it; a file that is there stays as it is")
     add("pause", "show:pause", "stop computing at once")
     add("resume", "show:resume", "compute again")
     return parser, commands.choices
+
+
+def _add_ledger(ledger: argparse.ArgumentParser) -> None:
+    ledger.description = "Read the copy of the ledger in the home directory, whether or not a node runs."
+    actions = ledger.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, text in (
+        ("verify", "check all of it from the bytes up"),
+        ("export", "write a row for each entry, with what became of it"),
+    ):
+        action = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        add_home(action)
+        action.add_argument("--net", metavar="NAME", help="the network it must be of (default: whichever it is)")
+        action.set_defaults(command=_lazily(f"ledger:{name}"))
+        if name == "verify":
+            action.add_argument("--json", action="store_true", help="print JSON on standard output")
+            action.add_argument(
+                "--deep", action="store_true", help="verify every signature, not the last of each run"
+            )
+        else:
+            action.add_argument("--format", choices=("csv", "json"), help="csv (default), or an object a line")
+            action.add_argument("--json", action="store_true", help="the same as --format json")
+            action.add_argument("--out", metavar="FILE", help="write it there (default: standard output)")
 
 
 def _add_job(parser: argparse.ArgumentParser) -> None:
@@ -126,6 +154,9 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
         choices=("fast", "final", "critical"),
         default="final",
         help="how sure to be: first result, a known worker's or two that agree (default), three that agree",
+    )
+    parser.add_argument(
+        "--free", action="store_true", help="offer no credit: computed where there is nothing better to do"
     )
     parser.add_argument(
         "--sealed", action="store_true", help="store and send the arrays encrypted (private networks only)"

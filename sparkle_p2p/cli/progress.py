@@ -1,5 +1,6 @@
-"""Following a job on stderr: one line that moves in a terminal, few plain lines elsewhere."""
+"""What moves on stderr: a job's progress (elsewhere than in a terminal few plain lines), and a bar for work here."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -8,10 +9,12 @@ from typing import Any, TextIO
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.api.display import TerminalLine
 from sparkle_p2p.api.words import ENDED as ENDED
-from sparkle_p2p.api.words import clean, share
+from sparkle_p2p.api.words import bar, clean, duration, share
 from sparkle_p2p.api.words import progress_text as progress_text
 
 POLL_S = 0.25
+_REDRAW_S = 0.1
+_ESTIMATE_FROM_S, _ESTIMATE_FROM = 1.0, 0.02  # before that the pace says little
 _PLAIN_STEP = 0.1  # elsewhere than in a terminal: a line for every tenth of the job
 
 
@@ -57,3 +60,45 @@ def follow(client: LocalClient, job: str, line: ProgressLine) -> dict[str, Any]:
             if document["state"] in ENDED:
                 return document
             time.sleep(POLL_S)
+
+
+class WorkBar:
+    """A bar with the time left for each thing that this process does. Drawn in a terminal only; gone at the end."""
+
+    def __init__(
+        self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic, *, wanted: bool = True
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self._clock = clock
+        self._shown = wanted and self._stream.isatty()
+        self._began = 0.0
+        self._what = ""
+        self._drawn = float("-inf")
+
+    def __enter__(self) -> "WorkBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown and self._drawn > float("-inf"):
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def show(self, what: str, done: int, whole: int) -> None:
+        """So much of it is done; ``whole`` 0: nobody can tell how much there is."""
+        now = self._clock()
+        if what != self._what:
+            self._what, self._began = what, now
+        if not self._shown or (now - self._drawn < _REDRAW_S and done < whole):
+            return
+        self._drawn = now
+        self._stream.write("\r\x1b[K" + self._line(what, done, whole, now)[: shutil.get_terminal_size().columns - 1])
+        self._stream.flush()
+
+    def _line(self, what: str, done: int, whole: int, now: float) -> str:
+        if not whole:
+            return f"{what}…"
+        part, spent = min(1.0, done / whole), now - self._began
+        left = "estimating"
+        if spent >= _ESTIMATE_FROM_S and part >= _ESTIMATE_FROM:
+            left = f"{duration(spent * (1 - part) / part)} left"
+        return f"{what} {bar(part)} {part:.0%}, {left}"

@@ -22,7 +22,10 @@ def submit(arguments: argparse.Namespace) -> int:
     inputs = parse_inputs(arguments.input)
     check_writable(arguments.output, for_array=bool(inputs))
     client = client_of(arguments)
-    job = client.submit(arguments.kernel, params, arguments.units, arguments.verify, inputs, sealed=arguments.sealed)
+    job = client.submit(
+        arguments.kernel, params, arguments.units, arguments.verify, inputs,
+        free=arguments.free, sealed=arguments.sealed,
+    )  # fmt: skip
     if not arguments.wait:
         if arguments.json:
             output.print_json({"job": job})

@@ -6,6 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sparkle_p2p.node import picture, results
 from sparkle_p2p.node.array_jobs import ArrayJobs
@@ -24,6 +25,9 @@ from sparkle_protocol.work.quorum import check_level
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_worker.kernels.base import Combined
 from sparkle_worker.kernels.registry import ARRAY_KERNELS
+
+if TYPE_CHECKING:
+    from sparkle_p2p.node.ledger import LedgerPart
 
 log = logging.getLogger("sparkle.node")
 
@@ -46,6 +50,7 @@ class JobCommands:
         arrays: jobs with arrays; None where the node has no place for them.
         on_tile: told of a kernel and how many tiles and bytes of a job's inputs are stored.
         check: refuses a job that nobody could compute, by raising ConfigError.
+        ledger: sets aside what a job may cost; without it all work is free.
     """
 
     def __init__(
@@ -58,10 +63,12 @@ class JobCommands:
         arrays: Callable[[], ArrayJobs | None] = lambda: None,
         on_tile: Callable[[str, int, int], None] = lambda _kernel, _tiles, _size: None,
         check: Callable[[JobSpec], None] = lambda _spec: None,
+        ledger: "LedgerPart | None" = None,
     ) -> None:
         self._arrays = arrays
         self._on_tile = on_tile
         self._check = check
+        self._ledger = ledger
         self._identity = identity
         self._submitter = submitter
         self._store = store
@@ -121,6 +128,8 @@ class JobCommands:
     async def _publish(self, spec: JobSpec, begun: Callable[[JobId], None] = lambda _job: None) -> str:
         shell = self._shell()  # a node that is still starting refuses here: the core must not have heard of the job
         self._check(spec)
+        if self._ledger is not None:
+            await self._ledger.fund(spec)
         job, effects = self._submitter.submit(spec, boot_ns())
         begun(job)
         published = self._publishing[job] = asyncio.get_running_loop().create_future()
@@ -131,6 +140,8 @@ class JobCommands:
                     await published
         except StoreError:
             self._submitter.withdraw(job)
+            if self._ledger is not None:
+                self._ledger.withdrawn(spec)
             arrays = self._arrays()
             if arrays is not None:
                 arrays.withdrawn(job)

@@ -9,6 +9,7 @@ from sparkle_p2p.node.diary import Diary, Level
 from sparkle_p2p.view import Reason, Safety
 from sparkle_protocol import effects as fx
 from sparkle_protocol.ids import short_peer
+from sparkle_protocol.presence import Clone
 from sparkle_protocol.trust.parameters import TRUST_RULES
 from sparkle_protocol.work.worker import WorkerAgent
 
@@ -18,9 +19,25 @@ Fields = Mapping[str, Any]
 CERTIFYING_PEERS = 4  # three quarters of fewer would be everybody: nobody might lie or leave
 
 
+CLONED = (
+    "Another machine runs with a copy of this node's key, so this one takes on nothing: "
+    "stop one of them, then start the other again."
+)
+
+
 def _job(fields: Fields) -> str:
     return str(fields["job"])[:8]
 
+
+# what has become of this node's account in the ledger
+ACCOUNT_STATES = {
+    "learning": "Credit: other nodes are asked for the state of this account",
+    "ready": "Credit: this node's account is ready",
+    "lost": "Credit: entries that this account signed are missing here, and nobody who is linked has them",
+    "forked": "Credit: this account signed two entries for one place and can spend no more",
+    "revoked": "Credit: the key of this account was revoked",
+    "cloned": "Credit: nothing more is signed here, as another node runs with the identity of this one",
+}
 
 # event -> (level, sentence); events that come too often for a log have none
 _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
@@ -87,6 +104,15 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
         "warning",
         lambda f: f"{short_peer(f['peer'])} broke too many rules; ignored for {f['seconds']} s",
     ),
+    "cloned": ("error", lambda f: f"{CLONED} {short_peer(f['told_by'])} showed it."),
+    "peer_cloned": ("warning", lambda f: f"{short_peer(f['peer'])} runs twice: two machines have its key"),
+    "own_id_elsewhere": (
+        "warning",
+        lambda f: (
+            f"Somebody on the local network announces this node's identity at {f['address']}; "
+            "if that is a machine of yours, its home directory is a copy of this one"
+        ),
+    ),
     "bootstrap_is_self": ("warning", lambda f: f"The bootstrap address {f['address']} is this node itself"),
     "bootstrap_unreachable": (
         "warning",
@@ -95,6 +121,21 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
     "clock_off": (
         "warning",
         lambda f: f"This machine's clock differs by {abs(int(f['seconds']))} s from that of {f['peers']} peers",
+    ),
+    "account_state": ("info", lambda f: ACCOUNT_STATES.get(str(f["state"]), f"Credit: {f['state']}")),
+    "account_forked": (
+        "warning",
+        lambda f: (
+            "This node's account signed two entries for one place and can spend no more; use a new identity"
+            if f["own"]
+            else f"Account {str(f['account'])[:8]} signed two entries for one place; nothing more of it counts"
+        ),
+    ),
+    "pay_not_claimed": (
+        "warning",
+        lambda f: (
+            f"Pay for {many(int(f['units']), 'unit')} of {_job(f)} could not be claimed: nobody shows the proof"
+        ),
     ),
     "storage_failed": ("error", lambda f: str(f["reason"])),
     "storage_restored": ("good", lambda f: "The database can be written again"),
@@ -124,11 +165,14 @@ def safety(peers: int, known: int = 0) -> Safety:
         return Safety("alone", sentence, max(1, peers))
     if peers < CERTIFYING_PEERS:
         sentence = (
-            f"With {peers} peers only the submitter accepts: "
+            f"With {peers} nodes, this one included, only the submitter accepts: "
             "results found while it is away stay provisional until it is back."
         )
         return Safety("submitter_only", f"{sentence}{_strangers(known)}", peers)
-    sentence = f"{peers} peers: keepers accept by certificate of three quarters, also while the submitter is away."
+    sentence = (
+        f"{peers} nodes, this one included: keepers accept by certificate of three quarters, "
+        "also while the submitter is away."
+    )
     return Safety("certified", f"{sentence}{_strangers(known)}", peers)
 
 
@@ -173,6 +217,11 @@ def node_state(
         numbers = {"running": len(running), "held": len(worker.held)}
         return "working", Reason("computing", f"Computing {kernel} for {whose}.", numbers)
     return "idle", _idle_reason(worker, config, network, peers)
+
+
+def cloned(clone: Clone) -> Reason:
+    """Somebody else runs with our key."""
+    return Reason("cloned", CLONED, {"statements": len(clone.statements)})
 
 
 def storage_failed(failure: Exception) -> Reason:

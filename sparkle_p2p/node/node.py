@@ -7,13 +7,17 @@ and on ``stop``: hand back what is not committed, report what is, leave the netw
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from functools import partial
+from typing import Any
 
+from sparkle_ledger.agent.events import Cloned
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
+from sparkle_p2p.ledger_view import CreditView
 from sparkle_p2p.net.overlay import Link, Overlay, OverlayEvents
 from sparkle_p2p.node import narrate, picture
 from sparkle_p2p.node.array_jobs import ArrayJobs
@@ -21,9 +25,11 @@ from sparkle_p2p.node.array_units import check_result, has_arrays, input_sizes, 
 from sparkle_p2p.node.array_work import ArrayWork, listen_host, open_array_work
 from sparkle_p2p.node.commands import JobCommands
 from sparkle_p2p.node.computing import Computing
+from sparkle_p2p.node.crediting import read_credit
 from sparkle_p2p.node.diary import Diary
 from sparkle_p2p.node.housekeeping import Housekeeping
 from sparkle_p2p.node.journals import Journals
+from sparkle_p2p.node.ledger import LedgerPart
 from sparkle_p2p.node.memory import MIB, WorkerMemory
 from sparkle_p2p.node.offenders import Offenders
 from sparkle_p2p.node.parts import (
@@ -39,11 +45,13 @@ from sparkle_p2p.node.shell import Core, Shell
 from sparkle_p2p.node.standings import Standings
 from sparkle_p2p.node.store import Store, StoreError
 from sparkle_p2p.node.usage import Usage
+from sparkle_p2p.node.weighing import PricedRules, Weighing
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_p2p.view import (
     DeadUnit,
     Event,
     Explanation,
+    Finding,
     JobResult,
     JobView,
     KernelView,
@@ -56,10 +64,11 @@ from sparkle_protocol import messages
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import FactCodec
 from sparkle_protocol.ids import JobId, PeerId, short_peer
-from sparkle_protocol.ledger_messages import LedgerRequest
+from sparkle_protocol.ledger_messages import LedgerRequest, forks_topic
 from sparkle_protocol.membership import Membership
+from sparkle_protocol.presence import Presence
 from sparkle_protocol.work.blob_sizes import BlobSizes
-from sparkle_protocol.work.fairness import Weigh, equal_weight
+from sparkle_protocol.work.fairness import Weigh
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.submitter import Submitter
 from sparkle_protocol.work.worker import WorkerAgent
@@ -85,7 +94,7 @@ class Node:
         *,
         overlay_factory: OverlayFactory = libp2p_overlay,
         executor_factory: ExecutorFactory | None = None,
-        weigh: Weigh = equal_weight,
+        weigh: Weigh | None = None,
     ) -> None:
         self.config = config
         self.home = home
@@ -104,8 +113,17 @@ class Node:
         kernels = [f"{kernel.name}@{kernel.version}" for kernel in known] if works else []
         own_bytes = config.memory_mb * MIB
         self.membership = Membership(self.identity.peer_id, rng, wall_ms, own_bytes if works else 0)
+        self.presence = Presence(self.identity, config.net, os.urandom(messages.INSTANCE_BYTES), wall_ms)
         self.memory = WorkerMemory(own_bytes, works, lambda: self.membership.links, lambda: self.membership.memory)
-        self.submitter = Submitter(self.identity, self._codec, rng, check_result, weigh)
+        self.weighing = Weighing(
+            config.net, self.identity, config.network_key is not None, lambda: self.submitter.waiting_submitters()
+        )
+        self.submitter = Submitter(
+            self.identity, self._codec, rng, check_result, weigh or self.weighing.weigh, PricedRules()
+        )
+        self.ledger: LedgerPart | None = None
+        if not config.bootstrap_only:
+            self.ledger = LedgerPart(home, config.net, self.submitter, self._tell, self._extra, self._spawn)
         self.submitter.lend(config.blobs_mb * MIB, BlobSizes(input_sizes, result_size))
         self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots, device_class(), own_bytes)
         self.overlay: Overlay | None = None
@@ -128,6 +146,7 @@ class Node:
             self._array_jobs,
             self._told_tile,
             self.memory.check,
+            self.ledger,
         )
         self.totals: dict[str, int] = {}  # of earlier runs
         self._housekeeping = Housekeeping(self)
@@ -158,6 +177,8 @@ class Node:
             self._stopping.set()
             with contextlib.suppress(StoreError):
                 await self.store.close()
+            if self.ledger is not None:
+                await self.ledger.close()
             if not ready.done():
                 ready.set_exception(failure or ConfigError("the node was stopped before it was ready"))
                 ready.exception()  # whoever waits sees it; nobody need
@@ -172,6 +193,8 @@ class Node:
         """Begin to leave; idempotent."""
         self._stopping.set()
         self._commands.stop()
+        if self.ledger is not None:
+            self.ledger.stop()
 
     @property
     def ready(self) -> bool:
@@ -201,6 +224,9 @@ class Node:
         self._computing = Computing(executors, lambda event: self.shell.tell(self.worker, event), group, tiles)
         await self.standings.load()
         await restore_jobs(self)
+        if self.ledger is not None:
+            met = bool(self.config.bootstrap or await self.store.peers())
+            group.create_task(self.ledger.load(met), name="load the ledger")
         if self._arrays is not None:
             await self._arrays.restore()
         group.create_task(self._housekeeping.run(), name="housekeeping")
@@ -218,11 +244,14 @@ class Node:
         )
         await overlay.start(self._serve, events)
         self.overlay = self.shell.overlay = overlay
+        self.presence.own_addresses = overlay.addresses
         if self._arrays is not None:
             await self._arrays.plane.listen(listen_host(self.config), self.config.bulk_port)
         self.startup_ms = {**getattr(overlay, "startup_ms", {}), "ready": (boot_ns() - self.started_ns) / 1e6}
         self.submitter.addresses = overlay.addresses()
         await overlay.subscribe(messages.jobs_topic(self.config.net))
+        if self.ledger is not None:
+            await overlay.subscribe(forks_topic(self.config.net))
         remembered = await self.store.peers()
         start = self.membership.start(self.config.bootstrap, remembered, boot_ns())
         self.shell.perform(self.membership, start)
@@ -292,23 +321,40 @@ class Node:
         return self._shell
 
     def _route(self, message: messages.Request) -> Core:
+        if self.ledger is not None and isinstance(message, LedgerRequest):
+            return self.ledger.agent
         if isinstance(message, messages.Offer | messages.Notice):
             return self.worker
+        if isinstance(message, messages.Here):
+            return self.presence
         return self.membership if isinstance(message, messages.PeersRequest) else self.submitter
 
     def _refuses(self, message: messages.Request) -> messages.Refusal | None:
-        """With ``--bootstrap-only`` a node keeps no jobs but those that it already has; none has a ledger."""
-        if isinstance(message, LedgerRequest):
+        """With ``--bootstrap-only`` a node has no ledger, and keeps no jobs but those that it already has."""
+        if isinstance(message, LedgerRequest) and self.ledger is not None and not self.ledger.loaded:
+            return messages.Refusal("busy", "this node still reads its ledger")
+        if isinstance(message, LedgerRequest) and self.ledger is None:
             return messages.Refusal("unserved", "this node has no part in the ledger")
-        if not (self.config.bootstrap_only and isinstance(message, messages.Push)):
+        if not isinstance(message, messages.Push) or self.submitter.job(JobId(message.job)) is not None:
             return None
-        if self.submitter.job(JobId(message.job)) is not None:
+        if self.presence.cloned is not None:
+            return messages.Refusal("quota", "the identity of this node is used by another one too")
+        if not self.config.bootstrap_only:
             return None
         return messages.Refusal("quota", "this node only helps others to meet and keeps no jobs")
 
     def _tell_all(self, event: object) -> None:
-        for core in (self.membership, self.submitter, self.worker):
+        for core in (self.membership, self.presence, self.submitter, self.worker):
             self.shell.tell(core, event)
+        if self.ledger is not None:
+            self.ledger.tell(event)
+
+    def _tell(self, core: Core, event: object) -> None:
+        self.shell.tell(core, event)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        if self._group is not None:
+            self._group.create_task(work, name=name)
 
     def _peer_up(self, link: Link) -> None:
         self.diary.note("info", f"Connected to {short_peer(link.peer)}")
@@ -336,6 +382,8 @@ class Node:
         """Effects that are not communication."""
         if self._arrays is not None:
             self._arrays.perform(effect)
+        if self.ledger is not None:
+            self.ledger.perform(effect)
         if isinstance(effect, fx.Compute) and self._computing is not None:
             self._computing.start(effect)
         elif isinstance(effect, fx.StopCompute) and self._computing is not None:
@@ -348,15 +396,27 @@ class Node:
                 self.journals.hear(effect.event, effect.fields, boot_ns(), wall_ms())
             except Exception:  # a story with a gap must not stop what it tells of
                 log.exception("the journal could not take in %s", effect.event)
+            if effect.event == "cloned":
+                self._stop_signing()
             if effect.event == "worker_rejected" and self._group is not None:
                 self._group.create_task(self._housekeeping.save_standings(), name="save standings")
             if effect.event in ("job_published", "job_done", "job_failed", "job_cancelled"):
-                job_id = JobId(bytes.fromhex(str(effect.fields["job"])))
-                self._commands.settled(job_id)
-                if effect.event == "job_done" and self._group is not None:
-                    job = self.submitter.jobs[job_id]
-                    if not has_arrays(job.state.spec):
-                        self._group.create_task(self._commands.combine_quietly(job), name="combine")
+                self._job_got_on(JobId(bytes.fromhex(str(effect.fields["job"]))), effect.event)
+
+    def _job_got_on(self, job_id: JobId, event: str) -> None:
+        self._commands.settled(job_id)
+        if self.ledger is not None:
+            self.ledger.ended(job_id, boot_ns())
+        if event == "job_done" and self._group is not None:
+            job = self.submitter.jobs[job_id]
+            if not has_arrays(job.state.spec):
+                self._group.create_task(self._commands.combine_quietly(job), name="combine")
+
+    def _stop_signing(self) -> None:
+        """Somebody else runs with our key: what both sign looks like the work of a liar, so take on nothing more."""
+        self.shell.perform(self.worker, self.worker.stop(boot_ns()))
+        if self.ledger is not None:
+            self.ledger.tell(Cloned())
 
     def _array_jobs(self) -> ArrayJobs | None:
         return self._arrays.jobs if self._arrays is not None and self._arrays.ready else None
@@ -372,11 +432,19 @@ class Node:
         """Let go of what is not needed any more; called every few seconds."""
         if self._arrays is not None:
             self._arrays.tidy()
+        if self.ledger is not None and self.ledger.loaded:
+            self.ledger.look(boot_ns())
+            self.weighing.look(self.ledger.agent, self.ledger.changes, boot_ns())
 
     @property
     def missing_protections(self) -> tuple[str, ...]:
         """What this system cannot enforce upon computing processes, one sentence each."""
         return self._computing.missing_protections if self._computing is not None else ()
+
+    @property
+    def storage_failure(self) -> StoreError | None:
+        """Why nothing can be stored now, if that is so."""
+        return self.store.failure or (self.ledger.failure if self.ledger is not None else None)
 
     # --- totals -------------------------------------------------------------------------------------------
 
@@ -407,7 +475,8 @@ class Node:
             self.diary.publish("paused", {})
 
     async def resume(self) -> None:
-        """Compute again."""
+        """Compute again. Raises ConfigError while another node has this one's identity."""
+        self._check_alone()
         if self._computing is not None:
             self._computing.resume()
         if self.worker.paused:
@@ -419,9 +488,14 @@ class Node:
         """Publish a job; returns its id once it is on disk, here and with most of its keepers."""
         if self.stopping:
             raise ConfigError("this node is stopping; submit to another one")
+        self._check_alone()
         if self.config.bootstrap_only:
             raise ConfigError("this node runs with --bootstrap-only and takes no jobs; submit to another one")
         return await self._commands.submit(request)
+
+    def _check_alone(self) -> None:
+        if self.presence.cloned is not None:
+            raise ConfigError(narrate.CLONED)
 
     async def job(self, job: str) -> JobView:
         """One job by id or unique prefix."""
@@ -452,6 +526,17 @@ class Node:
         from sparkle_p2p.node.why import explain
 
         return await explain(self, self.view(), subject)
+
+    async def checkup(self) -> tuple[Finding, ...]:
+        """What blocks this node, as far as it can tell itself."""
+        from sparkle_p2p.node.checkup import check_node
+
+        return await check_node(self)
+
+    async def credit(self, account: str | None = None) -> CreditView:
+        """The credit of this node's account, or of another that it keeps entries of."""
+        peers = [self.identity.peer_id, *self.membership.links, *self.standings.peers()]
+        return await read_credit(self.ledger, account, peers)
 
     async def kernels(self) -> tuple[KernelView, ...]:
         """Kernels that this node knows."""

@@ -49,8 +49,10 @@ def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
     links = node.overlay.links() if node.overlay is not None else ()
     network = narrate.network_state(node.overlay, links, node.ready)
     state, reason = narrate.node_state(node.worker, node.config, network, len(links), stopping=node.stopping)
-    if node.store.failure is not None:  # nothing else matters as much, whatever the node does meanwhile
-        reason = narrate.storage_failed(node.store.failure)
+    if node.presence.cloned is not None and state != "stopping":
+        state, reason = "paused", narrate.cloned(node.presence.cloned)
+    if node.storage_failure is not None:  # nothing else matters as much, whatever the node does meanwhile
+        reason = narrate.storage_failed(node.storage_failure)
     known = node.standings.known_workers()
     return NodeView(
         peer_id=node.identity.peer_id,
@@ -68,7 +70,7 @@ def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
         jobs=jobs,
         units_done=node.units_done,
         units_verified=node.units_verified,
-        credit_micro=0,
+        credit_micro=node.ledger.balance_micro if node.ledger is not None else 0,
         cpu_percent=node.usage.cpu_percent,
         pss_bytes=node.usage.pss_bytes,
         limits={"slots": node.config.slots if node.worker.kernels else 0},

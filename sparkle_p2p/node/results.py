@@ -15,6 +15,7 @@ from sparkle_protocol.facts import NONCE_BYTES, Deadlines, JobSpec, Policy, Reso
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.trust.coin import audit_secret, commitment_to
 from sparkle_protocol.work.kept_job import KeptJob
+from sparkle_protocol.work.price import job_hold_micro, unit_price_micro
 from sparkle_protocol.work.quorum import QUORUMS, check_level
 from sparkle_worker.kernels.base import Combined, Description, Kernel
 from sparkle_worker.kernels.registry import ARRAY_KERNELS, KERNELS, get_kernel
@@ -36,7 +37,7 @@ def make_spec(request: SubmitRequest, identity: Identity) -> JobSpec:
     units = request.units if request.units is not None else kernel.default_units(params)
     if type(units) is not int or not 1 <= units <= most:
         raise ConfigError(f"this {kernel.name} job can be cut into 1 to {most} units, not {units}")
-    return _spec(kernel, params, units, request.verify, QUORUMS[check_level(request.verify)], (), identity)
+    return _spec(kernel, params, units, request, QUORUMS[check_level(request.verify)], (), identity)
 
 
 def make_array_spec(request: SubmitRequest, cut: CutJob, identity: Identity) -> JobSpec:
@@ -44,38 +45,51 @@ def make_array_spec(request: SubmitRequest, cut: CutJob, identity: Identity) -> 
     check_level(request.verify)
     # One result of these is checked by one named verifier; those of other kernels are compared with each other.
     quorum = 1 if cut.kernel.verification in CHECKED else QUORUMS[request.verify]
-    return _spec(cut.kernel, cut.params, cut.units, request.verify, quorum, cut.inputs, identity, cut.salt)
+    return _spec(cut.kernel, cut.params, cut.units, request, quorum, cut.inputs, identity, cut.salt)
 
 
 def _spec(
     kernel: Description,
     params: dict[str, Any],
     units: int,
-    level: str,
+    request: SubmitRequest,
     quorum: int,
     inputs: Sequence[bytes],
     identity: Identity,
     salt: bytes = b"",
 ) -> JobSpec:
-    costs = [kernel.cost(kernel.unit(params, units, index)) for index in sorted({0, units // 2, units - 1})]
-    cost, memory = costs[0], max(cost.memory_bytes for cost in costs)  # the largest is among these, or hardly larger
     nonce = secrets.token_bytes(NONCE_BYTES)
     compared = kernel.verification not in CHECKED
-    floor = FLOOR_PERMILLE if compared and level == "final" else 0
+    floor = FLOOR_PERMILLE if compared and request.verify == "final" else 0
+    policy = Policy(request.verify, quorum, audit_permille=floor)
+    resources = needed(kernel, params, units)
+    price = 0 if request.free else unit_price_micro(resources)
     return JobSpec(
         kernel=kernel.name,
         kernel_version=kernel.version,
         params=params,
         units=units,
         verification=kernel.verification,
-        policy=Policy(level, quorum, audit_permille=floor),
-        resources=Resources(float(cost.flops), float(cost.bytes), int(memory)),
+        policy=policy,
+        resources=resources,
         deadlines=Deadlines(),
         audit_commitment=commitment_to(audit_secret(identity, nonce)),
         nonce=nonce,
         created_ms=wall_ms(),
+        price_micro=price,
+        hold_micro=job_hold_micro(units, price, policy),
         inputs=list(inputs),
         blob_salt=salt,
+    )
+
+
+def needed(kernel: Description, params: dict[str, Any], units: int) -> Resources:
+    """What the largest unit of a job needs; it is the first, the middle or the last one, or hardly larger."""
+    costs = [kernel.cost(kernel.unit(params, units, index)) for index in sorted({0, units // 2, units - 1})]
+    return Resources(
+        max(float(cost.flops) for cost in costs),
+        max(float(cost.bytes) for cost in costs),
+        max(int(cost.memory_bytes) for cost in costs),
     )
 
 

@@ -1,8 +1,9 @@
 """Answers ``sparkle why`` from the cores' own records."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sparkle_p2p.node import reading, trust_reading, why_trust
+from sparkle_p2p.node import reading, trust_reading, why_credit, why_trust
 from sparkle_p2p.node.journal_words import seconds, timeline
 from sparkle_p2p.node.memory import MIB, mib
 from sparkle_p2p.node.narrate import many
@@ -14,6 +15,7 @@ from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_p2p.view import Eta, Explanation, NodeView, Reason, Scalar
 from sparkle_protocol.errors import NotFound
 from sparkle_protocol.ids import PeerId, short_peer
+from sparkle_protocol.trust.parameters import TRUST_RULES
 from sparkle_protocol.work.kept_job import KeptJob
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ async def explain(node: "Node", view: NodeView, subject: str | None) -> Explanat
         if not unit.isdecimal():
             raise NotFound(f"'{subject}' names no unit; write JOB/NUMBER")
         job = node.kept_job(name)
-        return explain_unit(job, int(unit), node.journals.pace(job.state.id), boot_ns(), node.store.failure)
+        told = explain_unit(job, int(unit), node.journals.pace(job.state.id), boot_ns(), node.store.failure)
+        return replace(told, details=(*told.details, *why_credit.unit_reasons(node.ledger, job, int(unit))))
     ending = subject.lstrip("…")
     peers = [peer for peer in _known_peers(node, view) if ending and peer.endswith(ending)]
     if len(peers) == 1:
@@ -52,7 +55,8 @@ async def explain(node: "Node", view: NodeView, subject: str | None) -> Explanat
         job = node.kept_job(subject)
     except NotFound as error:
         if not peers and (guest := guest_job(node.submitter, subject)) is not None:
-            return explain_guest(node.submitter, guest, boot_ns())
+            told = explain_guest(node.submitter, guest, boot_ns())
+            return replace(told, details=(*told.details, *why_credit.job_reasons(node.ledger, guest)))
         if len(peers) > 1:
             raise NotFound(f"{len(peers)} peers end in '{subject}'; give more of the id") from error
         raise NotFound(f"neither a job nor a peer is called '{subject}' here") from error
@@ -106,8 +110,8 @@ def _too_large(node: "Node") -> list[Reason]:
 
 
 async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
-    now_ns, pace = boot_ns(), node.journals.pace(job.state.id)
-    storage = node.store.failure
+    now_ns, pace, me = boot_ns(), node.journals.pace(job.state.id), node.identity.peer_id
+    storage = node.storage_failure
     view = job_view(job, None, pace, now_ns, wall_ms(), storage)
     counts = view.units
     done = counts.final + counts.provisional
@@ -127,7 +131,7 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
     if not job.outcome:
         expected = forecast(job, counts, pace, now_ns, storage)
         details.append(_expected(expected) if isinstance(expected, Eta) else expected)
-        details.append(_kept_by(job, node.identity.peer_id))
+        details.append(_kept_by(job, me))
         details += in_line(node.submitter, job, now_ns)
         details += _waiting_for_others(job)
         lacking = node.memory.lacking(job.state.spec)
@@ -143,13 +147,14 @@ async def _explain_job(node: "Node", job: KeptJob) -> Explanation:
     details += [
         Reason(
             "accepted_from",
-            f"{short_peer(peer) if peer != node.identity.peer_id else 'This node'}: {many(count, 'unit')} accepted.",
+            f"{'This node' if peer == me else short_peer(peer)}: {many(count, 'result')} accepted.",
             {"peer": peer, "units": count},
         )
         for peer, count in job.accepted_by.most_common(DETAILS_SHOWN)
     ]
     details += [rejection_view(rejection).reason for rejection in job.rejections[:DETAILS_SHOWN]]
     details.append(_policy(job, node.standings.known_workers()))
+    details += why_credit.job_reasons(node.ledger, job)
     journal = await node.journals.of(job.state.id)
     subject, reason = job.state.id.hex(), Reason(f"job_{view.state}", headline, numbers)
     return Explanation(subject, reason, tuple(details), timeline(journal.entries))
@@ -186,11 +191,15 @@ def _policy(job: KeptJob, known: int) -> Reason:
         return Reason("policy", CHECKED, numbers)
     if trust_reading.is_weighed(job):
         numbers |= {"audit_floor": policy.audit_permille / 1000, "known": known}
-        sentence = (
-            f"{verified} the answer of one known worker is enough, of which at least "
-            f"{why_trust.percent(policy.audit_permille / 1000)} are audited by another; "
-            f"while fewer than two are known, {policy.quorum} distinct workers must agree; {own}"
+        one = (
+            "the answer of one known worker is enough, of which at least "
+            f"{why_trust.percent(policy.audit_permille / 1000)} are audited by another"
         )
+        many_agree = f"{policy.quorum} distinct workers must agree"
+        if known < TRUST_RULES.enough_known:
+            sentence = f"{verified} {many_agree}, as fewer than two are known here by their work; {own} Later {one}."
+        else:
+            sentence = f"{verified} {one}; while fewer than two are known, {many_agree}; {own}"
         return Reason("policy", sentence, numbers)
     if policy.quorum == 1:
         return Reason(

@@ -53,6 +53,11 @@ def line_reason(place: Place) -> Reason:
 def _lane(place: Place) -> str:
     if place.lane == "own":
         return "This node's own jobs come before those of others."
+    if place.chance is not None and not place.pays:
+        return (
+            "In the lottery lane, as it offers less than the price of its work: "
+            f"it has a chance of {_percent(place.chance)} to be served next."
+        )
     if place.chance is not None:
         return (
             "In the lottery lane, as too little credit flows from this node to its owner: "

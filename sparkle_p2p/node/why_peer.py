@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from sparkle_p2p.node import reading
+from sparkle_p2p.node import reading, why_credit
 from sparkle_p2p.node.narrate import many
 from sparkle_p2p.node.picture import rejection_view
 from sparkle_p2p.node.why_trust import standing_reasons
@@ -40,6 +40,11 @@ def explain_peer(node: "Node", view: NodeView, peer: PeerId) -> Explanation:
     if node.membership.banned(peer, now_ns):
         code = "banned"
         sentence = f"It broke {many(record.violations, 'rule')}; this node does not deal with it for a while."
+    elif peer in node.presence.clones:
+        code = "cloned"
+        sentence = (
+            "Two machines run with its key: each said so, signed, and named the other; what they sign may clash."
+        )
     elif rejections:
         code = "rejected"
         proven = f"{many(len(rejections), 'result')} of it {'were' if len(rejections) > 1 else 'was'} proven wrong"
@@ -52,6 +57,7 @@ def explain_peer(node: "Node", view: NodeView, peer: PeerId) -> Explanation:
         sentence = f"In good standing: {many(accepted, 'result')} of it accepted here."
     details = [*standing]
     details += [rejection_view(rejection).reason for rejection in rejections]
+    details += why_credit.peer_reasons(node.ledger, peer)
     if late:
         text = f"{many(late, 'lease')} of jobs that go on ended before it had finished."
         details.append(Reason("late", text, {"leases": late}))

@@ -31,9 +31,19 @@ def standing_reasons(standings: Standings, peer: PeerId) -> list[Reason]:
         )
         found.insert(0, Reason("standing_disowned", sentence))
     found += _vouched(standings, peer)
-    return found or [
-        Reason("standing_unknown", "Nothing of it was compared here yet: a newcomer, whose answers decide nothing.")
-    ]
+    if any(reason.code in ("standing_known", "standing_vouched") for reason in found):
+        return found
+    known, enough = standings.known_workers(), standings.book.rules.enough_known
+    alone = known < enough  # then plain voting decides, and newcomers have a part in it
+    if not found:
+        what = "alone its answers decide nothing" if alone else "its answers decide nothing"
+        found = [Reason("standing_unknown", f"Nothing of it was compared here yet: a newcomer, {what}.")]
+    if alone:
+        text = (
+            f"Until {enough} workers are known here, a unit of a job of this node is decided by any two that agree."
+        )
+        found.append(Reason("votes_decide", text, {"known": known, "enough": enough}))
+    return found
 
 
 def _vouched(standings: Standings, peer: PeerId) -> list[Reason]:
@@ -256,10 +266,11 @@ def _opinions(job: KeptJob, unit: int) -> list[Reason]:
     """What the answers so far are worth."""
     votes: dict[PeerId, ResultHash] = job.state.votes(unit)
     found = (trust_reading.opinion(job, peer) for peer in sorted({*votes, *job.participants(unit)} - job.rejected))
-    return [_opinion(one) for one in found if one is not None]
+    voting = trust_reading.is_voting(job)
+    return [_opinion(one, voting=voting) for one in found if one is not None]
 
 
-def _opinion(one: Opinion) -> Reason:
+def _opinion(one: Opinion, *, voting: bool) -> Reason:
     who = short_peer(one.worker)
     if one.whose == "own":
         return Reason("counts_own", "This node's own answer decides alone.", {"peer": one.worker})
@@ -277,6 +288,5 @@ def _opinion(one: Opinion) -> Reason:
     if one.whose == "known":
         sentence = f"{who} counts: {passed} passed, {hours_text(one.capital_h)} of reference work; {rate}."
         return Reason("counts_known", sentence, numbers)
-    return Reason(
-        "newcomer", f"{who} is a newcomer with {passed} passed: its answers are compared and decide nothing.", numbers
-    )
+    what = "alone its answer decides nothing" if voting else "its answers are compared and decide nothing"
+    return Reason("newcomer", f"{who} is a newcomer with {passed} passed: {what}.", numbers)

@@ -13,6 +13,7 @@ from sparkle_p2p.web.guard import error_response, json_response
 from sparkle_protocol.errors import ConfigError
 
 CALL_TIMEOUT_S = 30.0
+SUBMIT_TIMEOUT_S = 75.0  # what the job may cost is set aside first, and then it is published
 INPUTS_TIMEOUT_S = 3600.0  # a submission whose files are read and stored first
 KEEP_ALIVE_S = 10.0  # proxies and clients give a silent stream up after 30 s and more
 SEND_TIMEOUT_S = 10.0  # a client that takes nothing for so long is dropped
@@ -43,6 +44,8 @@ class Routes:
             web.get(f"{api}/peers", self.peers, allow_head=False),
             web.get(f"{api}/kernels", self.kernels, allow_head=False),
             web.get(f"{api}/why", self.why, allow_head=False),
+            web.get(f"{api}/checkup", self.checkup, allow_head=False),
+            web.get(f"{api}/credit", self.credit, allow_head=False),
             web.get(f"{api}/jobs", self.jobs, allow_head=False),
             web.post(f"{api}/jobs", self.submit),
             web.get(f"{api}/jobs/{{job}}", self.job, allow_head=False),
@@ -93,6 +96,16 @@ class Routes:
         async with asyncio.timeout(CALL_TIMEOUT_S):
             return json_response(await self._control.why(request.query.get("subject") or None))
 
+    async def checkup(self, _request: web.Request) -> web.Response:
+        """What blocks this node: findings of its checks of itself."""
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            return json_response(await self._control.checkup())
+
+    async def credit(self, request: web.Request) -> web.Response:
+        """The credit of this node's account, or of ``?account=``."""
+        async with asyncio.timeout(CALL_TIMEOUT_S):
+            return json_response(await self._control.credit(request.query.get("account") or None))
+
     async def jobs(self, _request: web.Request) -> web.Response:
         """Jobs that this node submitted, newest first."""
         async with asyncio.timeout(CALL_TIMEOUT_S):
@@ -103,7 +116,7 @@ class Routes:
         if request.content_type != "application/json":
             return error_response(415, "send the job as application/json", "ConfigError")
         wanted = _submit_request(await request.read())
-        async with asyncio.timeout(INPUTS_TIMEOUT_S if wanted.inputs else CALL_TIMEOUT_S):
+        async with asyncio.timeout(INPUTS_TIMEOUT_S if wanted.inputs else SUBMIT_TIMEOUT_S):
             job = await self._control.submit(wanted)
         return json_response({"job": job}, 201)
 

@@ -71,14 +71,14 @@ async def local_peers(net: str, count: int, *, submitter_computes: bool = True) 
         yield peers
 
 
-def run_job(client: LocalClient, kernel: str, params: dict[str, int], units: int) -> Ran:
-    """Submit a job and return when it is done.
+def run_job(client: LocalClient, kernel: str, params: dict[str, int], units: int, *, free: bool = False) -> Ran:
+    """Submit a job, at the usual price unless it is to be free, and return when it is done.
 
     Raises:
         RuntimeError: it failed, or did not end in time.
     """
     began = time.perf_counter()
-    document = client.job(client.submit(kernel, params, units=units))
+    document = client.job(client.submit(kernel, params, units=units, free=free))
     unknown_s = POLL_S
     while document["state"] not in ENDED and time.perf_counter() - began < LIMIT_S:
         # Asking costs the node something too, so we ask seldom while the end is far, or cannot be foreseen.

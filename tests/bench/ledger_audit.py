@@ -1,10 +1,14 @@
-"""How long an audit of a ledger of a million entries takes: one core, reading from SQLite included.
+"""How long an audit of a ledger of a million entries takes, on one core and reading SQLite, and taking entries in.
+
+Both are held against verifying as many Ed25519 signatures and doing nothing else.
 
 The program that is measured: ``python -m tests.bench.ledger_audit audit FOLDER`` checks the ledger that
 ``python -m tests.bench.ledger_audit make FOLDER [ENTRIES [EXECUTIONS]]`` has made there, and prints one JSON line.
-Each entry claims so many executions; each unit has two, as sealed by six of eight keepers.
+Each entry claims so many executions; each unit has two, as sealed by six of eight keepers. With ``intake`` in the
+place of ``audit`` it takes the first of them in as a node does: opened, verified and judged, one after the other.
 """
 
+import gc
 import json
 import resource
 import sqlite3
@@ -15,9 +19,11 @@ from itertools import islice
 from pathlib import Path
 
 from sparkle_ledger import store
-from sparkle_ledger.audit import Audit
+from sparkle_ledger.audit import Audit, in_time
+from sparkle_ledger.book import Book
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import NO_PREV, Entry, EntryCodec, Genesis, Hold, Payload, Settled, Work, account_of
+from sparkle_ledger.evidence import JobRecord
 from sparkle_protocol.facts import (
     SEAL_UNITS,
     Deadlines,
@@ -30,8 +36,8 @@ from sparkle_protocol.facts import (
     SealItem,
     Seals,
 )
-from sparkle_protocol.identity import Identity
-from sparkle_protocol.ids import hash_result
+from sparkle_protocol.identity import Identity, verify_signature
+from sparkle_protocol.ids import PeerId, hash_result
 from sparkle_protocol.work.sealed import SealedRange, SealedUnit
 from tests.bench.processes import module, scratch
 from tests.bench.rows import Row, median_row
@@ -43,25 +49,38 @@ RANGES = 4  # of a job
 PRICE_MICRO = 1_000
 REPLICAS = 2
 BATCH = 5_000  # entries of a transaction
+TAKEN_IN = 20_000  # entries
+BARE = 5_000  # signatures
+ENTRY_BYTES = 300  # about as many as an entry has
 LIMIT_S = 1200.0
 
 
 def ledger_audit(repeat: int) -> list[Row]:
-    """Seconds and memory of a full audit of a million entries, and of one with every signature."""
+    """Seconds and memory of an audit of a million entries; how fast entries are taken in; what they take on disk."""
     with scratch() as folder:
         with module("ledger_audit", folder / "make.log", "make", str(folder), str(ENTRIES)) as child:
             made = child.read(LIMIT_S)
-        found = []
+        audits: list[dict[str, float]] = []
+        intakes: list[dict[str, float]] = []
         for _ in range(repeat):
-            with module("ledger_audit", folder / "audit.log", "audit", str(folder)) as child:
-                found.append(child.read(LIMIT_S))
-    against = "reading the same rows from the file"
+            for what, found in (("audit", audits), ("intake", intakes)):
+                with module("ledger_audit", folder / f"{what}.log", what, str(folder)) as child:
+                    found.append(child.read(LIMIT_S))
+    bare = "bare Ed25519 verification of as many signatures"
     return [
         median_row(
-            "ledger_audit", "s", [one["audit_s"] for one in found], [one["read_s"] for one in found],
-            bar=60.0, stretch=20.0, against=against,
+            "ledger_audit", "s", [one["audit_s"] for one in audits], [one["read_s"] for one in audits],
+            bar=60.0, stretch=20.0, against="reading the same rows from the file",
         ),
-        median_row("ledger_audit_memory", "MB", [one["peak_mb"] for one in found]),
+        median_row("ledger_audit_memory", "MB", [one["peak_mb"] for one in audits]),
+        median_row(
+            "ledger_verify", "entries/s", [one["entries"] / one["audit_s"] for one in audits],
+            [one["bare_per_s"] for one in audits], against=bare, at_least=True,
+        ),
+        median_row(
+            "ledger_intake", "entries/s", [one["per_s"] for one in intakes], [one["bare_per_s"] for one in intakes],
+            against=bare, at_least=True,
+        ),
         median_row("ledger_bytes", "B/entry", [made["bytes"] / made["entries"]]),
     ]  # fmt: skip
 
@@ -145,7 +164,7 @@ def _entries(db: sqlite3.Connection, executions: int) -> Iterator[Entry]:
         cover = PRICE_MICRO * RANGES * SEAL_UNITS * Policy().max_replicas
         hold = submitters[number % SUBMITTERS].sign(Hold(spec.job, cover, 1 << 50))
         yield hold
-        open_units: dict[str, list[Settled]] = {}
+        open_units: dict[PeerId, list[Settled]] = {}
         for sealed in ranges:
             for unit, end in enumerate(sealed, sealed.first):
                 for worker in end.accepted:
@@ -164,7 +183,8 @@ def _work(worker: tuple[Identity, Author], spec: Fact, hold: Entry, units: list[
 
 
 def audit(folder: Path, *, deep: bool) -> None:
-    """Check it."""
+    """Check it, as a process that does nothing else: without looking for garbage among millions of entries."""
+    gc.disable()
     began = time.process_time()
     db = store.open_ledger(folder / "ledger.db", NET, readonly=True)
     read = sum(len(row.raw) for row in store.rows(db))
@@ -183,16 +203,49 @@ def audit(folder: Path, *, deep: bool) -> None:
         "read_s": read_s,
         "audit_s": audit_s,
         "peak_mb": peak_mb,
+        "bare_per_s": bare_per_s(),
     }
     print(json.dumps(figures), flush=True)
 
 
+def intake(folder: Path) -> None:
+    """Take the first entries in, all evidence being known."""
+    db = store.open_ledger(folder / "ledger.db", NET, readonly=True)
+    raws = [entry.raw for entry in in_time(list(store.load(db, EntryCodec(NET))))[:TAKEN_IN]]
+    book, facts, codec = Book(NET, ECONOMY), FactCodec(NET), EntryCodec(NET)
+    for one in store.evidence(db):
+        opened = [facts.open(raw) for raw in one.facts]
+        record = JobRecord(next(fact for fact in opened if type(fact.payload) is JobSpec), NET)
+        record.add_all(opened)
+        for sealed in one.sealed:
+            record.add_sealed(SealedRange.decode(sealed))
+        book.add_record(record)
+    began = time.process_time()
+    counting = sum(book.add(codec.open(raw)).counts for raw in raws)
+    took_s = time.process_time() - began
+    if counting != len(raws):
+        raise RuntimeError(f"{len(raws) - counting} of {len(raws)} entries do not count")
+    print(json.dumps({"per_s": len(raws) / took_s, "bare_per_s": bare_per_s()}), flush=True)
+
+
+def bare_per_s() -> float:
+    """Signatures of entries verified per second of one core, with nothing around it."""
+    signer, body = SUBMITTING[0], bytes(ENTRY_BYTES)
+    key, signature = signer.public_key, signer.sign(body)
+    began = time.process_time()
+    for _ in range(BARE):
+        verify_signature(key, signature, body)
+    return BARE / (time.process_time() - began)
+
+
 def main() -> None:
-    """One of the two."""
+    """One of the three."""
     what, folder, *rest = sys.argv[1:]
     numbers = [int(one) for one in rest if one.isdigit()]
     if what == "make":
         make(Path(folder), *(numbers + [ENTRIES, 1][len(numbers) :]))
+    elif what == "intake":
+        intake(Path(folder))
     else:
         audit(Path(folder), deep="deep" in rest)
 

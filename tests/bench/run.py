@@ -22,6 +22,8 @@ from tests.bench import (  # noqa: E402
     growth,
     handover,
     idle,
+    ledger_audit,
+    ledger_cost,
     many_products,
     network,
     noop,
@@ -61,6 +63,8 @@ MEASUREMENTS: dict[str, tuple[Measurement, int]] = {
     "growth": (growth.growth, 3),
     "demo_warm": (starting.demo_warm, 3),
     "idle_node": (idle.idle_node, 3),
+    "ledger_audit": (ledger_audit.ledger_audit, 3),
+    "ledger_cost": (ledger_cost.ledger_cost, 3),
     "population": (population.population, 1),
     "simulated": (simulated.simulated, 1),
 }

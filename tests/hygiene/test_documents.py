@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LINK = re.compile(r"\[[^\]]*\]\(\s*<?([^)\s>]+)>?[^)]*\)|(?:src|href)=\"([^\"]+)\"")
+NAMED_TEST = re.compile(r"(tests/[\w/.-]+\.py)::(\w+)")
 FENCED = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 
 
@@ -23,6 +24,36 @@ def test_relative_links_lead_somewhere(repository: Path, files: list[Path]) -> N
         if not leads_somewhere(repository / path, target)
     ]
     assert not broken, "\n  ".join(["correct or remove these links:", *broken])
+
+
+def test_tests_that_documents_name_exist(repository: Path, files: list[Path]) -> None:
+    missing = [
+        f"{path}: {file}::{name}"
+        for path in files
+        if path.suffix == ".md"
+        for file, name in NAMED_TEST.findall((repository / path).read_text())
+        if not is_test(repository / file, name)
+    ]
+    assert not missing, "\n  ".join(["no such tests; correct the names or write them:", *missing])
+
+
+def test_every_attack_names_its_test(repository: Path) -> None:
+    text = (repository / "THREAT_MODEL.md").read_text()
+    rows = [line for title in ("trust", "credit") for line in section(text, f"Attacks on {title}")]
+    assert len(rows) > 30
+    bare = [row for row in rows if not NAMED_TEST.search(row)]
+    assert not bare, "\n  ".join(["name the test that shows the defence:", *bare])
+
+
+def section(text: str, title: str) -> list[str]:
+    """The rows of the table below a heading."""
+    body = text.partition(f"## {title}\n")[2].partition("\n## ")[0]
+    return [line for line in body.splitlines() if line.startswith("| **")]
+
+
+def is_test(file: Path, name: str) -> bool:
+    """Whether the file has a test of that name."""
+    return file.exists() and re.search(rf"^\s*(async )?def {name}\(", file.read_text(), re.MULTILINE) is not None
 
 
 def links(text: str) -> Iterator[str]:

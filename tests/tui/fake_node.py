@@ -9,10 +9,12 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
+from sparkle_p2p.ledger_view import CreditView
 from sparkle_p2p.view import (
     DeadUnit,
     Event,
     Explanation,
+    Finding,
     JobResult,
     JobView,
     KernelView,
@@ -46,6 +48,7 @@ class FakeNode:
     gate: asyncio.Event | None = None  # commands wait for it
     obeys: bool = True  # a carried out command changes the view
     calls: list[str] = field(default_factory=list)
+    account: CreditView = scenes.EARNING
 
     def view(self) -> NodeView:
         if self.view_error is not None:
@@ -93,6 +96,16 @@ class FakeNode:
 
     async def why(self, subject: str | None = None) -> Explanation:
         return Explanation("node", self.picture.reason)
+
+    async def checkup(self) -> tuple[Finding, ...]:
+        return (
+            Finding("clock", "warn", Reason("clock_off", "The clock is \x1b[2Jwrong.", {"seconds": 900}), "Set it."),
+        )
+
+    async def credit(self, account: str | None = None) -> CreditView:
+        if self.command_error is not None:
+            raise self.command_error
+        return self.account
 
     async def kernels(self) -> tuple[KernelView, ...]:
         return ()

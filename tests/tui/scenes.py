@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Protocol
 
+from sparkle_p2p.ledger_view import BalancePoint, CreditView, EntryView, EscrowView, ForkView, PartnerView
 from sparkle_p2p.view import (
     JobView,
     LogLine,
@@ -192,6 +193,74 @@ HOSTILE = replace(
     standings=(StandingView("[b]" + "漢" * 40, HOSTILE_TEXT, "[/]", "known", 10**15, 1e12, 0.05, 10**15),),
     log=log((5, "warning", HOSTILE_TEXT), (4, "error", "[unclosed [tag=" + "x" * 300)),
 )
+
+_NOW_MS = int(NOW * 1000)
+_BALANCES = (0, 3, 5, 4, 6, 9, 8, 11, 10, 12, 15, 14, 12, 13)
+EARNING = CreditView(
+    account="8d21f07c" * 8,
+    peer_id=ME,
+    own=True,
+    state="ready",
+    reason=Reason(
+        "account_ready", "Ready: pay is claimed by itself, and 22.354321 credits can be set aside for jobs."
+    ),
+    balance_micro=12_354_321,
+    held_micro=2_000_000,
+    earned_micro=20_000_000,
+    spent_micro=5_645_679,
+    limit_micro=10_000_000,
+    spendable_micro=22_354_321,
+    pending_micro=1_144,
+    unlimited=False,
+    incarnation=0,
+    entries=57,
+    history=(
+        *(BalancePoint(_NOW_MS - (14 - n) * 900_000, value * 1_000_000) for n, value in enumerate(_BALANCES)),
+        BalancePoint(_NOW_MS, 12_354_321),
+    ),
+    partners=(
+        PartnerView("c01d88aa" * 8, PEERS[0], 17_250_000, 0),
+        PartnerView("3fa2c17b" * 8, PEERS[1], 2_750_000, 5_600_000),
+        PartnerView("9b40d2e1" * 8, "", 0, 45_679),
+    ),
+    partner_count=3,
+    escrows=(EscrowView("3fa2c17b" * 8, 2_000_000, 400_000, 0, 120_000, False),),
+    escrow_count=1,
+    pending=(
+        EntryView(0, 56, _NOW_MS, "work", "c01d88aa" * 8, 1_144, "pending:hold",
+                  "the hold that it is to be paid from is not known here"),
+    ),
+    pending_count=1,
+    void=(),
+    void_count=0,
+    forks=(ForkView("77aa00ff" * 8, PEERS[3], 0, 12, _NOW_MS - 3_600_000),),
+    fork_count=1,
+)  # fmt: skip
+UNOPENED = replace(
+    EARNING,
+    reason=Reason("account_unopened", "Not opened yet: it opens by itself with the first pay or job."),
+    balance_micro=0, held_micro=0, earned_micro=0, spent_micro=0, spendable_micro=10_000_000, pending_micro=0,
+    entries=0,
+    history=(BalancePoint(_NOW_MS, 0),), partners=(), partner_count=0, escrows=(), escrow_count=0, pending=(),
+    pending_count=0, forks=(), fork_count=0,
+)  # fmt: skip
+FORKED = replace(
+    EARNING,
+    state="forked",
+    reason=Reason(
+        "account_forked", "This account signed two entries for one place and can spend no more; use a new identity."
+    ),
+    balance_micro=-(2**80),
+    spent_micro=2**80 + 18_000_000,
+    spendable_micro=0,
+    partners=(PartnerView("[b]" * 20, "[red]" + "漢" * 40, 2**70, -(2**80)),),
+    pending=(EntryView(9, 2**39, (1 << 53) - 1, HOSTILE_TEXT, "[/]" * 20, 2**53, "[/b]", HOSTILE_TEXT),),
+    void=(EntryView(0, 3, 0, "hold", "", 0, "void:forked", "the account signed two entries for one place"),),
+    void_count=10**9,
+    forks=(ForkView(EARNING.account, ME, 0, 3, 0), ForkView("[/]" * 20, "[/b]" * 9, 0, 2**39, -1)),
+    fork_count=2,
+)
+ACCOUNTS = {"earning": EARNING, "unopened": UNOPENED, "forked": FORKED}
 
 SCENES = {
     "starting": STARTING,

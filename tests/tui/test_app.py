@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
+from rich.cells import cell_len
 from textual.content import Content
 from textual.pilot import Pilot
+from textual.widgets import Digits
 
 from sparkle_p2p.view import LogLine, NodeView, Reason
 from sparkle_protocol.errors import ConfigError, NodeNotRunning, TransportError
@@ -244,6 +246,76 @@ async def test_where_nobody_is_known_the_trust_screen_says_what_decides() -> Non
         assert "Nothing was compared yet" in told
 
 
+def told(seen: Screen) -> str:
+    return seen.app.screen.query_one("#credit", Text).content.plain  # type: ignore[union-attr]
+
+
+async def test_c_shows_the_account_follows_the_node_and_closes() -> None:
+    async with screen(size=(100, 40)) as seen:
+        for closing in ("escape", "c", "q"):
+            await seen.press("c")
+            await seen.app.workers.wait_for_complete()
+            await seen.pilot.pause()
+            assert seen.app.screen.query_one(Digits).value == "12.354321"
+            assert re.search(r"earned +20.000000 +spent +5.645679 +held +2.000000", told(seen))
+            assert re.search(r"…f7mTq4Ws +c01d88aa +17.250000 +0.000000", told(seen))
+            assert re.search(r"3fa2c17b +2.000000 +0.120000", told(seen))
+            assert "(pending:hold)" in told(seen)
+            assert "✗ 77aa00ff …Bad1iArs at entry 12" in told(seen)
+            seen.node.account = scenes.FORKED
+            seen.app.screen.ask()  # type: ignore[attr-defined]
+            await seen.app.workers.wait_for_complete()
+            assert "✗ This account signed two entries" in told(seen)
+            assert "this account" in told(seen).splitlines()[-2]
+            seen.node.account = scenes.EARNING
+            await seen.press(closing)
+            assert seen.app.screen.query("#board")
+        assert seen.app.is_running
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ConfigError("this node has no part in the ledger; ask another one"), "no part in the ledger"),
+        (ValueError("bug"), "a fault (ValueError)"),
+    ],
+)
+async def test_a_node_that_does_not_tell_its_credit_is_named_and_the_last_word_stays(
+    error: Exception, says: str
+) -> None:
+    async with screen() as seen:
+        seen.node.command_error = error
+        await seen.press("c")
+        await seen.app.workers.wait_for_complete()
+        assert says in told(seen)
+        seen.node.command_error = None
+        seen.app.screen.ask()  # type: ignore[attr-defined]
+        await seen.app.workers.wait_for_complete()
+        assert "earned" in told(seen)
+        assert says not in told(seen)
+        seen.node.command_error = error
+        seen.app.screen.ask()  # type: ignore[attr-defined]
+        await seen.app.workers.wait_for_complete()
+        assert says in told(seen)
+        assert "earned" in told(seen)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_credit_screen_draws_any_account_at_any_size(size: tuple[int, int]) -> None:
+    async with screen(size=size) as seen:
+        for account in scenes.ACCOUNTS.values():
+            seen.node.account = account
+            await seen.press("c")
+            await seen.app.workers.wait_for_complete()
+            await seen.pilot.resize_terminal(60, 20)
+            await seen.pilot.resize_terminal(*size)
+            await seen.pilot.pause()
+            widest = max(20, min(92, size[0]) - 5)
+            assert all(cell_len(row) <= widest for row in told(seen).splitlines()), told(seen)
+            assert "\x1b" not in told(seen)
+            await seen.press("c")
+
+
 async def test_l_goes_to_the_log_and_escape_back() -> None:
     async with screen(scenes.REJECTED, size=(50, 18)) as seen:
         before = seen.app.query_one("#log").size.height
@@ -347,7 +419,7 @@ async def test_nothing_is_repainted_while_nothing_changes() -> None:
 async def test_the_palette_offers_the_same_commands() -> None:
     async with screen(scenes.ALONE) as seen:
         titles = [command.title for command in seen.app.get_system_commands(seen.app.screen)]
-        assert titles == ["Pause", "Local demo", "Log", "Trust", "Light or dark", "Theme", "Help", "Quit"]
+        assert titles == ["Pause", "Local demo", "Log", "Trust", "Credit", "Light or dark", "Theme", "Help", "Quit"]
         seen.app.action_look()
         await seen.pilot.pause()
         assert seen.app.theme == "sparkle-light"

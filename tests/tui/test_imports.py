@@ -22,3 +22,4 @@ def test_only_the_view_is_loaded() -> None:
     assert {name for name in ours.split() if name.startswith("sparkle_p2p.")} == {"sparkle_p2p.view"}
     assert "sparkle_tui.help" not in ours
     assert "sparkle_tui.trust" not in ours
+    assert "sparkle_tui.credit" not in ours

@@ -23,10 +23,11 @@ class Stage:
     theme: str | None = None
     keys: tuple[str, ...] = ()
     fails: bool = False
+    account: str = "earning"
 
     def build(self) -> SparkleApp:
         self.clock = FakeClock(scenes.NOW - 41)
-        self.node = FakeNode(scenes.SCENES[self.scene])
+        self.node = FakeNode(scenes.SCENES[self.scene], account=scenes.ACCOUNTS[self.account])
 
         async def start_demo() -> None:
             raise NotImplementedError("snapshots never start the demo")
@@ -43,6 +44,7 @@ class Stage:
             self.clock.now += 12
             self.app.poll()
         await pilot.press(*self.keys)
+        await self.app.workers.wait_for_complete()
         await pilot.pause()
 
 
@@ -70,6 +72,12 @@ def test_help(snap_compare: Compare, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("scene", ["alone", "hostile", "rejected", "working"])
 def test_trust(snap_compare: Compare, scene: str, size: tuple[int, int]) -> None:
     assert matches(snap_compare, Stage(scene, keys=("t",)), size)
+
+
+@pytest.mark.parametrize("size", [(50, 18), (80, 24), (110, 50)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("account", sorted(scenes.ACCOUNTS))
+def test_credit(snap_compare: Compare, account: str, size: tuple[int, int]) -> None:
+    assert matches(snap_compare, Stage("working", keys=("c",), account=account), size)
 
 
 def test_the_focused_log_gets_the_room_in_a_small_terminal(snap_compare: Compare) -> None:

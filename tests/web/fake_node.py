@@ -11,11 +11,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from sparkle_p2p.home import HomeDir
+from sparkle_p2p.ledger_view import BalancePoint, CreditView, EntryView, EscrowView, ForkView, PartnerView
 from sparkle_p2p.view import (
     Attempt,
     DeadUnit,
     Event,
     Explanation,
+    Finding,
     JobResult,
     JobView,
     KernelView,
@@ -170,6 +172,32 @@ class FakeControl:
         )
         headline = Reason("ok", "Computing because work is there.")
         return Explanation(subject or "node", headline, (detail,), told if subject == "ab/3" else ())
+
+    async def checkup(self) -> tuple[Finding, ...]:
+        return (
+            Finding("clock", "warn", Reason("clock_off", "The clock is \x1b[2Jwrong.", {"seconds": 900}), "Set it."),
+        )
+
+    async def credit(self, account: str | None = None) -> CreditView:
+        if account not in (None, "ab" * 32):
+            raise NotFound(f"no entry of an account called '{account}' is kept here")
+        ready = Reason("account_ready", "Ready: pay is claimed by itself.")
+        return CreditView(
+            account="ab" * 32, peer_id=ME, own=account is None, state="ready", reason=ready,
+            balance_micro=1_500_000, held_micro=250_000, earned_micro=2**70 + 1_750_000, spent_micro=2**70,
+            limit_micro=10_000_000, spendable_micro=11_500_000, pending_micro=1_144, unlimited=False, incarnation=0,
+            entries=12,
+            history=(
+                BalancePoint(1_699_990_000_000, -400_000), BalancePoint(1_699_996_000_000, 900_000),
+                BalancePoint(1_700_000_000_000, 1_500_000),
+            ),
+            partners=(PartnerView("cd" * 32, OTHER, 2**70 + 1_750_000, 0), PartnerView("ef" * 32, "", 0, 2**70)),
+            partner_count=2,
+            escrows=(EscrowView("0a" * 32, 250_000, 100_000, 0, 50_000, True),), escrow_count=1,
+            pending=(EntryView(0, 11, 1_700_000_000_000, "work", "0b" * 32, 1_144, "pending:hold", "\x1b[2J"),),
+            pending_count=1, void=(), void_count=0,
+            forks=(ForkView("ef" * 32, LIAR, 0, 7, 1_700_000_000_000),), fork_count=1,
+        )  # fmt: skip
 
     async def kernels(self) -> tuple[KernelView, ...]:
         example = "sparkle submit prime_count -p stop=1e9"

@@ -48,6 +48,10 @@ async def test_it_shows_what_the_node_shows_and_commands_it(node: Any) -> None:
     assert await remote.result(job) == await node.control.result(job)
     assert await remote.why() == await node.control.why()
     assert await remote.kernels() == await node.control.kernels()
+    assert await remote.credit() == await node.control.credit()
+    assert (await remote.credit("ab" * 32)).own is False
+    with pytest.raises(NotFound, match="no entry of an account"):
+        await remote.credit("ff")
     assert (await remote.cancel(job)).state == "done"
     perished = await remote.submit(SubmitRequest("endless", {"dead": 3}))
     assert await remote.dead(perished) == await node.control.dead() != ()

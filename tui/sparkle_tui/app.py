@@ -55,6 +55,7 @@ class SparkleApp(App[None]):
         Binding("d", "demo", "Local demo"),
         Binding("l", "log", "Log"),
         Binding("t", "trust", "Trust"),
+        Binding("c", "credit", "Credit"),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("escape", "unfocus", "Leave the panel", show=False),
         Binding("q", "quit", "Quit"),
@@ -246,6 +247,12 @@ class SparkleApp(App[None]):
         self._trust = TrustScreen(self._shown())
         self.push_screen(self._trust)
 
+    def action_credit(self) -> None:
+        """Show this node's account: what it earned, spent and holds, and what does not count yet."""
+        from sparkle_tui.credit import ASK_S, CreditScreen  # most runs never open it
+
+        self.push_screen(CreditScreen(self._control.credit, ASK_S if self._refresh_hz > 0 else 0))
+
     async def action_quit(self) -> None:
         """Leave the network and close; asked twice, close at once."""
         if self._leaving or self._leave is None:
@@ -272,6 +279,7 @@ class SparkleApp(App[None]):
             yield SystemCommand("Local demo", "Start peers on this computer", self.action_demo)
         yield SystemCommand("Log", "Go to the log", self.action_log)
         yield SystemCommand("Trust", "Whose results are believed, and how far", self.action_trust)
+        yield SystemCommand("Credit", "What this node earned, spent and holds", self.action_credit)
         yield SystemCommand("Light or dark", "Change the look", self.action_look)
         yield SystemCommand("Theme", "Choose one of many looks", self.action_change_theme)
         yield SystemCommand("Help", "Keys and signs", self.action_help)

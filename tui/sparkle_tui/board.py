@@ -35,7 +35,8 @@ class Keys(Static):
             keys.append(("d", "Demo", "demo"))
         keys += [("l", "Log", "log"), ("?", "Help", "help"), ("q", "Quit", "quit")]
         extra = [
-            ("t", "Trust", "trust"), ("ctrl+p", "Commands", "command_palette"), ("tab", "Next panel", "focus_next"),
+            ("t", "Trust", "trust"), ("c", "Credit", "credit"), ("ctrl+p", "Commands", "command_palette"),
+            ("tab", "Next panel", "focus_next"),
         ]  # fmt: skip
         for item in extra:
             if sum(len(key) + len(word) + 3 for key, word, _ in [*keys, item]) <= width:

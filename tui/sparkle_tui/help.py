@@ -16,6 +16,7 @@ KEYS = (
     ("d", "Start the local demo while nobody else is there"),
     ("l", "Go to the log"),
     ("t", "Whose results this node believes, and how far"),
+    ("c", "What this node earned, spent and holds, and from whom"),
     ("tab", "Go to the next panel; it gets more room"),
     ("arrows", "Scroll the panel you are in"),
     ("esc", "Leave the panel"),

@@ -4,39 +4,52 @@ For each job of somebody else's in which results of ours were accepted:
 
 1. The proof of these executions is fetched, range by range: from the submitter first, then from the keepers.
 2. The Hold that pays is looked for in the submitter's feed: fetched from the submitter, the keepers, and the
-   witnesses of its account. Where it does not count by what is known here, what its account rests on is fetched too.
-3. Works are signed in lots, at most every ``LOT_NS``, and once more when the job has ended for us.
+   witnesses of its account. Where it does not count by what is known here, what its account rests on is fetched too:
+   that jobs are over from which it took back what they did not cost, and the proofs of what it earned.
+3. Works are signed in lots: the first ones ``LOT_NS`` apart, later ones an eighth of the time since the job began for
+   us, and one more when it has ended. So a job of an hour costs forty lots at most, one of a day ninety.
 
 Whoever has nothing is asked again later and later; after ``MAX_TRIES`` in vain what is missing is given up and told.
-The spec is kept from the first acceptance on, so that after a restart everything about an unfinished job is asked
-once more.
+The spec, and who keeps the job, is kept from the moment on when there is work, so that after a restart everything
+about an unfinished job is asked once more.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sparkle_ledger.agent.desk import SECOND_NS, Desk
-from sparkle_ledger.agent.events import Accepted
+from sparkle_ledger.agent.events import Accepted, WorkEnded
 from sparkle_ledger.agent.fetching import Fetching
-from sparkle_ledger.agent.own import OwnAccount
+from sparkle_ledger.agent.own import OwnAccount, WallMs
 from sparkle_ledger.agent.partners import Partners
 from sparkle_ledger.agent.serving import Shelf
-from sparkle_ledger.entries import AccountId, Work
+from sparkle_ledger.entries import AccountId, Release, Work
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.witnesses import choose_witnesses
 from sparkle_protocol import effects as fx
-from sparkle_protocol.facts import SEAL_UNITS, KeeperSet
-from sparkle_protocol.ids import JobId, PeerId, peer_id_from_key
+from sparkle_protocol.facts import MAX_RANGES, SEAL_UNITS, KeeperSet
+from sparkle_protocol.ids import FactId, JobId, PeerId, peer_id_from_key
 from sparkle_protocol.work.sealed import range_count
 
 LOT_NS = 10 * SECOND_NS
+MAX_LOT_NS = 1800 * SECOND_NS
+LOT_PART = 8
 RETRY_NS = 10 * SECOND_NS
 MAX_RETRY_NS = 600 * SECOND_NS
 MAX_TRIES = 48  # in a row: half a day
+RESTORE_NS = SECOND_NS // 4  # from one job of an earlier life to the next
+ASKED_MS = 7 * 86_400_000  # after the end of a job's time
 MAX_CLAIMS = 256  # jobs
+LOOKS = 3  # the last of them minutes after the first
 MAX_SOURCES = 17  # the submitter, and keepers of two views
 MAX_RESTS = 32  # proofs and feeds that a payer's account rests on, of one round
 MAX_REST_ACCOUNTS = 64
+MAX_BACK = 20  # bits: known entries of a payer that are asked for again, as its feed may have another branch
+MAX_RELEASES = 256  # of one round
+MAX_MISSES = 3  # after so many a peer is asked about no more of them
+NO_UNITS = MAX_RANGES - 1  # a range of hardly any job: what is shown of it is what concerns the job as a whole
+NOT_OVER = ("pending:evidence", "pending:not_over")
 UNPROVEN = ("pending:evidence", "pending:not_accepted")
 
 
@@ -51,8 +64,11 @@ class _Claim:
     payer: AccountId
     sources: tuple[PeerId, ...]
     due_ns: int | None
-    wanted: dict[int, set[tuple[int, int]]] = field(default_factory=dict)  # range -> not proven here; empty: any
-    shown_by: dict[int, set[PeerId]] = field(default_factory=dict)  # who showed all it has of a range
+    named: set[FactId]  # the spec, and what shows who keeps the job
+    begun_ns: int
+    wanted: dict[int, set[tuple[int, int]]] = field(default_factory=dict)  # range -> not proven here
+    unsure: set[int] = field(default_factory=set)  # ranges of which anything may be ours
+    shown_by: dict[int, Counter[PeerId]] = field(default_factory=dict)  # how often each showed all it has of a range
     busy: bool = False
     ended: bool = False
     tries: int = 0
@@ -65,7 +81,10 @@ class _Claim:
 class Claims:
     """All jobs that owe us."""
 
-    def __init__(self, desk: Desk, shelf: Shelf, fetching: Fetching, own: OwnAccount, partners: Partners) -> None:
+    def __init__(
+        self, desk: Desk, shelf: Shelf, fetching: Fetching, own: OwnAccount, partners: Partners, wall_ms: WallMs
+    ) -> None:
+        self._wall_ms = wall_ms
         self._desk = desk
         self._shelf = shelf
         self._fetching = fetching
@@ -74,42 +93,73 @@ class Claims:
         self._key = desk.signer.public_key
         self._claims: dict[JobId, _Claim] = {}
 
+    def __len__(self) -> int:
+        return len(self._claims)
+
     # --- what happened ------------------------------------------------------------------------------------
 
     def restore(self, records: Iterable[JobRecord]) -> None:
-        """Go on with jobs of earlier lives that are not over, or of which something is not claimed."""
+        """Go on with jobs of earlier lives of which something is not claimed, or may not be: those not over by now.
+
+        What is known to be ours goes first. They begin one after the other, as there may be hundreds.
+        """
+        open_: list[tuple[bool, int, JobRecord]] = []
         for record in records:
             if record.account == self._desk.account or not record.price_micro:
                 continue
-            if not record.over or self._desk.book.payable(self._key, record):
-                keepers = [fact.payload.keys for fact in record.counting(()) if isinstance(fact.payload, KeeperSet)]
-                peers = [peer_id_from_key(key) for keys in reversed(keepers) for key in keys]
-                claim = self._claim(record, peers)
-                if claim is not None:
-                    claim.wanted = {index: set() for index in range(range_count(record.units))}
-                    claim.ended = True
+            owes = bool(self._desk.book.payable(self._key, record))
+            if owes or (not record.over and not self._is_long_past(record)):
+                open_.append((owes, record.spec.created_ms, record))
+        open_.sort(key=lambda one: one[:2], reverse=True)
+        for number, (_, _, record) in enumerate(open_[:MAX_CLAIMS]):
+            keepers = [fact.payload.keys for fact in record.counting(()) if isinstance(fact.payload, KeeperSet)]
+            peers = [peer_id_from_key(key) for keys in reversed(keepers) for key in keys]
+            claim = self._claim(record, peers)
+            if claim is not None:
+                claim.wanted = {index: set() for index in range(range_count(record.units))}
+                claim.unsure = set(claim.wanted)
+                claim.ended = True
+                claim.due_ns = self._desk.now_ns + number * RESTORE_NS
+
+    def _is_long_past(self, record: JobRecord) -> bool:
+        """Its time was over so long ago that whoever might show a proof was asked in earlier lives, or is gone."""
+        ends_ms = record.spec.created_ms + 1000 * record.spec.deadlines.total_s
+        return self._wall_ms() > ends_ms + ASKED_MS
 
     def accepted(self, event: Accepted) -> None:
         """Results of ours were accepted."""
         record = JobRecord(event.spec, self._desk.book.network)
         if record.account == self._desk.account or not record.price_micro:
             return
+        record.add_all(event.views)
         claim = self._claim(record, event.keepers)
         if claim is None:
-            self._desk.do(fx.Notify("pay_not_claimed", {"job": record.job.hex(), "units": len(event.units)}))
+            if event.units:
+                self._desk.do(fx.Notify("pay_not_claimed", {"job": record.job.hex(), "units": len(event.units)}))
             return
         for unit, epoch in event.units:
             if 0 <= unit < record.units:
                 claim.wanted.setdefault(unit // SEAL_UNITS, set()).add((unit, epoch))
+        if not event.units:
+            return
         claim.tries = 0
-        asked_ns = -LOT_NS if claim.asked_ns is None else claim.asked_ns
-        due_ns = max(self._desk.now_ns, claim.lot_ns, asked_ns + LOT_NS)
+        due_ns = max(self._desk.now_ns, claim.lot_ns)
+        if claim.asked_ns is not None:
+            due_ns = max(due_ns, claim.asked_ns + self._pause_ns(claim))
         claim.due_ns = due_ns if claim.due_ns is None else min(claim.due_ns, due_ns)
 
-    def ended(self, job: JobId) -> None:
-        """There is no more work for us in a job."""
-        claim = self._claims.get(job)
+    def _pause_ns(self, claim: _Claim) -> int:
+        """Between two lots."""
+        return min(max(LOT_NS, (self._desk.now_ns - claim.begun_ns) // LOT_PART), MAX_LOT_NS)
+
+    def ended(self, event: WorkEnded) -> None:
+        """There is no more work for us in a job; everybody is to show what is known of units we heard nothing of."""
+        claim = self._claims.get(event.job)
         if claim is not None:
+            for index in event.ranges:
+                claim.wanted.setdefault(index, set())
+                claim.unsure.add(index)
+                claim.shown_by.pop(index, None)
             claim.ended = True
             claim.lot_ns = claim.due_ns = self._desk.now_ns
 
@@ -119,8 +169,12 @@ class Claims:
         sources = dict.fromkeys((submitter, *keepers, *(claim.sources if claim is not None else ())))
         sources.pop(self._desk.me, None)
         peers = tuple(sources)[:MAX_SOURCES]
+        named = {fact.id for fact in record.counting(())}
         if claim is not None:
             claim.sources = peers
+            if not named <= claim.named:  # other keepers than before
+                claim.named |= named
+                self._desk.take_record(record, ())
             return claim
         if len(self._claims) >= MAX_CLAIMS:
             idle = next((one for one in self._claims.values() if not one.wanted and not one.busy), None)
@@ -129,7 +183,8 @@ class Claims:
             del self._claims[idle.job]
         self._desk.take_record(record, ())
         self._shelf.concern(record.account)
-        claim = self._claims[record.job] = _Claim(record.job, record.account, peers, self._desk.now_ns)
+        claim = _Claim(record.job, record.account, peers, self._desk.now_ns, named, self._desk.now_ns)
+        self._claims[record.job] = claim
         return claim
 
     # --- doing --------------------------------------------------------------------------------------------
@@ -169,7 +224,7 @@ class Claims:
         claim.busy = False
         before = sum(len(one) or 1 for one in claim.wanted.values())
         for index in shown:
-            claim.shown_by.setdefault(index, set()).add(source)
+            claim.shown_by.setdefault(index, Counter())[source] += 1
         self._note_proven(claim)
         if sum(len(one) or 1 for one in claim.wanted.values()) < before:
             claim.tries = 0
@@ -182,7 +237,8 @@ class Claims:
     def _note_proven(self, claim: _Claim) -> None:
         """Forget what was wanted and is here.
 
-        Where it is not known what that is, everybody is to show what it has: the submitter may rather show nothing.
+        Where it is not known what that is, everybody is to show what it has, ``LOOKS`` times: the submitter may
+        rather show nothing, and keepers may come to accept what they had not by then.
         """
         record = self._desk.book.record(claim.job)
         if record is None:
@@ -190,9 +246,11 @@ class Claims:
         for index, wanted in list(claim.wanted.items()):
             proven = {one for one in wanted if (one[1], self._key) in record.payable(one[0])}
             wanted -= proven
-            all_shown = claim.shown_by.get(index, set()).issuperset(claim.sources)
-            if not wanted and (proven or all_shown):
+            shown = claim.shown_by.get(index, Counter())
+            all_shown = all(shown[source] >= LOOKS for source in claim.sources)
+            if not wanted and (all_shown or (proven and index not in claim.unsure)):
                 del claim.wanted[index]
+                claim.unsure.discard(index)
                 claim.shown_by.pop(index, None)
 
     def _unpaid(self, claim: _Claim) -> bool:
@@ -210,7 +268,7 @@ class Claims:
         signed = [self._own.sign(work) for work in self._desk.book.claims_due(self._key, claim.job)]
         if any(signed):
             claim.tries = 0
-            claim.lot_ns = self._desk.now_ns + LOT_NS
+            claim.lot_ns = self._desk.now_ns + self._pause_ns(claim)
             record = self._desk.book.record(claim.job)
             if record is not None:
                 self._partners.add_payer(record.spec_fact.author)
@@ -232,7 +290,8 @@ class Claims:
         if claim.tries > MAX_TRIES:
             units = sum(map(len, claim.wanted.values()))
             del self._claims[claim.job]
-            self._desk.do(fx.Notify("pay_not_claimed", {"job": claim.job.hex(), "units": units}))
+            if units:
+                self._desk.do(fx.Notify("pay_not_claimed", {"job": claim.job.hex(), "units": units}))
             return
         rounds = claim.tries // max(1, len(claim.sources))  # everybody is asked once in a row
         first = claim.tries < len(claim.sources)
@@ -251,15 +310,16 @@ class Claims:
         claim.busy = True
 
         def fed(_: bool) -> None:
-            rests = list(self._rests(source, claim.payer)) if self._desk.book.funding(claim.job) is None else []
-            self._fetch_rests(claim, rests)
+            self._fetch_rests(claim, self._rests(source, claim.payer))
 
-        self._fetching.feed(source, claim.payer, fed)
+        back = 1 << min(2 * claim.tries, MAX_BACK)
+        self._fetching.feed(source, claim.payer, fed, back=back)
 
-    def _fetch_rests(self, claim: _Claim, rests: list[Rest]) -> None:
-        """One after the other what the payer's account rests on."""
-        if rests and self._desk.book.funding(claim.job) is None:
-            rests.pop(0)(lambda: self._fetch_rests(claim, rests))
+    def _fetch_rests(self, claim: _Claim, rests: Iterator[Rest]) -> None:
+        """One after the other what the payer's account rests on, until that suffices."""
+        rest = next(rests, None) if self._desk.book.funding(claim.job) is None else None
+        if rest is not None:
+            rest(lambda: self._fetch_rests(claim, rests))
             return
         claim.busy = False
         if self._desk.book.funding(claim.job) is not None:
@@ -268,10 +328,18 @@ class Claims:
             self._in_vain(claim)
 
     def _rests(self, source: PeerId, payer: AccountId) -> Iterator[Rest]:
-        """What is missing of what accounts rest on that a payer earned from, and those that these earned from."""
+        """What is missing of what a payer took back, and of what accounts rest on that it and others earned from."""
+        taken_back = [one for one in self._desk.book.entries(payer) if isinstance(one.payload, Release)]
+        shown: list[bool] = []
+        for entry in taken_back[: -MAX_RELEASES - 1 : -1]:  # the latest first
+            outcome = self._desk.book.outcome(entry.id)
+            if isinstance(entry.payload, Release) and outcome is not None and outcome.code in NOT_OVER:
+                yield _end_of(self._fetching, source, entry.payload, shown)
+                if shown.count(False) >= MAX_MISSES:
+                    break
         accounts, seen, count = [payer], {payer}, 0
         for account in accounts:  # grows meanwhile
-            for entry in self._desk.book.entries(account):
+            for entry in list(self._desk.book.entries(account)):
                 work, outcome = entry.payload, self._desk.book.outcome(entry.id)
                 if not isinstance(work, Work) or outcome is None or outcome.counts or count >= MAX_RESTS:
                     continue
@@ -291,6 +359,19 @@ class Claims:
 def _proof_of(fetching: Fetching, source: PeerId, work: Work) -> Rest:
     ranges = {one.unit // SEAL_UNITS for one in work.units}
     return lambda done: fetching.proof(source, JobId(work.job), ranges, lambda _: done())
+
+
+def _end_of(fetching: Fetching, source: PeerId, release: Release, shown: list[bool]) -> Rest:
+    """Asks what became of a job; whether that was shown goes into a list."""
+
+    def ask(done: Callable[[], None]) -> None:
+        def came(ranges: list[int]) -> None:
+            shown.append(bool(ranges))
+            done()
+
+        fetching.proof(source, JobId(release.job), [NO_UNITS], came)
+
+    return ask
 
 
 def _feed_of(fetching: Fetching, source: PeerId, account: AccountId) -> Rest:

@@ -9,17 +9,19 @@ from collections.abc import Iterable
 
 from sparkle_ledger.agent.claims import Claims
 from sparkle_ledger.agent.desk import Desk
-from sparkle_ledger.agent.events import Accepted, Fund, Over, WorkEnded
+from sparkle_ledger.agent.events import Accepted, Cloned, Fund, Over, WorkEnded
 from sparkle_ledger.agent.fetching import Fetching
 from sparkle_ledger.agent.forks import Forks
 from sparkle_ledger.agent.own import OwnAccount, State, WallMs
 from sparkle_ledger.agent.partners import Partners
+from sparkle_ledger.agent.proving import Proving
 from sparkle_ledger.agent.serving import KeptRecord, Serving, Shelf
 from sparkle_ledger.book import Account, Book
-from sparkle_ledger.entries import AccountId, Work
+from sparkle_ledger.entries import AccountId, EntryCodec, Work
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import FactCodec, Signer
+from sparkle_protocol.ids import PeerId
 
 
 class LedgerAgent:
@@ -32,6 +34,9 @@ class LedgerAgent:
         wall_ms: the wall clock, for people who read entries.
         kept_record: the evidence about a job that this node keeps, None if it keeps no such job.
         forks: proofs that the store has.
+        entries: opens and seals entries of the network; another one than usual has other signatures.
+        met: this node has met others before, or was told of some.
+        new: the identity was made in this life, so nobody can know anything that it signed.
     """
 
     def __init__(
@@ -42,16 +47,21 @@ class LedgerAgent:
         wall_ms: WallMs,
         kept_record: KeptRecord = lambda job: None,
         forks: Iterable[ForkProof] = (),
+        entries: EntryCodec | None = None,
+        *,
+        new: bool = False,
+        met: bool = True,
     ) -> None:
         self.book = book
-        self._desk = Desk(signer, book, facts)
+        self._desk = Desk(signer, book, facts, entries)
         self._shelf = Shelf(self._desk.account)
         self._fetching = Fetching(self._desk, self._shelf)
         self._partners = Partners(self._desk, self._fetching, self._learnt)
-        self._own = OwnAccount(self._desk, self._partners, wall_ms)
-        self._claims = Claims(self._desk, self._shelf, self._fetching, self._own, self._partners)
+        self._own = OwnAccount(self._desk, self._partners, wall_ms, new=new, met=met)
+        self._claims = Claims(self._desk, self._shelf, self._fetching, self._own, self._partners, wall_ms)
         self._forks = Forks(self._desk, self._shelf, self._partners.linked)
-        self._serving = Serving(self._desk, self._shelf, kept_record, self._forks.pushed)
+        self._proving = Proving(self._desk, self._fetching, kept_record)
+        self._serving = Serving(self._desk, self._shelf, kept_record, self._forks.pushed, self._proving.claimed)
         self._forks.restore(forks)
         self._begun = False
 
@@ -71,6 +81,22 @@ class LedgerAgent:
         """The proof that an account forked, if one is known."""
         return self._forks.proof_of(account)
 
+    def forks(self) -> list[ForkProof]:
+        """All proofs of forks that are known, also of accounts of which nothing else is."""
+        return self._forks.proofs()
+
+    def witnesses(self) -> tuple[PeerId, ...]:
+        """Who is to know our account."""
+        return self._partners.witnesses()
+
+    def sizes(self) -> dict[str, int]:
+        """How much is kept in memory of what grows with what others do."""
+        return {
+            **self._desk.sizes(), **self._partners.sizes(),
+            "claims": len(self._claims), "unproven": len(self._proving), "forks": len(self._forks),
+            "waiting": self._own.waiting,
+        }  # fmt: skip
+
     # --- events -------------------------------------------------------------------------------------------
 
     def handle(self, event: object, now_ns: int) -> fx.Effects:
@@ -80,9 +106,11 @@ class LedgerAgent:
             self._begin()
         self._hear(event)
         self._desk.tick()
+        self._fetching.tick()
         self._own.look()
         self._own.tick()
         self._claims.tick()
+        self._proving.tick()
         self._forks.look()
         self._desk.flush()  # what is durable may have partners told
         self._partners.tick()
@@ -90,8 +118,8 @@ class LedgerAgent:
 
     def next_deadline(self) -> int | None:
         """When a ``Tick`` is due."""
-        dues = [due for due in (self._desk.due_ns, self._own.due_ns) if due is not None]
-        return min([*dues, *self._partners.dues(), *self._claims.dues()], default=None)
+        dues = [due for due in (self._desk.due_ns, self._fetching.due_ns, self._own.due_ns) if due is not None]
+        return min([*dues, *self._partners.dues(), *self._claims.dues(), *self._proving.dues()], default=None)
 
     def _hear(self, event: object) -> None:
         if isinstance(event, fx.Requested):
@@ -111,6 +139,7 @@ class LedgerAgent:
     def _hear_of_peers(self, event: object) -> None:
         if isinstance(event, fx.PeerUp):
             self._partners.up(event.peer, event.addresses)
+            self._forks.up(event.peer)
         elif isinstance(event, fx.PeerDown):
             self._partners.down(event.peer)
         elif isinstance(event, fx.FoundPeers):
@@ -123,8 +152,10 @@ class LedgerAgent:
             self._own.over(event.record)
         elif isinstance(event, Accepted):
             self._claims.accepted(event)
+        elif isinstance(event, Cloned):
+            self._own.cloned()
         elif isinstance(event, WorkEnded):
-            self._claims.ended(event.job)
+            self._claims.ended(event)
 
     def _begin(self) -> None:
         """Go on from what the store had."""
@@ -135,6 +166,7 @@ class LedgerAgent:
                 self._shelf.concern(AccountId(entry.payload.payer))
         for account in self.book.accounts():
             self._shelf.add(account, sum(len(entry.raw) for entry in self.book.entries(account)))
+            self._proving.claimed(self.book.entries(account))
         self._claims.restore(list(self.book.records()))
 
     def _learnt(self) -> None:

@@ -42,12 +42,12 @@ class _Batch:
 class Desk:
     """One node's place in the ledger."""
 
-    def __init__(self, signer: Signer, book: Book, facts: FactCodec) -> None:
+    def __init__(self, signer: Signer, book: Book, facts: FactCodec, entries: EntryCodec | None = None) -> None:
         self.signer = signer
         self.me = signer.peer_id
         self.account: AccountId = account_of(book.network, signer.public_key)
         self.book = book
-        self.entries = EntryCodec(book.network)
+        self.entries = entries or EntryCodec(book.network)
         self.facts = facts
         self.now_ns = 0
         self.touched: set[AccountId] = set()  # accounts that may have forked since it was looked at
@@ -120,8 +120,7 @@ class Desk:
     @property
     def behind(self) -> bool:
         """The disk does not keep up; nothing of others should be taken in."""
-        waiting = self._next.bytes + (self._under_way[1].bytes if self._under_way is not None else 0)
-        return waiting > MAX_UNKEPT_BYTES
+        return self.sizes()["unkept"] > MAX_UNKEPT_BYTES
 
     def kept_entries(self, account: AccountId, incarnation: int = 0, first: int = 0) -> Iterator[Entry]:
         """The durable entries of an account from a place on; nothing after one that is not durable yet."""
@@ -145,6 +144,11 @@ class Desk:
             if id_ not in self._unkept:
                 return Head(incarnation, seq, id_)
         return None
+
+    def sizes(self) -> dict[str, int]:
+        """Requests under way, and bytes that are not durable yet."""
+        waiting = self._next.bytes + (self._under_way[1].bytes if self._under_way is not None else 0)
+        return {"asked": len(self._asked), "unkept": waiting}
 
     # --- what is durable ----------------------------------------------------------------------------------
 

@@ -23,21 +23,32 @@ class Over:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Keepers of somebody's job told that they accepted results of ours.
+    """Keepers of somebody's job told that they accepted results of ours, or may come to.
 
     Attributes:
         spec: of the job.
-        units: (unit, epoch) of each.
+        units: (unit, epoch) of each; none at first, when there is only work.
         keepers: who may show the proof of it, besides the submitter.
+        views: what shows who they are, so that it is known after a restart.
     """
 
     spec: Fact
     units: tuple[tuple[int, int], ...]
     keepers: tuple[PeerId, ...]
+    views: tuple[Fact, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cloned:
+    """It is proven that somebody else runs with our key: nothing more is signed until this node is started anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkEnded:
-    """We get no more units of somebody's job: claim at once what is left of it."""
+    """We get no more units of somebody's job: claim at once what is left of it.
+
+    ``ranges``: of units that we committed to and of which nobody said what became of them.
+    """
 
     job: JobId
+    ranges: tuple[int, ...] = ()

@@ -1,11 +1,17 @@
-"""Fetches entries of accounts, and proofs about jobs, from whoever says that it has them."""
+"""Fetches entries of accounts, and proofs about jobs, from whoever says that it has them.
 
+A proof may have thousands of signatures. ``tick`` verifies a few of them at a time, so that a node can do other
+things in between.
+"""
+
+from collections import deque
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from sparkle_ledger.agent.desk import Desk
 from sparkle_ledger.agent.serving import Shelf, open_entries, take_onto_shelf
 from sparkle_ledger.entries import AccountId
-from sparkle_ledger.evidence import JobRecord
+from sparkle_ledger.evidence import ProofReading
 from sparkle_protocol import messages
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.ids import JobId, PeerId
@@ -20,8 +26,20 @@ from sparkle_protocol.ledger_messages import (
 )
 
 MAX_PAGES = 64  # of one account from one peer at a time: 32 MB
+SIGNATURES = 64  # verified at a time: less than ten milliseconds
 
 Done = Callable[[bool], None]  # whether the peer showed something
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A proof that is being judged."""
+
+    peer: PeerId
+    job: JobId
+    ranges: list[int]
+    reading: ProofReading
+    done: Callable[[list[int]], None]
 
 
 class Fetching:
@@ -30,15 +48,19 @@ class Fetching:
     def __init__(self, desk: Desk, shelf: Shelf) -> None:
         self._desk = desk
         self._shelf = shelf
+        self._shown: deque[_Shown] = deque()  # one of each request that was under way
 
-    def feed(self, peer: PeerId, account: AccountId, done: Done, head: Head | None = None) -> None:
+    def feed(self, peer: PeerId, account: AccountId, done: Done, head: Head | None = None, back: int = 1) -> None:
         """Fetch the entries of an account after those known here; ``head``: one of them, if it is known.
 
+        The last ``back`` of those known are asked for as well: an account that forked shows others another one there.
         ``done`` is called once there are no more of them, or the peer shows none.
         """
         heads = self._desk.book.account(account).heads
         incarnation = max(heads, default=0)
-        first = heads[incarnation][0] + 1 if heads else 0
+        first = heads[incarnation][0] + 1 - back if heads else 0
+        if first < 0:
+            incarnation, first = 0, 0
         if head is not None and (head.incarnation, head.seq) < (incarnation, first):
             incarnation, first = head.incarnation, head.seq  # another entry in a place that is known: a fork
         self._page(peer, account, incarnation, first, MAX_PAGES, done)
@@ -78,19 +100,37 @@ class Fetching:
                 done([])
                 return
             try:
-                self._take_proof(job, asked, reply)
+                if reply.job != job or reply.ranges != asked[: len(reply.ranges)]:
+                    raise RemoteProtocolError("this is not the proof that was asked for")
+                reading = ProofReading(reply.proof, self._desk.facts)
             except RemoteProtocolError as error:
                 self._desk.violation(peer, str(error))
                 done([])
                 return
-            done(reply.ranges)
+            self._shown.append(_Shown(peer, job, reply.ranges, reading, done))
 
         self._desk.ask(peer, ProofRequest(job, asked), answer)
 
-    def _take_proof(self, job: JobId, asked: list[int], reply: ProofReply) -> None:
-        if reply.job != job or reply.ranges != asked[: len(reply.ranges)]:
-            raise RemoteProtocolError("this is not the proof that was asked for")
-        record = JobRecord.decode(reply.proof, self._desk.facts)
-        if record.job != job:
-            raise RemoteProtocolError("this is the proof of another job")
-        self._desk.take_record(record, reply.ranges)
+    def tick(self) -> None:
+        """Judge a little of the proof that came first."""
+        if not self._shown:
+            return
+        shown = self._shown[0]
+        try:
+            record = shown.reading.step(SIGNATURES)
+            if record is not None and record.job != shown.job:
+                raise RemoteProtocolError("this is the proof of another job")
+        except RemoteProtocolError as error:
+            self._shown.popleft()
+            self._desk.violation(shown.peer, str(error))
+            shown.done([])
+            return
+        if record is not None:
+            self._shown.popleft()
+            self._desk.take_record(record, shown.ranges)
+            shown.done(shown.ranges)
+
+    @property
+    def due_ns(self) -> int | None:
+        """When ``tick`` has something to do."""
+        return self._desk.now_ns if self._shown else None

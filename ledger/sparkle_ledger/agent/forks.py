@@ -3,11 +3,14 @@
 A proof names an account and a key. Anybody can sign two entries with any account's name on them, so a proof is kept
 and passed on only where it shows by itself that the key is the account's (the account is named after it), or where
 the account's entries here show it. A proof too large for gossip is pushed to linked peers, who do the same.
+Gossip reaches whoever is there at the time; who is linked later is pushed the latest proofs: it may have been cut
+off.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable
 
-from sparkle_ledger.agent.desk import Desk
+from sparkle_ledger.agent.desk import SECOND_NS, Desk
 from sparkle_ledger.agent.serving import Shelf
 from sparkle_ledger.entries import AccountId, Entry, Penalty, account_of
 from sparkle_ledger.forks import ForkProof
@@ -20,6 +23,8 @@ from sparkle_protocol.ledger_messages import LedgerPush, forks_topic
 MAX_GOSSIP_BYTES = 15 << 10  # of the 16 kB that a gossip message may have
 MAX_KNOWN = 4096  # accounts that forked, of which nothing else need be known here
 PUSHED_TO = 16
+RECENT = 16  # proofs that whoever is linked later is told of
+RECENT_NS = 3600 * SECOND_NS  # for so long
 
 
 class Forks:
@@ -30,7 +35,11 @@ class Forks:
         self._shelf = shelf
         self._linked = linked
         self._known: dict[AccountId, ForkProof] = {}
+        self._recent: deque[tuple[int, ForkProof]] = deque(maxlen=RECENT)
         self._topic = forks_topic(desk.book.network)
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def restore(self, proofs: Iterable[ForkProof]) -> None:
         """Know again what an earlier life knew. It was told then."""
@@ -40,6 +49,16 @@ class Forks:
     def proof_of(self, account: AccountId) -> ForkProof | None:
         """The proof that an account forked, if one is known."""
         return self._known.get(account)
+
+    def proofs(self) -> list[ForkProof]:
+        """All that are known."""
+        return list(self._known.values())
+
+    def up(self, peer: PeerId) -> None:
+        """Somebody is linked who may not have heard what the others have."""
+        for known_ns, proof in self._recent:
+            if self._desk.now_ns - known_ns < RECENT_NS:
+                self._push(peer, proof)
 
     def gossiped(self, event: fx.Gossiped) -> None:
         """Take in a proof that is passed on. The gossip itself passes it on further."""
@@ -96,6 +115,7 @@ class Forks:
 
     def _spread(self, proof: ForkProof, *, tell: bool) -> None:
         account = proof.first.account
+        self._recent.append((self._desk.now_ns, proof))
         self._desk.do(fx.Notify("account_forked", {"account": account.hex(), "own": account == self._desk.account}))
         if not tell:
             return
@@ -104,4 +124,7 @@ class Forks:
             self._desk.do(fx.Publish(self._topic, payload))
             return
         for peer in sorted(self._linked())[:PUSHED_TO]:
-            self._desk.ask(peer, LedgerPush([proof.first.raw, proof.second.raw]), lambda _: None)
+            self._push(peer, proof)
+
+    def _push(self, peer: PeerId, proof: ForkProof) -> None:
+        self._desk.ask(peer, LedgerPush([proof.first.raw, proof.second.raw]), lambda _: None)

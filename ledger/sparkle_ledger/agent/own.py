@@ -8,6 +8,7 @@ ready      signs
 lost       signed entries that nobody has any more, in a place where it can neither go on nor begin anew
 forked     signed two entries for one place; nothing more of it counts
 revoked    has no key in force
+cloned     signs nothing: two nodes run with its key, and the next entry of one would fork the other
 =========  ===========================================================================================
 
 Every start begins with learning: a store that was put back from a copy looks as whole as any other, and to sign from
@@ -15,7 +16,9 @@ there would be a fork, which ends the account. Asked are its witnesses, and who 
 network. Half of the witnesses have to answer, the others to fail three times in a row, and what any of them shows is
 fetched. If a later entry of ours turns up whose predecessors cannot be had, a Restore begins a new incarnation after
 the last entry that is known. With fewer than two other peers there is nobody whom the account could have told, so
-that after ``ALONE_NS`` it goes on, whatever.
+that after ``ALONE_NS`` it goes on, whatever; a node that never met anybody, and was told of nobody, does so after
+``GRACE_NS``. A key that was made in this very life has signed nothing elsewhere: its
+account is ready at once.
 
 Genesis is signed with time 0: it has to be the same entry whenever an account is opened again.
 """
@@ -31,6 +34,7 @@ from sparkle_ledger.evidence import JobRecord
 from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import Fact
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.work.price import in_credits
 
 GRACE_NS = 10 * SECOND_NS  # for peers to be linked, unless there are as many witnesses as there ever are
 ALONE_NS = 30 * SECOND_NS  # for the only other peer to answer
@@ -49,6 +53,7 @@ class State(StrEnum):
     LOST = "lost"
     FORKED = "forked"
     REVOKED = "revoked"
+    CLONED = "cloned"
 
 
 REASONS = {
@@ -56,6 +61,7 @@ REASONS = {
     State.LOST: "this node has lost entries that it signed, and nobody who is linked has them; link to more peers",
     State.FORKED: "this account signed two entries for one place and can spend no more; use a new identity",
     State.REVOKED: "the key of this account was revoked; use the one that replaced it",
+    State.CLONED: "another node runs with the identity of this one; stop one of the two and start the other again",
 }
 
 
@@ -70,13 +76,15 @@ class Waiting:
 class OwnAccount:
     """Signs for this node."""
 
-    def __init__(self, desk: Desk, partners: Partners, wall_ms: WallMs) -> None:
-        self.state = State.LEARNING
+    def __init__(self, desk: Desk, partners: Partners, wall_ms: WallMs, *, new: bool, met: bool) -> None:
+        self.state = State.READY if new else State.LEARNING
         self._desk = desk
         self._partners = partners
         self._wall_ms = wall_ms
+        self._alone_ns = ALONE_NS if met else GRACE_NS
         self._started_ns: int | None = None
         self._waiting = Waiting({}, {})
+        self._cloned = False
 
     # --- whether it may sign ------------------------------------------------------------------------------
 
@@ -84,6 +92,15 @@ class OwnAccount:
     def ready(self) -> bool:
         """It may sign."""
         return self.state is State.READY
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait until it may sign."""
+        return len(self._waiting.fund) + len(self._waiting.over)
+
+    def cloned(self) -> None:
+        """Sign nothing as long as this process lives: somebody else does."""
+        self._cloned = True
 
     def look(self) -> None:
         """See whether the account may sign, by what is known by now."""
@@ -103,6 +120,8 @@ class OwnAccount:
             self.state = State.FORKED
         elif account.entries and account.key != self._desk.signer.public_key:
             self.state = State.REVOKED
+        elif self._cloned:
+            self.state = State.CLONED
         elif self.state is State.READY:
             if self._desk.book.next_place(self._desk.account) is None:  # we signed what we do not remember
                 self._learn_anew()
@@ -123,7 +142,7 @@ class OwnAccount:
         """The witnesses were asked, or there are none."""
         if not self._waited(GRACE_NS) and not self._partners.full:
             return False
-        alone = self._partners.known < FEWEST_PEERS and self._waited(ALONE_NS)
+        alone = self._partners.known < FEWEST_PEERS and self._waited(self._alone_ns)
         return alone or self._partners.have_answered()
 
     def _waited(self, time_ns: int) -> bool:
@@ -146,7 +165,7 @@ class OwnAccount:
         """When ``look`` may come to something by time alone."""
         if self.state is not State.LEARNING or self._started_ns is None:
             return None
-        dues = (self._started_ns + GRACE_NS, self._started_ns + ALONE_NS)
+        dues = (self._started_ns + GRACE_NS, self._started_ns + self._alone_ns)
         return min((due for due in dues if due > self._desk.now_ns), default=None)
 
     # --- signing ------------------------------------------------------------------------------------------
@@ -229,8 +248,9 @@ class OwnAccount:
         spendable = self._desk.book.account(self._desk.account).spendable_micro
         if record.cover_micro > spendable:
             return (
-                f"this job may cost {record.cover_micro} micro-credits and {spendable} can be spent; "
-                "compute for others first, or offer less for each unit"
+                f"this job may cost up to {in_credits(record.cover_micro)} and your account can set aside "
+                f"{in_credits(spendable)}; compute for others first, submit a smaller job, wait for others of yours "
+                "to end, or submit it with --free"
             )
         return None
 

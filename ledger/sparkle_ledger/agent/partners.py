@@ -103,6 +103,10 @@ class Partners:
         if len(self._payers) > MAX_PAYERS:
             del self._payers[next(iter(self._payers))]
 
+    def sizes(self) -> dict[str, int]:
+        """Linked peers, and those who are to know our account."""
+        return {"peers": len(self._peers), "partners": len(self._partners)}
+
     # --- what they know -----------------------------------------------------------------------------------
 
     @property

@@ -35,13 +35,17 @@ from sparkle_ledger.projections import AccountRow, EscrowRow, PairRow, Projectio
 from sparkle_ledger.store.schema import RESTORE, at_once, one_line, path_of, told
 from sparkle_ledger.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from sparkle_ledger.store.schema import open_ledger as open_ledger
+from sparkle_ledger.store.schema import snapshot as snapshot
 from sparkle_protocol.errors import LedgerError, RemoteProtocolError
 from sparkle_protocol.ids import JobId, digest
 
+Database = sqlite3.Connection  # what ``open_ledger`` gives
 MAX_LOOKUP = 512  # ids of one query
 
 _FACT, _SEALED = 0, 1  # kinds of evidence
 _CHECK_BYTES = 8  # of an entry as it travels: its id does not cover the signature. Against accidents only
+
+_HEARING_STEPS = 100_000  # of SQLite's machine between two looks for signals: some milliseconds
 
 _CHANGES = "SELECT SUM(value) FROM about WHERE name IN ('entries', 'evidence', 'forks')"
 _Table = list[tuple[bytes | int | str, ...]]
@@ -199,6 +203,18 @@ def count(db: sqlite3.Connection) -> int:
         return int(db.execute("SELECT value FROM about WHERE name = 'entries'").fetchone()[0])
 
 
+def count_evidence(db: sqlite3.Connection) -> int:
+    """How many facts and records about jobs there are."""
+    with told(db):
+        return int(db.execute("SELECT value FROM about WHERE name = 'evidence'").fetchone()[0])
+
+
+def network_of(db: sqlite3.Connection) -> str:
+    """The network whose ledger this is."""
+    with told(db):
+        return str(db.execute("SELECT value FROM about WHERE name = 'network'").fetchone()[0])
+
+
 def ids(db: sqlite3.Connection) -> Iterator[EntryId]:
     """The ids of all entries, ascending."""
     with told(db):
@@ -270,11 +286,22 @@ def projection(db: sqlite3.Connection) -> Projection | None:
 def check(db: sqlite3.Connection) -> None:
     """Read every page of the file and compare the tables with their indexes.
 
+    A signal to the process is heard meanwhile: SQLite alone would finish first, which may take a minute.
+
     Raises:
         LedgerError: they do not agree.
+        KeyboardInterrupt: somebody pressed Ctrl-C.
     """
-    with told(db):
-        found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    db.set_progress_handler(lambda: 0, _HEARING_STEPS)  # any Python code lets Python look for signals
+    try:
+        with told(db):
+            found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    except LedgerError as error:
+        if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        db.set_progress_handler(None, 0)
     if found != "ok":
         raise LedgerError(f"{path_of(db)} is damaged ({one_line(found)}); {RESTORE}")
 

@@ -34,10 +34,11 @@ INSERT INTO about VALUES ('entries', 0), ('evidence', 0), ('forks', 0), ('projec
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
-def open_ledger(path: Path, network: str, *, readonly: bool = False) -> sqlite3.Connection:
+def open_ledger(path: Path, network: str | None, *, readonly: bool = False) -> sqlite3.Connection:
     """Open the ledger of a network, in the present format; create it where there is none.
 
-    ``readonly``: to look beside a running node; nothing is created or changed.
+    ``readonly``: to look beside a running node; nothing is created or changed. Only so ``network`` may be None:
+    whatever network's it is.
 
     Raises:
         ConfigError: it is missing (to look at), damaged, unreadable, of another network or from a newer version.
@@ -104,12 +105,14 @@ def _refuse_unless(path: Path, version: int, expected: int) -> None:
         )
 
 
-def _settle_network(db: sqlite3.Connection, path: Path, network: str, *, readonly: bool) -> None:
+def _settle_network(db: sqlite3.Connection, path: Path, network: str | None, *, readonly: bool) -> None:
     row = db.execute("SELECT value FROM about WHERE name = 'network'").fetchone()
     if row is None and not readonly:
         db.execute("INSERT INTO about VALUES ('network', ?)", (network,))
-    elif row is None or row[0] != network:
-        owner = "no network" if row is None else f"network '{row[0]}'"
+    elif row is None or (row[0] != network and network is not None) or not isinstance(row[0], str):
+        owner = "no network" if row is None else f"network '{one_line(row[0])}'"
+        if network is None:
+            raise ConfigError(f"{path} is the ledger of {owner}; {RESTORE}")
         raise ConfigError(f"{path} is the ledger of {owner}, not of '{network}'; use that --net or another --home")
 
 
@@ -124,6 +127,19 @@ def at_once(db: sqlite3.Connection, work: Callable[[], object]) -> None:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+
+@contextmanager
+def snapshot(db: sqlite3.Connection) -> Iterator[None]:
+    """All that is read within is of one moment, whatever a running node adds meanwhile."""
+    with told(db):
+        db.execute("BEGIN")
+        db.execute("SELECT name FROM about LIMIT 1").fetchone()  # from the first read on it is that moment
+    try:
+        yield
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
 
 
 # --- telling ----------------------------------------------------------------------------------------------

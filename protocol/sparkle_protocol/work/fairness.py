@@ -8,6 +8,8 @@
   earns nothing. Who waits for workers that can run its kernels may fall behind by ``MAX_LAG`` and catch up later.
 - Weight 0 means no credit: such submitters share the *lottery lane*, one pick in ten while others wait. Tickets go to
   networks, one each, and the submitters of the winning network are equally likely: more names win nothing.
+- A job that does not pay what its work is worth (``Rules.pays``) is in that lane whoever submitted it: a submitter's
+  free jobs queue under a name of their own.
 - *Ageing*: who was not served for ``AGED_NS`` goes next, the longest waiting first, but only every fourth time, so
   that in a long queue weights still count. In the lottery lane it is the network that ages.
 
@@ -32,11 +34,17 @@ MAX_LAG = 60 * 1_000_000_000  # a minute of all workers
 LEAST_COST_S = 1e-4  # about what handing out and judging a unit costs, whatever it claims to need
 MOST_COST_S = 86_400.0  # the default limit of a unit's execution
 EQUAL_WEIGHT = 1.0
+_FREE = "free/"
 MAX_IDLE = 1024  # remembered without work; the one that got least goes first, as it has least to gain by it
 
 Weigh = Callable[[PeerId], float]
 Lane = Literal["fair", "aged", "lottery"]
 Name = TypeVar("Name", bound=str)
+
+
+def free_name(submitter: PeerId) -> PeerId:
+    """The name under which a submitter's free jobs queue; it never has a weight."""
+    return PeerId(f"{_FREE}{submitter}")
 
 
 def equal_weight(_submitter: PeerId) -> float:
@@ -124,7 +132,7 @@ class FairQueue:
 
     def weight(self, submitter: PeerId) -> float:
         """What a submitter weighs now; 0: it is in the lottery lane."""
-        weight = self._weigh(submitter)
+        weight = 0.0 if submitter.startswith(_FREE) else self._weigh(submitter)
         return weight if isfinite(weight) and weight > 0 else 0.0
 
     def _wake(self, waiting: Mapping[PeerId, str], now_ns: int) -> None:

@@ -130,11 +130,11 @@ class Keeper(CoKeeping):
     # --- questions ----------------------------------------------------------------------------------------
 
     def waiting_submitters(self) -> dict[PeerId, str]:
-        """Whoever else has units to be handed out here now, each with its network."""
+        """Whoever else has units of jobs that pay to be handed out here now, each with its network."""
         return {
             job.state.submitter: self.quota.network_of(job.state.id)
             for job in self._open()
-            if not job.mine and job.leases.has_work
+            if not job.mine and job.pays and job.leases.has_work
         }
 
     def place_of(self, job_id: JobId, now_ns: int) -> Place | None:

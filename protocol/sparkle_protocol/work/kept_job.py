@@ -75,6 +75,7 @@ class KeptJob(Granting):
         trust: Callable[[Callable[[PeerId], str]], JobTrust | None] = lambda _device_of: None,
     ) -> None:
         super().__init__(state, leases(self.is_decided), me, check_result, now_ns, rules)
+        self.pays = rules.pays(state.spec)
         self.trust, self.calls = trust(self.devices.of), []
         self._init_sealing(sealed)
         self._init_granting()

@@ -18,7 +18,7 @@ from random import Random
 
 from sparkle_protocol import messages
 from sparkle_protocol.ids import JobId, PeerId
-from sparkle_protocol.work.fairness import Capacity, FairQueue, Round, Weigh, dominant_share
+from sparkle_protocol.work.fairness import Capacity, FairQueue, Round, Weigh, dominant_share, free_name
 from sparkle_protocol.work.granting import Granted
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.line import Demand, Place, place_of
@@ -108,12 +108,12 @@ class Leasing:
                 break
             hand.take(job, hand.left)
         if hand.left > 0:
-            waiting = {job.state.submitter: network_of(job.state.id) for job in others}
+            waiting = {_name(job): network_of(job.state.id) for job in others}
             if waiting or len(self.queue):
                 able: dict[PeerId, list[KeptJob]] = {}
                 for job in ranked:
                     if job in others:
-                        able.setdefault(job.state.submitter, []).append(job)
+                        able.setdefault(_name(job), []).append(job)
                 self._in_turn(hand, self.queue.begin(waiting, able, now_ns), able, max(1, peers))
         for job in ranked if not hand.grants else ():
             if hand.take_copy(job):
@@ -142,8 +142,8 @@ class Leasing:
         workers = max(1, peers)
         of_submitter: dict[PeerId, list[KeptJob]] = {}
         for one in sorted(jobs, key=_rank):
-            of_submitter.setdefault(one.state.submitter, []).append(one)
-        siblings = of_submitter[job.state.submitter]
+            of_submitter.setdefault(_name(one), []).append(one)
+        siblings = of_submitter[_name(job)]
         before = siblings[: siblings.index(job)]
         before_s = sum(_backlog_s(one, workers) for one in before)
         others = {submitter: theirs for submitter, theirs in of_submitter.items() if not theirs[0].mine}
@@ -157,10 +157,10 @@ class Leasing:
             )
             for submitter, theirs in others.items()
         }
-        place = place_of(self.queue, job.state.submitter, demands, now_ns, before_s)
+        place = place_of(self.queue, _name(job), demands, now_ns, before_s)
         own_s = sum(_backlog_s(one, workers) for one in jobs if one.mine)
         start_s = place.start_s + own_s if place.start_s is not None else None
-        return replace(place, start_s=start_s, jobs_before=len(before))
+        return replace(place, start_s=start_s, jobs_before=len(before), pays=job.pays)
 
     def answered(self, job: KeptJob, worker: PeerId, now_ns: int) -> None:
         """A worker has reported: learn how long the units that it answered took."""
@@ -174,7 +174,12 @@ class Leasing:
     def returned(self, job: KeptJob, units: int, peers: int) -> None:
         """Units of somebody else's job came back untouched."""
         if units and not job.mine:
-            self.queue.refund(job.state.submitter, units * unit_cost_s(job, max(1, peers)))
+            self.queue.refund(_name(job), units * unit_cost_s(job, max(1, peers)))
+
+
+def _name(job: KeptJob) -> PeerId:
+    """Under which name a job queues."""
+    return job.state.submitter if job.pays or job.mine else free_name(job.state.submitter)
 
 
 def _rank(job: KeptJob) -> tuple[bool, int, int]:

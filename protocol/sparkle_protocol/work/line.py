@@ -15,7 +15,7 @@ from random import Random
 from typing import Literal
 
 from sparkle_protocol.ids import PeerId
-from sparkle_protocol.work.fairness import LOTTERY_SHARE, FairQueue
+from sparkle_protocol.work.fairness import LEAST_COST_S, LOTTERY_SHARE, FairQueue
 
 MOST_PICKS = 10_000  # that are played on; what is further off is not foreseen
 
@@ -40,6 +40,7 @@ class Place:
         ahead: those of them that are served before it; None in the lottery lane, where chance decides.
         chance: in the lottery lane, of being served next.
         jobs_before: jobs of the same submitter that come first.
+        pays: the job offers what its work is worth; otherwise it is in the lottery lane whoever submitted it.
         start_s: when it is probably given to a worker next; None when that is too far off to tell.
     """
 
@@ -50,6 +51,7 @@ class Place:
     chance: float | None
     start_s: float | None
     jobs_before: int = 0
+    pays: bool = True
 
 
 def place_of(
@@ -126,7 +128,7 @@ def _in_lottery(submitter: PeerId, demands: Mapping[PeerId, Demand], fair: set[P
     pick_s = share * _mean([demand.grant_s for demand in lottery.values()])
     if fair:
         pick_s += (1 - share) * _mean([demands[peer].grant_s for peer in fair])
-    picks = 1 / chance - 1 + after_s / mine.grant_s / chance
+    picks = 1 / chance - 1 + after_s / max(mine.grant_s, LEAST_COST_S) / chance
     return Place("lottery", 0.0, len(demands), None, chance, picks * pick_s)
 
 

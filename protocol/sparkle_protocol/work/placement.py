@@ -15,6 +15,7 @@ are not public say nothing about who owns them: a LAN is one network, and its pe
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from math import inf, lgamma, log, log1p
@@ -57,8 +58,12 @@ def holders_needed(n: int) -> int:
 
 def distance(job: JobId, peer: PeerId) -> int:
     """XOR distance in the overlay's routing space, 0 to 2²⁵⁶ − 1."""
-    here, there = sha256(job).digest(), sha256(base58.b58decode(peer)).digest()
-    return int.from_bytes(here, "big") ^ int.from_bytes(there, "big")
+    return int.from_bytes(sha256(job).digest(), "big") ^ _place(peer)
+
+
+@lru_cache(maxsize=32768)  # the same peers are looked at whenever one comes or goes
+def _place(peer: PeerId) -> int:
+    return int.from_bytes(sha256(base58.b58decode(peer)).digest(), "big")
 
 
 def is_direct(addresses: Iterable[str]) -> bool:
@@ -83,6 +88,7 @@ def network_prefix(addresses: Sequence[str]) -> str:
     return best
 
 
+@lru_cache(maxsize=8192)
 def _prefix(address: str) -> str:
     parts = address.split("/", 3)
     if len(parts) < 3 or parts[1] not in ("ip4", "ip6"):

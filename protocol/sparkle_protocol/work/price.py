@@ -52,29 +52,23 @@ def is_paid(price_micro: int, resources: Resources) -> bool:
 
 
 def job_hold_micro(units: int, price_micro: int, policy: Policy) -> int:
-    """What a submitter sets aside for a job: the price of as many executions of each unit as its policy asks for.
+    """What a submitter sets aside for a job: its price if all replicas that its policy allows are needed everywhere.
 
-    Executions beyond that, for disputes, are paid from its balance when they happen: ``job_most_micro`` at most.
-
-    Raises:
-        ConfigError: more than can be set aside at once.
-    """
-    return _amount(units * price_micro * policy.quorum)
-
-
-def job_most_micro(units: int, price_micro: int, policy: Policy) -> int:
-    """What a job can cost at most, if all replicas that its policy allows are needed for every unit.
+    As a rule that is some times what it comes to cost. What nobody earned comes back when the job is over.
 
     Raises:
         ConfigError: more than can be set aside at once.
     """
-    return _amount(units * price_micro * policy.max_replicas)
-
-
-def _amount(micro: int) -> int:
+    micro = units * price_micro * policy.max_replicas
     if micro > MAX_MICRO:
         raise ConfigError(f"this job would cost {in_credits(micro)}; cut it into several smaller jobs")
     return micro
+
+
+def exactly(micro: int) -> str:
+    """``12.354321``: credits to the last micro-credit, however many they are."""
+    whole, part = divmod(abs(micro), CREDIT)
+    return f"{'-' if micro < 0 else ''}{whole}.{part:06d}"
 
 
 def in_credits(micro: int) -> str:

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from sparkle_protocol import messages
-from sparkle_protocol.effects import Effect, Notify, Persist, Record, Violation
+from sparkle_protocol.effects import Earned, Effect, Notify, Persist, Record, Violation, WorkOver
 from sparkle_protocol.errors import RemoteProtocolError
-from sparkle_protocol.facts import Fact, FactCodec, FailureItem, Signer
+from sparkle_protocol.facts import SEAL_UNITS, Fact, FactCodec, FailureItem, Signer
 from sparkle_protocol.ids import JobId, PeerId, key_from_peer_id
 from sparkle_protocol.work.failover import Reach, keepers_of, order_of
 from sparkle_protocol.work.held import COMMITTED, Hands, Held, UnitKey
@@ -68,7 +68,9 @@ class Reporter:
         self.rejected = 0
         self.reach = Reach(signer.peer_id)
         self.shelf = Shelf(signer.peer_id)
+        self._me = signer.peer_id
         self._mine = key_from_peer_id(signer.peer_id)
+        self._untold: dict[JobId, set[int]] = {}  # ranges of committed units that went without a word
         self._device = device
         self._pace_ns = pace_ns
         self._codec = codec
@@ -84,8 +86,12 @@ class Reporter:
 
     def expect(self, job: JobId, keeper: PeerId, now_ns: int) -> None:
         """Units of a job are in our hands: this keeper will hear of them."""
-        desk = self._desks.setdefault(job, Desk(now_ns))
-        desk.refused.discard(keeper)
+        if job not in self._desks:
+            self._desks[job] = Desk(now_ns)
+            self._earned(
+                job, ()
+            )  # whoever is to claim pay for it knows the job before anything of it can be accepted
+        self._desks[job].refused.discard(keeper)
         self._box(job, keeper, now_ns)
 
     def _box(self, job: JobId, keeper: PeerId, now_ns: int) -> Outbox:
@@ -200,6 +206,8 @@ class Reporter:
         """There is nothing more to be said about a job."""
         for box in self._desks.pop(job).boxes.values():
             self._forget_tag(box)
+        if self._untold.get(job):
+            self._work_over(job)
         records = self.shelf.drop_job(job)
         if records or self.shelf.gone:
             self._persist(records)
@@ -306,16 +314,34 @@ class Reporter:
             key = (job, gone.unit, gone.epoch)
             if self._concerns(peer, key):
                 self.drop(key)
+        accepted: list[tuple[int, int]] = []
         for verdict in news.settled:
             key = (job, verdict.unit, verdict.epoch)
             if self._concerns(peer, key):
-                self.drop(key)
+                self._settled(key)
+                accepted += [(verdict.unit, verdict.epoch)] if verdict.accepted else []
                 self.verified += verdict.accepted
                 self.rejected += not verdict.accepted
                 event = "result_accepted" if verdict.accepted else "result_rejected"
                 self._out.append(Notify(event, {"job": job.hex(), "unit": verdict.unit}))
+        if accepted:
+            self._earned(job, tuple(accepted))
         if news.ended:
             self._ended(job, peer)
+
+    def _settled(self, key: UnitKey) -> None:
+        """A unit goes of which it is known what became of it."""
+        known = self._untold.get(key[0], set()).copy()
+        self.drop(key)
+        if key[0] in self._untold:
+            self._untold[key[0]] = known
+
+    def _earned(self, job: JobId, units: tuple[tuple[int, int], ...]) -> None:
+        """Have pay claimed, if the job has a price and another submitter."""
+        state = self.jobs[job]
+        if state.spec.price_micro and state.submitter != self._me:
+            views = tuple(state.view_facts())
+            self._out.append(Earned(state.spec_fact, views, units, tuple(keepers_of(state))))
 
     def _concerns(self, peer: PeerId, key: UnitKey) -> bool:
         """We hold a unit, and a peer has a say in it."""
@@ -346,19 +372,28 @@ class Reporter:
             held = self._hands.all[key]
             if (everything or held.keeper == peer) and held.state != "revealing":
                 self.drop(key)
+        self._work_over(job)
         desk = self._desks[job]
         for box in list(desk.boxes.values()):
             if (everything or box.keeper == peer) and not self._hands.of_box(job, box.keeper):
                 self._rest(box)
 
+    def _work_over(self, job: JobId) -> None:
+        """Have what is left of the pay claimed, if the job has a price and another submitter."""
+        ranges = tuple(sorted(self._untold.pop(job, ())))
+        if self.jobs[job].spec.price_micro and self.jobs[job].submitter != self._me:
+            self._out.append(WorkOver(job, ranges))
+
     def drop(self, key: UnitKey) -> None:
         """A unit is of use to nobody."""
-        if self._hands.get(key) is None:
+        held = self._hands.get(key)
+        if held is None:
             return
+        if held.state in COMMITTED and self.jobs[key[0]].spec.price_micro:
+            self._untold.setdefault(key[0], set()).add(key[1] // SEAL_UNITS)
         self._out += self._hands.to_stop(key)
-        held = self._hands.pop(key)
-        if held is not None:
-            self.shelf.let_go(held)
+        self._hands.pop(key)
+        self.shelf.let_go(held)
 
     # --- another view -------------------------------------------------------------------------------------
 

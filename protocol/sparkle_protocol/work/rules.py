@@ -8,7 +8,7 @@ judgement and does not stand here: facts are checked alike whatever the rules ar
 from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING
 
-from sparkle_protocol.facts import Policy
+from sparkle_protocol.facts import JobSpec, Policy
 from sparkle_protocol.ids import PeerId, ResultHash
 from sparkle_protocol.work.lease import usual_ttl_ns
 from sparkle_protocol.work.prefetch import Prefetch
@@ -42,6 +42,10 @@ class Rules:
     def lease_ttl_ns(self, p95_ns: int) -> int:
         """How long a new lease lasts without a sign of life, when 95 % of units took less than this (0: unknown)."""
         return usual_ttl_ns(p95_ns)
+
+    def pays(self, spec: JobSpec) -> bool:
+        """Whether a job offers what its work is worth; else it is in the lottery lane. Asked once for a job."""
+        return True
 
     def prefetch(self, slots: int) -> Prefetch:
         """How many units a worker of so many slots asks for, and when."""

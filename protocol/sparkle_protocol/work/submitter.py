@@ -26,6 +26,7 @@ from sparkle_protocol.facts import (
     MAX_RESETS,
     AuditSecret,
     Cancel,
+    Fact,
     FactCodec,
     JobSpec,
     KeeperSet,
@@ -84,6 +85,16 @@ class Submitter(Succession):
         Raises:
             ConfigError: the node keeps as many jobs as it may, or no peer would take this one.
         """
+        fact = self.seal(spec)
+        job = self._take_up(fact, (), now_ns)
+        job.records.append(StoreFact(fact))
+        self._persist()
+        self._notify("job_submitted", job=fact.job.hex(), kernel=spec.kernel, units=spec.units)
+        self._publish(job, now_ns)
+        return job.state.id, self._flush(now_ns)
+
+    def seal(self, spec: JobSpec) -> Fact:
+        """The job as it is when it is submitted: the same each time. Raises ConfigError as ``submit`` does."""
         if sum(1 for job in self.jobs.values() if not job.outcome) >= MAX_JOBS:
             raise ConfigError(f"this node keeps {MAX_JOBS} unfinished jobs already; wait for some to end")
         if spec.policy.quorum > spec.policy.max_replicas:
@@ -97,12 +108,7 @@ class Submitter(Succession):
             raise ConfigError(
                 f"no peer would take this job ({error}); give it fewer or smaller parameters"
             ) from error
-        job = self._take_up(fact, (), now_ns)
-        job.records.append(StoreFact(fact))
-        self._persist()
-        self._notify("job_submitted", job=fact.job.hex(), kernel=spec.kernel, units=spec.units)
-        self._publish(job, now_ns)
-        return job.state.id, self._flush(now_ns)
+        return fact
 
     def _resumed(self, job: KeptJob, now_ns: int) -> None:
         super()._resumed(job, now_ns)

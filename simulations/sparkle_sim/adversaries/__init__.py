@@ -21,29 +21,48 @@ Each kind is a class in a file named after it, which says what it does and what 
 ``whitewash``      one owner with many keys: when one is rejected, the next comes
 =================  ==============================================================================================
 
-Adversaries of credit (forked feeds, minting pairs) belong here as well, once credit is there to be attacked.
+These do something only where there is credit (``[credit]`` of a scenario):
+
+=================  ==============================================================================================
+``forker``         signs two entries for one place of its account, and shows each to some
+``canceller``      takes back what it set aside for a job while others still work for it
+``hider``          has jobs computed and shows nobody the holds that are to pay for them
+``vanisher``       leaves for good as soon as its jobs are published
+``freeloader``     one of many keys that spend what each may at the start, and never work
+``minter``         one of a ring that pays each other for work that nobody does
+``certifier``      one of a job's keepers that state that they computed everything
+``accuser``        says of honest accounts that they forked
+=================  ==============================================================================================
 """
 
 from collections import Counter
 from collections.abc import Iterable
 
 from sparkle_protocol.errors import ConfigError
+from sparkle_sim.adversaries.accuser import Accuser
 from sparkle_sim.adversaries.base import Adversary, Group
+from sparkle_sim.adversaries.canceller import Canceller
+from sparkle_sim.adversaries.certifier import Certifier
 from sparkle_sim.adversaries.cheat import Cheat
 from sparkle_sim.adversaries.collude import Collude
 from sparkle_sim.adversaries.copy import Copy
 from sparkle_sim.adversaries.equivocate import Equivocate
 from sparkle_sim.adversaries.flood import Flood
+from sparkle_sim.adversaries.forker import Forker
 from sparkle_sim.adversaries.framer import Framer
+from sparkle_sim.adversaries.freeloader import Freeloader
 from sparkle_sim.adversaries.gang import Gang
+from sparkle_sim.adversaries.hider import Hider
 from sparkle_sim.adversaries.hoard import Hoard
 from sparkle_sim.adversaries.hostile_peer import HostilePeer
+from sparkle_sim.adversaries.minter import Minter
 from sparkle_sim.adversaries.silent_keeper import SilentKeeper
 from sparkle_sim.adversaries.sleeper import Sleeper
 from sparkle_sim.adversaries.sometimes import Sometimes
 from sparkle_sim.adversaries.sponge import Sponge
 from sparkle_sim.adversaries.sybil import Sybil
 from sparkle_sim.adversaries.trifles import Trifles
+from sparkle_sim.adversaries.vanisher import Vanisher
 from sparkle_sim.adversaries.voting import expected_wrong, expected_wrong_among
 from sparkle_sim.adversaries.whitewash import Whitewash
 from sparkle_sim.adversaries.withhold import Withhold
@@ -56,8 +75,8 @@ __all__ = [
 ]  # fmt: skip
 
 _ALL: tuple[type[Adversary], ...] = (
-    Cheat, Collude, Copy, Equivocate, Flood, Framer, Gang, Hoard, SilentKeeper, Sleeper, Sometimes, Sponge, Sybil,
-    Trifles, Whitewash, Withhold,
+    Accuser, Canceller, Certifier, Cheat, Collude, Copy, Equivocate, Flood, Forker, Framer, Freeloader, Gang, Hider,
+    Hoard, Minter, SilentKeeper, Sleeper, Sometimes, Sponge, Sybil, Trifles, Vanisher, Whitewash, Withhold,
 )  # fmt: skip
 KINDS: dict[str, type[Adversary]] = {one.kind: one for one in _ALL}
 
@@ -90,7 +109,7 @@ def assign(seed: int, scenario: Scenario, clients: Iterable[int] = ()) -> dict[i
     submitters = {plan.submitter for plan in scenario.jobs}.union(clients)
     seen: Counter[str] = Counter()
     for place, entry in enumerate(scenario.adversaries):
-        make = _checked(place, entry, scenario.peers.count)
+        make = _checked(place, entry, scenario)
         group = Group(seed, f"{make.kind}/{seen[make.kind]}", entry.rate, scenario)  # wherever its file lies
         seen[make.kind] += 1
         others = [number for number in range(scenario.peers.count) if number not in submitters]
@@ -100,7 +119,7 @@ def assign(seed: int, scenario: Scenario, clients: Iterable[int] = ()) -> dict[i
     return dict(sorted(found.items()))
 
 
-def _checked(place: int, entry: Adversaries, peers: int) -> type[Adversary]:
+def _checked(place: int, entry: Adversaries, scenario: Scenario) -> type[Adversary]:
     """The kind of an entry that can be had."""
     try:
         make = kind_of(entry.kind)
@@ -108,6 +127,9 @@ def _checked(place: int, entry: Adversaries, peers: int) -> type[Adversary]:
         raise ConfigError(f"adversaries[{place}].kind {error}") from error
     if make is None:
         raise ConfigError(f"adversaries[{place}].kind is '{entry.kind}'; it must be one of {', '.join(KINDS)}")
+    if make.of_credit and not scenario.credit.enabled:
+        raise ConfigError(f"adversaries[{place}].kind is '{entry.kind}', which needs credit.enabled = true")
+    peers = scenario.peers.count
     for number in entry.peers:
         if not 0 <= number < peers:
             raise ConfigError(f"adversaries[{place}].peers names peer {number}; the {peers} peers begin with 0")

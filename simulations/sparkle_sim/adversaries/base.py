@@ -54,6 +54,7 @@ class Adversary:
     kind: ClassVar[str] = ""
     rated: ClassVar[bool] = True  # a rate other than 1 means something
     keeps: ClassVar[bool] = True  # jobs, as a keeper should
+    of_credit: ClassVar[bool] = False  # it does something only where there is credit
 
     def __init__(self, number: int, group: Group) -> None:
         self.number = number

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sparkle_protocol.errors import ConfigError
 from sparkle_sim.checkers.base import Checker, Finding, job_of, named, unit_of
+from sparkle_sim.checkers.credit import Copies, CreditBounds, Settled, Unpunished, ZeroSum
 from sparkle_sim.checkers.ending import Bounds, Termination
 from sparkle_sim.checkers.evidence import Evidence
 from sparkle_sim.checkers.finals import SingleFinal, Unsigned, WrongAccepts
@@ -20,13 +21,14 @@ from sparkle_sim.world import World
 
 KINDS: tuple[type[Checker], ...] = (
     Acknowledged, SingleFinal, Termination, Unsigned, Promises, WrongAccepts, Convergence, Bounds,
+    ZeroSum, Settled, Copies, Unpunished, CreditBounds,
 )  # fmt: skip
 
 __all__ = ["KINDS", "Checker", "Finding", "Watch", "job_of", "make", "named", "own", "unit_of", "watch"]
 
 
 def make(world: World, scenario: Scenario) -> list[Checker]:
-    """The checkers that a scenario names, all of them if it names none, and those of its author's own.
+    """The checkers that a scenario names, all that apply if it names none, and those of its author's own.
 
     Raises:
         ConfigError: there is none of that name.
@@ -36,7 +38,8 @@ def make(world: World, scenario: Scenario) -> list[Checker]:
     if unknown:
         raise ConfigError(f"checks.names has '{unknown[0]}'; the checkers are {', '.join(known)}")
     evidence = Evidence(world)
-    made = [known[name](world, scenario, evidence) for name in scenario.checks.names or known]
+    names = scenario.checks.names or [name for name, kind in known.items() if kind.applies(scenario)]
+    made = [known[name](world, scenario, evidence) for name in names]
     return made + [own(text)(world, scenario, evidence) for text in scenario.checks.own]
 
 

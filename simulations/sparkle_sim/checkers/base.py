@@ -52,6 +52,11 @@ class Checker:
         self.evidence = evidence
         self.findings: list[Finding] = []
 
+    @classmethod
+    def applies(cls, scenario: Scenario) -> bool:
+        """There is something in the scenario for it to watch."""
+        return True
+
     def heard(self, peer: Peer, effect: Notify) -> None:
         """A peer told its owner something."""
 

@@ -28,16 +28,19 @@ class JobEvidence:
         self.sets: dict[FactId, tuple[PeerId, KeeperSet]] = {}
         self.given: dict[UnitEpoch, dict[bytes, list[FactId]]] = {}  # results, and the verdicts that say so
         self.cancelled = False
+        self.count = 0  # of facts
         self._network = network
         self._authors: dict[FactId, PeerId] = {}  # of verdicts
         self._endorsers: dict[tuple[FactId, int], set[PeerId]] = {}
         self._items: dict[FactId, list[UnitEpoch]] = {}  # of verdicts
+        self._named: dict[FactId, dict[UnitEpoch, list[bytes]]] = {}  # whose results they accept
         self._commits: dict[tuple[int, int, PeerId], set[bytes]] = {}
         self._openings: dict[UnitEpoch, dict[PeerId, set[tuple[bytes, bytes]]]] = {}
 
     def add(self, fact: Fact) -> Iterable[UnitEpoch]:
         """Take a fact in; returns units of which it says that a result is right."""
         payload = fact.payload
+        self.count += 1
         if isinstance(payload, kinds.JobSpec):
             self.spec, self.submitter = payload, fact.author
         elif isinstance(payload, kinds.KeeperSet):
@@ -54,6 +57,7 @@ class JobEvidence:
         elif isinstance(payload, kinds.Verdicts):
             self._authors[fact.id] = fact.author
             self._items[fact.id] = [(item.unit, item.epoch) for item in payload.items]
+            self._named[fact.id] = {(item.unit, item.epoch): item.accepted for item in payload.items}
             for item in payload.items:
                 self.given.setdefault((item.unit, item.epoch), {}).setdefault(item.result_hash, []).append(fact.id)
             return self._items[fact.id]
@@ -102,6 +106,27 @@ class JobEvidence:
         if len(keepers) < DECIDING:
             return bool(keepers) and self.submitter in by
         return 4 * len(by.intersection(keepers)) >= 3 * len(keepers)
+
+    def accepted(self, unit: int, epoch: int) -> dict[bytes, bool]:
+        """Keys of the workers whose result was accepted, and whether the keepers that decide all name them.
+
+        Else the submitter names them, and that the result is right follows from words of whoever: it may be that
+        nobody knows all of them.
+        """
+        keepers, found = set(self.keepers(view_of(epoch))), dict[bytes, bool]()
+        for result, names in self.given.get((unit, epoch), {}).items():
+            certified = self.certified(unit, epoch, result)
+            said: dict[bytes, set[PeerId]] = {}
+            for name in names:
+                words = {self._authors[name], *self._endorsers.get((name, unit // SEAL_UNITS), ())}
+                for key in self._named[name][unit, epoch]:
+                    said.setdefault(key, set()).update(words)
+            for key, by in said.items():
+                many = len(keepers) >= DECIDING
+                sure = 4 * len(by & keepers) >= 3 * len(keepers) if many else self.submitter in by
+                if sure or (certified and self.submitter in by):
+                    found[key] = sure or found.get(key, False)
+        return found
 
     def voters(self, unit: int, epoch: int, result: bytes) -> set[PeerId]:
         """Workers that committed to one result only, this one, and opened that."""

@@ -20,7 +20,6 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 from sparkle_p2p.net.addresses import split_address
 from sparkle_p2p.net.overlay import sort_addresses
 from sparkle_protocol.errors import ConfigError
-from sparkle_protocol.ids import PeerId
 
 logger = logging.getLogger("sparkle.net")
 
@@ -39,10 +38,9 @@ def service_type(net: str) -> str:
 class Mdns:
     """Announces our addresses and reports others' until stopped."""
 
-    def __init__(self, net: str, own: PeerId, discovered: Callable[[str], None]) -> None:
+    def __init__(self, net: str, discovered: Callable[[str], None]) -> None:
         self._type = service_type(net)
         self._name = f"{secrets.token_hex(16)}.{self._type}"  # random, as the specification asks
-        self._own = own
         self._discovered = discovered
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
@@ -98,7 +96,7 @@ class Mdns:
             logger.debug("mDNS: cannot resolve %s: %s", name, error)
             return
         for address in sort_addresses(list(_entries(info.text or b""))):
-            if not address.endswith(f"/{self._own}"):
+            if address not in self.addresses:  # our own id elsewhere: somebody copied our key
                 self._discovered(address)
 
     async def stop(self) -> None:

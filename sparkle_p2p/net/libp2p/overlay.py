@@ -126,7 +126,7 @@ class Libp2pOverlay(Overlay):
 
             # Strangers on the LAN would only fail to connect: with a key they do not even see each other.
             name = self._net if self._network_key is None else f"{self._net} {self._network_key.fingerprint}"
-            self._mdns = Mdns(name, self.peer_id, lambda address: events.discovered(address, "mdns"))
+            self._mdns = Mdns(name, lambda address: events.discovered(address, "mdns"))
             self._mdns.start(self._addresses)
 
     async def _start_thread(self, listen: tuple[str, ...]) -> None:

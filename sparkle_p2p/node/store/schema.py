@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 
 from sparkle_protocol.effects import (
@@ -89,6 +90,19 @@ def open_database(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with the database at ``path``, in words, looked at beside whoever uses it; None: nothing."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)) as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA_VERSION:
+                return f"it was written by a newer Sparkle (format {version}, here {SCHEMA_VERSION})"
+            found = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.Error as error:
+        return str(error)
+    return None if found == "ok" else " ".join(found.split())
 
 
 def write_records(db: sqlite3.Connection, records: Iterable[Record], *, probe: bool = False) -> None:

@@ -61,6 +61,12 @@ def test_five_peers_count_the_primes_draw_the_picture_and_catch_the_liar(tmp_pat
     assert liar["lying"]
     assert (liar["accepted"], bool(liar["evidence"])) == (0, True)
     assert liar["rejected"] > 0
+    credit = document["credit"]
+    balances = {peer: account["balance_micro"] for peer, account in credit["accounts"].items()}
+    assert sum(balances.values()) == credit["sum_micro"] == 0
+    assert credit["earned_micro"] == credit["final_price_micro"] > 0
+    assert credit["accounts"][liar["peer_id"]]["earned_micro"] == 0
+    assert credit["violations"] == []
     assert list((tmp_path / "scratch").iterdir()) == []
 
 

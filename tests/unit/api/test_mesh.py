@@ -251,6 +251,20 @@ async def test_sealed_is_asked_for_and_not_otherwise(mesh: sparkle.Mesh, node: A
     assert "sealed" not in node.submitted[-1].params
 
 
+async def test_free_work_is_asked_for_and_not_otherwise(mesh: sparkle.Mesh, node: ArrayNode) -> None:
+    grid = GRID.astype(np.float32)
+    mesh.gemm(grid, grid.T, free=True)
+    mesh.conv2d(GRID, np.ones((3, 3)), free=True)
+    mesh.submit("softmax", {"x": GRID}, free=True)
+    async with sparkle.aconnect(node.home) as twin:
+        await twin.gemm(grid, grid.T, free=True)
+        await twin.conv2d(GRID, np.ones((3, 3)), free=True)
+        await twin.submit("softmax", {"x": GRID}, free=True)
+    assert [request.free for request in node.submitted] == [True] * 6
+    mesh.gemm(grid, grid.T)
+    assert not node.submitted[-1].free
+
+
 def test_files_are_named_not_copied(mesh: sparkle.Mesh, node: ArrayNode, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", GRID)
     mesh.submit("softmax", inputs={"x": tmp_path / "x.npy"})

@@ -4,12 +4,14 @@ from random import Random
 
 import pytest
 
-from sparkle_ledger.agent.events import Accepted, Fund, Over, WorkEnded
-from sparkle_ledger.agent.own import State
+from sparkle_ledger.agent.core import LedgerAgent
+from sparkle_ledger.agent.events import Accepted, Cloned, Fund, Over, WorkEnded
+from sparkle_ledger.agent.own import GRACE_NS, State
+from sparkle_ledger.book import Book
 from sparkle_ledger.entries import NO_PREV, Entry, Genesis, Hold, Restore, Settled, Work, account_of
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
-from sparkle_protocol.facts import Fact
+from sparkle_protocol.facts import Fact, FactCodec
 from sparkle_protocol.ledger_messages import (
     EntriesReply,
     EntriesRequest,
@@ -17,8 +19,11 @@ from sparkle_protocol.ledger_messages import (
     HeadsReply,
     HeadsRequest,
     LedgerPush,
+    ProofRequest,
 )
 from tests.unit.ledger.agents import (
+    RICH,
+    SECOND,
     UNITS,
     Member,
     World,
@@ -46,6 +51,22 @@ def test_a_node_whose_store_was_put_back_finds_what_it_signed_and_does_not_fork(
     assert submitter.funded == {third.id: None}
     assert entries_of(submitter, submitter)[:-1] == signed
     assert not any(member.agent.book.fork_proofs() for member in world.members.values())
+
+
+def test_a_node_whose_key_somebody_else_uses_signs_nothing_more_until_it_starts_anew() -> None:
+    world, _, (submitter, *_), _ = settled_world(2, 0.0, 0.0)
+    signed = entries_of(submitter, submitter)
+    submitter.hear(Cloned())
+    assert submitter.agent.state is State.CLONED
+    second = Job(submitter.who, UNITS, keepers=KEEPERS, nonce=2)
+    submitter.hear(Fund(second.spec))
+    world.run(300)
+    assert "stop one of the two" in (submitter.funded[second.id] or "")
+    assert entries_of(submitter, submitter) == signed
+    world.leave(submitter)
+    world.back(submitter)
+    world.run(60)
+    assert submitter.agent.state is State.READY
 
 
 def test_a_node_that_lost_its_store_finds_its_account() -> None:
@@ -172,6 +193,65 @@ def test_a_node_alone_goes_on() -> None:
     node.hear(Fund(job.spec))
     world.run(60)
     assert node.funded == {job.id: None}
+
+
+def test_a_key_that_was_made_just_now_signs_at_once() -> None:
+    who = person(1)
+    agent = LedgerAgent(who, Book(NET, RICH), FactCodec(NET), lambda: 0, new=True)
+    job = Job(who, UNITS, keepers=KEEPERS)
+    (kept,) = [one for one in agent.handle(Fund(job.spec), SECOND) if isinstance(one, fx.KeepLedger)]
+    assert [type(ENTRIES.open(raw).payload) for raw in kept.entries] == [Genesis, Hold]
+    assert fx.JobFunded(job.id, None) in agent.handle(fx.LedgerKept(kept.tag), 2 * SECOND)
+
+
+def test_who_never_met_anybody_waits_less() -> None:
+    agent = LedgerAgent(person(1), Book(NET, RICH), FactCodec(NET), lambda: 0, met=False)
+    agent.handle(fx.Tick(), SECOND)
+    assert agent.next_deadline() == SECOND + GRACE_NS
+    agent.handle(fx.Tick(), SECOND + GRACE_NS)
+    assert agent.state is State.READY
+    assert agent.next_deadline() is None
+
+
+@pytest.mark.parametrize("away", ["submitter", "keepers"])
+def test_work_that_was_accepted_while_its_worker_was_gone_is_paid(away: str) -> None:
+    """All that the worker knew before was that there is work, and who keeps it."""
+    world, job, (submitter, worker, *_), keepers = settled_world(3, 0.0, 0.0)
+    record = job.record(job.accepted([worker.who], range(8)))
+    worker.hear(
+        Accepted(job.spec, (), (), tuple(fact for fact in record.counting(()) if fact is not record.spec_fact))
+    )
+    world.run(5)
+    world.leave(worker)
+    for keeper in keepers:
+        keeper.kept[job.id] = record
+    submitter.kept[job.id] = record
+    for gone in [submitter] if away == "submitter" else keepers:
+        world.leave(gone)
+    world.back(worker)
+    world.run(600)
+    works = [one for one in entries_of(worker, worker) if isinstance(one, Work)]
+    assert sum(len(work.units) for work in works) == 8
+
+
+def test_old_jobs_are_asked_about_one_after_the_other_and_not_for_ever() -> None:
+    """A job of which it is not known that it is over is no reason to ask at every start for years."""
+    world, job, (_, worker, *_), keepers = settled_world(3, 0.0, 0.0)
+    jobs = [job, *(Job(person(1), UNITS, keepers=KEEPERS, nonce=nonce) for nonce in range(2, 22))]
+    for one in jobs:
+        worker.hear(Accepted(one.spec, (), tuple(keeper.peer for keeper in keepers)))
+    world.run(5)
+    for days, most in ((1, 21), (15, 0)):
+        world.leave(worker)
+        world.now += days * 86_400 * SECOND
+        start = len(world.sent)
+        world.back(worker)
+        world.run(2.4)
+        sent = [m for sender, _, m in world.sent[start:] if sender == worker.peer and isinstance(m, ProofRequest)]
+        assert len({m.job for m in sent}) == min(most, 10)
+        world.run(60)
+        sent = [m for sender, _, m in world.sent[start:] if sender == worker.peer and isinstance(m, ProofRequest)]
+        assert len({m.job for m in sent}) == most
 
 
 # --- forks --------------------------------------------------------------------------------------------------

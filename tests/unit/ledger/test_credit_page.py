@@ -52,7 +52,7 @@ def test_prices() -> None:
         assert int(price) == unit_price_micro(resources)
         assert words == in_words(unit_price_micro(resources))
     held = job_hold_micro(250, int(table[0][3]), Policy(quorum=2))
-    assert f"each computed by two workers: {in_words(held)}" in FLOWING
+    assert f"For the 250 units above that is {in_words(held)}" in FLOWING
 
 
 def test_weights() -> None:

@@ -8,21 +8,24 @@ from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sparkle_p2p.api import client
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
-from sparkle_p2p.node import commands
+from sparkle_p2p.node import commands, ledger
 from sparkle_p2p.node.node import Node
 from sparkle_p2p.node.store import StoreError
+from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_p2p.view import SubmitRequest
 from sparkle_p2p.web import routes
 from sparkle_protocol import messages
-from sparkle_protocol.effects import Record, StoreCommit, StoreFact, StoreRejection
+from sparkle_protocol.effects import PeerUp, Record, Replied, StoreCommit, StoreFact, StoreRejection, Tick
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import Fact, FactCodec, KeeperSet
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.presence import FIRST_NS, seal_statement
 from sparkle_protocol.work.fairness import Weigh, equal_weight
 from sparkle_protocol.work.rejection import Rejection
 from tests.property.world import spec
@@ -73,8 +76,8 @@ async def left(home: Path) -> tuple[list[StoreCommit], int]:
         return await store.commits(), len(await store.facts())
 
 
-def others_job(net: str = "test") -> Fact:
-    return FactCodec(net).seal(OTHER, spec(4, Random(1)))
+def others_job(net: str = "test", price_micro: int = 1) -> Fact:
+    return FactCodec(net).seal(OTHER, replace(spec(4, Random(1)), price_micro=price_micro))
 
 
 async def test_a_start_without_work_keeps_what_is_still_to_be_shown(tmp_path: Path) -> None:
@@ -154,7 +157,8 @@ async def test_a_node_that_cannot_store_says_so_before_all_else(tmp_path: Path) 
 
 def test_who_waits_for_keepers_hears_of_it_before_the_call_ends() -> None:
     """The node says what is missing, the local API would say only that it took too long, the client even less."""
-    assert commands.PUBLISH_S + 5 <= routes.CALL_TIMEOUT_S
+    assert ledger.FUND_S + commands.PUBLISH_S + 5 <= routes.SUBMIT_TIMEOUT_S
+    assert routes.SUBMIT_TIMEOUT_S + 3 <= client.SUBMIT_TIMEOUT_S
     assert routes.CALL_TIMEOUT_S + 3 <= client.TIMEOUT_S
 
 
@@ -164,3 +168,29 @@ async def test_a_job_for_a_node_that_still_starts_is_refused_and_forgotten(tmp_p
         with pytest.raises(ConfigError, match="not started yet"):
             await node.submit(PRIMES)
         assert not node.submitter.jobs
+
+
+async def test_a_node_whose_key_somebody_else_uses_takes_on_nothing(tmp_path: Path) -> None:
+    """From the proof on: no jobs of its own or of others, no computing, whatever its user asks; and it says why."""
+    async with running(tmp_path / "home") as node:
+        peer, other = OTHER.peer_id, bytes(messages.INSTANCE_BYTES)
+        push = messages.Push(b"j" * 32, [])
+        assert node._refuses(push) is None
+        node.shell.tell(node.presence, PeerUp(peer, ()))
+        node.shell.perform(node.presence, node.presence.handle(Tick(), boot_ns() + FIRST_NS))
+        statement = seal_statement(node.identity, "test", other, node.presence.instance, 5)
+        node.shell.tell(node.presence, Replied(1, peer, messages.HereReply([other], statement)))
+        assert node.view().reason.code == "cloned"
+        assert node.view().state == "paused"
+        assert node.worker.stopping
+        assert any("a copy of this node's key" in line.text for line in node.view().log)
+        with pytest.raises(ConfigError, match="stop one of them"):
+            await node.submit(PRIMES)
+        with pytest.raises(ConfigError, match="stop one of them"):
+            await node.resume()
+        refusal = node._refuses(push)
+        assert refusal is not None
+        assert refusal.code == "quota"
+        findings = {finding.check: finding for finding in await node.checkup()}
+        assert findings["identity"].level == "fail"
+        assert findings["network"].reason.code == "network_starting"

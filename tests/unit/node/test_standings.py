@@ -220,7 +220,8 @@ async def test_why_tells_a_newcomer_from_a_known_worker_with_its_numbers(tmp_pat
         }  # fmt: skip
         assert "60 comparisons passed, 1.0 h of reference work" in known.sentence
         assert "89.3 % are audited" in known.sentence
-        newcomer, failed = (await node.why(B)).details
+        newcomer, failed, votes = (await node.why(B)).details
         assert (newcomer.code, newcomer.numbers["passes"]) == ("standing_newcomer", 2)
         assert (failed.code, failed.numbers["failures"]) == ("standing_newcomer", 1)
+        assert (votes.code, votes.numbers) == ("votes_decide", {"known": 1, "enough": 2})
         assert "proven wrong once" in failed.sentence

@@ -98,9 +98,9 @@ async def test_why_of_an_own_job_says_that_it_comes_first(tmp_path: Path) -> Non
         assert "This node's own jobs come before those of others." in lines[0].sentence
 
 
-async def guest(node: Node) -> str:
+async def guest(node: Node, price_micro: int = 1) -> str:
     """A job of somebody who is away, which this node keeps."""
-    job = others_job()
+    job = others_job(price_micro=price_micro)
     keys = [OTHER.public_key, node.identity.public_key]
     keepers = f.FactCodec("test").seal(OTHER, f.KeeperSet(job.job, 0, keys, 1))
     push = messages.encode_message(messages.Push(job.job, [job.raw, keepers.raw]))
@@ -129,3 +129,10 @@ async def test_without_weights_everybody_counts_the_same(tmp_path: Path) -> None
     async with running(tmp_path / "home", work=False) as node:
         (line,) = (await node.why(await guest(node))).details
         assert (line.code, line.numbers["weight"]) == ("line_fair", 1.0)
+
+
+async def test_work_that_offers_nothing_is_in_the_lottery_lane_whoever_submitted_it(tmp_path: Path) -> None:
+    async with running(tmp_path / "home", lambda _submitter: 3.5, work=False) as node:
+        (line,) = (await node.why(await guest(node, price_micro=0))).details
+        assert line.code == "line_lottery"
+        assert "as it offers less than the price of its work" in line.sentence

@@ -18,6 +18,8 @@ FIELDS = {
     "job": JOB, "kernel": "prime_count", "units": 4, "unit": 3, "peer": PEER, "error": "no luck", "text": "a word",
     "seconds": 90_000, "address": "/ip4/192.0.2.1/tcp/1", "attempt": 2, "reason": "the disk is full", "peers": 3,
     "keepers": 8, "holding": 6, "view": 2, "device": "cpu/x86_64",
+    "state": "ready", "account": "ab" * 32, "own": False,
+    "told_by": PEER,
 }  # fmt: skip
 
 
@@ -88,7 +90,7 @@ def test_what_is_weaker_follows_from_how_many_peers_there_are() -> None:
     codes = [narrate.safety(peers).code for peers in (1, 2, 3, 4, 5, 100)]
     assert codes == ["alone", "submitter_only", "submitter_only", "certified", "certified", "certified"]
     assert "closing it stops them" in narrate.safety(1).sentence
-    assert "With 3 peers only the submitter accepts" in narrate.safety(3).sentence
+    assert "With 3 nodes, this one included, only the submitter accepts" in narrate.safety(3).sentence
     assert narrate.safety(7).peers == 7
     for peers in (2, 7):
         assert "No worker is known here by its work yet" in narrate.safety(peers).sentence

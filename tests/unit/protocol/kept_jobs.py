@@ -10,6 +10,7 @@ from sparkle_protocol.ids import JobId, PeerId, ResultHash, hash_result
 from sparkle_protocol.work.fairness import Weigh, equal_weight
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
+from sparkle_protocol.work.rules import PRODUCTION, Rules
 from sparkle_protocol.work.submitter import Submitter
 from tests.unit.protocol.test_keeping import CODEC, NONCE, RIGHT, check_form
 
@@ -20,9 +21,9 @@ AWAY_NS = 60 * SECOND_NS  # by then everybody who says nothing is taken for away
 class LoneKeeper:
     """Keeps jobs with others who are all away, so that every unit is its own to hand out."""
 
-    def __init__(self, weigh: Weigh = equal_weight) -> None:
+    def __init__(self, weigh: Weigh = equal_weight, rules: Rules = PRODUCTION) -> None:
         self.now = 0
-        self.core = Submitter(ME, CODEC, Random(1), check_form, weigh)
+        self.core = Submitter(ME, CODEC, Random(1), check_form, weigh, rules)
         self.disk: list[fx.Record] = []
         self.events: list[fx.Notify] = []
         self.sent: list[fx.Effect] = []

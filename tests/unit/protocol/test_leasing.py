@@ -9,6 +9,7 @@ from sparkle_protocol import facts as f
 from sparkle_protocol import messages as m
 from sparkle_protocol.work.keeper import ANNOUNCE_GAP_S
 from sparkle_protocol.work.lease import SECOND_NS
+from sparkle_protocol.work.rules import Rules
 from tests.unit.protocol.kept_jobs import CODEC, LoneKeeper, peer, work
 
 ALICE, BOB = peer(1), peer(2)
@@ -59,6 +60,35 @@ def test_of_one_submitter_the_job_of_higher_priority_comes_first_then_the_older_
         keeper.lease(worker, 8)
     assert keeper.granted == {urgent: 100, old: 20}
     assert new not in keeper.granted
+
+
+class Priced(Rules):
+    def pays(self, spec: f.JobSpec) -> bool:
+        return spec.price_micro >= 5
+
+
+def test_free_work_waits_for_work_that_pays_whoever_submitted_it() -> None:
+    """But not for ever, and what offers a little waits with it."""
+    keeper = LoneKeeper(rules=Priced())
+    paid, _ = keeper.offer(ALICE, 10_000, price_micro=5)
+    free, _ = keeper.offer(ALICE, 10_000)
+    cheap, _ = keeper.offer(BOB, 10_000, price_micro=4)
+    for worker in range(400):
+        keeper.lease(peer(1000 + worker), 2)
+    assert 0.02 < (keeper.granted[free] + keeper.granted[cheap]) / 800 < 0.25
+    places = [keeper.core.place_of(job, keeper.now) for job in (paid, free, cheap)]
+    assert [(place.lane, place.pays) for place in places if place is not None] == [
+        ("fair", True), ("lottery", False), ("lottery", False),
+    ]  # fmt: skip
+    assert keeper.core.waiting_submitters() == {ALICE.peer_id: keeper.core.quota.network_of(paid)}
+
+
+def test_free_work_is_done_when_there_is_no_other() -> None:
+    keeper = LoneKeeper(rules=Priced())
+    free, _ = keeper.offer(ALICE, 100)
+    for worker in WORKERS[:10]:
+        keeper.lease(worker, 2)
+    assert keeper.granted == {free: 20}
 
 
 def test_units_handed_back_were_not_had() -> None:

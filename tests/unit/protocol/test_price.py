@@ -19,7 +19,6 @@ from sparkle_protocol.work.price import (
     in_words,
     is_paid,
     job_hold_micro,
-    job_most_micro,
     unit_price_micro,
 )
 
@@ -69,16 +68,13 @@ def test_a_job_is_paid_from_its_reference_price_on(resources: Resources, price: 
 
 
 @given(st.integers(1, 1 << 20), st.integers(0, MAX_MICRO), st.integers(1, 16), st.integers(16, 64))
-def test_a_hold_pays_for_the_quorum_and_all_replicas_cost_more(
-    units: int, price: int, quorum: int, replicas: int
-) -> None:
+def test_a_hold_pays_for_all_replicas(units: int, price: int, quorum: int, replicas: int) -> None:
     policy = Policy("final", quorum, replicas)
-    for amount, executions in ((job_hold_micro, quorum), (job_most_micro, replicas)):
-        if units * price * executions <= MAX_MICRO:
-            assert amount(units, price, policy) == units * price * executions
-        else:
-            with pytest.raises(ConfigError, match="cut it into several smaller jobs"):
-                amount(units, price, policy)
+    if units * price * replicas <= MAX_MICRO:
+        assert job_hold_micro(units, price, policy) == units * price * replicas
+    else:
+        with pytest.raises(ConfigError, match="cut it into several smaller jobs"):
+            job_hold_micro(units, price, policy)
 
 
 @pytest.mark.parametrize(

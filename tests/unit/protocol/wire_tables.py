@@ -20,6 +20,7 @@ REQUESTS: dict[type[Wire], str] = {
     messages.Notice: "Ok",
     messages.Offer: "Ok",
     messages.PeersRequest: "PeersReply",
+    messages.Here: "HereReply",
     messages.Push: "PushReply",
     messages.Beat: "BeatReply",
     messages.Compare: "CompareReply",
@@ -36,6 +37,7 @@ REQUESTS: dict[type[Wire], str] = {
 }
 REPLIES: list[type[Wire]] = [
     messages.LeaseReply, messages.ReportReply, messages.PeersReply, messages.Ok, messages.Refusal,
+    messages.HereReply,
     messages.PushReply, messages.BeatReply, messages.CompareReply, messages.FetchReply,
     messages.OutlineReply, messages.TicketReply, messages.PieceReply,
     ledger_messages.HeadsReply, ledger_messages.EntriesReply, ledger_messages.ProofReply,

@@ -1,0 +1,76 @@
+"""What real nodes have in their ledgers, read beside them or after they were killed."""
+
+import asyncio
+from collections.abc import Sequence
+
+from sparkle_ledger import store
+from sparkle_ledger.book import Book
+from sparkle_ledger.economy import Economy
+from sparkle_ledger.entries import AccountId, EntryCodec, account_of
+from sparkle_ledger.evidence import JobRecord
+from sparkle_protocol.facts import FactCodec, JobSpec
+from sparkle_protocol.ids import PeerId, key_from_peer_id
+from sparkle_protocol.work.sealed import SealedRange
+from tests.e2e.node.processes import NodeProcess
+
+SETTLED_S = 90.0  # claims are signed in lots, ten seconds apart
+
+
+def account(node: NodeProcess) -> AccountId:
+    """The account of a node."""
+    return account_of(node.swarm.net, key_from_peer_id(PeerId(node.peer_id)))
+
+
+def book_of(node: NodeProcess) -> Book:
+    """The book that follows from a node's file; every signature of it is verified."""
+    net = node.swarm.net
+    book, entries, facts = Book(net, Economy()), EntryCodec(net), FactCodec(net)
+    db = store.open_ledger(node.home / "ledger.db", net, readonly=True)
+    try:
+        store.check(db)
+        for evidence in store.evidence(db):
+            opened = [facts.open(raw) for raw in evidence.facts]
+            spec = next(fact for fact in opened if isinstance(fact.payload, JobSpec))
+            record = JobRecord(spec, net)
+            record.add_all(opened)
+            for raw in evidence.sealed:
+                record.add_sealed(SealedRange.decode(raw))
+            book.add_record(record)
+        book.add_all(entries.open(row.raw) for row in store.rows(db))
+        assert not store.forks(db)
+    finally:
+        db.close()
+    return book
+
+
+def balances(book: Book, nodes: Sequence[NodeProcess]) -> dict[str, tuple[int, int, int, int]]:
+    """Balance, escrows, earnings and spending of each node as one book has them."""
+    found = {}
+    for node in nodes:
+        seen = book.account(account(node))
+        found[node.name] = (seen.balance_micro, seen.held_micro, seen.earned_micro, seen.spent_micro)
+    return found
+
+
+def is_settled(book: Book, job: str) -> bool:
+    """Every accepted execution of a finished job is paid, and nothing is left in its escrow."""
+    record = book.record(bytes.fromhex(job))
+    return (
+        record is not None
+        and record.complete
+        and not book.unsettled(bytes.fromhex(job))
+        and book.escrow(bytes.fromhex(job)).balance_micro == 0
+    )
+
+
+async def settled(job: str, by: NodeProcess, timeout_s: float = SETTLED_S) -> Book:
+    """The book of a node once a job is settled in it."""
+
+    def read() -> Book | None:
+        book = book_of(by)
+        return book if is_settled(book, job) else None
+
+    async def look() -> Book | None:
+        return await asyncio.to_thread(read)
+
+    return await by.swarm.until(look, f"job {job[:8]} of {by.name} is settled", timeout_s)  # type: ignore[no-any-return]

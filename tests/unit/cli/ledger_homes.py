@@ -1,0 +1,50 @@
+"""Home directories with a ledger that was really written, for the commands that read it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sparkle_ledger import store
+from sparkle_ledger.entries import Entry, Pay
+from sparkle_p2p.cli.ledger_copy import LEDGER_FILE
+from sparkle_protocol.facts import Fact
+from tests.unit.ledger.ledgers import KEEPERS, NET, Author, Job, person
+
+ALICE, BOB, CAROL = person(1), person(2), person(3)
+PRICE, UNITS = 10, 4
+
+
+def people() -> tuple[Job, dict[str, Author]]:
+    """Alice paid Bob and Carol for a job of four units, each done by both."""
+    alice, bob, carol = (Author(one) for one in (ALICE, BOB, CAROL))
+    job = Job(ALICE, UNITS, keepers=KEEPERS)
+    alice.hold(job)
+    done = bob.work(job, 0, 1, 2, 3)
+    carol.work(job, 0, 1)
+    carol.work(job, 2, 3)
+    alice.state(Pay(done.id))
+    return job, {"alice": alice, "bob": bob, "carol": carol}
+
+
+def all_entries(authors: dict[str, Author]) -> list[Entry]:
+    return [entry for one in authors.values() for entry in one.entries]
+
+
+def written(
+    home: Path, entries: Iterable[Entry], evidence: Iterable[tuple[Job, list[Fact]]] = (), net: str = NET
+) -> Path:
+    """The file, closed."""
+    home.mkdir(exist_ok=True)
+    path = home / LEDGER_FILE
+    db = store.open_ledger(path, net)
+    db.execute("PRAGMA synchronous=OFF")
+    for job, facts in evidence:
+        store.keep_evidence(db, store.Evidence(job.id, [fact.raw for fact in (job.spec, *facts)], []))
+    store.append(db, entries)
+    db.close()
+    return path
+
+
+def whole(home: Path) -> Path:
+    """A ledger in which everything is right."""
+    job, authors = people()
+    return written(home, all_entries(authors), [(job, job.accepted([BOB, CAROL]))])
