@@ -226,8 +226,11 @@ def _adversaries(scenario: Scenario, tables: Sequence[Mapping[str, Any]]) -> Ite
         if group.rate != 1.0 and group.kind in adversaries.KINDS and not adversaries.KINDS[group.kind].rated:
             yield f"{key}.rate", f"has no effect with kind = '{group.kind}'"
         yield from _peers_there(f"{key}.peers", group.peers, scenario.peers.count)
+        of_credit = group.kind in adversaries.KINDS and adversaries.KINDS[group.kind].of_credit
+        if of_credit and not scenario.credit.enabled:
+            yield f"{key}.kind", f"is '{group.kind}', which needs credit.enabled = true"
         for peer in group.peers:
-            if peer in submitters:
+            if peer in submitters and not of_credit:
                 yield f"{key}.peers", f"names peer {peer}, which submits jobs; submitters are honest"
     yield from _overlap(scenario.adversaries)
     total = sum(group.share for group in scenario.adversaries)

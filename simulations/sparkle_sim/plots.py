@@ -146,6 +146,8 @@ def _of_run(folder: Path, manifest: Mapping[str, Any]) -> Plots:
     }
     if "messages" in columns:
         plots["messages"] = over_time(lambda axes: _messages(axes, times, columns))
+    if "paid_micro" in columns:
+        plots["credit"] = over_time(lambda axes: _credit(axes, times, columns))
     overview = list(plots.values())
     path = folder / outputs.LATENCY
     latency = outputs.read_columns(path) if path.exists() else {}
@@ -213,6 +215,18 @@ def _messages(axes: "Axes", times: Sequence[float], columns: Columns) -> None:
     ]
     axes.plot([at for at, _ in points], [rate for _, rate in points], color=BLUE)
     axes.set_ylabel("messages/s per peer")
+
+
+def _credit(axes: "Axes", times: Sequence[float], columns: Columns) -> None:
+    """What is set aside, and what of it was paid."""
+    for column, label, colour, dashes in (
+        ("held_micro", "set aside", ORANGE, "--"),
+        ("paid_micro", "paid", BLUE, "-"),
+    ):
+        credits_ = [micro / 1e6 for micro in columns[column]]
+        axes.plot(times, credits_, dashes, color=colour, drawstyle="steps-post", label=label)
+    axes.set_ylabel("credits")
+    axes.legend(loc="upper left")
 
 
 def _latency(axes: "Axes", title: str, columns: Columns) -> None:

@@ -56,7 +56,7 @@ def releases_what_is_owed(patch: pytest.MonkeyPatch) -> None:
 
 def bears_anything(patch: pytest.MonkeyPatch) -> None:
     """Nobody looks at limits."""
-    patch.setattr(Rulings, "_bears", lambda *_: True)
+    patch.setattr(Rulings, "_slack", lambda *_: None)
     patch.setattr(OwnAccount, "_why_not", lambda *_: None)
 
 

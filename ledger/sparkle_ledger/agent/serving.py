@@ -92,13 +92,14 @@ def take_onto_shelf(desk: Desk, shelf: Shelf, account: AccountId, entries: list[
 
     Those of others are taken only where they have a place at once: what waits would be room that nobody accounts for.
     """
-    for entry in entries:
-        if desk.book.entry(entry.id) is None and (account == desk.account or _attaches(desk, entry)):
-            if not shelf.admits(account, len(entry.raw)):
-                return False
-            desk.take_in((entry,))
-            if desk.book.entry(entry.id) is not None:
-                shelf.add(account, len(entry.raw))
+    with desk.book.together():  # a feed that forked is judged again once for all of them
+        for entry in entries:
+            if desk.book.entry(entry.id) is None and (account == desk.account or _attaches(desk, entry)):
+                if not shelf.admits(account, len(entry.raw)):
+                    return False
+                desk.take_in((entry,))
+                if desk.book.entry(entry.id) is not None:
+                    shelf.add(account, len(entry.raw))
     return True
 
 

@@ -16,6 +16,7 @@ from sparkle_ledger.agent.forks import MAX_KNOWN
 from sparkle_ledger.agent.own import MAX_WAITING, State
 from sparkle_ledger.agent.partners import MAX_KNOWN_PEERS, MAX_PAYERS, RETRY_NS
 from sparkle_ledger.book import Book
+from sparkle_ledger.entries import AccountId
 from sparkle_ledger.witnesses import MAX_WITNESSES
 from sparkle_protocol.effects import KeepLedger, Notify
 from sparkle_protocol.ids import JobId, key_from_peer_id
@@ -288,26 +289,35 @@ class Unpunished(CreditChecker):
 
     name = "unpunished"
 
+    def __init__(self, world: World, scenario: Scenario, evidence: Evidence) -> None:
+        super().__init__(world, scenario, evidence)
+        self._accounts: dict[AccountId, int] = {}
+
     def heard(self, peer: Peer, effect: Notify) -> None:
         """Somebody found that an account forked."""
-        if effect.event == "account_forked" and self.world.credit is not None:
-            account = str(effect.fields["account"])
-            for other in self.world.peers:
-                if self.is_honest(other) and self.world.credit.account(other.number).hex() == account:
-                    self.found(other.number, f"peer {peer.number} holds that its account forked")
+        if effect.event == "account_forked":
+            whose = self._honest().get(AccountId(bytes.fromhex(str(effect.fields["account"]))))
+            if whose is not None:
+                self.found(whose, f"peer {peer.number} holds that its account forked")
+
+    def _honest(self) -> dict[AccountId, int]:
+        """Accounts of honest peers, worked out once: all peers are known when somebody can have forked."""
+        credit = self.world.credit
+        if not self._accounts and credit is not None:
+            self._accounts = {
+                credit.account(one.number): one.number for one in self.world.peers if self.is_honest(one)
+            }
+        return self._accounts
 
     def scan(self) -> None:
         """Look at each honest account in each honest copy."""
-        honest = [peer for peer in self.world.peers if self.is_honest(peer)]
+        honest = self._honest()
         for peer, agent in self.books():
             if agent.state in (State.FORKED, State.LOST, State.REVOKED):
                 self.found(peer.number, f"its account is {agent.state.value}")
-        if self.world.credit is not None:
-            for one in honest:
-                account = self.world.credit.account(one.number)
-                for peer, agent in self.books():
-                    if agent.book.account(account).frozen:
-                        self.found(one.number, f"its account is frozen at peer {peer.number}")
+            for account in agent.book.accounts():
+                if account in honest and agent.book.fork_of(account) is not None:
+                    self.found(honest[account], f"its account is frozen at peer {peer.number}")
 
     def finish(self) -> None:
         """Look whether one of them signed two entries for one place, though nobody has seen both."""

@@ -29,6 +29,7 @@ TABLES: dict[str, type[scenario.Part]] = {
     "[[jobs]]": scenario.JobPlan,
     "[[faults]]": scenario.Fault,
     "[[adversaries]]": scenario.Adversaries,
+    "[credit]": scenario.Credit,
     "[trust]": scenario.Trust,
     "[checks]": scenario.Checks,
 }

@@ -65,8 +65,9 @@ def test_a_larger_share_draws_the_same_peers_and_more() -> None:
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        (Adversaries("chaet", share=0.1), r"adversaries\[0\]\.kind is 'chaet'; it must be one of cheat, .*withhold"),
+        (Adversaries("chaet", share=0.1), r"adversaries\[0\]\.kind is 'chaet'; it must be one of acc.*withhold"),
         (Adversaries("cheat", peers=[100]), r"adversaries\[0\]\.peers names peer 100; the 100 peers begin with 0"),
+        (Adversaries("forker", peers=[3]), r"adversaries\[0\]\.kind is 'forker', which needs credit.enabled = true"),
         (Adversaries("cheat", share=0.1, rate=0.5), r"adversaries\[0\]\.rate is 0.5, but 'cheat' always does it"),
     ],
 )

@@ -10,6 +10,7 @@ from sparkle_sim import adversaries, faults
 from sparkle_sim.cli.parser import build
 from tests.unit.sim.scenario_tables import PAGE, with_tables
 
+FOLDERS = ("protocol/sparkle_protocol", "ledger/sparkle_ledger", "simulations/sparkle_sim")
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -53,12 +54,12 @@ def test_the_small_set_of_packages_is_what_the_simulator_imports() -> None:
     packages = {re.split(r"[<>=;\s]", line)[0] for line in group}
     of_modules = {"backports": "backports.zstd"}
     optional = {"distributed", "pyarrow"}
-    found = {name for folder in ("protocol/sparkle_protocol", "simulations/sparkle_sim") for name in imported(folder)}
+    found = {name for folder in FOLDERS for name in imported(folder)}
     of_a_node = {name for name in found if name.startswith("sparkle_p2p")}
     assert of_a_node == {"sparkle_p2p.api.words", "sparkle_p2p.runtime.program"}, "they must need no package"
     found |= {name for module in of_a_node for name in imported(f"{module.replace('.', '/')}.py")}
     found = {name.partition(".")[0] for name in found}
-    ours = {"sparkle_protocol", "sparkle_sim", "sparkle_p2p", "compression", "__future__"}
+    ours = {"sparkle_protocol", "sparkle_ledger", "sparkle_sim", "sparkle_p2p", "compression", "__future__"}
     foreign = found - set(sys.stdlib_module_names) - ours - optional
     assert {of_modules.get(name, name) for name in foreign} <= packages
     all_ = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["sim"]]

@@ -204,7 +204,7 @@ def test_a_share_is_drawn_among_all_but_the_submitters_and_taking_a_fault_out_ch
 @pytest.mark.parametrize(
     ("fault", "text"),
     [
-        (Fault("explode", 1.0, peers=[1]), "it can be one of kill, lose-disk, freeze, partition"),
+        (Fault("explode", 1.0, peers=[1]), "it can be one of kill, restore-ledger, lose-disk, freeze"),
         (Fault("kill", 1.0), "hits nobody"),
         (Fault("kill", 1.0, peers=[6]), "the last peer is 5"),
         (Fault("kill", 1.0, regions=["moon"]), "there are here"),

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as with_fields
 
 from sparkle_protocol.effects import StoreFact
 from sparkle_protocol.errors import ConfigError
@@ -27,7 +28,7 @@ from sparkle_sim.checkers.keeping import more_than
 from sparkle_sim.checkers.trust_law import lives_limit
 from sparkle_sim.engine import build_world
 from sparkle_sim.planned import planned_spec
-from sparkle_sim.scenario import Checks, JobPlan, Peers, Scenario
+from sparkle_sim.scenario import Checks, Credit, JobPlan, Peers, Scenario
 from sparkle_sim.world import World
 
 SCENARIO = Scenario("finals", peers=Peers(10), jobs=[JobPlan(units=4)])
@@ -150,7 +151,10 @@ def test_how_many_keepers_of_a_view_are_lost_by_chance() -> None:
 
 def test_a_scenario_chooses_its_checkers() -> None:
     world = build_world(SCENARIO, 1)
-    assert len(checkers.make(world, SCENARIO)) == len(checkers.KINDS)
+    made = [type(one) for one in checkers.make(world, SCENARIO)]
+    assert made == [kind for kind in checkers.KINDS if kind.applies(SCENARIO)]
+    paid = with_fields(SCENARIO, credit=Credit(enabled=True))
+    assert len(checkers.make(build_world(paid, 1), paid)) == len(checkers.KINDS) > len(made)
     some = Scenario("some", checks=Checks(names=["bounds", "promises"]))
     assert [one.name for one in checkers.make(world, some)] == ["bounds", "promises"]
     with pytest.raises(ConfigError, match="the checkers are acknowledged, single_final"):
