@@ -31,6 +31,7 @@ with all that follows it, so that many such should come in one ``add_all``.
 
 from bisect import insort
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sparkle_ledger import outcomes as out
@@ -91,7 +92,7 @@ class NextPlace:
 class Book(Rulings):
     """All accounts of a network, as far as their entries are known here."""
 
-    __slots__ = ("_codec", "_queue", "_room", "_verify")
+    __slots__ = ("_codec", "_queue", "_room", "_together", "_verify")
 
     def __init__(self, network: str, economy: Economy | None = None, verify: Verify = verify_signature) -> None:
         super().__init__(network, economy or Economy())
@@ -99,22 +100,34 @@ class Book(Rulings):
         self._room = Room()
         self._codec = EntryCodec(network, verify)
         self._queue: dict[AccountId, Page] = {}  # accounts with entries to be judged
+        self._together = False
 
     # --- the set ------------------------------------------------------------------------------------------
 
     def add(self, entry: Entry) -> Outcome:
         """Take in an entry that ``EntryCodec.open`` verified, and say what became of it."""
         why = self._take(entry)
-        if self._queue:
+        if self._queue and not self._together:
             self._settle()
         node = self._nodes.get(entry.id)
         return node.outcome if node is not None else why
 
     def add_all(self, entries: Iterable[Entry]) -> None:
         """Take in many at once: cheaper than one by one where they come out of order."""
-        for entry in entries:
-            self._take(entry)
-        self._settle()
+        with self.together():
+            for entry in entries:
+                self._take(entry)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Entries that are added meanwhile get their places at once, and are judged at the end."""
+        before, self._together = self._together, True
+        try:
+            yield
+        finally:
+            self._together = before
+            if not before:
+                self._settle()
 
     def add_record(self, record: JobRecord) -> tuple[EntryId, ...]:
         """Take in evidence about a job; returns the entries whose outcome changed by it.
@@ -202,8 +215,10 @@ class Book(Rulings):
     def _holds_anew(self, page: Page) -> None:
         """Other Holds that a Restore left behind count now."""
         page.left = None
-        for hold in page.holds:
-            self._anew(hold)
+        if len(page.feed.heads) > 1:
+            for hold in page.holds:
+                if hold.entry.incarnation:  # those of the first one left nothing behind
+                    self._anew(hold)
 
     def _settle(self) -> tuple[EntryId, ...]:
         """Judge until nothing changes any more; returns the entries whose outcome did."""

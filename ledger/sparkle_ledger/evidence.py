@@ -82,13 +82,14 @@ class Execution(NamedTuple):
 class _Range:
     """What is known about the units of one range: the facts, and what follows from them."""
 
-    __slots__ = ("executions", "final", "roots", "table", "verdicts")
+    __slots__ = ("certified", "executions", "final", "roots", "table", "verdicts")
 
     def __init__(self) -> None:
         self.verdicts: dict[FactId, Fact] = {}
         self.roots: dict[bytes, SealedRange] = {}  # certified ones
         self.executions: int | None = None  # payable ones; None: to be worked out
         self.final = 0  # units with a certified result
+        self.certified: frozenset[FactId] = frozenset()  # verdict facts that help to certify something
         self.table: dict[int, frozenset[tuple[int, bytes]]] | None = None
 
 
@@ -417,15 +418,12 @@ class JobRecord:
     def _supporters(self, index: int, fact: Fact) -> set[PeerId]:
         return self._endorsers.get((index, fact.id), set()) | {fact.author}
 
-    def _certified_facts(self, index: int) -> set[FactId]:
+    def _certified_facts(self, index: int) -> frozenset[FactId]:
         """The verdict facts of a range that help to certify something in it."""
-        words = self._words(index)
-        found: set[FactId] = set()
-        for (unit, epoch, _), named in words.items():
-            support = set().union(*(by for _, _, by in named))
-            if self._suffices(unit, epoch, support) is not None:
-                found.update(fact_id for fact_id, _, _ in named)
-        return found
+        self._known_views()
+        if self._ranges[index].executions is None:
+            self._table(index)
+        return self._ranges[index].certified
 
     def _words(self, index: int) -> dict[tuple[int, int, bytes], list[tuple[FactId, list[bytes], set[PeerId]]]]:
         """What is said of each (unit, epoch, result): the fact, whom it names, who stands by it."""
@@ -474,9 +472,11 @@ class JobRecord:
     def _judge(self, index: int) -> dict[int, frozenset[tuple[int, bytes]]]:
         found = self._ranges[index]
         accepted: dict[int, set[tuple[int, bytes]]] = {}
+        certified: set[FactId] = set()
         for (unit, epoch, _), named in self._words(index).items():
             if self._suffices(unit, epoch, set().union(*(by for _, _, by in named))) is None:
                 continue
+            certified.update(fact_id for fact_id, _, _ in named)
             final = accepted.setdefault(unit, set())
             backers: dict[bytes, set[PeerId]] = {}
             for _, keys, by in named:
@@ -494,6 +494,7 @@ class JobRecord:
         }
         found.final = len(table)
         found.executions = sum(map(len, table.values()))
+        found.certified = frozenset(certified)
         return table
 
 

@@ -224,8 +224,10 @@ class Feed:
             self._roots.setdefault(entry.incarnation, []).append(node)
         forked = bool(there or self._loose) and self._look_for_fork(entry)
         changes = parent is not None and node.changes > parent.changes
-        if forked or node.root is node or (changes and len(self._roots) > 1):
+        if node.root is node or (changes and len(self._roots) > 1):
             self._draw_line()
+        elif forked:
+            self._cut_line(place, entry.key)
         elif parent is self.tip and self.why_off(node) is None:
             self.tip = node
         return node
@@ -247,7 +249,7 @@ class Feed:
             before = EntryId(entry.payload.last) if isinstance(entry.payload, Restore) else entry.prev
             self._waiting.setdefault(before, []).append(entry)
         if place in self._places and self._look_for_fork(entry):
-            self._draw_line()
+            self._cut_line(place, entry.key)
         return why
 
     def _drop_loose(self, entry: Entry) -> None:
@@ -361,6 +363,14 @@ class Feed:
             self.tip = following[0]
 
         self._note_moved(*before)
+
+    def _cut_line(self, place: tuple[int, int], key: bytes) -> None:
+        """A fork is known before all others: the line ends there, if it is of an incarnation that counts."""
+        if any(node.root.off is None and node.entry.key == key for node in self._places[place]):
+            before, self._fork_at = self._fork_at, place
+            while self.tip is not None and not self._before_fork(self.tip):
+                self.tip = self.tip.parent
+            self._note_moved({}, before)
 
     def _note_moved(
         self, before: dict[Node, tuple[Outcome | None, int | None]], fork_at: tuple[int, int] | None

@@ -293,12 +293,15 @@ def test_keepers_that_store_nothing_do_not_stop_a_job(liars: int, rate: float) -
     check_honest(played)
 
 
-def test_three_keepers_that_say_they_hold_and_do_not_hold_up_a_job() -> None:
-    """The limit of the design: five of eight are fewer than three quarters. Nothing wrong comes of it."""
-    played = play(1, Adversaries("silent-keeper", peers=keepers_of(1, seconds=150.0)[:3], rate=0.0), seconds=150.0)
-    assert not played.run.outcomes
-    assert played.wrong == 0
-    check_one_final(played)
+@pytest.mark.parametrize(("peers", "liars"), [(PEERS, 3), (8, 2)])
+def test_keepers_that_say_they_hold_it_and_endorse_nothing_hold_up_a_job_for_a_minute(peers: int, liars: int) -> None:
+    """Three of eight, or two of a view of seven, of whom six must endorse: then others take their place."""
+    silent = [peer for peer in keepers_of(1, peers=peers) if peer != 0][:liars]
+    played = play(1, Adversaries("silent-keeper", peers=silent, rate=0.0), peers=peers)
+    show("silent-keeper 0", 1, played)
+    check_honest(played)
+    assert not set(silent) & set(played.keepers)
+    assert played.makespan_s < 180.0
 
 
 @pytest.mark.parametrize(("seed", "liars"), [(1, 1), (1, 3), (2, 3)])

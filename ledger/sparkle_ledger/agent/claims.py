@@ -4,7 +4,8 @@ For each job of somebody else's in which results of ours were accepted:
 
 1. The proof of these executions is fetched, range by range: from the submitter first, then from the keepers.
 2. The Hold that pays is looked for in the submitter's feed: fetched from the submitter, the keepers, and the
-   witnesses of its account. Where it does not count by what is known here, what its account rests on is fetched too.
+   witnesses of its account. Where it does not count by what is known here, what its account rests on is fetched too:
+   that jobs are over from which it took back what they did not cost, and the proofs of what it earned.
 3. Works are signed in lots: the first ones ``LOT_NS`` apart, later ones an eighth of the time since the job began for
    us, and one more when it has ended. So a job of an hour costs forty lots at most, one of a day ninety.
 
@@ -20,14 +21,14 @@ from dataclasses import dataclass, field
 from sparkle_ledger.agent.desk import SECOND_NS, Desk
 from sparkle_ledger.agent.events import Accepted, WorkEnded
 from sparkle_ledger.agent.fetching import Fetching
-from sparkle_ledger.agent.own import OwnAccount
+from sparkle_ledger.agent.own import OwnAccount, WallMs
 from sparkle_ledger.agent.partners import Partners
 from sparkle_ledger.agent.serving import Shelf
-from sparkle_ledger.entries import AccountId, Work
+from sparkle_ledger.entries import AccountId, Release, Work
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.witnesses import choose_witnesses
 from sparkle_protocol import effects as fx
-from sparkle_protocol.facts import SEAL_UNITS, KeeperSet
+from sparkle_protocol.facts import MAX_RANGES, SEAL_UNITS, KeeperSet
 from sparkle_protocol.ids import FactId, JobId, PeerId, peer_id_from_key
 from sparkle_protocol.work.sealed import range_count
 
@@ -37,12 +38,18 @@ LOT_PART = 8
 RETRY_NS = 10 * SECOND_NS
 MAX_RETRY_NS = 600 * SECOND_NS
 MAX_TRIES = 48  # in a row: half a day
+RESTORE_NS = SECOND_NS // 4  # from one job of an earlier life to the next
+ASKED_MS = 7 * 86_400_000  # after the end of a job's time
 MAX_CLAIMS = 256  # jobs
 LOOKS = 3  # the last of them minutes after the first
 MAX_SOURCES = 17  # the submitter, and keepers of two views
 MAX_RESTS = 32  # proofs and feeds that a payer's account rests on, of one round
 MAX_REST_ACCOUNTS = 64
 MAX_BACK = 20  # bits: known entries of a payer that are asked for again, as its feed may have another branch
+MAX_RELEASES = 256  # of one round
+MAX_MISSES = 3  # after so many a peer is asked about no more of them
+NO_UNITS = MAX_RANGES - 1  # a range of hardly any job: what is shown of it is what concerns the job as a whole
+NOT_OVER = ("pending:evidence", "pending:not_over")
 UNPROVEN = ("pending:evidence", "pending:not_accepted")
 
 
@@ -74,7 +81,10 @@ class _Claim:
 class Claims:
     """All jobs that owe us."""
 
-    def __init__(self, desk: Desk, shelf: Shelf, fetching: Fetching, own: OwnAccount, partners: Partners) -> None:
+    def __init__(
+        self, desk: Desk, shelf: Shelf, fetching: Fetching, own: OwnAccount, partners: Partners, wall_ms: WallMs
+    ) -> None:
+        self._wall_ms = wall_ms
         self._desk = desk
         self._shelf = shelf
         self._fetching = fetching
@@ -89,18 +99,32 @@ class Claims:
     # --- what happened ------------------------------------------------------------------------------------
 
     def restore(self, records: Iterable[JobRecord]) -> None:
-        """Go on with jobs of earlier lives that are not over, or of which something is not claimed."""
+        """Go on with jobs of earlier lives of which something is not claimed, or may not be: those not over by now.
+
+        What is known to be ours goes first. They begin one after the other, as there may be hundreds.
+        """
+        open_: list[tuple[bool, int, JobRecord]] = []
         for record in records:
             if record.account == self._desk.account or not record.price_micro:
                 continue
-            if not record.over or self._desk.book.payable(self._key, record):
-                keepers = [fact.payload.keys for fact in record.counting(()) if isinstance(fact.payload, KeeperSet)]
-                peers = [peer_id_from_key(key) for keys in reversed(keepers) for key in keys]
-                claim = self._claim(record, peers)
-                if claim is not None:
-                    claim.wanted = {index: set() for index in range(range_count(record.units))}
-                    claim.unsure = set(claim.wanted)
-                    claim.ended = True
+            owes = bool(self._desk.book.payable(self._key, record))
+            if owes or (not record.over and not self._is_long_past(record)):
+                open_.append((owes, record.spec.created_ms, record))
+        open_.sort(key=lambda one: one[:2], reverse=True)
+        for number, (_, _, record) in enumerate(open_[:MAX_CLAIMS]):
+            keepers = [fact.payload.keys for fact in record.counting(()) if isinstance(fact.payload, KeeperSet)]
+            peers = [peer_id_from_key(key) for keys in reversed(keepers) for key in keys]
+            claim = self._claim(record, peers)
+            if claim is not None:
+                claim.wanted = {index: set() for index in range(range_count(record.units))}
+                claim.unsure = set(claim.wanted)
+                claim.ended = True
+                claim.due_ns = self._desk.now_ns + number * RESTORE_NS
+
+    def _is_long_past(self, record: JobRecord) -> bool:
+        """Its time was over so long ago that whoever might show a proof was asked in earlier lives, or is gone."""
+        ends_ms = record.spec.created_ms + 1000 * record.spec.deadlines.total_s
+        return self._wall_ms() > ends_ms + ASKED_MS
 
     def accepted(self, event: Accepted) -> None:
         """Results of ours were accepted."""
@@ -286,16 +310,16 @@ class Claims:
         claim.busy = True
 
         def fed(_: bool) -> None:
-            rests = list(self._rests(source, claim.payer)) if self._desk.book.funding(claim.job) is None else []
-            self._fetch_rests(claim, rests)
+            self._fetch_rests(claim, self._rests(source, claim.payer))
 
         back = 1 << min(2 * claim.tries, MAX_BACK)
         self._fetching.feed(source, claim.payer, fed, back=back)
 
-    def _fetch_rests(self, claim: _Claim, rests: list[Rest]) -> None:
-        """One after the other what the payer's account rests on."""
-        if rests and self._desk.book.funding(claim.job) is None:
-            rests.pop(0)(lambda: self._fetch_rests(claim, rests))
+    def _fetch_rests(self, claim: _Claim, rests: Iterator[Rest]) -> None:
+        """One after the other what the payer's account rests on, until that suffices."""
+        rest = next(rests, None) if self._desk.book.funding(claim.job) is None else None
+        if rest is not None:
+            rest(lambda: self._fetch_rests(claim, rests))
             return
         claim.busy = False
         if self._desk.book.funding(claim.job) is not None:
@@ -304,10 +328,18 @@ class Claims:
             self._in_vain(claim)
 
     def _rests(self, source: PeerId, payer: AccountId) -> Iterator[Rest]:
-        """What is missing of what accounts rest on that a payer earned from, and those that these earned from."""
+        """What is missing of what a payer took back, and of what accounts rest on that it and others earned from."""
+        taken_back = [one for one in self._desk.book.entries(payer) if isinstance(one.payload, Release)]
+        shown: list[bool] = []
+        for entry in taken_back[: -MAX_RELEASES - 1 : -1]:  # the latest first
+            outcome = self._desk.book.outcome(entry.id)
+            if isinstance(entry.payload, Release) and outcome is not None and outcome.code in NOT_OVER:
+                yield _end_of(self._fetching, source, entry.payload, shown)
+                if shown.count(False) >= MAX_MISSES:
+                    break
         accounts, seen, count = [payer], {payer}, 0
         for account in accounts:  # grows meanwhile
-            for entry in self._desk.book.entries(account):
+            for entry in list(self._desk.book.entries(account)):
                 work, outcome = entry.payload, self._desk.book.outcome(entry.id)
                 if not isinstance(work, Work) or outcome is None or outcome.counts or count >= MAX_RESTS:
                     continue
@@ -327,6 +359,19 @@ class Claims:
 def _proof_of(fetching: Fetching, source: PeerId, work: Work) -> Rest:
     ranges = {one.unit // SEAL_UNITS for one in work.units}
     return lambda done: fetching.proof(source, JobId(work.job), ranges, lambda _: done())
+
+
+def _end_of(fetching: Fetching, source: PeerId, release: Release, shown: list[bool]) -> Rest:
+    """Asks what became of a job; whether that was shown goes into a list."""
+
+    def ask(done: Callable[[], None]) -> None:
+        def came(ranges: list[int]) -> None:
+            shown.append(bool(ranges))
+            done()
+
+        fetching.proof(source, JobId(release.job), [NO_UNITS], came)
+
+    return ask
 
 
 def _feed_of(fetching: Fetching, source: PeerId, account: AccountId) -> Rest:

@@ -8,13 +8,13 @@ nothing before it knows that it remembers everything it signed, and tells nobody
 from collections.abc import Iterable
 
 from sparkle_ledger.agent.claims import Claims
-from sparkle_ledger.agent.debts import Debts
 from sparkle_ledger.agent.desk import Desk
 from sparkle_ledger.agent.events import Accepted, Cloned, Fund, Over, WorkEnded
 from sparkle_ledger.agent.fetching import Fetching
 from sparkle_ledger.agent.forks import Forks
 from sparkle_ledger.agent.own import OwnAccount, State, WallMs
 from sparkle_ledger.agent.partners import Partners
+from sparkle_ledger.agent.proving import Proving
 from sparkle_ledger.agent.serving import KeptRecord, Serving, Shelf
 from sparkle_ledger.book import Account, Book
 from sparkle_ledger.entries import AccountId, EntryCodec, Work
@@ -58,10 +58,10 @@ class LedgerAgent:
         self._fetching = Fetching(self._desk, self._shelf)
         self._partners = Partners(self._desk, self._fetching, self._learnt)
         self._own = OwnAccount(self._desk, self._partners, wall_ms, new=new, met=met)
-        self._claims = Claims(self._desk, self._shelf, self._fetching, self._own, self._partners)
+        self._claims = Claims(self._desk, self._shelf, self._fetching, self._own, self._partners, wall_ms)
         self._forks = Forks(self._desk, self._shelf, self._partners.linked)
-        self._debts = Debts(self._desk, self._fetching, kept_record)
-        self._serving = Serving(self._desk, self._shelf, kept_record, self._forks.pushed, self._debts.claimed)
+        self._proving = Proving(self._desk, self._shelf, self._fetching, kept_record, self._partners.witnesses)
+        self._serving = Serving(self._desk, self._shelf, kept_record, self._forks.pushed)
         self._forks.restore(forks)
         self._begun = False
 
@@ -93,7 +93,7 @@ class LedgerAgent:
         """How much is kept in memory of what grows with what others do."""
         return {
             **self._desk.sizes(), **self._partners.sizes(),
-            "claims": len(self._claims), "debts": len(self._debts), "forks": len(self._forks),
+            "claims": len(self._claims), "unproven": len(self._proving), "forks": len(self._forks),
             "waiting": self._own.waiting,
         }  # fmt: skip
 
@@ -110,7 +110,7 @@ class LedgerAgent:
         self._own.look()
         self._own.tick()
         self._claims.tick()
-        self._debts.tick()
+        self._proving.tick()
         self._forks.look()
         self._desk.flush()  # what is durable may have partners told
         self._partners.tick()
@@ -119,7 +119,7 @@ class LedgerAgent:
     def next_deadline(self) -> int | None:
         """When a ``Tick`` is due."""
         dues = [due for due in (self._desk.due_ns, self._fetching.due_ns, self._own.due_ns) if due is not None]
-        return min([*dues, *self._partners.dues(), *self._claims.dues(), *self._debts.dues()], default=None)
+        return min([*dues, *self._partners.dues(), *self._claims.dues(), *self._proving.dues()], default=None)
 
     def _hear(self, event: object) -> None:
         if isinstance(event, fx.Requested):
@@ -166,7 +166,7 @@ class LedgerAgent:
                 self._shelf.concern(AccountId(entry.payload.payer))
         for account in self.book.accounts():
             self._shelf.add(account, sum(len(entry.raw) for entry in self.book.entries(account)))
-            self._debts.claimed(self.book.entries(account))
+            self._proving.look(self.book.entries(account))
         self._claims.restore(list(self.book.records()))
 
     def _learnt(self) -> None:

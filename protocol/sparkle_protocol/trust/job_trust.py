@@ -25,6 +25,7 @@ MAX_AWAITED = 4096  # final units; the oldest are forgotten
 MAX_AUDITORS = 64  # that are drawn for one answer
 MOST_UNDRAWN = 2  # a unit has one copy
 FEW = 2  # answers that are enough of those who are asked because nobody else can be
+READERS_SHARE = 0.25  # of all lots; who has more cannot be left out, or others would draw each other too often
 LOTS_NS = 5 * SECOND_NS  # until it is looked at again who is there, and of what weight
 
 
@@ -68,7 +69,16 @@ class JobTrust:
     """Who counts in one job, its audits, and the units that nobody can be found for."""
 
     def __init__(
-        self, policy: Policy, judges: Judges, coin: Coin, rules: TrustRules, me: PeerId, now_ns: int, *, mine: bool
+        self,
+        policy: Policy,
+        judges: Judges,
+        coin: Coin,
+        rules: TrustRules,
+        me: PeerId,
+        now_ns: int,
+        *,
+        mine: bool,
+        readers: Callable[[], Container[PeerId]] = frozenset,
     ) -> None:
         self.policy = policy
         self.rules = rules
@@ -78,6 +88,7 @@ class JobTrust:
         self._coin = coin
         self._me = me
         self._alone_judges = mine
+        self._readers = readers  # who is shown results before they are final
         self._started_ns = self._looked_ns = now_ns
         self._attendance = Attendance(judges.counts, me)
         self.turns = Turns()
@@ -287,12 +298,23 @@ class JobTrust:
     def _call(self, unit: int, commits: Collection[PeerId], now_ns: int) -> None:
         """Draw who may give the next answer to a unit."""
         if self._lots is None or now_ns - self._lots[0] > LOTS_NS:
-            there = self._attendance.everybody(now_ns - int(self.rules.present_s * SECOND_NS))
-            # In proportion to their capital, as far as that lowers the rate: many who did little weigh little.
-            self._lots = now_ns, Lots({peer: 1.0 / self.judges.audit_rate(peer) - LEAST for peer in there})
+            self._lots = now_ns, Lots(self._weights(now_ns))
         order = self._coin.order(unit, len(commits), self._lots[1], MAX_AUDITORS)
         turn = Turn([worker for worker in order if worker not in commits], len(commits), now_ns)
         self.turns.begin(unit, turn, lambda worker: self._attendance.is_there(worker, now_ns))
+
+    def _weights(self, now_ns: int) -> dict[PeerId, float]:
+        """Of those who are there, in proportion to their capital, as far as that lowers the rate.
+
+        Many who did little weigh little. Whoever is shown results before they are final could hand in what it is to
+        audit, so these are left out where enough others are there.
+        """
+        there = self._attendance.everybody(now_ns - int(self.rules.present_s * SECOND_NS))
+        weights = {peer: 1.0 / self.judges.audit_rate(peer) - LEAST for peer in there}
+        readers = self._readers()
+        others = {peer: weight for peer, weight in weights.items() if peer not in readers}
+        few = sum(weights.values()) * (1.0 - READERS_SHARE)
+        return others if others and sum(others.values()) >= few else weights
 
     # --- where several keepers decide ---------------------------------------------------------------------
 

@@ -143,7 +143,14 @@ class Board(ABC):
         secret = audit_secret(self._signer, spec.nonce)  # of a job of others: nobody else's draws follow from it
         mine = state.submitter == self.me
         judges: Judges = own if mine else StatedJudgement(own, state.submitter, state.standings, flops)
-        return JobTrust(spec.policy, judges, Coin(secret, state.id), self.trust.rules, self.me, now_ns, mine=mine)
+
+        def keepers() -> tuple[PeerId, ...]:
+            return state.view.keepers if state.view is not None else ()
+
+        coin = Coin(secret, state.id)
+        return JobTrust(
+            spec.policy, judges, coin, self.trust.rules, self.me, now_ns, mine=mine, readers=keepers
+        )  # fmt: skip
 
     def _forget(self, job_id: JobId) -> None:
         for jobs in (self.jobs, self.kept, self._touched):

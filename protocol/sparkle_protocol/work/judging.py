@@ -128,6 +128,10 @@ class Judging:
             return self.state.final(unit)
         return own
 
+    def supported_units(self) -> Iterable[int]:
+        """Units of which this keeper stands by a result, those that are sealed left out."""
+        return self._supports.keys()
+
     def support(self, unit: int, epoch: int, result: ResultHash) -> None:
         """From now on this keeper stands by a result, whatever comes to be final."""
         if self.supports(unit, epoch) != result:

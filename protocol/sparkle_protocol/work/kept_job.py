@@ -51,7 +51,9 @@ from sparkle_protocol.work.sealed import SealedRange
 from sparkle_protocol.work.state import JobState
 
 MAX_PROPOSALS = 8  # keeper sets by one keeper to follow the same one; it means one of them at a time
-MAX_STANDINGS = 256  # statements of the submitter about workers; it makes one in a minute at most
+MAX_STANDINGS = (
+    256  # statements of the submitter about workers; it makes one in a minute at most, and fewer and fewer
+)
 MAX_OWN_SETS = 1024  # keeper sets of one job by its submitter
 TAKE_OVER_GRACE_NS = 30 * SECOND_NS  # for workers whose keeper went away to report to another
 

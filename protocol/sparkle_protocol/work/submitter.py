@@ -53,7 +53,8 @@ from sparkle_protocol.work.views import next_view
 
 MAX_JOBS = 1024  # unfinished ones
 FINE_FACTS = 20_000  # of all jobs of ours that are done: about 20 MB
-STATE_EVERY_NS = 60 * SECOND_NS  # between two statements on whose answers count
+STATE_EVERY_NS = 60 * SECOND_NS  # between two of the first statements on whose answers count
+STATED_OFTEN = MAX_STANDINGS // 8  # after so many of a job the pause doubles: those that are left last for six days
 HEAR_NS = 60 * SECOND_NS  # for keepers to tell what became of a job whose time is over: we may have been away
 FETCH_NS = 3600 * SECOND_NS  # the same for results of which they have told
 
@@ -230,7 +231,7 @@ class Submitter(Succession):
         if job.trust is None or job.outcome or view is None or not view.certifying:
             return
         items = statement(self.trust, job.state.spec)
-        self._state_ns[job.state.id] = now_ns + STATE_EVERY_NS
+        self._state_ns[job.state.id] = now_ns + (STATE_EVERY_NS << known.stated // STATED_OFTEN)
         if known.stated < MAX_STANDINGS and {i.worker: i.audit_permille for i in items} != known.by_key():
             self._state(job, Standings(job.state.id, known.next_number, items))
 

@@ -13,6 +13,8 @@
   set that does without it is endorsed, it is named again by nobody, and what it proposes holds up no other proposal.
   So three of eight cost a job the few seconds until its submitter names others in their place, and one or two are
   replaced by agreement.
+- A keeper that endorses nothing, while more than half of them have endorsed results for a minute that become no more
+  final for it, is not counted on by the submitter either, nor asked again for the job (``endorsers.py``).
 - Where results are checked and not compared, keepers that did not hear of each other may come to stand by different
   results of a unit, so that none can become final. Then the same keepers begin a new view, in either of these ways.
 
@@ -28,6 +30,7 @@ from random import Random
 from sparkle_protocol.effects import Effects, Tick
 from sparkle_protocol.facts import VIEWS_PER_GENERATION, Endorsements, Fact, FactCodec, KeeperSet, Signer
 from sparkle_protocol.ids import FactId, JobId, PeerId, key_from_peer_id
+from sparkle_protocol.work.endorsers import Endorsers
 from sparkle_protocol.work.fairness import Weigh, equal_weight
 from sparkle_protocol.work.judging import CheckResult
 from sparkle_protocol.work.keeper import Keeper
@@ -71,6 +74,7 @@ class _Care:
     whole_ns: int | None = None  # when there last were enough again
     could_ns: int | None = None  # since when we could propose a set
     seen_ns: dict[FactId, int] = field(default_factory=dict)  # proposals to follow the view
+    endorsers: Endorsers = field(default_factory=Endorsers)
 
 
 class Succession(Keeper):
@@ -137,7 +141,7 @@ class Succession(Keeper):
         if view is None:
             return
         before = self._care_of(job)
-        self._cares[job.state.id] = _Care(view.number, now_ns, before.away)
+        self._cares[job.state.id] = _Care(view.number, now_ns, before.away, endorsers=before.endorsers)
         self._invitations.close(job.state.id)
         for peer in self.partners(job):
             self.presence.expect(peer, now_ns)
@@ -178,6 +182,8 @@ class Succession(Keeper):
             self._grow(job, view, away, now_ns)
         elif view.certifying:
             proposals = Proposals(job.state, view)
+            if job.mine:
+                self._note_silent(job, view, now_ns)
             self._count_on(job, view, away, proposals, now_ns)
             if self._care_of(job).short_ns is None:
                 self._replace(job, view, away, proposals, now_ns)
@@ -196,10 +202,20 @@ class Succession(Keeper):
             self._notify("keeper_back", job=job.state.id.hex(), peer=peer)
         care.away = away
 
+    def _note_silent(self, job: KeptJob, view: View, now_ns: int) -> None:
+        found = self._care_of(job).endorsers.look(job.state, view, job.supported_units(), self.me, now_ns)
+        for peer in sorted(found):
+            reason = "for a minute it has endorsed no result that others did"
+            self._notify("keeper_refused", job=job.state.id.hex(), peer=peer, reason=reason)
+
+    def _unfit(self, job: KeptJob) -> Set[PeerId]:
+        """Who is not counted on as a keeper, nor asked to be one."""
+        return self._false(job) | self._care_of(job).endorsers.silent
+
     def _count_on(self, job: KeptJob, view: View, away: set[PeerId], proposals: Proposals, now_ns: int) -> None:
         """See whether enough keepers are there that agreed to no other set, so that they can decide."""
         care = self._care_of(job)
-        if len(set(view.keepers) - away - proposals.bound - self._false(job)) < view.threshold:
+        if len(set(view.keepers) - away - proposals.bound - self._unfit(job)) < view.threshold:
             care.short_ns = now_ns if care.short_ns is None else care.short_ns
         elif care.short_ns is not None:  # they may have agreed to something without us
             care.short_ns, care.whole_ns = None, now_ns
@@ -212,7 +228,7 @@ class Succession(Keeper):
 
     def _others(self, job: KeptJob, view: View, now_ns: int) -> list[Candidate]:
         """Connected peers that are no keepers and may be asked to be."""
-        left_out = self._invitations.left_out(job.state.id, now_ns) | self._false(job)
+        left_out = self._invitations.left_out(job.state.id, now_ns) | self._unfit(job)
         return [
             Candidate(peer, tuple(at))
             for peer, at in self._peers.items()
@@ -223,7 +239,7 @@ class Succession(Keeper):
         """Few keep the job: let more, now that they are here, and do without those that are gone."""
         if now_ns - self._care_of(job).changed_ns < GROW_NS:
             return
-        stay = [peer for peer in view.keepers if peer != self.me and peer not in away | self._false(job)]
+        stay = [peer for peer in view.keepers if peer != self.me and peer not in away | self._unfit(job)]
         _, ready = self._invite(job, view, MAX_JOB_KEEPERS - len(stay), now_ns)
         if ready:
             self._name(job, with_submitter([*stay, *ready], self.me), "grown", now_ns)
@@ -237,7 +253,7 @@ class Succession(Keeper):
                 self._name(job, [self.me], "recovered", now_ns)
             return
         short_ns = now_ns - (care.short_ns if care.short_ns is not None else now_ns)
-        there = [peer for peer in view.keepers if peer not in away and peer not in self._false(job)]
+        there = [peer for peer in view.keepers if peer not in away and peer not in self._unfit(job)]
         lost = len(there) < view.threshold  # else they agreed to different sets, or to one too slowly
         stay = [peer for peer in there if peer != self.me]
         pending, ready = self._invite(job, view, MAX_JOB_KEEPERS - len(stay), now_ns)
@@ -245,7 +261,7 @@ class Succession(Keeper):
             waits = short_ns < RECOVER_NS or (pending and short_ns < 2 * RECOVER_NS) or self._may_be_cut(away, now_ns)
         else:
             waits = not proposals.frozen and short_ns < PENDING_NS
-        if not waits and (stay or ready or self._false(job) & set(view.keepers)):
+        if not waits and (stay or ready or self._unfit(job) & set(view.keepers)):
             self._name(job, with_submitter([*stay, *ready], self.me), "recovered", now_ns)
 
     def _may_be_cut(self, away: set[PeerId], now_ns: int) -> bool:

@@ -4,7 +4,7 @@ Of all that is said to it afterwards it leaves a share ``rate`` unanswered. To t
 everything and knew what the asker knows: it never endorses a result, and has nothing when asked for it.
 
 What stops it: one that does not answer is away, and replaced. One that answers and never endorses cannot be told from
-one that knows less; two of eight do no harm, three hold up every result for as long as they are there.
+one that knows less; two of eight do no harm, three hold everything up until the submitter has seen that for a minute.
 """
 
 from typing import ClassVar

@@ -10,11 +10,11 @@ from math import inf
 
 from sparkle_ledger.agent.claims import LOT_NS, LOT_PART, MAX_CLAIMS, MAX_LOT_NS, MAX_RETRY_NS, MAX_SOURCES
 from sparkle_ledger.agent.core import LedgerAgent
-from sparkle_ledger.agent.debts import MAX_DEBTS
 from sparkle_ledger.agent.desk import MAX_UNKEPT_BYTES, SECOND_NS
 from sparkle_ledger.agent.forks import MAX_KNOWN
 from sparkle_ledger.agent.own import MAX_WAITING, State
 from sparkle_ledger.agent.partners import MAX_KNOWN_PEERS, MAX_PAYERS, RETRY_NS
+from sparkle_ledger.agent.proving import MAX_CLAIMS as MAX_UNPROVEN
 from sparkle_ledger.book import Book
 from sparkle_ledger.entries import AccountId
 from sparkle_ledger.witnesses import MAX_WITNESSES
@@ -338,7 +338,7 @@ class CreditBounds(CreditChecker):
     def scan(self) -> None:
         """Measure every agent."""
         limits = {
-            "claims": MAX_CLAIMS, "debts": MAX_DEBTS, "asked": MAX_SENDS, "forks": MAX_KNOWN,
+            "claims": MAX_CLAIMS, "unproven": MAX_UNPROVEN, "asked": MAX_SENDS, "forks": MAX_KNOWN,
             "waiting": 2 * MAX_WAITING, "peers": MAX_KNOWN_PEERS, "partners": 2 * MAX_WITNESSES + MAX_PAYERS,
             "unkept": MAX_UNKEPT_BYTES,
         }  # fmt: skip

@@ -133,6 +133,19 @@ def claimed_again(n: int) -> tuple[Book, list[Item], list[Item]]:
     return book, [*payer.entries, proven(job, WORKER)], list(worker.entries)
 
 
+def forked_everywhere(n: int) -> tuple[list[Item], list[Item]]:
+    """A feed of Holds, and another Hold for each place of it, the last place first."""
+    author = Author(PAYER)
+    for number in range(n):
+        author.state(Hold(number.to_bytes(32, "big"), 1, 0))
+    others: list[Item] = []
+    for number in reversed(range(n)):
+        twin = author.twin()
+        del twin.entries[1 + number :]
+        others.append(twin.state(Hold(bytes(32), 2, 0)))
+    return list(author.entries), others
+
+
 def many_accounts(n: int) -> tuple[Book, list[Item], list[Item]]:
     """Everybody pays the next one."""
     authors = [Author(person(1000 + number)) for number in range(n)]

@@ -147,6 +147,30 @@ def test_a_payer_that_witnesses_nothing_hears_of_works_all_the_same() -> None:
     assert [type(one) for one in entries_of(submitter, worker)] == [Genesis, Work]
 
 
+def test_who_took_back_much_before_pays_a_new_worker_all_the_same() -> None:
+    """Holds of jobs that are over weigh on nobody who can see that they are; a new worker asks for that."""
+    world = World()
+    economy = Economy(limit_max_micro=4000, starter_micro=4000)
+    submitter, worker = world.add(person(1), person(2), economy=economy)
+    keepers = world.add(*KEEPERS, economy=economy)
+    for nonce in range(10, 16):  # each of them may cost 1280
+        old = Job(submitter.who, UNITS, keepers=KEEPERS, nonce=nonce)
+        submitter.hear(Fund(old.spec))
+        world.run(60)
+        submitter.hear(Over(old.record([old.cancel()])))
+        world.run(60)
+    job = Job(submitter.who, UNITS, keepers=KEEPERS)
+    submitter.hear(Fund(job.spec))
+    world.run(60)
+    assert set(submitter.funded.values()) == {None}
+    finished(world, job, [worker, worker], keepers)
+    world.run(300)
+    assert worker.agent.account.earned_micro == UNITS * PRICE
+    asked = [(to, m.job) for by, to, m in world.sent if by == worker.peer and isinstance(m, ProofRequest)]
+    assert sum(to == submitter.peer and name != job.id for to, name in asked) == 4  # three are within the limit
+    assert all(sum(to == keeper.peer and name != job.id for to, name in asked) <= 3 for keeper in keepers)
+
+
 def test_units_that_nobody_proves_do_not_hold_up_the_others() -> None:
     world, job, (submitter, *_), keepers = settled_world(1, 0.0, 0.0)
     world.leave(submitter)

@@ -19,6 +19,7 @@ from sparkle_protocol.ledger_messages import (
     HeadsReply,
     HeadsRequest,
     LedgerPush,
+    ProofRequest,
 )
 from tests.unit.ledger.agents import (
     RICH,
@@ -231,6 +232,26 @@ def test_work_that_was_accepted_while_its_worker_was_gone_is_paid(away: str) -> 
     world.run(600)
     works = [one for one in entries_of(worker, worker) if isinstance(one, Work)]
     assert sum(len(work.units) for work in works) == 8
+
+
+def test_old_jobs_are_asked_about_one_after_the_other_and_not_for_ever() -> None:
+    """A job of which it is not known that it is over is no reason to ask at every start for years."""
+    world, job, (_, worker, *_), keepers = settled_world(3, 0.0, 0.0)
+    jobs = [job, *(Job(person(1), UNITS, keepers=KEEPERS, nonce=nonce) for nonce in range(2, 22))]
+    for one in jobs:
+        worker.hear(Accepted(one.spec, (), tuple(keeper.peer for keeper in keepers)))
+    world.run(5)
+    for days, most in ((1, 21), (15, 0)):
+        world.leave(worker)
+        world.now += days * 86_400 * SECOND
+        start = len(world.sent)
+        world.back(worker)
+        world.run(2.4)
+        sent = [m for sender, _, m in world.sent[start:] if sender == worker.peer and isinstance(m, ProofRequest)]
+        assert len({m.job for m in sent}) == min(most, 10)
+        world.run(60)
+        sent = [m for sender, _, m in world.sent[start:] if sender == worker.peer and isinstance(m, ProofRequest)]
+        assert len({m.job for m in sent}) == most
 
 
 # --- forks --------------------------------------------------------------------------------------------------

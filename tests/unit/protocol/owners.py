@@ -9,6 +9,7 @@ from sparkle_protocol import facts as f
 from sparkle_protocol import messages as m
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import PeerId
+from sparkle_protocol.trust.standing import TrustBook
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.lease import SECOND_NS
 from sparkle_protocol.work.placement import threshold
@@ -23,8 +24,11 @@ Answer = Callable[[PeerId, m.Request], m.Reply | None]
 class Owner:
     """Our own job, and peers that are ``there`` until they leave."""
 
-    def __init__(self, keepers: int, units: int = 64, job: f.JobSpec | None = None) -> None:
+    def __init__(
+        self, keepers: int, units: int = 64, job: f.JobSpec | None = None, known: TrustBook | None = None
+    ) -> None:
         self.core = Submitter(ME, CODEC, Random(1), check_form)
+        self.core.believe(known or TrustBook())
         self.now = 0
         self.there: dict[PeerId, Identity] = {}
         self.events: list[fx.Notify] = []

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages as m
 from sparkle_protocol.facts import Policy
@@ -199,6 +201,23 @@ def test_two_that_answered_undrawn_are_audited_as_well() -> None:
     answers(keeper, Y, given[0])
     keeper.show_asked(V)
     assert keeper.final() >= {*given}
+
+
+@pytest.mark.parametrize(("known", "leaves_out"), [(12, True), (6, False)])
+def test_who_is_shown_results_does_not_audit_where_enough_others_can(known: int, leaves_out: bool) -> None:
+    """A lazy keeper could hand in what it was shown. Of few others each would audit its friends too often."""
+    workers = STRANGERS[:known]
+    keeper = Besieged(1, book(*workers), permille=1000)
+    lazy = {worker.peer_id for worker in workers[1:3]}
+    trust = keeper.job.trust
+    assert trust is not None
+    trust._readers = lambda: lazy
+    there(keeper, *workers)
+    keeper.compute(workers[0], *keeper.lease(workers[0]))
+    turn = trust.turns.of(0)
+    assert turn is not None
+    assert len(turn.order) == known - 1 - 2 * leaves_out
+    assert lazy.isdisjoint(turn.order) == leaves_out
 
 
 def test_units_that_wait_for_an_audit_do_not_wait_when_it_can_have_no_outcome() -> None:
