@@ -80,6 +80,14 @@ def _claim(book: Book, job: KeptJob, execution: Execution) -> tuple[str, tuple[s
     return "pay_unclaimed", ("has not claimed", " yet, as far as is known here."), None
 
 
+def has_account(ledger: LedgerPart | None, peer: PeerId) -> bool:
+    """Something is known here of a peer's account, or of its forks."""
+    if ledger is None or not ledger.loaded:
+        return False
+    account = account_of(ledger.book.network, key_from_peer_id(peer))
+    return bool(ledger.book.account(account).entries) or ledger.agent.forked(account) is not None
+
+
 def peer_reasons(ledger: LedgerPart | None, peer: PeerId) -> list[Reason]:
     """What is known here of a peer's account."""
     if ledger is None or not ledger.loaded:

@@ -60,8 +60,8 @@ class LedgerAgent:
         self._own = OwnAccount(self._desk, self._partners, wall_ms, new=new, met=met)
         self._claims = Claims(self._desk, self._shelf, self._fetching, self._own, self._partners, wall_ms)
         self._forks = Forks(self._desk, self._shelf, self._partners.linked)
-        self._proving = Proving(self._desk, self._fetching, kept_record)
-        self._serving = Serving(self._desk, self._shelf, kept_record, self._forks.pushed, self._proving.claimed)
+        self._proving = Proving(self._desk, self._shelf, self._fetching, kept_record, self._partners.witnesses)
+        self._serving = Serving(self._desk, self._shelf, kept_record, self._forks.pushed)
         self._forks.restore(forks)
         self._begun = False
 
@@ -166,7 +166,7 @@ class LedgerAgent:
                 self._shelf.concern(AccountId(entry.payload.payer))
         for account in self.book.accounts():
             self._shelf.add(account, sum(len(entry.raw) for entry in self.book.entries(account)))
-            self._proving.claimed(self.book.entries(account))
+            self._proving.look(self.book.entries(account))
         self._claims.restore(list(self.book.records()))
 
     def _learnt(self) -> None:

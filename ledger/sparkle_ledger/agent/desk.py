@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sparkle_ledger.book import Book
-from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId, account_of
+from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId, Release, Work, account_of
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
@@ -58,6 +58,7 @@ class Desk:
         self._under_way: tuple[int, _Batch] | None = None
         self._again_ns: int | None = None
         self._unkept: set[EntryId] = set()
+        self._arrived: list[Entry] = []
 
     # --- effects ------------------------------------------------------------------------------------------
 
@@ -101,6 +102,13 @@ class Desk:
                 self._next.bytes += len(entry.raw)
                 self._unkept.add(entry.id)
                 self.touched.add(entry.account)
+                if isinstance(entry.payload, Work | Release):
+                    self._arrived.append(entry)
+
+    def take_arrived(self) -> list[Entry]:
+        """What pays, or takes back, and came since this was asked last."""
+        arrived, self._arrived = self._arrived, []
+        return arrived
 
     def take_record(self, record: JobRecord, ranges: Collection[int]) -> None:
         """Take evidence into the book, and keep what counts of it by now about these ranges of units."""

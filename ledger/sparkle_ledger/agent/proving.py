@@ -1,75 +1,101 @@
-"""Others' claims in jobs that are known here, and that nothing here proves yet.
+"""Claims that nothing here proves yet: others' in jobs that are known here, and forgotten ones of ours.
 
 A job's keepers may accept an execution after its submitter heard the last of the job, and a worker fetches proofs at
-another time than the next one: without more their copies would not come to agree. So whoever knows the job looks into
-what it keeps of it, and else asks the worker and whoever brought the claim, later and later; after ``MAX_TRIES`` in
-vain the claim is left as it is, pending.
+another time than the next one: without more their copies would not come to agree. And whose store was put back from a
+backup learns from its witnesses what it signed since, but not what that rests on. So each looks into what it keeps of
+the job, and else asks: the worker and the payer; about its own claims its witnesses, too. It asks later and later;
+after ``MAX_TRIES`` in vain the claim is left as it is, pending. What submitters take back of jobs that are not known
+to be over is looked after in the same way.
 
-Anybody may claim anything. So there is room for few of one worker's claims, and those that were asked about in vain
+Anybody may claim anything. So there is room for few claims of one key, and those that were asked about in vain
 most often make room for others.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from sparkle_ledger.agent.desk import SECOND_NS, Desk
 from sparkle_ledger.agent.fetching import Fetching
-from sparkle_ledger.agent.serving import KeptRecord
-from sparkle_ledger.entries import Entry, EntryId, Work
+from sparkle_ledger.agent.serving import KeptRecord, Shelf
+from sparkle_ledger.entries import AccountId, Entry, EntryId, Release, Work
 from sparkle_protocol.facts import SEAL_UNITS
 from sparkle_protocol.ids import JobId, PeerId, peer_id_from_key
 
-UNPROVEN = ("pending:evidence", "pending:not_accepted")
+UNPROVEN = ("pending:evidence", "pending:not_accepted", "pending:not_over")
+UNFUNDED = "pending:hold"
 OWN_NS = SECOND_NS  # until we ask about a claim that we are to pay
 OTHERS_NS = 15 * SECOND_NS  # about another: as a rule what we fetch for our own claims proves it by then
 RETRY_NS = 10 * SECOND_NS
 MAX_RETRY_NS = 600 * SECOND_NS
 MAX_TRIES = 16  # in a row: two hours
 MAX_CLAIMS = 256  # that are asked about
-MAX_OF_WORKER = 16
+MAX_OF_AUTHOR = 16
 
 
 @dataclass(slots=True)
 class _Unproven:
-    """One claim, and who can prove it."""
+    """One claim."""
 
-    work: Work
-    sources: tuple[PeerId, ...]
+    job: JobId
+    ranges: frozenset[int]
+    author: bytes  # the key that signed it
+    payer: AccountId
+    own: bool
     due_ns: int
     tries: int = 0
     busy: bool = False
 
 
 class Proving:
-    """What others claim."""
+    """Claims whose proof is looked for."""
 
-    def __init__(self, desk: Desk, fetching: Fetching, kept_record: KeptRecord) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        shelf: Shelf,
+        fetching: Fetching,
+        kept_record: KeptRecord,
+        witnesses: Callable[[], tuple[PeerId, ...]],
+    ) -> None:
         self._desk = desk
+        self._shelf = shelf
         self._fetching = fetching
         self._kept_record = kept_record
+        self._witnesses = witnesses
         self._claims: dict[EntryId, _Unproven] = {}
-        self._of_worker: Counter[bytes] = Counter()
+        self._of_author: Counter[bytes] = Counter()
+        self._again_ns: int | None = None  # when all entries of ours are looked at once more
 
     def __len__(self) -> int:
         return len(self._claims)
 
-    def claimed(self, entries: Iterable[Entry], source: PeerId | None = None) -> None:
-        """Entries of somebody came here; ``source``: from whom."""
+    def look(self, entries: Iterable[Entry]) -> None:
+        """See which of these are claims without a proof here."""
         for entry in entries:
-            work = entry.payload
-            if isinstance(work, Work) and work.worker != self._desk.signer.public_key and self._is_unproven(entry.id):
-                self._take(entry.id, work, source)
+            if isinstance(entry.payload, Work | Release) and entry.id not in self._claims:
+                own = entry.account == self._desk.account
+                if own and self._outcome(entry.id) == "gap":  # what comes before it is on its way
+                    self._again_ns = self._desk.now_ns + RETRY_NS
+                if self._lacks(entry.id, own=own):
+                    self._take(entry, entry.payload, own=own)
 
-    def _take(self, id_: EntryId, work: Work, source: PeerId | None) -> None:
-        known = self._desk.book.record(JobId(work.job)) is not None
-        if id_ in self._claims or not known or self._of_worker[work.worker] >= MAX_OF_WORKER or not self._has_room():
+    def _take(self, entry: Entry, stated: Work | Release, *, own: bool) -> None:
+        job = JobId(stated.job)
+        known = own or self._desk.book.record(job) is not None
+        if not known or (self._of_author[entry.key] >= MAX_OF_AUTHOR and not own):
             return
-        sources = dict.fromkeys([peer_id_from_key(work.worker), *([source] if source is not None else [])])
-        sources.pop(self._desk.me, None)
-        delay_ns = OWN_NS if work.payer == self._desk.account else OTHERS_NS
-        self._claims[id_] = _Unproven(work, tuple(sources), self._desk.now_ns + delay_ns)
-        self._of_worker[work.worker] += 1
+        if not self._has_room():
+            if own:
+                self._again_ns = self._desk.now_ns + RETRY_NS
+            return
+        payer, ranges = entry.account, frozenset([0])
+        if isinstance(stated, Work):
+            payer = AccountId(stated.payer)
+            ranges = frozenset(one.unit // SEAL_UNITS for one in stated.units)
+        delay_ns = OWN_NS if own or payer == self._desk.account else OTHERS_NS
+        self._claims[entry.id] = _Unproven(job, ranges, entry.key, payer, own, self._desk.now_ns + delay_ns)
+        self._of_author[entry.key] += 1
 
     def _has_room(self) -> bool:
         if len(self._claims) < MAX_CLAIMS:
@@ -82,43 +108,71 @@ class Proving:
         return True
 
     def _drop(self, id_: EntryId) -> None:
-        worker = self._claims.pop(id_).work.worker
-        self._of_worker[worker] -= 1
-        if not self._of_worker[worker]:
-            del self._of_worker[worker]
+        author = self._claims.pop(id_).author
+        self._of_author[author] -= 1
+        if not self._of_author[author]:
+            del self._of_author[author]
+
+    def _lacks(self, id_: EntryId, *, own: bool) -> bool:
+        """Something that an entry rests on is not known here, and may be had."""
+        code = self._outcome(id_)
+        return code in UNPROVEN or (own and code == UNFUNDED)
+
+    def _outcome(self, id_: EntryId) -> str:
+        outcome = self._desk.book.outcome(id_)
+        return outcome.code if outcome is not None else ""
 
     # --- doing --------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Ask about those whose turn it is."""
+        """Take up what came, and ask about those whose turn it is."""
+        self.look(self._desk.take_arrived())
         now_ns = self._desk.now_ns
+        if self._again_ns is not None and self._again_ns <= now_ns:
+            self._again_ns = None
+            self.look(self._desk.book.entries(self._desk.account))
         for id_, claim in [(id_, one) for id_, one in self._claims.items() if not one.busy and one.due_ns <= now_ns]:
             self._prove(id_, claim)
 
     def dues(self) -> Iterator[int]:
         """When the next ones are."""
+        if self._again_ns is not None:
+            yield self._again_ns
         yield from (claim.due_ns for claim in self._claims.values() if not claim.busy)
 
-    def _is_unproven(self, id_: EntryId) -> bool:
-        outcome = self._desk.book.outcome(id_)
-        return outcome is not None and outcome.code in UNPROVEN
-
     def _prove(self, id_: EntryId, claim: _Unproven) -> None:
-        job, ranges = JobId(claim.work.job), {one.unit // SEAL_UNITS for one in claim.work.units}
-        if self._is_unproven(id_):
-            record = self._kept_record(job)
+        if self._lacks(id_, own=claim.own):
+            record = self._kept_record(claim.job)
             if record is not None:
-                self._desk.take_record(record, ranges)
-        if not self._is_unproven(id_) or claim.tries >= MAX_TRIES:
+                self._desk.take_record(record, claim.ranges)
+        if not self._lacks(id_, own=claim.own) or claim.tries >= MAX_TRIES:
             self._drop(id_)
             return
+        sources = self._sources(claim)
+        if not sources:
+            self._asked(id_, claim)
+            return
         claim.busy = True
-        source = claim.sources[claim.tries % len(claim.sources)]
-        self._fetching.proof(source, job, ranges, lambda _: self._asked(id_, claim))
+        source = sources[claim.tries % len(sources)]
+        if self._outcome(id_) == UNFUNDED:
+            self._shelf.concern(claim.payer)
+            self._fetching.feed(source, claim.payer, lambda _: self._asked(id_, claim))
+        else:
+            self._fetching.proof(source, claim.job, claim.ranges, lambda _: self._asked(id_, claim))
+
+    def _sources(self, claim: _Unproven) -> list[PeerId]:
+        """Who may have what it rests on."""
+        payer = self._desk.book.account(claim.payer).key
+        keys = [claim.author, *([payer] if payer is not None else [])]
+        peers = [*map(peer_id_from_key, keys), *(self._witnesses() if claim.own else ())]
+        return [peer for peer in dict.fromkeys(peers) if peer != self._desk.me]
 
     def _asked(self, id_: EntryId, claim: _Unproven) -> None:
         claim.busy = False
-        claim.tries += 1
-        claim.due_ns = self._desk.now_ns + min(RETRY_NS << min(claim.tries - 1, 6), MAX_RETRY_NS)
-        if not self._is_unproven(id_):
+        if not self._lacks(id_, own=claim.own):
             self._drop(id_)
+            return
+        got_on = self._outcome(id_) == UNFUNDED and not claim.tries  # it is proven now
+        claim.tries += 1
+        delay_ns = OWN_NS if got_on else min(RETRY_NS << min(claim.tries - 1, 6), MAX_RETRY_NS)
+        claim.due_ns = self._desk.now_ns + delay_ns

@@ -19,7 +19,7 @@ from sparkle_ledger.evidence import JobRecord
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
-from sparkle_protocol.ids import JobId, PeerId, key_from_peer_id
+from sparkle_protocol.ids import JobId, key_from_peer_id
 from sparkle_protocol.ledger_messages import (
     MAX_ENTRIES,
     MAX_PROOF_BYTES,
@@ -42,7 +42,6 @@ FRESH_NS = SECOND_NS  # for so long
 
 KeptRecord = Callable[[JobId], JobRecord | None]
 TakeFork = Callable[[Entry, Entry], None]
-Claimed = Callable[[list[Entry], PeerId], None]
 
 
 class Shelf:
@@ -126,14 +125,11 @@ def open_entries(codec: EntryCodec, raws: list[bytes]) -> tuple[AccountId, list[
 class Serving:
     """Answers."""
 
-    def __init__(
-        self, desk: Desk, shelf: Shelf, kept_record: KeptRecord, take_fork: TakeFork, claimed: Claimed
-    ) -> None:
+    def __init__(self, desk: Desk, shelf: Shelf, kept_record: KeptRecord, take_fork: TakeFork) -> None:
         self._desk = desk
         self._shelf = shelf
         self._kept_record = kept_record
         self._take_fork = take_fork
-        self._claimed = claimed
         self._records: dict[JobId, tuple[int, JobRecord]] = {}
 
     def requested(self, event: fx.Requested) -> None:
@@ -189,7 +185,6 @@ class Serving:
         if not take_onto_shelf(desk, self._shelf, account, entries):
             self._reply(event, messages.Refusal("quota", "there is no room here for more entries of that account"))
             return
-        self._claimed(entries, event.peer)
         desk.when_kept(lambda: self._reply(event, HeadsReply([desk.kept_head(account)])))
 
     def _proof(self, message: ProofRequest) -> messages.Reply:

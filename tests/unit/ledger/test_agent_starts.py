@@ -28,6 +28,7 @@ from tests.unit.ledger.agents import (
     Member,
     World,
     entries_of,
+    finished,
     liars,
     settled_world,
 )
@@ -79,6 +80,23 @@ def test_a_node_that_lost_its_store_finds_its_account() -> None:
     world.run(60)
     assert submitter.agent.state is State.READY
     assert entries_of(submitter, submitter) == signed
+
+
+def test_what_a_backup_does_not_have_is_learnt_again_with_what_it_rests_on() -> None:
+    """The account's own entries come back from its witnesses, the proofs and the hold from others."""
+    world, job, (_, worker, *others), keepers = settled_world(1, 0.0, 0.0)
+    backup = dict(worker.disk)
+    assert not worker.evidence
+    finished(world, job, [worker, *others], keepers)
+    world.run(300)
+    earned = worker.agent.account.earned_micro
+    assert earned
+    world.leave(worker)
+    worker.disk, worker.evidence = backup, {}
+    world.back(worker)
+    world.run(300)
+    assert worker.agent.account.earned_micro == earned
+    assert worker.agent.book.sum_micro() == 0
 
 
 @pytest.mark.parametrize("seed", [12, 15, 21])  # 15: once, the only witness that knew an entry was not heard
