@@ -53,13 +53,16 @@ def unit_reasons(ledger: LedgerPart | None, job: KeptJob, unit: int) -> list[Rea
     if ledger is None or not ledger.loaded or verdict is None or not price:
         return []
     reasons = []
-    for key in verdict.accepted:
+    record = ledger.book.record(job.state.id)
+    named = {(verdict.epoch, key) for key in verdict.accepted}
+    named |= record.payable(unit) if record is not None else set()  # those accepted later, too
+    for epoch, key in sorted(named):
         worker = peer_id_from_key(key)
         if worker == job.state.submitter:
             continue  # nobody is paid for work on its own job
         numbers: dict[str, Scalar] = {"peer": worker, "price_micro": price}
         who = f"{short_peer(worker)} {{}} {exactly(price)} for it"
-        code, text, entry = _claim(ledger.book, job, Execution(unit, verdict.epoch, key))
+        code, text, entry = _claim(ledger.book, job, Execution(unit, epoch, key))
         if entry is not None:
             numbers["outcome"] = entry
         reasons.append(Reason(code, who.format(text[0]) + text[1], numbers))
