@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from sparkle_ledger.agent.desk import SECOND_NS, Desk
 from sparkle_ledger.agent.events import Accepted, WorkEnded
-from sparkle_ledger.agent.fetching import Fetching
+from sparkle_ledger.agent.fetching import NO_UNITS, Fetching
 from sparkle_ledger.agent.own import OwnAccount, WallMs
 from sparkle_ledger.agent.partners import Partners
 from sparkle_ledger.agent.serving import Shelf
@@ -28,7 +28,7 @@ from sparkle_ledger.entries import AccountId, Release, Work
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.witnesses import choose_witnesses
 from sparkle_protocol import effects as fx
-from sparkle_protocol.facts import MAX_RANGES, SEAL_UNITS, KeeperSet
+from sparkle_protocol.facts import SEAL_UNITS, KeeperSet
 from sparkle_protocol.ids import FactId, JobId, PeerId, peer_id_from_key
 from sparkle_protocol.work.sealed import range_count
 
@@ -49,7 +49,6 @@ MAX_REST_ACCOUNTS = 64
 MAX_BACK = 20  # bits: known entries of a payer that are asked for again, as its feed may have another branch
 MAX_RELEASES = 256  # of one round
 MAX_MISSES = 3  # after so many a peer is asked about no more of them
-NO_UNITS = MAX_RANGES - 1  # a range of hardly any job: what is shown of it is what concerns the job as a whole
 NOT_OVER = ("pending:evidence", "pending:not_over")
 UNPROVEN = ("pending:evidence", "pending:not_accepted")
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from sparkle_ledger.agent.desk import SECOND_NS, Desk
-from sparkle_ledger.agent.fetching import Fetching
+from sparkle_ledger.agent.fetching import NO_UNITS, Fetching
 from sparkle_ledger.agent.serving import KeptRecord, Shelf
 from sparkle_ledger.entries import AccountId, Entry, EntryId, Release, Work
 from sparkle_protocol.facts import SEAL_UNITS
@@ -89,7 +89,7 @@ class Proving:
             if own:
                 self._again_ns = self._desk.now_ns + RETRY_NS
             return
-        payer, ranges = entry.account, frozenset([0])
+        payer, ranges = entry.account, frozenset([NO_UNITS])  # whether it is over is said without any
         if isinstance(stated, Work):
             payer = AccountId(stated.payer)
             ranges = frozenset(one.unit // SEAL_UNITS for one in stated.units)
