@@ -308,6 +308,25 @@ def large(author: Author, n: int) -> Entry:
     return author.state(Work(bytes([n]) * 32, b"p" * 32, b"h" * 32, author.key, 1, settled))
 
 
+def test_a_forked_account_brings_entries_now_and_then() -> None:
+    """Each message with a lower fork has its whole feed judged anew."""
+    world = World()
+    (member,) = world.add(person(1))
+    cheat = Author(person(66))
+    first = [cheat.entries[0], *(cheat.state(Hold(bytes([n]) * 32, 1, 0)) for n in range(1, 6))]
+    other = [
+        ENTRIES.seal(cheat.who, Hold(b"x" * 32, 1, 0), seq=n, prev=first[n - 1].id, time_ms=0) for n in range(1, 6)
+    ]
+    for entries in ([one.raw for one in first], [other[4].raw], [other[3].raw], [other[2].raw]):
+        member.hear(fx.Requested(0, cheat.who.peer_id, LedgerPush(entries)))
+    book = member.agent.book
+    assert book.is_frozen(cheat.account)
+    assert [book.entry(entry.id) is not None for entry in other] == [False, False, False, True, True]
+    world.run(60)
+    member.hear(fx.Requested(0, cheat.who.peer_id, LedgerPush([other[2].raw])))
+    assert book.entry(other[2].id) is not None
+
+
 def test_a_fork_in_anothers_name_is_no_proof() -> None:
     world = World()
     members = world.add(*(person(n) for n in range(1, 4)))
