@@ -392,6 +392,11 @@ class Book(Rulings):
         """One for each place that an account signed twice, as far as the account's feed shows that it was its key."""
         return [proof for page in self._pages.values() for proof in page.feed.fork_proofs()]
 
+    def is_frozen(self, account: AccountId) -> bool:
+        """It is proven that an account forked."""
+        page = self._pages.get(account)
+        return page is not None and page.feed.frozen
+
     def fork_of(self, account: AccountId) -> ForkProof | None:
         """The proof that an account is frozen, by the lowest place that it signed twice."""
         page = self._pages.get(account)

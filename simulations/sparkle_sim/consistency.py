@@ -123,7 +123,11 @@ def _jobs(scenario: Scenario) -> Iterator[Mistake]:
                     f"{key}.repeat",
                     f"gives peer {plan.submitter} more than {JOBS_AT_ONCE} jobs at once",
                 )
+        if plan.unit_price_micro and not scenario.credit.enabled:
+            yield f"{key}.unit_price_micro", "has no effect without credit.enabled = true"
         yield from _blobs(key, plan, scenario)
+    if scenario.credit.enabled and scenario.engine == "population":
+        yield "credit.enabled", "needs engine = 'full': the population engine runs none of the cores"
     units = sum(plan.units * plan.repeat for plan in scenario.jobs)
     if scenario.engine == "full" and units > ALL_UNITS:
         yield "jobs", f"have {units} units, and the full engine takes {ALL_UNITS}; set engine = 'population'"

@@ -2,6 +2,9 @@
 
 import argparse
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from sparkle_p2p.api.arrays import input_path
 from sparkle_p2p.api.client import LocalClient
@@ -11,7 +14,9 @@ from sparkle_p2p.cli.progress import ProgressLine, follow
 from sparkle_p2p.cli.saving import check_writable, is_array, save, size_of
 from sparkle_p2p.cli.show import client_of, result_text
 from sparkle_p2p.runtime.program import INTERRUPTED
-from sparkle_protocol.errors import ConfigError
+from sparkle_protocol.errors import ConfigError, SparkleError
+
+PATIENT_S = 3.0  # without a word
 
 
 def submit(arguments: argparse.Namespace) -> int:
@@ -22,10 +27,11 @@ def submit(arguments: argparse.Namespace) -> int:
     inputs = parse_inputs(arguments.input)
     check_writable(arguments.output, for_array=bool(inputs))
     client = client_of(arguments)
-    job = client.submit(
-        arguments.kernel, params, arguments.units, arguments.verify, inputs,
-        free=arguments.free, sealed=arguments.sealed,
-    )  # fmt: skip
+    with _why_it_takes_long(client):
+        job = client.submit(
+            arguments.kernel, params, arguments.units, arguments.verify, inputs,
+            free=arguments.free, sealed=arguments.sealed,
+        )  # fmt: skip
     if not arguments.wait:
         if arguments.json:
             output.print_json({"job": job})
@@ -36,6 +42,25 @@ def submit(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         _tell(f"job {output.short_job(job)}")
     return _follow(client, job, arguments)
+
+
+@contextmanager
+def _why_it_takes_long(client: LocalClient) -> Iterator[None]:
+    """Says after a while what a submission waits for, if it is the node's account."""
+
+    def tell() -> None:
+        with suppress(SparkleError):
+            account = client.credit()
+            if account["state"] == "learning":
+                _tell(f"waiting: {account['reason']['sentence']}")
+
+    timer = threading.Timer(PATIENT_S, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def wait(arguments: argparse.Namespace) -> int:

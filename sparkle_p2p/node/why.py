@@ -13,8 +13,8 @@ from sparkle_p2p.node.why_peer import explain_peer
 from sparkle_p2p.node.why_unit import explain_unit
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_p2p.view import Eta, Explanation, NodeView, Reason, Scalar
-from sparkle_protocol.errors import NotFound
-from sparkle_protocol.ids import PeerId, short_peer
+from sparkle_protocol.errors import NotFound, SparkleError
+from sparkle_protocol.ids import PeerId, key_from_peer_id, peer_id_from_key, short_peer
 from sparkle_protocol.trust.parameters import TRUST_RULES
 from sparkle_protocol.work.kept_job import KeptJob
 
@@ -49,6 +49,8 @@ async def explain(node: "Node", view: NodeView, subject: str | None) -> Explanat
         return replace(told, details=(*told.details, *why_credit.unit_reasons(node.ledger, job, int(unit))))
     ending = subject.lstrip("…")
     peers = [peer for peer in _known_peers(node, view) if ending and peer.endswith(ending)]
+    if not peers:
+        peers = _with_account(node, ending)
     if len(peers) == 1:
         return explain_peer(node, view, peers[0])
     try:
@@ -69,6 +71,15 @@ def _known_peers(node: "Node", view: NodeView) -> list[PeerId]:
     for job in node.submitter.jobs.values():
         known |= reading.workers(job)
     return sorted(known - {node.identity.peer_id})
+
+
+def _with_account(node: "Node", name: str) -> list[PeerId]:
+    """Who is named by its whole id, if its account is known here."""
+    try:
+        peer = peer_id_from_key(key_from_peer_id(PeerId(name)))
+    except SparkleError:
+        return []
+    return [peer] if why_credit.has_account(node.ledger, peer) else []
 
 
 def _explain_node(node: "Node", view: NodeView) -> Explanation:

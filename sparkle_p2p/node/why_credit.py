@@ -53,13 +53,16 @@ def unit_reasons(ledger: LedgerPart | None, job: KeptJob, unit: int) -> list[Rea
     if ledger is None or not ledger.loaded or verdict is None or not price:
         return []
     reasons = []
-    for key in verdict.accepted:
+    record = ledger.book.record(job.state.id)
+    named = {(verdict.epoch, key) for key in verdict.accepted}
+    named |= record.payable(unit) if record is not None else set()  # those accepted later, too
+    for epoch, key in sorted(named):
         worker = peer_id_from_key(key)
         if worker == job.state.submitter:
             continue  # nobody is paid for work on its own job
         numbers: dict[str, Scalar] = {"peer": worker, "price_micro": price}
         who = f"{short_peer(worker)} {{}} {exactly(price)} for it"
-        code, text, entry = _claim(ledger.book, job, Execution(unit, verdict.epoch, key))
+        code, text, entry = _claim(ledger.book, job, Execution(unit, epoch, key))
         if entry is not None:
             numbers["outcome"] = entry
         reasons.append(Reason(code, who.format(text[0]) + text[1], numbers))
@@ -75,6 +78,14 @@ def _claim(book: Book, job: KeptJob, execution: Execution) -> tuple[str, tuple[s
     for one in sorted(known, key=lambda one: not one.pending):
         return "pay_pending", ("has claimed", f", which does not count here: {one.text}."), one.code
     return "pay_unclaimed", ("has not claimed", " yet, as far as is known here."), None
+
+
+def has_account(ledger: LedgerPart | None, peer: PeerId) -> bool:
+    """Something is known here of a peer's account, or of its forks."""
+    if ledger is None or not ledger.loaded:
+        return False
+    account = account_of(ledger.book.network, key_from_peer_id(peer))
+    return bool(ledger.book.account(account).entries) or ledger.agent.forked(account) is not None
 
 
 def peer_reasons(ledger: LedgerPart | None, peer: PeerId) -> list[Reason]:

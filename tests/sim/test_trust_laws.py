@@ -52,6 +52,17 @@ def test_the_patient_spoil_what_the_law_of_lives_says(policy: Audits, cheater: s
     assert found.wrong.value == pytest.approx(wrong_share(replace(policy, copies=0.05), 0.1), rel=0.2)
 
 
+def test_newcomers_of_whom_more_must_agree_let_less_through_for_little_more_work() -> None:
+    """They are known after as many executions: what is voted on is fewer units, and each is surer."""
+    found = {}
+    for agree in (2, 3, 5):
+        cell = Cell(Trial(replace(CHOSEN, agree=agree)), "gang", 0.2, cold=True)
+        found[agree] = play(cell, 1, 2, 200)
+    assert found[3].wrong.value < 0.45 * found[2].wrong.value
+    assert found[5].wrong.value < 0.3 * found[3].wrong.value
+    assert found[5].work.value < found[2].work.value + 0.08
+
+
 def test_windows_that_short_jobs_cut_are_dear_and_a_coin_is_not() -> None:
     windows = replace(COIN, timing=Timing.WINDOWS)
     costs = {}

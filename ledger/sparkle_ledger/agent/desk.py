@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sparkle_ledger.book import Book
-from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId, Work, account_of
+from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId, Release, Work, account_of
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
@@ -102,11 +102,11 @@ class Desk:
                 self._next.bytes += len(entry.raw)
                 self._unkept.add(entry.id)
                 self.touched.add(entry.account)
-                if isinstance(entry.payload, Work):
+                if isinstance(entry.payload, Work | Release):
                     self._arrived.append(entry)
 
     def take_arrived(self) -> list[Entry]:
-        """Claims that came since this was asked last."""
+        """What pays, or takes back, and came since this was asked last."""
         arrived, self._arrived = self._arrived, []
         return arrived
 

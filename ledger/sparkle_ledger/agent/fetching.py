@@ -14,6 +14,7 @@ from sparkle_ledger.entries import AccountId
 from sparkle_ledger.evidence import ProofReading
 from sparkle_protocol import messages
 from sparkle_protocol.errors import RemoteProtocolError
+from sparkle_protocol.facts import MAX_RANGES
 from sparkle_protocol.ids import JobId, PeerId
 from sparkle_protocol.ledger_messages import (
     MAX_ASKED_RANGES,
@@ -25,6 +26,7 @@ from sparkle_protocol.ledger_messages import (
     ProofRequest,
 )
 
+NO_UNITS = MAX_RANGES - 1  # a range of hardly any job: what is shown of it is what concerns the job as a whole
 MAX_PAGES = 64  # of one account from one peer at a time: 32 MB
 SIGNATURES = 64  # verified at a time: less than ten milliseconds
 

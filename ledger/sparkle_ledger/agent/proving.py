@@ -4,9 +4,10 @@ A job's keepers may accept an execution after its submitter heard the last of th
 another time than the next one: without more their copies would not come to agree. And whose store was put back from a
 backup learns from its witnesses what it signed since, but not what that rests on. So each looks into what it keeps of
 the job, and else asks: the worker and the payer; about its own claims its witnesses, too. It asks later and later;
-after ``MAX_TRIES`` in vain the claim is left as it is, pending.
+after ``MAX_TRIES`` in vain the claim is left as it is, pending. What submitters take back of jobs that are not known
+to be over is looked after in the same way.
 
-Anybody may claim anything. So there is room for few of one worker's claims, and those that were asked about in vain
+Anybody may claim anything. So there is room for few claims of one key, and those that were asked about in vain
 most often make room for others.
 """
 
@@ -15,13 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from sparkle_ledger.agent.desk import SECOND_NS, Desk
-from sparkle_ledger.agent.fetching import Fetching
+from sparkle_ledger.agent.fetching import NO_UNITS, Fetching
 from sparkle_ledger.agent.serving import KeptRecord, Shelf
-from sparkle_ledger.entries import AccountId, Entry, EntryId, Work
+from sparkle_ledger.entries import AccountId, Entry, EntryId, Release, Work
 from sparkle_protocol.facts import SEAL_UNITS
 from sparkle_protocol.ids import JobId, PeerId, peer_id_from_key
 
-UNPROVEN = ("pending:evidence", "pending:not_accepted")
+UNPROVEN = ("pending:evidence", "pending:not_accepted", "pending:not_over")
 UNFUNDED = "pending:hold"
 OWN_NS = SECOND_NS  # until we ask about a claim that we are to pay
 OTHERS_NS = 15 * SECOND_NS  # about another: as a rule what we fetch for our own claims proves it by then
@@ -29,14 +30,17 @@ RETRY_NS = 10 * SECOND_NS
 MAX_RETRY_NS = 600 * SECOND_NS
 MAX_TRIES = 16  # in a row: two hours
 MAX_CLAIMS = 256  # that are asked about
-MAX_OF_WORKER = 16
+MAX_OF_AUTHOR = 16
 
 
 @dataclass(slots=True)
 class _Unproven:
     """One claim."""
 
-    work: Work
+    job: JobId
+    ranges: frozenset[int]
+    author: bytes  # the key that signed it
+    payer: AccountId
     own: bool
     due_ns: int
     tries: int = 0
@@ -60,7 +64,7 @@ class Proving:
         self._kept_record = kept_record
         self._witnesses = witnesses
         self._claims: dict[EntryId, _Unproven] = {}
-        self._of_worker: Counter[bytes] = Counter()
+        self._of_author: Counter[bytes] = Counter()
         self._again_ns: int | None = None  # when all entries of ours are looked at once more
 
     def __len__(self) -> int:
@@ -69,25 +73,29 @@ class Proving:
     def look(self, entries: Iterable[Entry]) -> None:
         """See which of these are claims without a proof here."""
         for entry in entries:
-            work = entry.payload
-            if isinstance(work, Work) and entry.id not in self._claims:
+            if isinstance(entry.payload, Work | Release) and entry.id not in self._claims:
                 own = entry.account == self._desk.account
                 if own and self._outcome(entry.id) == "gap":  # what comes before it is on its way
                     self._again_ns = self._desk.now_ns + RETRY_NS
                 if self._lacks(entry.id, own=own):
-                    self._take(entry.id, work, own=own)
+                    self._take(entry, entry.payload, own=own)
 
-    def _take(self, id_: EntryId, work: Work, *, own: bool) -> None:
-        known = own or self._desk.book.record(JobId(work.job)) is not None
-        if not known or (self._of_worker[work.worker] >= MAX_OF_WORKER and not own):
+    def _take(self, entry: Entry, stated: Work | Release, *, own: bool) -> None:
+        job = JobId(stated.job)
+        known = own or self._desk.book.record(job) is not None
+        if not known or (self._of_author[entry.key] >= MAX_OF_AUTHOR and not own):
             return
         if not self._has_room():
             if own:
                 self._again_ns = self._desk.now_ns + RETRY_NS
             return
-        soon = own or work.payer == self._desk.account
-        self._claims[id_] = _Unproven(work, own, self._desk.now_ns + (OWN_NS if soon else OTHERS_NS))
-        self._of_worker[work.worker] += 1
+        payer, ranges = entry.account, frozenset([NO_UNITS])  # whether it is over is said without any
+        if isinstance(stated, Work):
+            payer = AccountId(stated.payer)
+            ranges = frozenset(one.unit // SEAL_UNITS for one in stated.units)
+        delay_ns = OWN_NS if own or payer == self._desk.account else OTHERS_NS
+        self._claims[entry.id] = _Unproven(job, ranges, entry.key, payer, own, self._desk.now_ns + delay_ns)
+        self._of_author[entry.key] += 1
 
     def _has_room(self) -> bool:
         if len(self._claims) < MAX_CLAIMS:
@@ -100,10 +108,10 @@ class Proving:
         return True
 
     def _drop(self, id_: EntryId) -> None:
-        worker = self._claims.pop(id_).work.worker
-        self._of_worker[worker] -= 1
-        if not self._of_worker[worker]:
-            del self._of_worker[worker]
+        author = self._claims.pop(id_).author
+        self._of_author[author] -= 1
+        if not self._of_author[author]:
+            del self._of_author[author]
 
     def _lacks(self, id_: EntryId, *, own: bool) -> bool:
         """Something that an entry rests on is not known here, and may be had."""
@@ -133,11 +141,10 @@ class Proving:
         yield from (claim.due_ns for claim in self._claims.values() if not claim.busy)
 
     def _prove(self, id_: EntryId, claim: _Unproven) -> None:
-        job, ranges = JobId(claim.work.job), {one.unit // SEAL_UNITS for one in claim.work.units}
         if self._lacks(id_, own=claim.own):
-            record = self._kept_record(job)
+            record = self._kept_record(claim.job)
             if record is not None:
-                self._desk.take_record(record, ranges)
+                self._desk.take_record(record, claim.ranges)
         if not self._lacks(id_, own=claim.own) or claim.tries >= MAX_TRIES:
             self._drop(id_)
             return
@@ -148,16 +155,15 @@ class Proving:
         claim.busy = True
         source = sources[claim.tries % len(sources)]
         if self._outcome(id_) == UNFUNDED:
-            payer = AccountId(claim.work.payer)
-            self._shelf.concern(payer)
-            self._fetching.feed(source, payer, lambda _: self._asked(id_, claim))
+            self._shelf.concern(claim.payer)
+            self._fetching.feed(source, claim.payer, lambda _: self._asked(id_, claim))
         else:
-            self._fetching.proof(source, job, ranges, lambda _: self._asked(id_, claim))
+            self._fetching.proof(source, claim.job, claim.ranges, lambda _: self._asked(id_, claim))
 
     def _sources(self, claim: _Unproven) -> list[PeerId]:
         """Who may have what it rests on."""
-        payer = self._desk.book.account(AccountId(claim.work.payer)).key
-        keys = [claim.work.worker, *([payer] if payer is not None else [])]
+        payer = self._desk.book.account(claim.payer).key
+        keys = [claim.author, *([payer] if payer is not None else [])]
         peers = [*map(peer_id_from_key, keys), *(self._witnesses() if claim.own else ())]
         return [peer for peer in dict.fromkeys(peers) if peer != self._desk.me]
 

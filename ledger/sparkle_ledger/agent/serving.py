@@ -39,6 +39,8 @@ MAX_STRANGERS = 4096
 MAX_CONCERNS = 1 << 16
 RECORDS = 4  # jobs whose evidence is kept ready for the next request
 FRESH_NS = SECOND_NS  # for so long
+FROZEN_NS = 10 * SECOND_NS  # between two messages with entries of a forked account: its whole feed is judged anew
+MAX_FROZEN = 1024  # accounts of which it is known when the last one came
 
 KeptRecord = Callable[[JobId], JobRecord | None]
 TakeFork = Callable[[Entry, Entry], None]
@@ -131,6 +133,7 @@ class Serving:
         self._kept_record = kept_record
         self._take_fork = take_fork
         self._records: dict[JobId, tuple[int, JobRecord]] = {}
+        self._frozen: dict[AccountId, int] = {}  # when entries of a forked account came last
 
     def requested(self, event: fx.Requested) -> None:
         """Answer a request, now or once that is durable which the answer rests on."""
@@ -182,10 +185,27 @@ class Serving:
         if not own and not self._shelf.concerns(account):
             self._reply(event, messages.Refusal("stranger", "this node keeps no entries of that account"))
             return
+        if self._too_soon(account):
+            self._reply(event, messages.Refusal("busy", "entries of this account, which forked, came just now"))
+            return
         if not take_onto_shelf(desk, self._shelf, account, entries):
             self._reply(event, messages.Refusal("quota", "there is no room here for more entries of that account"))
             return
         desk.when_kept(lambda: self._reply(event, HeadsReply([desk.kept_head(account)])))
+
+    def _too_soon(self, account: AccountId) -> bool:
+        """A forked account has brought entries just now."""
+        if not self._desk.book.is_frozen(account):
+            return False
+        now_ns = self._desk.now_ns
+        last_ns = self._frozen.pop(account, None)
+        self._frozen[account] = now_ns
+        if len(self._frozen) > MAX_FROZEN:
+            del self._frozen[next(iter(self._frozen))]
+        if last_ns is None or now_ns - last_ns >= FROZEN_NS:
+            return False
+        self._frozen[account] = last_ns
+        return True
 
     def _proof(self, message: ProofRequest) -> messages.Reply:
         record = self._record(JobId(message.job))

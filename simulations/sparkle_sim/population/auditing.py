@@ -89,7 +89,10 @@ class Audited:
         young = np.flatnonzero(trusted < TRUSTED_FIRST)
         at_work, done = self.trusted.copy(), trusted
         if len(young):
-            self._agree(young)
+            if self.policy.agree > 2:
+                self._agree_in_groups(young)
+            else:
+                self._agree(young)
             at_work[young] = False
         if self.setting.unequal:
             at_work &= self._random.random(at_work.shape, np.float32) < self._speed
@@ -213,6 +216,26 @@ class Audited:
             self._count_wrong(np.full(int(lies[same][:, 0].sum()), row))
             for pair, told in zip(pairs[~same], lies[~same], strict=True):
                 self._outvote(row, pair, told)
+
+    def _agree_in_groups(self, rows: Which) -> None:
+        """The same where more than two must agree; further ones are asked until as many do."""
+        agree, alike = self.policy.agree, self._cheater.conspire
+        peers = self.setting.peers - self.setting.peers % agree
+        for row in rows:
+            groups = self._random.permutation(self.setting.peers)[:peers].reshape(-1, agree)
+            for group, told in zip(groups, self._newcomers_lie(groups.ravel()).reshape(-1, agree), strict=True):
+                asked, lies = list(group), list(told)
+                while max(len(lies) - sum(lies), sum(lies) if alike else min(sum(lies), 1)) < agree:
+                    further = self._random.integers(0, self.setting.peers, 1)
+                    asked.append(further[0])
+                    lies.append(self._newcomers_lie(further)[0])
+                wrong = bool(len(lies) - sum(lies) < agree)
+                self.tally.work[row] += len(asked)
+                self.tally.final[row] += 1
+                if wrong:
+                    self._count_wrong(np.array([row]))
+                winners = np.array(asked)[np.array(lies) == wrong]
+                self._pass(np.full(len(winners), row), winners, 1.0)
 
     def _outvote(self, row: int, pair: Which, told: Flags) -> None:
         """Two disagree: further ones are asked until two agree. Whom newcomers outvote earned nothing, no more."""

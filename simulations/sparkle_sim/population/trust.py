@@ -42,6 +42,7 @@ class Audits:
         referee: the submitter's own node settles disputes; else trusted replicas, by Sarmenta's credibility.
         both_pass: an audit also counts for the auditor, as the work that it is.
         by_work: audits and passes are worth the reference work of their units.
+        agree: so many newcomers must agree while nobody is trusted.
         forgets: what a failed audit does to trust. False is a mistake that tests plant.
         trusted_only: only trusted peers audit. False is another one.
     """
@@ -61,6 +62,7 @@ class Audits:
     referee: bool = True
     both_pass: bool = False
     by_work: bool = True
+    agree: int = 2
     forgets: bool = True
     trusted_only: bool = True
 

@@ -13,7 +13,7 @@ from sparkle_protocol.ids import PeerId, key_from_peer_id
 from sparkle_protocol.work.sealed import SealedRange
 from tests.e2e.node.processes import NodeProcess
 
-SETTLED_S = 90.0  # claims are signed in lots, ten seconds apart
+SETTLED_S = 90.0  # what was accepted late is claimed later
 
 
 def account(node: NodeProcess) -> AccountId:

@@ -59,7 +59,7 @@ async def test_standings_survive_kill_9_and_make_the_next_job_cheaper(swarm: Swa
     await fresh.event("workers_vouched", peer=owner.peer_id, workers=3)
     assert (await fresh.status())["known_workers"] == 4
     told = (await fresh.sparkle("why", workers[0].peer_id, "--json")).document
-    assert [detail["code"] for detail in told["details"]] == ["standing_vouched"]
+    assert told["details"][0]["code"] == "standing_vouched"
 
 
 async def test_members_of_a_swarm_that_are_named_count_from_the_first_unit(swarm: Swarm) -> None:

@@ -28,6 +28,7 @@ from tests.unit.ledger.agents import (
     Member,
     World,
     entries_of,
+    finished,
     liars,
     settled_world,
 )
@@ -79,6 +80,23 @@ def test_a_node_that_lost_its_store_finds_its_account() -> None:
     world.run(60)
     assert submitter.agent.state is State.READY
     assert entries_of(submitter, submitter) == signed
+
+
+def test_what_a_backup_does_not_have_is_learnt_again_with_what_it_rests_on() -> None:
+    """The account's own entries come back from its witnesses, the proofs and the hold from others."""
+    world, job, (_, worker, *others), keepers = settled_world(1, 0.0, 0.0)
+    backup = dict(worker.disk)
+    assert not worker.evidence
+    finished(world, job, [worker, *others], keepers)
+    world.run(300)
+    earned = worker.agent.account.earned_micro
+    assert earned
+    world.leave(worker)
+    worker.disk, worker.evidence = backup, {}
+    world.back(worker)
+    world.run(300)
+    assert worker.agent.account.earned_micro == earned
+    assert worker.agent.book.sum_micro() == 0
 
 
 @pytest.mark.parametrize("seed", [12, 15, 21])  # 15: once, the only witness that knew an entry was not heard
@@ -288,6 +306,25 @@ def test_a_fork_is_found_and_its_proof_reaches_all(is_large: bool) -> None:
 def large(author: Author, n: int) -> Entry:
     settled = [Settled(unit, 1 << 20) for unit in range(1024)]
     return author.state(Work(bytes([n]) * 32, b"p" * 32, b"h" * 32, author.key, 1, settled))
+
+
+def test_a_forked_account_brings_entries_now_and_then() -> None:
+    """Each message with a lower fork has its whole feed judged anew."""
+    world = World()
+    (member,) = world.add(person(1))
+    cheat = Author(person(66))
+    first = [cheat.entries[0], *(cheat.state(Hold(bytes([n]) * 32, 1, 0)) for n in range(1, 6))]
+    other = [
+        ENTRIES.seal(cheat.who, Hold(b"x" * 32, 1, 0), seq=n, prev=first[n - 1].id, time_ms=0) for n in range(1, 6)
+    ]
+    for entries in ([one.raw for one in first], [other[4].raw], [other[3].raw], [other[2].raw]):
+        member.hear(fx.Requested(0, cheat.who.peer_id, LedgerPush(entries)))
+    book = member.agent.book
+    assert book.is_frozen(cheat.account)
+    assert [book.entry(entry.id) is not None for entry in other] == [False, False, False, True, True]
+    world.run(60)
+    member.hear(fx.Requested(0, cheat.who.peer_id, LedgerPush([other[2].raw])))
+    assert book.entry(other[2].id) is not None
 
 
 def test_a_fork_in_anothers_name_is_no_proof() -> None:

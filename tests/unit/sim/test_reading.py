@@ -116,6 +116,7 @@ def test_values_are_as_in_toml_and_words_need_no_quotes(text: str, value: object
         ("peers.churn.trace=x.csv", "peers.churn.trace has no effect with kind = 'none'"),
         ("peers.arrive_s=100", "peers.arrive_s must be less than seconds (100)"),
         ("adversaries=[{kind='cheat',share=0.1,rate=0.5}]", "adversaries.0.rate has no effect with kind = 'cheat'"),
+        ("jobs.0.unit_price_micro=5", "jobs.0.unit_price_micro has no effect without credit.enabled = true"),
         ("checks.names=['endings']", "checks.names must be one of"),
         ("jobs.0.inputs=3", "jobs.0.inputs has no effect without input_mb"),
         ("jobs.0={input_mb=4,inputs=20,units=10}", "jobs.0.inputs is 20, but the 10 units need one each"),
