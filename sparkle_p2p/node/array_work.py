@@ -151,7 +151,7 @@ async def open_array_work(
             overlay=lambda: node.overlay,
             # An id is a capability: only who was shown it can ask. So the rest is a matter of manners.
             welcome=lambda peer: not node.membership.banned(peer, boot_ns()),
-            on_violation=node.violated,
+            on_violation=node.happenings.violated,
         )
         await asyncio.to_thread(remove_unfinished, home / RESULTS_FOLDER)
     except (StorageError, OSError) as error:

@@ -14,11 +14,10 @@ from collections.abc import AsyncIterator, Coroutine
 from functools import partial
 from typing import Any
 
-from sparkle_ledger.agent.events import Cloned
 from sparkle_p2p.config import NodeConfig
 from sparkle_p2p.home import HomeDir
 from sparkle_p2p.ledger_view import CreditView
-from sparkle_p2p.net.overlay import Link, Overlay, OverlayEvents
+from sparkle_p2p.net.overlay import Overlay, OverlayEvents
 from sparkle_p2p.node import narrate, picture
 from sparkle_p2p.node.array_jobs import ArrayJobs
 from sparkle_p2p.node.array_units import check_result, has_arrays, input_sizes, result_size
@@ -27,6 +26,7 @@ from sparkle_p2p.node.commands import JobCommands
 from sparkle_p2p.node.computing import Computing
 from sparkle_p2p.node.crediting import read_credit
 from sparkle_p2p.node.diary import Diary
+from sparkle_p2p.node.happenings import Happenings
 from sparkle_p2p.node.housekeeping import Housekeeping
 from sparkle_p2p.node.journals import Journals
 from sparkle_p2p.node.ledger import LedgerPart
@@ -40,6 +40,7 @@ from sparkle_p2p.node.parts import (
     local_checker,
     local_executor,
 )
+from sparkle_p2p.node.reception import Reception
 from sparkle_p2p.node.restoring import restore_jobs
 from sparkle_p2p.node.shell import Core, Shell
 from sparkle_p2p.node.standings import Standings
@@ -63,8 +64,8 @@ from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import FactCodec
-from sparkle_protocol.ids import JobId, PeerId, short_peer
-from sparkle_protocol.ledger_messages import LedgerRequest, forks_topic
+from sparkle_protocol.ids import JobId, short_peer
+from sparkle_protocol.ledger_messages import forks_topic
 from sparkle_protocol.membership import Membership
 from sparkle_protocol.presence import Presence
 from sparkle_protocol.work.blob_sizes import BlobSizes
@@ -104,6 +105,8 @@ class Node:
         self.diary = Diary()
         self.usage = Usage()
         self.offenders = Offenders()
+        self.reception = Reception(self)
+        self.happenings = Happenings(self)
         self._overlay_factory = overlay_factory
         self._executor_factory = executor_factory or partial(local_executor, config.memory_mb)
         self._codec = FactCodec(config.net)
@@ -123,7 +126,8 @@ class Node:
         )
         self.ledger: LedgerPart | None = None
         if not config.bootstrap_only:
-            self.ledger = LedgerPart(home, config.net, self.submitter, self._tell, self._extra, self._spawn)
+            perform = self.happenings.perform
+            self.ledger = LedgerPart(home, config.net, self.submitter, self._tell, perform, self.spawn)
         self.submitter.lend(config.blobs_mb * MIB, BlobSizes(input_sizes, result_size))
         self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots, device_class(), own_bytes)
         self.overlay: Overlay | None = None
@@ -132,11 +136,11 @@ class Node:
         self.standings = Standings(self.store, config.net, config.trusted)
         self.submitter.believe(self.standings.book)
         self._shell: Shell | None = None
-        self._computing: Computing | None = None
+        self.computing: Computing | None = None
         self._stopping = asyncio.Event()
         self._ready: asyncio.Future[None] | None = None
         self.journals = Journals(self.identity.peer_id, self.store, self.submitter.jobs.get)
-        self._arrays: ArrayWork | None = None  # a node that only helps others to meet has none
+        self.arrays: ArrayWork | None = None  # a node that only helps others to meet has none
         self._commands = JobCommands(
             self.identity,
             self.submitter,
@@ -149,7 +153,7 @@ class Node:
             self.ledger,
         )
         self.totals: dict[str, int] = {}  # of earlier runs
-        self._housekeeping = Housekeeping(self)
+        self.housekeeping = Housekeeping(self)
         self._group: asyncio.TaskGroup | None = None
 
     # --- life ---------------------------------------------------------------------------------------------
@@ -213,40 +217,41 @@ class Node:
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
         self._group = group
+        came = self.reception
         self._shell = Shell(
-            self.identity.peer_id, self.store, group, self._route, self._extra, self._refuses, self._banned
+            self.identity.peer_id, self.store, group, came.route, self.happenings.perform, came.refuses, came.bans
         )
         if not self.config.bootstrap_only:
             checker = partial(local_checker, self.config.memory_mb)
-            self._arrays = await open_array_work(self, checker, group)
+            self.arrays = await open_array_work(self, checker, group)
         executors = [self._executor_factory() for _ in range(self.config.slots)] if self.worker.kernels else []
-        tiles = self._arrays.tiles if self._arrays is not None else None
-        self._computing = Computing(executors, lambda event: self.shell.tell(self.worker, event), group, tiles)
+        tiles = self.arrays.tiles if self.arrays is not None else None
+        self.computing = Computing(executors, lambda event: self.shell.tell(self.worker, event), group, tiles)
         await self.standings.load()
         await restore_jobs(self)
         if self.ledger is not None:
             met = bool(self.config.bootstrap or await self.store.peers())
             group.create_task(self.ledger.load(met), name="load the ledger")
-        if self._arrays is not None:
-            await self._arrays.restore()
-        group.create_task(self._housekeeping.run(), name="housekeeping")
+        if self.arrays is not None:
+            await self.arrays.restore()
+        group.create_task(self.housekeeping.run(), name="housekeeping")
         group.create_task(self._start_network(), name="network")
 
     async def _start_network(self) -> None:
         overlay = self._overlay_factory(self.config, self.home)
         events = OverlayEvents(
-            peer_up=self._peer_up,
-            peer_down=self._peer_down,
-            discovered=lambda address, source: self._tell_all(fx.Discovered(address, source)),
-            gossip=lambda topic, author, payload: self._tell_all(fx.Gossiped(topic, author, payload)),
-            violation=self.violated,
+            peer_up=self.happenings.peer_up,
+            peer_down=self.happenings.peer_down,
+            discovered=lambda address, source: self.happenings.tell_all(fx.Discovered(address, source)),
+            gossip=lambda topic, author, payload: self.happenings.tell_all(fx.Gossiped(topic, author, payload)),
+            violation=self.happenings.violated,
             restarted=lambda reason: self._network_restarted(overlay, reason),
         )
-        await overlay.start(self._serve, events)
+        await overlay.start(self.reception.serve, events)
         self.overlay = self.shell.overlay = overlay
         self.presence.own_addresses = overlay.addresses
-        if self._arrays is not None:
-            await self._arrays.plane.listen(listen_host(self.config), self.config.bulk_port)
+        if self.arrays is not None:
+            await self.arrays.plane.listen(listen_host(self.config), self.config.bulk_port)
         self.startup_ms = {**getattr(overlay, "startup_ms", {}), "ready": (boot_ns() - self.started_ns) / 1e6}
         self.submitter.addresses = overlay.addresses()
         await overlay.subscribe(messages.jobs_topic(self.config.net))
@@ -277,7 +282,7 @@ class Node:
         """End everything that runs beside the loop, in whatever state the node is. At most about six seconds."""
         if self._shell is not None:
             self._shell.stop()
-        beside = [part.stop() for part in (self._computing, self._arrays) if part is not None]
+        beside = [part.stop() for part in (self.computing, self.arrays) if part is not None]
         await asyncio.gather(*beside)
         if self.overlay is not None:
             try:
@@ -287,29 +292,11 @@ class Node:
                 log.warning("the network service did not stop in %s s", OVERLAY_STOP_S)
         if self._shell is not None:
             self.journals.stopping(wall_ms())
-            await self._housekeeping.save()
+            await self.housekeeping.save()
 
     def _network_restarted(self, overlay: Overlay, reason: str) -> None:
         self.submitter.addresses = overlay.addresses()  # perhaps other ports than before
         self.diary.note("warning", f"The network service failed and was restarted: {reason}")
-
-    async def _serve(self, peer: PeerId, payload: bytes) -> bytes:
-        if self._banned(peer):  # until its connection is closed
-            return messages.encode_message(messages.Refusal("banned", "too many rule violations"))
-        message = messages.decode_request(payload)
-        if isinstance(message, messages.BlobRequest):
-            reply = await self._serve_blob(peer, message)
-        else:
-            reply = await self.shell.serve_message(peer, message)
-        return messages.encode_message(reply)
-
-    def _banned(self, peer: PeerId) -> bool:
-        return self.membership.banned(peer, boot_ns())
-
-    async def _serve_blob(self, peer: PeerId, request: messages.BlobRequest) -> messages.Reply:
-        if self._arrays is None:
-            return messages.Refusal("unknown_blob", "this node only helps others to meet and has no blobs")
-        return await self._arrays.plane.serve(peer, request)
 
     # --- events -------------------------------------------------------------------------------------------
 
@@ -320,90 +307,16 @@ class Node:
             raise ConfigError("the node has not started yet; try again in a moment")
         return self._shell
 
-    def _route(self, message: messages.Request) -> Core:
-        if self.ledger is not None and isinstance(message, LedgerRequest):
-            return self.ledger.agent
-        if isinstance(message, messages.Offer | messages.Notice):
-            return self.worker
-        if isinstance(message, messages.Here):
-            return self.presence
-        return self.membership if isinstance(message, messages.PeersRequest) else self.submitter
-
-    def _refuses(self, message: messages.Request) -> messages.Refusal | None:
-        """With ``--bootstrap-only`` a node has no ledger, and keeps no jobs but those that it already has."""
-        if isinstance(message, LedgerRequest) and self.ledger is not None and not self.ledger.loaded:
-            return messages.Refusal("busy", "this node still reads its ledger")
-        if isinstance(message, LedgerRequest) and self.ledger is None:
-            return messages.Refusal("unserved", "this node has no part in the ledger")
-        if not isinstance(message, messages.Push) or self.submitter.job(JobId(message.job)) is not None:
-            return None
-        if self.presence.cloned is not None:
-            return messages.Refusal("quota", "the identity of this node is used by another one too")
-        if not self.config.bootstrap_only:
-            return None
-        return messages.Refusal("quota", "this node only helps others to meet and keeps no jobs")
-
-    def _tell_all(self, event: object) -> None:
-        for core in (self.membership, self.presence, self.submitter, self.worker):
-            self.shell.tell(core, event)
-        if self.ledger is not None:
-            self.ledger.tell(event)
-
     def _tell(self, core: Core, event: object) -> None:
         self.shell.tell(core, event)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Let something go on beside the rest, as long as the node lives."""
         if self._group is not None:
             self._group.create_task(work, name=name)
 
-    def _peer_up(self, link: Link) -> None:
-        self.diary.note("info", f"Connected to {short_peer(link.peer)}")
-        self.diary.publish("peer_up", {"peer": link.peer, "direction": link.direction})
-        self.journals.peer_back(link.peer, wall_ms())
-        self._tell_all(fx.PeerUp(link.peer, link.addresses))
-
-    def _peer_down(self, peer: PeerId, reason: str) -> None:
-        self.diary.note("info", f"Lost {short_peer(peer)}: {reason}")
-        self.diary.publish("peer_down", {"peer": peer, "reason": reason})
-        if not self.stopping:
-            self.journals.peer_lost(peer, self.submitter.jobs, wall_ms())
-        self._tell_all(fx.PeerDown(peer))
-
-    def violated(self, peer: PeerId | None, reason: str) -> None:
-        """A peer broke a rule."""
-        who = short_peer(peer) if peer is not None else "an unknown peer"
-        self.diary.note("warning", f"Rule broken by {who}: {reason}")
-        self.diary.publish("violation", {"peer": peer, "reason": reason})
-        if peer is not None and peer != self.identity.peer_id:
-            self.offenders.note(peer, reason, wall_ms() / 1000)
-            self.shell.perform(self.membership, self.membership.violation(peer, boot_ns()))
-
-    def _extra(self, effect: fx.Effect) -> None:
-        """Effects that are not communication."""
-        if self._arrays is not None:
-            self._arrays.perform(effect)
-        if self.ledger is not None:
-            self.ledger.perform(effect)
-        if isinstance(effect, fx.Compute) and self._computing is not None:
-            self._computing.start(effect)
-        elif isinstance(effect, fx.StopCompute) and self._computing is not None:
-            self._computing.drop(effect)
-        elif isinstance(effect, fx.Violation):
-            self.violated(effect.peer, effect.reason)
-        elif isinstance(effect, fx.Notify):
-            narrate.tell(self.diary, effect)
-            try:
-                self.journals.hear(effect.event, effect.fields, boot_ns(), wall_ms())
-            except Exception:  # a story with a gap must not stop what it tells of
-                log.exception("the journal could not take in %s", effect.event)
-            if effect.event == "cloned":
-                self._stop_signing()
-            if effect.event == "worker_rejected" and self._group is not None:
-                self._group.create_task(self._housekeeping.save_standings(), name="save standings")
-            if effect.event in ("job_published", "job_done", "job_failed", "job_cancelled"):
-                self._job_got_on(JobId(bytes.fromhex(str(effect.fields["job"]))), effect.event)
-
-    def _job_got_on(self, job_id: JobId, event: str) -> None:
+    def job_got_on(self, job_id: JobId, event: str) -> None:
+        """A job of ours was published, or has ended."""
         self._commands.settled(job_id)
         if self.ledger is not None:
             self.ledger.ended(job_id, boot_ns())
@@ -412,26 +325,20 @@ class Node:
             if not has_arrays(job.state.spec):
                 self._group.create_task(self._commands.combine_quietly(job), name="combine")
 
-    def _stop_signing(self) -> None:
-        """Somebody else runs with our key: what both sign looks like the work of a liar, so take on nothing more."""
-        self.shell.perform(self.worker, self.worker.stop(boot_ns()))
-        if self.ledger is not None:
-            self.ledger.tell(Cloned())
-
     def _array_jobs(self) -> ArrayJobs | None:
-        return self._arrays.jobs if self._arrays is not None and self._arrays.ready else None
+        return self.arrays.jobs if self.arrays is not None and self.arrays.ready else None
 
     def _told_tile(self, kernel: str, tiles: int, size: int) -> None:
         self.diary.publish("input_stored", {"kernel": kernel, "tiles": tiles, "bytes": size})
 
     def why_no_result(self, job: KeptJob) -> str | None:
         """Why the result of a job that is done is not complete here, if that is so."""
-        return self._arrays.jobs.failure(job) if self._arrays is not None else None
+        return self.arrays.jobs.failure(job) if self.arrays is not None else None
 
     def tidy(self) -> None:
         """Let go of what is not needed any more; called every few seconds."""
-        if self._arrays is not None:
-            self._arrays.tidy()
+        if self.arrays is not None:
+            self.arrays.tidy()
         if self.ledger is not None and self.ledger.loaded:
             self.ledger.look(boot_ns())
             self.weighing.look(self.ledger.agent, self.ledger.changes, boot_ns())
@@ -439,7 +346,7 @@ class Node:
     @property
     def missing_protections(self) -> tuple[str, ...]:
         """What this system cannot enforce upon computing processes, one sentence each."""
-        return self._computing.missing_protections if self._computing is not None else ()
+        return self.computing.missing_protections if self.computing is not None else ()
 
     @property
     def storage_failure(self) -> StoreError | None:
@@ -467,8 +374,8 @@ class Node:
 
     async def pause(self) -> None:
         """Suspend computing at once and take no more units."""
-        if self._computing is not None:
-            self._computing.pause()
+        if self.computing is not None:
+            self.computing.pause()
         if not self.worker.paused:
             self.shell.perform(self.worker, self.worker.pause(boot_ns()))
             self.diary.note("info", "Paused; what was running stands still.")
@@ -477,8 +384,8 @@ class Node:
     async def resume(self) -> None:
         """Compute again. Raises ConfigError while another node has this one's identity."""
         self._check_alone()
-        if self._computing is not None:
-            self._computing.resume()
+        if self.computing is not None:
+            self.computing.resume()
         if self.worker.paused:
             self.shell.perform(self.worker, self.worker.resume(boot_ns()))
             self.diary.note("info", "Working again.")

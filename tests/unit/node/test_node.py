@@ -175,7 +175,7 @@ async def test_a_node_whose_key_somebody_else_uses_takes_on_nothing(tmp_path: Pa
     async with running(tmp_path / "home") as node:
         peer, other = OTHER.peer_id, bytes(messages.INSTANCE_BYTES)
         push = messages.Push(b"j" * 32, [])
-        assert node._refuses(push) is None
+        assert node.reception.refuses(push) is None
         node.shell.tell(node.presence, PeerUp(peer, ()))
         node.shell.perform(node.presence, node.presence.handle(Tick(), boot_ns() + FIRST_NS))
         statement = seal_statement(node.identity, "test", other, node.presence.instance, 5)
@@ -188,7 +188,7 @@ async def test_a_node_whose_key_somebody_else_uses_takes_on_nothing(tmp_path: Pa
             await node.submit(PRIMES)
         with pytest.raises(ConfigError, match="stop one of them"):
             await node.resume()
-        refusal = node._refuses(push)
+        refusal = node.reception.refuses(push)
         assert refusal is not None
         assert refusal.code == "quota"
         findings = {finding.check: finding for finding in await node.checkup()}
