@@ -21,7 +21,7 @@ from sparkle_sim.computing import true_result
 from sparkle_sim.engine import Run
 from sparkle_sim.kernel import SECOND
 from sparkle_sim.peer import Peer
-from sparkle_sim.scenario import Adversaries, JobPlan, Peers, Scenario
+from sparkle_sim.scenario import Adversaries, Credit, JobPlan, Peers, Scenario
 from sparkle_sim.signing import verify_cheap
 from sparkle_sim.world import NET
 
@@ -112,6 +112,7 @@ def world(seed: int, *entries: Adversaries, **changes: object) -> Played:
         "small", seconds=float(str(changes.get("seconds", 900.0))),
         peers=Peers(count=int(str(changes.get("peers", PEERS)))),
         jobs=[JobPlan(**plan)], adversaries=list(entries),  # type: ignore[arg-type]
+        credit=Credit(enabled=any(KINDS[entry.kind].of_credit for entry in entries)),
     )  # fmt: skip
     run = Run(scenario, seed)
     codec = run.world.codec = Listening()

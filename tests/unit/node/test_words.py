@@ -19,7 +19,7 @@ FIELDS = {
     "seconds": 90_000, "address": "/ip4/192.0.2.1/tcp/1", "attempt": 2, "reason": "the disk is full", "peers": 3,
     "keepers": 8, "holding": 6, "view": 2, "device": "cpu/x86_64",
     "state": "ready", "account": "ab" * 32, "own": False,
-    "told_by": PEER,
+    "told_by": PEER, "workers": 3,
 }  # fmt: skip
 
 
