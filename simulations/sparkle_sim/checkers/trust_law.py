@@ -9,6 +9,7 @@ voted on, by those who do not count: there the law of voting holds for their sha
 It works out the rates for itself, from the capital in the submitter's book alone.
 """
 
+import sys
 from collections.abc import Callable, Iterable
 
 from sparkle_protocol.facts import JobSpec
@@ -119,6 +120,8 @@ def lives_limit(lives: int, caught: float, chance: float) -> int:
     """
     if not lives or caught >= 1.0:
         return 0
+    if caught <= 0.0:  # all lots are theirs: nobody is found out
+        return sys.maxsize
     at: float = caught**lives
     if at < TINY:  # too many to sum from the lower end
         return int(lives * (1.0 - caught) / caught + DEVIATIONS * (lives * (1.0 - caught)) ** 0.5 / caught) + 1

@@ -137,6 +137,7 @@ def test_cheaters_gain_what_a_negative_binomial_number_hardly_exceeds() -> None:
     assert lives_limit(0, 0.1, 1e-6) == 0
     assert lives_limit(3, 1.0, 1e-6) == 0
     assert lives_limit(1, 0.5, 1e-6) == 19  # 2^-20 is the first below
+    assert lives_limit(1, 0.0, 1e-6) > 10**9  # nobody is there to find it out
     assert 0.25 ** (lives_limit(1, 0.75, 1e-6) + 1) <= 1e-6
     few, many = lives_limit(100, 0.2, 1e-6), lives_limit(10_000, 0.2, 1e-6)
     assert 500 < few < 800
