@@ -1,7 +1,8 @@
 """A script run by whole nodes: shell, lanes and SQLite as they are, on the in-memory overlay and virtual time.
 
 Replaced are what a node gets from outside: the clock, chance, the network, and the process that computes units (which
-calls the same kernel). No local API is served and no blob is moved.
+calls the same kernel). No local API is served, no blob is moved,
+and there is no credit: jobs are free, and all weigh the same.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.facts import JobSpec
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId, ResultHash
+from sparkle_protocol.work.fairness import equal_weight
 from sparkle_sim.world import EPOCH_MS, NET
 from tests.e2e.chaos.checkers import keep_deleted
 from tests.e2e.chaos.relay import until
@@ -135,7 +137,7 @@ class ShellTwin:
     async def _submit(self, node: Node, name: str) -> None:
         job = self.script.jobs[name]
         known = set(node.submitter.jobs)
-        request = SubmitRequest(KERNEL.name, {"stop": job.stop}, job.units, job.verify)
+        request = SubmitRequest(KERNEL.name, {"stop": job.stop}, job.units, job.verify, free=True)
         submitting = asyncio.create_task(node.submit(request))
         while not set(node.submitter.jobs) - known:  # noqa: ASYNC110 - a core has no events to wait for
             await asyncio.sleep(0)
@@ -154,7 +156,10 @@ class ShellTwin:
             home.path, net=NET, listen=(_listen(number),), mdns=False, work=machine.works,
             bootstrap=() if not number else (f"{_listen(0)}/p2p/{self.identities[0].peer_id}",),
         )  # fmt: skip
-        node = Node(config, home, overlay_factory=self._overlay, executor_factory=lambda: Works(script, machine))
+        node = Node(
+            config, home, overlay_factory=self._overlay, executor_factory=lambda: Works(script, machine),
+            weigh=equal_weight,
+        )  # fmt: skip
         first = not (home.path / "node.db").exists()
         self._lives[number] = _Life(node, home, asyncio.create_task(node.run()))
         await node.wait_ready()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from sparkle_p2p.node.results import needed
 from sparkle_protocol.errors import ComputeError
 from sparkle_protocol.facts import JobSpec
 from sparkle_worker.kernels.base import Kernel
@@ -47,7 +48,7 @@ class Job:
     @property
     def flops(self) -> float:
         """Reference work of a unit, as the node puts it into the spec."""
-        return KERNEL.cost(KERNEL.unit(self.params, self.units, 0)).flops
+        return needed(KERNEL, self.params, self.units).flops
 
     @property
     def answer(self) -> list[bytes]:
