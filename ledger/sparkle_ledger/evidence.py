@@ -48,6 +48,7 @@ from sparkle_protocol.facts import (
     view_of,
 )
 from sparkle_protocol.ids import FactId, JobId, PeerId, key_from_peer_id
+from sparkle_protocol.ledger_messages import MAX_HAVE, PREFIX_BYTES
 from sparkle_protocol.messages import MAX_SEAL_BYTES
 from sparkle_protocol.work.sealed import SealedRange, range_count, range_units
 from sparkle_protocol.work.state import JobState
@@ -258,20 +259,37 @@ class JobRecord:
         for found in list(self._ranges.values()):
             yield from found.roots.values()
 
-    def encode(self, ranges: Iterable[int] | None = None) -> bytes:
-        """The proof on the wire, of some ranges or of all.
+    def encode(self, ranges: Iterable[int] | None = None, have: Collection[bytes] = ()) -> bytes:
+        """The proof on the wire, of some ranges or of all, without what somebody has: see ``prefixes``.
 
         Raises:
             LocalProtocolError: it is too large for a message; ask for fewer ranges.
         """
         wanted = set(range(range_count(self.spec.units)) if ranges is None else ranges)
-        facts = [f.raw for f in self.counting(wanted) if not f.ranges or f.ranges & wanted]
-        sealed = [one.encode() for one in self.sealed() if one.index in wanted]
+        facts = [self.spec_fact.raw]
+        facts += [f.raw for f in self._shown(wanted) if f.id[:PREFIX_BYTES] not in have]
+        sealed = [
+            one.encode()
+            for found in self._ranges.values()
+            for root, one in found.roots.items()
+            if one.index in wanted and root[:PREFIX_BYTES] not in have
+        ]
         if len(facts) > MAX_PROOF_FACTS or len(sealed) > MAX_PROOF_SEALS:
             raise LocalProtocolError(
                 f"a proof of {len(facts)} facts and {len(sealed)} records is too large: show less"
             )
         return encode(Proof(facts, sealed))
+
+    def prefixes(self, ranges: Collection[int]) -> bytes:
+        """How the ids of facts and records begin that prove something about these ranges: ``ProofRequest.have``."""
+        wanted = set(ranges)
+        ids = [bytes(fact.id) for fact in self._shown(wanted)]
+        ids += [root for index in wanted & self._ranges.keys() for root in self._ranges[index].roots]
+        return b"".join(id_[:PREFIX_BYTES] for id_ in ids[:MAX_HAVE])
+
+    def _shown(self, wanted: set[int]) -> Iterator[Fact]:
+        """What proves something about these ranges, beside the spec."""
+        return (f for f in self.counting(wanted) if f is not self.spec_fact and (not f.ranges or f.ranges & wanted))
 
     @classmethod
     def decode(cls, raw: bytes, codec: FactCodec) -> "JobRecord":

@@ -28,6 +28,9 @@ MAX_ASKED_RANGES = 16
 PAGE_BYTES = 512 << 10  # of entries or of a proof in one message: half of what a message may have
 MAX_PROOF_BYTES = 960 << 10  # of a single range: two sealed records do not fit, one does with all that it rests on
 
+PREFIX_BYTES = 8
+MAX_HAVE = 4096  # facts that need not be shown
+
 Seq = Annotated[int, Meta(ge=0, lt=MAX_SEQ)]
 Incarnation = Annotated[int, Meta(ge=0, lt=MAX_INCARNATIONS)]
 RawEntry = Annotated[bytes, Meta(max_length=MAX_ENTRY_BYTES + 256)]
@@ -76,10 +79,15 @@ class LedgerPush(Wire, tag=56, frozen=True):
 
 
 class ProofRequest(Wire, tag=57, frozen=True):
-    """Show who is to be paid for the units of these ranges of a job."""
+    """Show who is to be paid for the units of these ranges of a job.
+
+    ``have``: the first ``PREFIX_BYTES`` of the ids of facts, and of the roots of sealed records, that are known to
+    whoever asks and need not be shown, one after the other.
+    """
 
     job: Hash32
     ranges: Annotated[list[AskedRange], Meta(min_length=1, max_length=MAX_ASKED_RANGES)]
+    have: Annotated[bytes, Meta(max_length=MAX_HAVE * PREFIX_BYTES)]
 
 
 class ProofReply(Wire, tag=58, frozen=True):

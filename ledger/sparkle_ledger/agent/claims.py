@@ -32,7 +32,7 @@ from sparkle_protocol.facts import SEAL_UNITS, KeeperSet
 from sparkle_protocol.ids import FactId, JobId, PeerId, peer_id_from_key
 from sparkle_protocol.work.sealed import range_count
 
-LOT_NS = 60 * SECOND_NS  # each asks for the proof of whole ranges of units, 100 kB and more
+LOT_NS = 60 * SECOND_NS
 LAST_LOT_NS = 5 * SECOND_NS  # once the job has ended: what its keepers accept late
 MAX_LOT_NS = 1800 * SECOND_NS
 LOT_PART = 8

@@ -111,7 +111,8 @@ class Fetching:
                 return
             self._shown.append(_Shown(peer, job, reply.ranges, reading, done))
 
-        self._desk.ask(peer, ProofRequest(job, asked), answer)
+        known = self._desk.book.record(job)
+        self._desk.ask(peer, ProofRequest(job, asked, known.prefixes(asked) if known is not None else b""), answer)
 
     def tick(self) -> None:
         """Judge a little of the proof that came first."""
@@ -129,6 +130,9 @@ class Fetching:
             return
         if record is not None:
             self._shown.popleft()
+            known = self._desk.book.record(shown.job)
+            if known is not None:  # with what was not shown as it is here, the proof is whole
+                record.add_all(known.counting(shown.ranges))
             self._desk.take_record(record, shown.ranges)
             shown.done(shown.ranges)
 

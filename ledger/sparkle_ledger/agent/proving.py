@@ -24,8 +24,8 @@ from sparkle_protocol.ids import JobId, PeerId, peer_id_from_key
 
 UNPROVEN = ("pending:evidence", "pending:not_accepted", "pending:not_over")
 UNFUNDED = "pending:hold"
-OWN_NS = SECOND_NS  # until we ask about a claim that we are to pay
-OTHERS_NS = 15 * SECOND_NS  # about another: as a rule what we fetch for our own claims proves it by then
+OWN_NS = 5 * SECOND_NS  # until we ask about a claim of ours, or one that we are to pay
+OTHERS_NS = 30 * SECOND_NS  # about another: as a rule what we fetch for our own claims proves it by then
 RETRY_NS = 10 * SECOND_NS
 MAX_RETRY_NS = 600 * SECOND_NS
 MAX_TRIES = 16  # in a row: two hours

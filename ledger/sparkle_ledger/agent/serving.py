@@ -24,6 +24,7 @@ from sparkle_protocol.ledger_messages import (
     MAX_ENTRIES,
     MAX_PROOF_BYTES,
     PAGE_BYTES,
+    PREFIX_BYTES,
     EntriesReply,
     EntriesRequest,
     HeadsReply,
@@ -211,10 +212,13 @@ class Serving:
         record = self._record(JobId(message.job))
         if record is None:
             return messages.Refusal("unknown_job", "nothing is known here about that job")
+        if len(message.have) % PREFIX_BYTES:
+            raise RemoteProtocolError("what is known is not told in whole prefixes")
+        have = {message.have[at : at + PREFIX_BYTES] for at in range(0, len(message.have), PREFIX_BYTES)}
         wanted = list(dict.fromkeys(message.ranges))
         while True:
             try:
-                proof = record.encode(wanted)
+                proof = record.encode(wanted, have)
             except LocalProtocolError:
                 proof = b""
             if proof and len(proof) <= (MAX_PROOF_BYTES if len(wanted) == 1 else PAGE_BYTES):

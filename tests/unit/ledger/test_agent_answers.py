@@ -1,6 +1,7 @@
 """What a node shows of the ledger, and what it takes from strangers."""
 
 from sparkle_ledger.entries import AccountId, Pay
+from sparkle_ledger.evidence import JobRecord
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.ledger_messages import (
@@ -14,7 +15,7 @@ from sparkle_protocol.ledger_messages import (
     ProofRequest,
 )
 from tests.unit.ledger.agents import Member, World
-from tests.unit.ledger.ledgers import Author, Job, person
+from tests.unit.ledger.ledgers import FACTS, KEEPERS, Author, Job, person
 
 
 def ask(world: World, member: Member, message: messages.Request, peer: str | None = None) -> messages.Reply:
@@ -85,12 +86,32 @@ def test_a_proof_is_shown_as_far_as_it_fits_and_unknown_jobs_are_refused() -> No
     job = Job(person(9), 3000)
     keeper = job.accepted([person(5)], range(100)) + job.accepted([person(5)], range(1024, 1100))
     node.kept[job.id] = job.record(keeper)
-    reply = ask(world, node, ProofRequest(job.id, [1, 0, 1]))
+    reply = ask(world, node, ProofRequest(job.id, [1, 0, 1], b""))
     assert isinstance(reply, ProofReply)
     assert reply.ranges == [1, 0]
-    refused = ask(world, node, ProofRequest(b"?" * 32, [0]))
+    refused = ask(world, node, ProofRequest(b"?" * 32, [0], b""))
     assert isinstance(refused, messages.Refusal)
     assert refused.code == "unknown_job"
+
+
+def test_of_a_proof_only_what_is_not_known_is_shown_and_together_they_prove_the_same() -> None:
+    world = World()
+    (node,) = world.add(person(1))
+    job = Job(person(9), 100, keepers=KEEPERS)
+    early, late = job.accepted([person(5)], range(50)), job.accepted([person(6)], range(50, 100))
+    known, whole = job.record(early), job.record([*early, *late])
+    node.kept[job.id] = whole
+    full = ask(world, node, ProofRequest(job.id, [0], b""))
+    rest = ask(world, node, ProofRequest(job.id, [0], known.prefixes([0])))
+    nothing = ask(world, node, ProofRequest(job.id, [0], whole.prefixes([0])))
+    assert isinstance(full, ProofReply)
+    assert isinstance(rest, ProofReply)
+    assert isinstance(nothing, ProofReply)
+    assert 2 * len(rest.proof) < 1.5 * len(full.proof)
+    assert len(nothing.proof) < len(job.spec.raw) + 50
+    record = JobRecord.decode(rest.proof, FACTS)
+    record.add_all(known.counting([0]))
+    assert [record.payable(unit) for unit in range(100)] == [whole.payable(unit) for unit in range(100)]
 
 
 def test_to_ask_about_accounts_that_nobody_has_costs_no_room() -> None:
