@@ -56,12 +56,12 @@ async def test_killing_a_worker_process_retries_its_unit(node: NodeProcess) -> N
 
 
 async def test_pausing_really_stops_and_resuming_goes_on(node: NodeProcess) -> None:
-    """The worker process stands still at once (state T); after resume the same unit goes on."""
+    """The worker process stands still (state T) once it would have got a processor; then the same unit goes on."""
     job = await node.submit("prime_count", 4, **LONG)
     executor = await computing(node)
     paused = await node.sparkle("pause", "--json")
-    assert process_state(executor) == "T"
     assert paused.document["state"] == "paused"
+    await node.swarm.until(lambda: process_state(executor) == "T", "the worker process stands still", 5)
     shown = await node.sparkle("status")
     assert shown.out.startswith("paused: Paused by you; 1 running unit stands still.")
     assert "Paused by you" in (await node.sparkle("why")).out
