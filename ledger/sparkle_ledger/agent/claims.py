@@ -7,7 +7,7 @@ For each job of somebody else's in which results of ours were accepted:
    witnesses of its account. Where it does not count by what is known here, what its account rests on is fetched too:
    that jobs are over from which it took back what they did not cost, and the proofs of what it earned.
 3. Works are signed in lots: the first ones ``LOT_NS`` apart, later ones an eighth of the time since the job began for
-   us, and one more when it has ended. So a job of an hour costs 26 lots, one of a day 77.
+   us, and one more when it has ended. So a job of an hour costs 41 lots, one of a day 93.
 
 Whoever has nothing is asked again later and later; after ``MAX_TRIES`` in vain what is missing is given up and told.
 The spec, and who keeps the job, is kept from the moment on when there is work, so that after a restart everything
@@ -32,7 +32,7 @@ from sparkle_protocol.facts import SEAL_UNITS, KeeperSet
 from sparkle_protocol.ids import FactId, JobId, PeerId, peer_id_from_key
 from sparkle_protocol.work.sealed import range_count
 
-LOT_NS = 60 * SECOND_NS
+LOT_NS = 10 * SECOND_NS
 LAST_LOT_NS = 5 * SECOND_NS  # once the job has ended: what its keepers accept late
 MAX_LOT_NS = 1800 * SECOND_NS
 LOT_PART = 8
