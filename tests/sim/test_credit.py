@@ -11,7 +11,7 @@ from tests.sim import planted_credit as planted
 
 PRICE = 1000
 NAMES = ["zero_sum", "settled", "copies", "unpunished", "credit_bounds"]
-KILLS = tuple(Fault("kill", 16.0 + 2.0 * turn, 1.0, peers=[1 + turn % 9]) for turn in range(18))
+KILLS = tuple(Fault("kill", 16.0 + 2.0 * turn, 1.0, peers=[1 + turn % 9]) for turn in range(40))
 BACKUPS = (Fault("restore-ledger", 25.0, 20.0, peers=[2, 3, 4]), Fault("restore-ledger", 30.0, 50.0, peers=[0, 5]))
 ACCUSER = (Adversaries("accuser", peers=[9]),)
 
