@@ -519,13 +519,16 @@ class JobRecord:
 class ProofReading:
     """A proof on the wire, judged a little at a time: the largest has thousands of signatures.
 
+    ``known``: facts that were not shown as they are known here; what is shown may rest on them.
+
     Raises:
         RemoteProtocolError: it is no proof.
     """
 
-    def __init__(self, raw: bytes, codec: FactCodec) -> None:
+    def __init__(self, raw: bytes, codec: FactCodec, known: Iterable[Fact] = ()) -> None:
         proof = decode(raw, Proof, max_bytes=MAX_MESSAGE_BYTES)
         self._codec = codec
+        self._known = known
         self._facts = deque(proof.facts)
         self._sealed = deque(proof.sealed)
         self._record: JobRecord | None = None
@@ -542,6 +545,7 @@ class ProofReading:
                 if type(fact.payload) is not JobSpec:
                     raise RemoteProtocolError("a proof begins with the job's spec")
                 self._record = JobRecord(fact, self._codec.network)
+                self._record.add_all(self._known)
             elif self._facts:
                 self._record.add(self._codec.open(self._facts.popleft()))
             elif self._sealed:

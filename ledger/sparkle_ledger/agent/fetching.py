@@ -104,7 +104,9 @@ class Fetching:
             try:
                 if reply.job != job or reply.ranges != asked[: len(reply.ranges)]:
                     raise RemoteProtocolError("this is not the proof that was asked for")
-                reading = ProofReading(reply.proof, self._desk.facts)
+                known = self._desk.book.record(job)  # without it, what is shown may not be whole
+                facts = known.counting(reply.ranges) if known is not None else ()
+                reading = ProofReading(reply.proof, self._desk.facts, list(facts))
             except RemoteProtocolError as error:
                 self._desk.violation(peer, str(error))
                 done([])
@@ -130,9 +132,6 @@ class Fetching:
             return
         if record is not None:
             self._shown.popleft()
-            known = self._desk.book.record(shown.job)
-            if known is not None:  # with what was not shown as it is here, the proof is whole
-                record.add_all(known.counting(shown.ranges))
             self._desk.take_record(record, shown.ranges)
             shown.done(shown.ranges)
 

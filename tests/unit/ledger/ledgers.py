@@ -21,7 +21,9 @@ from sparkle_ledger.entries import (
 from sparkle_ledger.evidence import JobRecord
 from sparkle_protocol import facts as f
 from sparkle_protocol.identity import Identity
+from sparkle_protocol.ids import ResultHash
 from sparkle_protocol.work.placement import threshold
+from sparkle_protocol.work.sealed import SealedRange, SealedUnit
 
 NET = "test"
 FACTS = f.FactCodec(NET)
@@ -153,6 +155,20 @@ class Job:
 
     def cancel(self) -> f.Fact:
         return FACTS.seal(self.by, f.Cancel(self.id, "enough"))
+
+
+def sealed_job(by: Identity, workers: Sequence[Identity], units: int = 1500) -> tuple[Job, list[SealedRange]]:
+    """A job of two ranges that are sealed: all of these workers were accepted on each unit."""
+    job = Job(by, units, keepers=KEEPERS)
+    names = tuple(sorted(one.peer_id for one in workers))
+    ends = [SealedUnit(0, ResultHash(b"r" * 32), names)] * units
+    return job, [SealedRange.pack(0, ends[:1024]), SealedRange.pack(1024, ends[1024:])]
+
+
+def seals(job: Job, ranges: Iterable[SealedRange], by: Iterable[Identity]) -> list[f.Fact]:
+    """Their word that these are the records of the job's ranges."""
+    items = [f.SealItem(one.index, one.root) for one in ranges]
+    return [FACTS.seal(one, f.Seals(job.id, items)) for one in by]
 
 
 def book(*feeds: Author, economy: Economy = ECONOMY) -> Book:

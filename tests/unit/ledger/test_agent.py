@@ -4,7 +4,7 @@ from dataclasses import astuple
 
 import pytest
 
-from sparkle_ledger.agent.events import Accepted, Fund, Over
+from sparkle_ledger.agent.events import Accepted, Fund, Over, WorkEnded
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import Genesis, Hold, Work, account_of
 from sparkle_ledger.witnesses import choose_witnesses
@@ -28,7 +28,7 @@ from tests.unit.ledger.agents import (
     liars,
     settled_world,
 )
-from tests.unit.ledger.ledgers import ENTRIES, KEEPERS, NET, PRICE, Job, person
+from tests.unit.ledger.ledgers import ENTRIES, KEEPERS, NET, PRICE, Job, person, sealed_job, seals
 
 
 @pytest.mark.parametrize(("seed", "loss", "twice"), [(1, 0.0, 0.0), (2, 0.15, 0.3), (3, 0.3, 0.5)])
@@ -241,6 +241,24 @@ def test_lots_are_signed_at_most_every_ten_seconds() -> None:
     world.run(60)
     assert worker.agent.account.earned_micro == 40 * PRICE
     assert sum(isinstance(one, Work) for one in entries_of(worker, worker)) <= 6
+
+
+def test_what_was_sealed_after_the_worker_asked_first_is_claimed() -> None:
+    world = World()
+    submitter, worker = world.add(person(1), person(2), economy=RICH)
+    job, ranges = sealed_job(submitter.who, [worker.who, person(3)])
+    submitter.hear(Fund(job.spec))
+    world.run(60)
+    submitter.kept[job.id] = job.record(job.view, job.accepted([worker.who], range(8)))
+    worker.hear(Accepted(job.spec, tuple((unit, 0) for unit in range(job.units)), ()))
+    world.run(30)
+    assert worker.agent.account.earned_micro == 8 * PRICE
+    whole = job.record(job.view, seals(job, ranges, KEEPERS))
+    assert all(whole.add_sealed(one) for one in ranges)
+    submitter.kept[job.id] = whole
+    worker.hear(WorkEnded(job.id))
+    world.run(120)
+    assert worker.agent.account.earned_micro == job.units * PRICE
 
 
 def test_an_idle_network_says_little() -> None:

@@ -1,7 +1,7 @@
 """What a node shows of the ledger, and what it takes from strangers."""
 
 from sparkle_ledger.entries import AccountId, Pay
-from sparkle_ledger.evidence import JobRecord
+from sparkle_ledger.evidence import ProofReading
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.ledger_messages import (
@@ -109,8 +109,8 @@ def test_of_a_proof_only_what_is_not_known_is_shown_and_together_they_prove_the_
     assert isinstance(nothing, ProofReply)
     assert 2 * len(rest.proof) < 1.5 * len(full.proof)
     assert len(nothing.proof) < len(job.spec.raw) + 50
-    record = JobRecord.decode(rest.proof, FACTS)
-    record.add_all(known.counting([0]))
+    record = ProofReading(rest.proof, FACTS, known.counting()).step(200)
+    assert record is not None
     assert [record.payable(unit) for unit in range(100)] == [whole.payable(unit) for unit in range(100)]
 
 

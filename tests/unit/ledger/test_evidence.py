@@ -4,14 +4,13 @@ from random import Random
 
 import pytest
 
-from sparkle_ledger.evidence import Execution, JobRecord
+from sparkle_ledger.evidence import Execution, JobRecord, ProofReading
 from sparkle_protocol import facts as f
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
-from sparkle_protocol.ids import ResultHash
+from sparkle_protocol.ledger_messages import PREFIX_BYTES
 from sparkle_protocol.work.placement import threshold
-from sparkle_protocol.work.sealed import SealedRange, SealedUnit
 from sparkle_protocol.work.state import JobState
-from tests.unit.ledger.ledgers import FACTS, KEEPERS, NET, PRICE, Author, Job, book, person
+from tests.unit.ledger.ledgers import FACTS, KEEPERS, NET, PRICE, Author, Job, book, person, sealed_job, seals
 
 PAYER, WORKER, OTHER, THIRD = (person(n) for n in range(1, 5))
 STRANGERS = [person(600 + n) for n in range(4)]
@@ -125,26 +124,14 @@ def test_a_cancelled_job_is_over() -> None:
         job.record().add(FACTS.seal(OTHER, f.Cancel(job.id, "not mine")))
 
 
-def sealed_job(units: int = 1500) -> tuple[Job, list[SealedRange]]:
-    job = Job(PAYER, units, keepers=KEEPERS)
-    names = tuple(sorted((WORKER.peer_id, OTHER.peer_id)))
-    ends = [SealedUnit(0, ResultHash(b"r" * 32), names)] * units
-    return job, [SealedRange.pack(0, ends[:1024]), SealedRange.pack(1024, ends[1024:])]
-
-
-def seals(job: Job, ranges: list[SealedRange], by: list[object]) -> list[f.Fact]:
-    items = [f.SealItem(one.index, one.root) for one in ranges]
-    return [FACTS.seal(one, f.Seals(job.id, items)) for one in by]  # type: ignore[arg-type]
-
-
 def test_a_sealed_record_counts_once_enough_keepers_state_its_root() -> None:
-    job, ranges = sealed_job()
+    job, ranges = sealed_job(PAYER, (WORKER, OTHER))
     for count in range(5):
-        record = job.record(job.view, seals(job, ranges, list(KEEPERS[:count])))
+        record = job.record(job.view, seals(job, ranges, KEEPERS[:count]))
         assert [record.add_sealed(one) for one in ranges] == [count >= 3] * 2
         assert record.executions == (3000 if count >= 3 else 0)
         assert record.complete == (count >= 3)
-    assert job.record(job.view, seals(job, ranges, list(STRANGERS))).add_sealed(ranges[0]) is False
+    assert job.record(job.view, seals(job, ranges, STRANGERS)).add_sealed(ranges[0]) is False
     assert record.add_sealed(ranges[0]) is False  # known
     assert record.accepted(1400, 0) == {WORKER.public_key, OTHER.public_key}
 
@@ -158,9 +145,9 @@ def test_a_record_of_a_range_that_the_job_lacks_is_refused() -> None:
 
 
 def test_a_state_with_sealed_ranges_proves_what_its_facts_did() -> None:
-    job, ranges = sealed_job()
+    job, ranges = sealed_job(PAYER, (WORKER, OTHER))
     state = JobState(job.spec, NET)
-    state.merge([job.view, *seals(job, ranges, list(KEEPERS))])
+    state.merge([job.view, *seals(job, ranges, KEEPERS)])
     for one in ranges:
         state.seal(one)
     record = JobRecord.of(state)
@@ -169,6 +156,17 @@ def test_a_state_with_sealed_ranges_proves_what_its_facts_did() -> None:
     assert (again.executions, again.complete) == (3000, True)
     part = JobRecord.decode(record.encode([1]), FACTS)
     assert part.executions == 2 * (1500 - 1024)
+
+
+def test_sealed_records_rest_on_what_was_not_shown_as_it_is_known() -> None:
+    job, ranges = sealed_job(PAYER, (WORKER, OTHER))
+    whole, known = job.record(job.view, seals(job, ranges, KEEPERS)), job.record(job.view)
+    assert all(whole.add_sealed(one) for one in ranges)
+    proof = whole.encode([0, 1], {known.prefixes([0, 1])[:PREFIX_BYTES]})
+    assert JobRecord.decode(proof, FACTS).executions == 0  # who decides is not in it
+    record = ProofReading(proof, FACTS, known.counting()).step(100)
+    assert record is not None
+    assert (record.executions, record.complete) == (3000, True)
 
 
 def test_a_state_and_its_record_say_the_same_of_who_was_accepted() -> None:
