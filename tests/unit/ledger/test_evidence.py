@@ -137,7 +137,7 @@ def test_a_sealed_record_counts_once_enough_keepers_state_its_root() -> None:
 
 
 def test_a_record_of_a_range_that_the_job_lacks_is_refused() -> None:
-    job, ranges = sealed_job(1500)
+    job, ranges = sealed_job(PAYER, [WORKER])
     small = Job(PAYER, 3)
     with pytest.raises(RemoteProtocolError):
         small.record().add_sealed(ranges[0])
