@@ -296,8 +296,7 @@ class Claims:
                 self._desk.do(fx.Notify("pay_not_claimed", {"job": claim.job.hex(), "units": units}))
             return
         rounds = claim.tries // max(1, len(claim.sources))  # everybody is asked once in a row
-        first = claim.tries < len(claim.sources)
-        delay_ns = SECOND_NS if first else min(RETRY_NS << min(rounds, 6), MAX_RETRY_NS)
+        delay_ns = min(RETRY_NS << min(rounds - 1, 6), MAX_RETRY_NS) if rounds else SECOND_NS
         claim.due_ns = self._desk.now_ns + delay_ns
 
     # --- what it is paid from -----------------------------------------------------------------------------
