@@ -35,6 +35,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sparkle_ledger import outcomes as out
+from sparkle_ledger.closing import Closing, Final, Ruling
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import (
     MAX_MICRO,
@@ -57,7 +58,7 @@ from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.money import Escrow
 from sparkle_ledger.outcomes import Outcome
 from sparkle_ledger.plain import PlainSums
-from sparkle_ledger.rulings import Page, Rulings
+from sparkle_ledger.rulings import JobPage, Page, Rulings
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
 from sparkle_protocol.facts import Verify
 from sparkle_protocol.identity import verify_signature
@@ -92,7 +93,7 @@ class NextPlace:
 class Book(Rulings):
     """All accounts of a network, as far as their entries are known here."""
 
-    __slots__ = ("_codec", "_queue", "_room", "_together", "_verify")
+    __slots__ = ("_codec", "_finals", "_queue", "_room", "_together", "_verify")
 
     def __init__(self, network: str, economy: Economy | None = None, verify: Verify = verify_signature) -> None:
         super().__init__(network, economy or Economy())
@@ -101,6 +102,7 @@ class Book(Rulings):
         self._codec = EntryCodec(network, verify)
         self._queue: dict[AccountId, Page] = {}  # accounts with entries to be judged
         self._together = False
+        self._finals: dict[EntryId, Ruling] = {}  # of entries that are not here yet
 
     # --- the set ------------------------------------------------------------------------------------------
 
@@ -139,18 +141,21 @@ class Book(Rulings):
             raise LocalProtocolError(f"evidence of network '{record.network}' in a book of '{self.network}'")
         page = self._job(record.job)
         first = page.record is None
+        if page.closing is not None and page.record is None and not record.executions:
+            return ()  # nothing that was not judged
+        had, was_over, owed = page.executions > 0, page.is_over, page.owed_micro
         if page.record is None:
             page.record = JobRecord(record.spec_fact, self.network)
+            self._note_claims(page)
         known = page.record
-        had, was_over, owed = known.executions > 0, known.over, known.owed_micro
         known.merge(record)
-        relied = not had and known.executions > 0
+        relied = not had and page.executions > 0
         fresh = known.take_fresh()
         indices = page.works.keys() if first else fresh & page.works.keys()
         for node in [work for index in indices for work in page.works[index]]:
             node.checked = None
             self._anew(node)
-        changed = first or relied or known.owed_micro != owed or known.over != was_over
+        changed = first or relied or page.owed_micro != owed or page.is_over != was_over
         for node in page.others if changed else ():
             is_hold = isinstance(node.entry.payload, Hold)
             if not is_hold or first or (relied and not node.outcome.counts):
@@ -184,6 +189,7 @@ class Book(Rulings):
     def _enter(self, page: Page, node: Node) -> tuple[Entry, ...]:
         """Note where a new node will be looked for; returns the entries that it carries."""
         payload = node.entry.payload
+        node.final = self._finals.pop(node.entry.id, None)
         if page.plain is not None and not page.plain.append(node):
             page.plain = None
         for other in self._refer(page, node):
@@ -203,6 +209,64 @@ class Book(Rulings):
             node.checked = out.BOOKED
             return proof.first, proof.second
         return ()
+
+    # --- closing --------------------------------------------------------------------------------------------
+
+    def is_closable(self, job: bytes) -> bool:
+        """A job is over, and no Work that is known waits for evidence or a hold. More may come."""
+        page = self._jobs.get(job)
+        if page is None or page.record is None or not page.is_over:
+            return False
+        return not any(node.outcome.pending for node in page.all_works())
+
+    def close(self, job: bytes) -> Closing:
+        """Make the outcomes of a closable job's Works final, and forget what proved them. See ``closing.py``.
+
+        Raises:
+            LocalProtocolError: it is not closable.
+        """
+        page = self._job(job)
+        record = page.record
+        if record is None or not self.is_closable(job):
+            raise LocalProtocolError(f"job {job.hex()[:12]} cannot be closed yet")
+        finals = []
+        for node in page.all_works():
+            node.final = Ruling(node.outcome, node.moved, node.strict, node.face)
+            finals.append(Final(node.entry.id, node.outcome.code, node.moved))
+        executions, key = page.executions, record.submitter_key
+        page.closing = Closing(job, record.spec_fact.raw, key, record.price_micro, executions, finals)
+        page.record, page.claims = None, {}
+        return page.closing
+
+    def add_closing(self, closing: Closing) -> None:
+        """Take over what an earlier book closed. To be done before anything else of the job is added.
+
+        Raises:
+            LocalProtocolError: it was not.
+        """
+        page = self._job(closing.job)
+        if page.is_known or page.works or page.others:
+            raise LocalProtocolError(f"job {closing.job.hex()[:12]} is known already")
+        page.closing = closing
+        for one in closing.finals:
+            self._finals[one.entry] = Ruling(out.BY_CODE.get(one.code, out.GAP), one.moved, one.moved, one.moved)
+
+    def closing(self, job: bytes) -> Closing | None:
+        """What is kept of a job in the place of evidence; None: that is here, or nothing is known."""
+        page = self._jobs.get(job)
+        return page.closing if page is not None and page.record is None else None
+
+    def closings(self) -> Iterator[Closing]:
+        """What is kept of all jobs that were closed, also if they are open again."""
+        return (page.closing for page in self._jobs.values() if page.closing is not None)
+
+    def _note_claims(self, page: JobPage) -> None:
+        """A job is open again."""
+        if page.closing is not None:
+            for node in page.all_works():
+                work = node.entry.payload
+                if isinstance(work, Work) and work.worker in node.keys:
+                    self._claim(self._pages[node.entry.account], page, node, work)
 
     # --- judging what has to be judged anew -----------------------------------------------------------------
 
@@ -405,7 +469,7 @@ class Book(Rulings):
     def settled(self, job: bytes) -> Iterator[tuple[Execution, EntryId]]:
         """Executions of a job that are paid, and by which entry."""
         page = self._jobs.get(job)
-        for node in {work: None for works in page.works.values() for work in works} if page is not None else ():
+        for node in page.all_works() if page is not None else ():
             payload = node.entry.payload
             if isinstance(payload, Work) and node.outcome.counts:
                 yield from ((Execution(one.unit, one.epoch, payload.worker), node.entry.id) for one in payload.units)

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from sparkle_ledger import outcomes as out
+from sparkle_ledger.closing import Ruling
 from sparkle_ledger.entries import (
     MAX_SEQ,
     NO_PREV,
@@ -54,8 +55,8 @@ class Node:
     """An entry in its place, and what the book found out about it."""
 
     __slots__ = (
-        "changes", "checked", "children", "contested", "depth", "entry", "face", "key", "keys", "moved", "off",
-        "outcome", "parent", "root", "strict",
+        "changes", "checked", "children", "contested", "depth", "entry", "face", "final", "key", "keys", "moved",
+        "off", "outcome", "parent", "root", "strict",
     )  # fmt: skip
 
     def __init__(self, entry: Entry, parent: "Node | None", key: bytes, keys: frozenset[bytes]) -> None:
@@ -71,6 +72,7 @@ class Node:
         # The book's findings.
         self.outcome: Outcome = out.GAP
         self.checked: Outcome | None = None  # what does not depend on the entries before it; None: not looked at
+        self.final: Ruling | None = None  # of a Work whose job was closed: it is not judged again
         self.contested = False  # another entry claims an execution that this one claims
         self.moved = 0  # what the account gained by it
         self.strict = self.face = 0  # what it added to the two sums that Holds are judged by

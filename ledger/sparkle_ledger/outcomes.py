@@ -58,3 +58,5 @@ BAD_LINK = Outcome("refused:bad_link", "the entry that it follows has another ac
 BAD_SIGNER = Outcome("refused:wrong_key", "its key was not in force for the account in this place")
 AFTER_REVOKE = Outcome("refused:revoked", "the account was revoked by the entry before")
 TOO_FAR = Outcome("refused:too_far", "too many entries wait for others; offer it again later")
+
+BY_CODE = {one.code: one for one in list(globals().values()) if isinstance(one, Outcome)}

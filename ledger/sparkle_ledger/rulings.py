@@ -1,9 +1,10 @@
 """The rules by which each entry is judged. ``book.py`` states them and decides what is judged when."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from sparkle_ledger import outcomes as out
+from sparkle_ledger.closing import Closing, Ruling
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import (
     AccountId,
@@ -30,15 +31,6 @@ from sparkle_protocol.facts import SEAL_UNITS
 Claimants = tuple[Node] | list[Node]  # of one execution: a single one as a rule
 
 
-class Ruling(NamedTuple):
-    """What an entry comes to: see ``Node`` for the sums."""
-
-    outcome: Outcome
-    moved: int = 0
-    strict: int = 0
-    face: int = 0
-
-
 class Page:
     """One account: its feed, the sums along it, and what has to be judged anew.
 
@@ -63,15 +55,63 @@ class Page:
 
 
 class JobPage:
-    """One job: what is known of it, and the entries that speak of it."""
+    """One job: what is known of it, and the entries that speak of it.
 
-    __slots__ = ("claims", "others", "record", "works")
+    A closed job has a ``closing``, and until somebody shows evidence about it again no record and no claims.
+    """
+
+    __slots__ = ("claims", "closing", "others", "record", "works")
 
     def __init__(self) -> None:
+        self.closing: Closing | None = None
         self.record: JobRecord | None = None
         self.works: dict[int, list[Node]] = {}  # range -> Works that name units of it
         self.others: list[Node] = []  # Holds and Releases
         self.claims: dict[bytes, dict[tuple[int, int], Claimants]] = {}  # worker -> (unit, epoch) -> by whom
+
+    @property
+    def is_known(self) -> bool:
+        """Whose job it is, and at what price, is known."""
+        return self.record is not None or self.closing is not None
+
+    @property
+    def submitter_key(self) -> bytes | None:
+        """Who signed its spec; None: that is not known."""
+        if self.record is not None:
+            return self.record.submitter_key
+        return self.closing.submitter if self.closing is not None else None
+
+    @property
+    def is_over(self) -> bool:
+        """It is shown that no further work is wanted."""
+        return self.closing is not None or (self.record is not None and self.record.over)
+
+    @property
+    def executions(self) -> int:
+        """How many are payable by what was ever shown here; not more than really are."""
+        if self.closing is None:
+            return self.record.executions if self.record is not None else 0
+        if self.record is None:
+            return self.closing.executions
+        shown = {(one.unit, one.epoch, one.worker) for one in self.record.all_payable()}
+        return max(self.closing.executions, len(shown.union(self.paid())))
+
+    @property
+    def owed_micro(self) -> int:
+        """The price of these."""
+        known = self.record if self.record is not None else self.closing
+        return known.price_micro * self.executions if known is not None else 0
+
+    def paid(self) -> Iterator[tuple[int, int, bytes]]:
+        """Unit, epoch and worker of what Works that count name."""
+        for node in self.all_works():
+            work = node.entry.payload
+            if isinstance(work, Work) and node.outcome.counts:
+                yield from ((one.unit, one.epoch, work.worker) for one in work.units)
+
+    def all_works(self) -> list[Node]:
+        """Each once."""
+        return list({node: None for nodes in self.works.values() for node in nodes})
 
 
 class Rulings:
@@ -102,6 +142,8 @@ class Rulings:
 
     def rule(self, page: Page, node: Node) -> Ruling:
         """Judge an entry; the account's walk stands at the one before."""
+        if node.final is not None:
+            return node.final
         payload = node.entry.payload
         return self._rules[type(payload)](page, node, payload)
 
@@ -121,7 +163,8 @@ class Rulings:
             for index in {one.unit // SEAL_UNITS for one in payload.units}:
                 job.works.setdefault(index, []).append(node)
             self._refs.setdefault(payload.hold, []).append(node)
-            return self._claim(page, job, node, payload) if payload.worker in node.keys else []
+            noted = payload.worker in node.keys and (job.closing is None or job.record is not None)
+            return self._claim(page, job, node, payload) if noted else []
         if isinstance(payload, Hold):
             self._job(payload.job).others.append(node)
             page.holds.append(node)
@@ -176,12 +219,12 @@ class Rulings:
         return Ruling(node.checked or out.BAD_PROOF)
 
     def _rule_hold(self, page: Page, node: Node, hold: Hold) -> Ruling:
-        record, amount = self._job(hold.job).record, hold.amount_micro
-        if record is not None and record.submitter_key not in node.keys:
+        job, amount = self._job(hold.job), hold.amount_micro
+        if job.is_known and job.submitter_key not in node.keys:
             if page.plain is not None:
                 page.plain.judged(node, None)
             return Ruling(out.NOT_OWN_JOB)
-        relied = record is not None and record.executions > 0
+        relied = job.executions > 0
         if page.plain is not None:
             slack = self._slack(page, page.plain.funds(relied=relied), amount)
             page.plain.judged(node, slack)
@@ -230,8 +273,7 @@ class Rulings:
         return page.left[incarnation]
 
     def _is_relied_on(self, job: bytes) -> bool:
-        record = self._job(job).record
-        return record is not None and record.executions > 0
+        return self._job(job).executions > 0
 
     def _rule_work(self, _: Page, node: Node, work: Work) -> Ruling:
         if node.checked is None:
@@ -284,6 +326,8 @@ class Rulings:
             for other in claims[one.unit, one.epoch]:
                 if other is node or self._follows(other, node):
                     continue
+                if other.final is not None and other.outcome.counts:
+                    return True
                 if other.outcome.counts if self._follows(node, other) else other.rank < node.rank:
                     return True
         return False
@@ -307,19 +351,19 @@ class Rulings:
         return Ruling(out.ACKNOWLEDGED if page.sums.acknowledges(pay.work) else out.BOOKED)
 
     def _rule_release(self, page: Page, node: Node, release: Release) -> Ruling:
-        record = self._job(release.job).record
-        if record is None:
+        job = self._job(release.job)
+        if not job.is_known:
             return Ruling(out.NO_EVIDENCE)
-        if record.submitter_key not in node.keys:
+        if job.submitter_key not in node.keys:
             return Ruling(out.NOT_OWN_JOB)
-        if not record.over:
+        if not job.is_over:
             return Ruling(out.NOT_OVER)
         sums = page.sums.job(release.job)
         face = min(release.amount_micro, sums.signed_held - sums.signed_released)
         off = page.feed.why_off(node)
         if off is not None:
             return Ruling(off, face=face)
-        spare = sums.held - record.owed_micro - sums.released
+        spare = sums.held - job.owed_micro - sums.released
         if spare <= 0:
             return Ruling(out.NOTHING_SPARE, face=face)
         back = min(release.amount_micro, spare)

@@ -1,0 +1,71 @@
+"""What is kept of a job that was settled long ago, in the place of what proved it.
+
+What proves who is to be paid takes many times the room of the entries that pay. It is needed until these were judged:
+what was accepted stays accepted, and a Work that counts keeps counting, whatever becomes known later. So the evidence
+about a job that is over may be forgotten once none of the Works known here waits for any. Their outcomes are *final*.
+
+A Work that becomes known afterwards waits for evidence like any other. Whoever worked for the job or submitted it
+keeps it on disk, and shows it. Then the job is open again, until it is closed once more.
+"""
+
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
+
+from sparkle_ledger.entries import EntryId
+from sparkle_ledger.evidence import RawFact
+from sparkle_ledger.outcomes import Outcome
+from sparkle_protocol.codec import MAX_MESSAGE_BYTES, Wire, decode
+
+Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+
+class Ruling(NamedTuple):
+    """What an entry comes to: see ``Node`` for the sums."""
+
+    outcome: Outcome
+    moved: int = 0
+    strict: int = 0
+    face: int = 0
+
+
+class Final(Wire, frozen=True):
+    """A Work whose outcome does not change any more: the code of that, and what the account gained by it."""
+
+    id: Key
+    code: str
+    moved: int
+
+    @property
+    def entry(self) -> EntryId:
+        """Which entry."""
+        return EntryId(self.id)
+
+
+class Closing(Wire, frozen=True):
+    """A closed job.
+
+    Attributes:
+        job: its id.
+        spec: its signed spec as it travels.
+        submitter: the key that signed that.
+        price_micro: of one execution.
+        executions: how many were payable, by all evidence that was known until then.
+        finals: its Works that were known then.
+    """
+
+    job: Key
+    spec: RawFact
+    submitter: Key
+    price_micro: int
+    executions: int
+    finals: list[Final]
+
+    @classmethod
+    def decode(cls, raw: bytes) -> "Closing":
+        """What ``codec.encode`` made of one.
+
+        Raises:
+            RemoteProtocolError: it is something else.
+        """
+        return decode(raw, cls, max_bytes=MAX_MESSAGE_BYTES)
