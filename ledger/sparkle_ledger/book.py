@@ -47,6 +47,7 @@ from sparkle_ledger.entries import (
     EntryId,
     Hold,
     PairTotal,
+    Payload,
     Penalty,
     Release,
     Settled,
@@ -346,6 +347,7 @@ class Book(Rulings):
         if was is not ruling.outcome:
             before.setdefault(node.entry.id, was)
             if was.counts != ruling.outcome.counts:
+                self._note_paid(node.entry.payload)
                 for other in self._refs.get(node.entry.id, ()):
                     other.checked = None
                     self._anew(other)
@@ -353,6 +355,13 @@ class Book(Rulings):
                     for other in self._claimed_after(node, node.entry.payload):
                         self._anew(other)
         return True
+
+    def _note_paid(self, payload: Payload) -> None:
+        """What Works name counts for what is owed once a job was closed and is open again."""
+        job = self._jobs.get(payload.job) if isinstance(payload, Work) else None
+        if job is not None and job.closing is not None and job.record is not None:
+            for other in job.others:
+                self._anew(other)
 
     def _move(self, node: Node, more: int) -> None:
         """Move so much more into the account than before."""
