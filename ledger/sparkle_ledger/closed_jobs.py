@@ -111,9 +111,9 @@ class ClosedJobs:
     def unseen(self) -> Iterator[str]:
         """What nobody can see any more, in one sentence."""
         if self._entries:
-            jobs = "1 closed job" if self._jobs == 1 else f"{self._jobs} closed jobs"
-            entries = "1 entry rests" if self._entries == 1 else f"{self._entries} entries rest"
-            yield f"the outcome of {entries} on what this node found when it closed {jobs}: the proofs are gone"
+            jobs = "1 job" if self._jobs == 1 else f"{self._jobs} jobs"
+            entries = "1 entry" if self._entries == 1 else f"{self._entries} entries"
+            yield f"what became of {entries} rests on what this node found when it closed {jobs}: the proofs are gone"
 
     def _finals(self, closing: Closing, shown: set[tuple[bytes, int]]) -> set[tuple[bytes, int]]:
         """The executions of the closing's entries that count, and what is wrong with any of them."""
