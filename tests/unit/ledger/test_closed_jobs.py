@@ -10,10 +10,12 @@ import pytest
 from sparkle_ledger import outcomes as out
 from sparkle_ledger.audit import Audit, Report
 from sparkle_ledger.book import Book
-from sparkle_ledger.closing import Closing, Final
+from sparkle_ledger.closing import MAX_FINALS, Closing, Final
 from sparkle_ledger.entries import Entry, Hold
 from sparkle_ledger.rulings import Rulings
 from sparkle_ledger.store import Evidence
+from sparkle_protocol.codec import encode
+from sparkle_protocol.errors import LocalProtocolError
 from sparkle_protocol.facts import Fact
 from tests.unit.ledger.ledgers import ECONOMY, ENTRIES, FACTS, KEEPERS, NET, PRICE, Author, Job, person
 from tests.unit.ledger.test_audit import UNITS, Copy, economy, evidence
@@ -262,3 +264,23 @@ def test_a_closing_that_is_wrong_in_itself_proves_nothing(kept: Kept) -> None:
     report = kept.audited()
     assert report.earned_micro == report.final_price_micro == 0
     assert report.violation_count == 1
+
+
+def test_a_closing_of_as_many_entries_as_there_may_be_is_read_again(kept: Kept) -> None:
+    """As large as each of them can be."""
+    longest = max(out.BY_CODE, key=len)
+    kept.change(finals=[Final(n.to_bytes(32), longest, 1 << 53) for n in range(MAX_FINALS)])
+    assert Closing.decode(encode(kept.closing)) == kept.closing
+
+
+def test_a_job_with_more_entries_than_a_closing_can_name_is_not_closed(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = Book(NET, ECONOMY)
+    book.add_record(kept.job.record(kept.job.accepted([BOB, CAROL])))
+    book.add_all(kept.copy.entries)
+    assert book.is_closable(kept.job.id)
+    monkeypatch.setattr("sparkle_ledger.book.MAX_FINALS", 2)
+    assert not book.is_closable(kept.job.id)
+    with pytest.raises(LocalProtocolError, match="cannot be closed yet"):
+        book.close(kept.job.id)
