@@ -214,7 +214,7 @@ class Book(Rulings):
     # --- closing --------------------------------------------------------------------------------------------
 
     def is_closable(self, job: bytes) -> bool:
-        """A job is over, and none of its Works, which are not too many, waits for evidence or a hold. More may come."""
+        """A job is over, and none of its Works (not too many) waits for evidence or a hold. More may come."""
         page = self._jobs.get(job)
         if page is None or page.record is None or not page.is_over:
             return False
