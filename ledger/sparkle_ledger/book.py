@@ -61,7 +61,7 @@ from sparkle_ledger.outcomes import Outcome
 from sparkle_ledger.plain import PlainSums
 from sparkle_ledger.rulings import JobPage, Page, Rulings
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
-from sparkle_protocol.facts import Verify
+from sparkle_protocol.facts import SEAL_UNITS, Verify
 from sparkle_protocol.identity import verify_signature
 
 
@@ -196,6 +196,8 @@ class Book(Rulings):
         for other in self._refer(page, node):
             self._anew(other)
         self._anew(node)
+        if node.final is not None and isinstance(payload, Work):
+            self._take_room(payload, node)
         for other in self._refs.get(node.entry.id, ()):
             other.checked = None
             self._anew(other)
@@ -237,7 +239,7 @@ class Book(Rulings):
             finals.append(Final(node.entry.id, node.outcome.code, node.moved))
         executions, key = page.executions, record.submitter_key
         page.closing = Closing(job, record.spec_fact.raw, key, record.price_micro, executions, finals)
-        page.record, page.claims = None, {}
+        page.record, page.claims, page.taken = None, {}, {}
         return page.closing
 
     def add_closing(self, closing: Closing) -> None:
@@ -266,9 +268,20 @@ class Book(Rulings):
         """A job is open again."""
         if page.closing is not None:
             for node in page.all_works():
+                page.take(node)
                 work = node.entry.payload
                 if isinstance(work, Work) and work.worker in node.keys:
                     self._claim(self._pages[node.entry.account], page, node, work)
+
+    def _take_room(self, work: Work, node: Node) -> None:
+        """A Work that was final before it came here may leave no room for others, if the job is open again."""
+        page = self._job(work.job)
+        if page.record is not None and page.take(node):
+            for index in {one.unit // SEAL_UNITS for one in work.units}:
+                for other in page.works[index]:
+                    if other.final is None:
+                        other.checked = None
+                        self._anew(other)
 
     # --- judging what has to be judged anew -----------------------------------------------------------------
 

@@ -106,7 +106,8 @@ class ClosedJobs:
                     f"unit {unit} of {_name(closing)} is paid for {times} times, and {most} times at most are agreed"
                 )
                 self._violations.add(text, "overpaid")
-        return Settled(max(closing.executions, len(shown | paid)) if record else closing.executions, len(paid))
+        agreed = sum(min(most, times) for times in Counter(one >> 32 for _, one in shown | paid).values())
+        return Settled(max(closing.executions, agreed) if record else closing.executions, len(paid))
 
     def unseen(self) -> Iterator[str]:
         """What nobody can see any more, in one sentence."""
