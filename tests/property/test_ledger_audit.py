@@ -18,7 +18,7 @@ from sparkle_ledger.projections import project
 from sparkle_ledger.store import Evidence, Row
 from sparkle_protocol.codec import encode
 from sparkle_protocol.ids import digest
-from tests.property.ledger_worlds import ECONOMY, KINDS, Action, World, drawn, give, in_order, is_right, play
+from tests.property.ledger_worlds import ECONOMY, KINDS, Action, World, adds_up, drawn, give, in_order, is_right, play
 from tests.unit.ledger.ledgers import ENTRIES, FACTS, NET
 
 actions = st.tuples(st.integers(0, KINDS - 1), st.integers(0, 3), st.integers(0, 7), st.integers(0, 7))
@@ -83,6 +83,32 @@ def test_an_audit_of_a_copy_with_closed_jobs_finds_what_it_found_before(
     changed = {"unseen": before.unseen, "unseen_count": before.unseen_count}
     assert replace(after, **changed) == before
     assert sorted(text for text in after.unseen if text not in resting) == sorted(before.unseen)
+    assert project(audit.book) == project(book)
+
+
+@settings(max_examples=50)
+@given(worlds, st.integers(0, 1 << 32))
+def test_whenever_jobs_are_closed_and_opened_again_a_copy_is_right_and_loads_to_what_it_was(
+    done: list[Action], seed: int
+) -> None:
+    world, rng = play(done), Random(seed)
+    book = Book(NET, ECONOMY)
+    for item in in_order(world, seed):
+        give(book, item)
+        if not rng.randrange(4):
+            for job in [record.job for record in book.records() if book.is_closable(record.job)]:
+                book.close(job)
+            adds_up(book)
+    known = [
+        Evidence(record.job, [fact.raw for fact in record.counting()], [one.encode() for one in record.sealed()])
+        for record in book.records()
+    ]
+    audit = Audit(ENTRIES, FACTS, ECONOMY)
+    for _ in audit.steps(rows_of(world), 1, known, book.closings()):
+        pass
+    report = audit.report()
+    assert report.ok, report.violations
+    assert report.final_price_micro == report.earned_micro + report.unsettled_micro
     assert project(audit.book) == project(book)
 
 
