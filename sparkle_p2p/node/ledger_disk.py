@@ -17,6 +17,7 @@ from sparkle_ledger.forks import ForkProof
 from sparkle_protocol.effects import KeepLedger
 from sparkle_protocol.errors import ConfigError, LedgerError, SparkleError
 from sparkle_protocol.facts import FactCodec, JobSpec
+from sparkle_protocol.ids import JobId
 from sparkle_protocol.work.sealed import SealedRange
 
 log = logging.getLogger("sparkle.ledger")
@@ -65,6 +66,8 @@ class LedgerDisk:
         store.check(db)
         book = Book(self._net, economy)
         facts = FactCodec(self._net, verify=_verified_before)
+        for closing in store.closings(db):  # before anything else of these jobs
+            book.add_closing(closing)
         for evidence in store.evidence(db):
             record = _record_of(evidence, facts)
             if record is not None:
@@ -92,6 +95,20 @@ class LedgerDisk:
             account = self._codec.open_known(first).account
             store.keep_fork(db, store.Fork(account, first, second))
         store.append(db, [self._codec.open_known(raw) for raw in effect.entries])
+
+    async def evidence_of(self, job: JobId) -> store.Evidence | None:
+        """What is kept about a job, also of one that is closed; None: nothing.
+
+        Raises:
+            LedgerError: it is damaged, or the file is closed.
+        """
+
+        def work() -> store.Evidence | None:
+            if self._db is None:
+                raise LedgerError(f"{self.path} is closed")
+            return store.evidence_of(self._db, job)
+
+        return await self._call(work)
 
     async def close(self) -> None:
         """Finish what is under way and close; idempotent."""
