@@ -35,7 +35,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sparkle_ledger import outcomes as out
-from sparkle_ledger.closing import Closing, Final, Ruling
+from sparkle_ledger.closing import MAX_FINALS, Closing, Final, Ruling
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import (
     MAX_MICRO,
@@ -217,7 +217,8 @@ class Book(Rulings):
         page = self._jobs.get(job)
         if page is None or page.record is None or not page.is_over:
             return False
-        return not any(node.outcome.pending for node in page.all_works())
+        works = page.all_works()
+        return len(works) <= MAX_FINALS and not any(node.outcome.pending for node in works)
 
     def close(self, job: bytes) -> Closing:
         """Make the outcomes of a closable job's Works final, and forget what proved them. See ``closing.py``.

@@ -15,7 +15,9 @@ from msgspec import Meta
 from sparkle_ledger.entries import EntryId
 from sparkle_ledger.evidence import RawFact
 from sparkle_ledger.outcomes import Outcome
-from sparkle_protocol.codec import MAX_MESSAGE_BYTES, Wire, decode
+from sparkle_protocol.codec import MAX_ARRAY_ITEMS, MAX_MESSAGE_BYTES, Wire, decode
+
+MAX_FINALS = MAX_ARRAY_ITEMS  # a job with more Works stays open: anybody may sign any number of void ones
 
 Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
@@ -59,7 +61,7 @@ class Closing(Wire, frozen=True):
     submitter: Key
     price_micro: int
     executions: int
-    finals: list[Final]
+    finals: Annotated[list[Final], Meta(max_length=MAX_FINALS)]
 
     @classmethod
     def decode(cls, raw: bytes) -> "Closing":

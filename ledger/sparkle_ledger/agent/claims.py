@@ -96,6 +96,10 @@ class Claims:
     def __len__(self) -> int:
         return len(self._claims)
 
+    def claims(self, job: bytes) -> bool:
+        """A job may still owe us, as far as this life knows."""
+        return job in self._claims
+
     # --- what happened ------------------------------------------------------------------------------------
 
     def restore(self, records: Iterable[JobRecord]) -> None:
@@ -129,7 +133,7 @@ class Claims:
     def accepted(self, event: Accepted) -> None:
         """Results of ours were accepted."""
         record = JobRecord(event.spec, self._desk.book.network)
-        if record.account == self._desk.account or not record.price_micro:
+        if record.account == self._desk.account or not record.price_micro or self._is_settled(event):
             return
         record.add_all(event.views)
         claim = self._claim(record, event.keepers)
@@ -147,6 +151,13 @@ class Claims:
         if claim.asked_ns is not None:
             due_ns = max(due_ns, claim.asked_ns + self._pause_ns(claim))
         claim.due_ns = due_ns if claim.due_ns is None else min(claim.due_ns, due_ns)
+
+    def _is_settled(self, event: Accepted) -> bool:
+        """The job is closed, and each of these results is paid."""
+        if self._desk.book.closing(event.spec.job) is None:
+            return False
+        paid = {(one.unit, one.epoch) for one, _ in self._desk.book.settled(event.spec.job) if one.worker == self._key}
+        return paid.issuperset(event.units)
 
     def _pause_ns(self, claim: _Claim) -> int:
         """Between two lots."""
