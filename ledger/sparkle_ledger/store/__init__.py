@@ -6,14 +6,19 @@ table      holds
 entries    signed entries as they travel. A second one for the same place has another id and is kept beside it
 evidence   what proves the outcome of jobs: facts and records as they travel, each once
 forks      two entries of one place, for each account that signed such
+closings   of jobs that were settled long ago: what is kept in the place of evidence, and how many rows of that there
+           were then
 accounts   balances, limits and heads: a projection. Amounts are texts, as sums may exceed 64 bits
 escrows    what is held for jobs: a projection
 pairs      what went between two accounts: a projection
-about      the network; how many rows the first three have; at which sum of these the projections were made
+about      the network; how many rows the first four have, and how many gave way; at which sum of all these the
+           projections were made
 =========  ==================================================================================================
 
-Rows of the first three are added and never changed: mistakes are mended by new entries. Projections say nothing that
-does not follow from those three; ``projection`` gives them only while nothing came after them and their digest fits.
+Rows of the first three are added and never changed: mistakes are mended by new entries. ``close_job`` alone takes
+some away: evidence about a job whose outcome is final, and what an earlier closing of it said. Projections say
+nothing that does not follow from those four; ``projection`` gives them only while nothing came after them and their
+digest fits.
 
 ``append`` returns once its entries are on disk, so that what is published afterwards survives a crash. A process that
 is killed leaves whole transactions. A file that lost bytes is found out when it is read: ``load`` compares each entry
@@ -30,12 +35,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from sparkle_ledger.closing import Closing
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId
 from sparkle_ledger.projections import AccountRow, EscrowRow, PairRow, Projection
 from sparkle_ledger.store.schema import RESTORE, at_once, one_line, path_of, told
 from sparkle_ledger.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from sparkle_ledger.store.schema import open_ledger as open_ledger
 from sparkle_ledger.store.schema import snapshot as snapshot
+from sparkle_protocol.codec import encode
 from sparkle_protocol.errors import LedgerError, RemoteProtocolError
 from sparkle_protocol.ids import JobId, digest
 
@@ -47,7 +54,9 @@ _CHECK_BYTES = 8  # of an entry as it travels: its id does not cover the signatu
 
 _HEARING_STEPS = 100_000  # of SQLite's machine between two looks for signals: some milliseconds
 
-_CHANGES = "SELECT SUM(value) FROM about WHERE name IN ('entries', 'evidence', 'forks')"
+_CHANGES = "SELECT SUM(value) FROM about WHERE name IN ('entries', 'evidence', 'forks', 'closings', 'forgotten')"
+# Jobs about which nothing came since they were closed: those with more evidence than then are open again.
+_CLOSED = "SELECT job FROM closings WHERE kept >= (SELECT COUNT(*) FROM evidence WHERE evidence.job = closings.job)"
 _Table = list[tuple[bytes | int | str, ...]]
 
 
@@ -126,8 +135,27 @@ def keep_fork(db: sqlite3.Connection, fork: Fork) -> int:
     return _add(db, "forks", statement, [(fork.account, fork.first, fork.second)])
 
 
+def close_job(db: sqlite3.Connection, closing: Closing, *, keep_evidence: bool) -> None:
+    """Keep what takes the place of a job's evidence, instead of what an earlier closing of it said.
+
+    ``keep_evidence``: the evidence stays, to be shown to others; else it is gone. All of it at once, or nothing.
+    The closing's Works are to be kept before. Evidence that is kept afterwards opens the job again: see ``evidence``.
+    """
+    job, raw = closing.job, encode(closing)
+
+    def work() -> None:
+        gone = 0 if keep_evidence else db.execute("DELETE FROM evidence WHERE job = ?", (job,)).rowcount
+        ((kept,),) = db.execute("SELECT COUNT(*) FROM evidence WHERE job = ?", (job,))
+        before = db.execute("DELETE FROM closings WHERE job = ?", (job,)).rowcount
+        db.execute("INSERT INTO closings VALUES (?, ?, ?, ?)", (job, kept, raw, _check_of(job, kept, raw)))
+        for name, more in (("evidence", -gone), ("closings", 1 - before), ("forgotten", gone + before)):
+            db.execute("UPDATE about SET value = value + ? WHERE name = ?", (more, name))
+
+    at_once(db, work)
+
+
 def changes(db: sqlite3.Connection) -> int:
-    """A number that grows with whatever is added. To be read before what a projection is made of."""
+    """A number that grows with whatever is added or taken away. To be read before what a projection is made of."""
     with told(db):
         return int(db.execute(f"SELECT ({_CHANGES})").fetchone()[0])
 
@@ -238,24 +266,69 @@ def feed(db: sqlite3.Connection, account: bytes, incarnation: int, first: int, m
         return [raw for (raw,) in db.execute(query, (account, incarnation, first, most))]
 
 
-def evidence(db: sqlite3.Connection) -> Iterator[Evidence]:
-    """All that proves the outcome of jobs, job by job. Whoever reads it judges it.
+def evidence(db: sqlite3.Connection, *, closed: bool = False) -> Iterator[Evidence]:
+    """What proves the outcome of jobs that are not closed, job by job. Whoever reads it judges it.
+
+    Of a job about which evidence came after it was closed, all that is kept is there: it is open again.
+    ``closed``: what is kept about closed jobs, too.
 
     Raises:
         LedgerError: something is damaged, or the file is.
     """
+    without = "0" if closed else f"job IN ({_CLOSED})"
     found: Evidence | None = None
-    for job, kind, id_, raw in _scan(db, "evidence", "job, kind, id"):
-        whole = type(job) is type(raw) is bytes and kind in (_FACT, _SEALED)
-        if not whole or digest(job, bytes([kind]), raw) != id_:
-            raise LedgerError(f"evidence about a job in {path_of(db)} is damaged; {RESTORE}")
+    for job, kind, id_, raw in _scan(db, "evidence", "job, kind, id", without):
         if found is None or job != found.job:
             if found is not None:
                 yield found
             found = Evidence(JobId(job), [], [])
-        (found.facts if kind == _FACT else found.sealed).append(raw)
+        _put(db, found, job, kind, id_, raw)
     if found is not None:
         yield found
+
+
+def evidence_of(db: sqlite3.Connection, job: bytes) -> Evidence | None:
+    """What is kept about one job, be it closed or not; None: nothing.
+
+    Raises:
+        LedgerError: something is damaged, or the file is.
+    """
+    with told(db):
+        about = db.execute("SELECT * FROM evidence WHERE job = ? ORDER BY kind, id", (job,)).fetchall()
+        lost = db.execute("SELECT 1 FROM closings WHERE job = ? AND kept > ?", (job, len(about))).fetchone()
+    if lost:
+        raise LedgerError(f"{path_of(db)} has lost evidence about job {job.hex()[:12]}; {RESTORE}")
+    found = Evidence(JobId(job), [], [])
+    for row in about:
+        _put(db, found, *row)
+    return found if about else None
+
+
+def _put(db: sqlite3.Connection, found: Evidence, job: Any, kind: Any, id_: Any, raw: Any) -> None:
+    """A row of evidence to where it belongs, if it is what was written."""
+    whole = type(job) is type(raw) is bytes and kind in (_FACT, _SEALED)
+    if not whole or digest(job, bytes([kind]), raw) != id_:
+        raise LedgerError(f"evidence about a job in {path_of(db)} is damaged; {RESTORE}")
+    (found.facts if kind == _FACT else found.sealed).append(raw)
+
+
+def closings(db: sqlite3.Connection) -> Iterator[Closing]:
+    """What is kept of jobs that were closed, by job; also if evidence came since.
+
+    Raises:
+        LedgerError: something is damaged, or the file is.
+    """
+    for job, kept, raw, checked in _scan(db, "closings", "job"):
+        whole = type(job) is type(raw) is bytes and type(kept) is int and 0 <= kept < 1 << 63
+        try:
+            closing = Closing.decode(raw) if whole and _check_of(job, kept, raw) == checked else None
+        except RemoteProtocolError as error:
+            raise LedgerError(
+                f"what is kept of a closed job in {path_of(db)} is damaged ({error}); {RESTORE}"
+            ) from error
+        if closing is None or closing.job != job:
+            raise LedgerError(f"what is kept of a closed job in {path_of(db)} is damaged; {RESTORE}")
+        yield closing
 
 
 def forks(db: sqlite3.Connection) -> list[Fork]:
@@ -306,19 +379,26 @@ def check(db: sqlite3.Connection) -> None:
         raise LedgerError(f"{path_of(db)} is damaged ({one_line(found)}); {RESTORE}")
 
 
-def _scan(db: sqlite3.Connection, table: str, order: str) -> Iterator[tuple[Any, ...]]:
-    """All rows of a table, and an error at the end if they are not as many as were added."""
-    query = f"SELECT (SELECT value FROM about WHERE name = '{table}'), * FROM {table} ORDER BY {order}"  # noqa: S608
-    read, added = 0, None
+def _scan(db: sqlite3.Connection, table: str, order: str, without: str = "0") -> Iterator[tuple[Any, ...]]:
+    """All rows of a table but those left out, and an error at the end if not all that were added are there."""
+    added = f"(SELECT value FROM about WHERE name = '{table}')"  # noqa: S608
+    left_out = f"(SELECT COUNT(*) FROM {table} WHERE {without})"  # noqa: S608
+    query = f"SELECT {added} - {left_out}, * FROM {table} WHERE NOT ({without}) ORDER BY {order}"  # noqa: S608
+    read, expected = 0, None
     with told(db):
         for row in db.execute(query):
-            read, added = read + 1, row[0]
+            read, expected = read + 1, row[0]
             yield row[1:]
         if not read:  # nobody has said how many were added
-            counted = f"SELECT value, (SELECT COUNT(*) FROM {table}) FROM about WHERE name = '{table}'"  # noqa: S608
-            added, read = db.execute(counted).fetchone() or (None, 0)
-    if read != added:
-        raise LedgerError(f"{path_of(db)} has lost {table}: {read} of {added} are there; {RESTORE}")
+            counted = f"SELECT {added} - {left_out}, COUNT(*) FROM {table} WHERE NOT ({without})"  # noqa: S608
+            expected, read = db.execute(counted).fetchone()
+    if read != expected:
+        raise LedgerError(f"{path_of(db)} has lost {table}: {read} of {expected} are there; {RESTORE}")
+
+
+def _check_of(job: bytes, kept: int, raw: bytes) -> bytes:
+    """Of a closing. Against accidents only."""
+    return digest(job, kept.to_bytes(8), raw)[:_CHECK_BYTES]
 
 
 def _digest(*tables: _Table) -> bytes:

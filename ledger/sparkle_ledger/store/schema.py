@@ -30,6 +30,11 @@ CREATE TABLE pairs    (account BLOB NOT NULL, other BLOB NOT NULL, earned_micro 
 CREATE TABLE about    (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 INSERT INTO about VALUES ('entries', 0), ('evidence', 0), ('forks', 0), ('projected', -1), ('digest', x'');
 """,
+    """
+CREATE TABLE closings (job BLOB PRIMARY KEY, kept INTEGER NOT NULL, raw BLOB NOT NULL, checked BLOB NOT NULL)
+    WITHOUT ROWID;
+INSERT INTO about VALUES ('closings', 0), ('forgotten', 0);
+""",
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 

@@ -9,10 +9,12 @@ import pytest
 
 from sparkle_ledger import store
 from sparkle_ledger.book import Book
+from sparkle_ledger.closing import Closing, Final
 from sparkle_ledger.entries import AccountId, Hold
 from sparkle_ledger.projections import AccountRow, EscrowRow, PairRow, Projection, project
+from sparkle_ledger.store import schema
 from sparkle_protocol.errors import ConfigError, LedgerError
-from sparkle_protocol.ids import JobId
+from sparkle_protocol.ids import JobId, digest
 from tests.unit.ledger.feeds import CODEC, NET, PEOPLE, feed, holds, job
 from tests.unit.ledger.ledgers import ECONOMY, KEEPERS, PRICE, Author, Job, person
 
@@ -72,6 +74,104 @@ def test_evidence_is_kept_once_and_comes_back_by_job(db: sqlite3.Connection) -> 
     assert store.keep_evidence(db, store.Evidence(one, [b"c", b"d"], [b"c"])) == 1
     found = [(known.job, sorted(known.facts), known.sealed) for known in store.evidence(db)]
     assert found == [(one, [b"a", b"c", b"d"], [b"c"]), (two, [b"b"], [])]
+
+
+def closing(number: int, executions: int = 3) -> Closing:
+    finals = [Final(ENTRIES[number].id, "booked", PRICE), Final(ENTRIES[9].id, "void:settled", 0)]
+    return Closing(job(number), b"spec" * 9, PEOPLE[0].public_key, PRICE, executions, finals)
+
+
+def facts_of(db: sqlite3.Connection, **options: bool) -> dict[bytes, list[bytes]]:
+    return {one.job: sorted(one.facts) for one in store.evidence(db, **options)}
+
+
+def evidence(number: int, *facts: bytes) -> store.Evidence:
+    return store.Evidence(JobId(job(number)), list(facts), [])
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_closing_takes_the_place_of_evidence(db: sqlite3.Connection, path: Path, *, keep: bool) -> None:
+    for number in range(3):
+        store.keep_evidence(db, evidence(number, b"a", b"b"))
+    store.close_job(db, closing(1), keep_evidence=keep)
+    db.close()
+    again = store.open_ledger(path, NET)
+    assert list(store.closings(again)) == [closing(1)]
+    assert facts_of(again) == {job(0): [b"a", b"b"], job(2): [b"a", b"b"]}
+    assert len(facts_of(again, closed=True)) == (3 if keep else 2)
+    assert (store.evidence_of(again, job(1)) is not None) is keep
+    assert store.count_evidence(again) == (6 if keep else 4)
+    again.close()
+
+
+def test_evidence_is_found_by_job_also_of_a_closed_one(db: sqlite3.Connection) -> None:
+    store.keep_evidence(db, store.Evidence(JobId(job(1)), [b"a"], [b"s"]))
+    store.close_job(db, closing(1), keep_evidence=True)
+    assert store.evidence_of(db, job(1)) == store.Evidence(JobId(job(1)), [b"a"], [b"s"])
+    assert store.evidence_of(db, job(2)) is None
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_evidence_that_comes_later_opens_a_job_until_it_is_closed_again(
+    db: sqlite3.Connection, *, keep: bool
+) -> None:
+    store.keep_evidence(db, evidence(1, b"a", b"b"))
+    store.close_job(db, closing(1), keep_evidence=keep)
+    if keep:
+        store.keep_evidence(db, evidence(1, b"a", b"b"))
+        assert facts_of(db) == {}, "nothing of that is new"
+    store.keep_evidence(db, evidence(1, b"c"))
+    assert facts_of(db) == {job(1): [b"a", b"b", b"c"] if keep else [b"c"]}
+    assert list(store.closings(db)) == [closing(1)]
+    store.close_job(db, closing(1, 4), keep_evidence=keep)
+    assert facts_of(db) == {}
+    assert list(store.closings(db)) == [closing(1, 4)]
+
+
+def test_whatever_happens_the_number_of_changes_grows(db: sqlite3.Connection) -> None:
+    seen = [store.changes(db)]
+    steps: list[Callable[[], object]] = [
+        lambda: store.keep_evidence(db, evidence(1, b"a", b"b", b"c")),
+        lambda: store.close_job(db, closing(1), keep_evidence=False),
+        lambda: store.keep_evidence(db, evidence(1, b"d")),
+        lambda: store.close_job(db, closing(1), keep_evidence=True),
+        lambda: store.close_job(db, closing(1), keep_evidence=False),
+        lambda: store.close_job(db, closing(1), keep_evidence=False),
+    ]
+    for step in steps:
+        step()
+        seen.append(store.changes(db))
+    assert seen == sorted(set(seen))
+
+
+def test_a_closing_that_fails_leaves_everything_as_it_was(db: sqlite3.Connection) -> None:
+    store.keep_evidence(db, evidence(1, b"a"))
+    store.close_job(db, closing(1), keep_evidence=True)
+    before = store.changes(db)
+    db.execute("CREATE TRIGGER full BEFORE INSERT ON closings BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    with pytest.raises(LedgerError, match="no room"):
+        store.close_job(db, closing(1, 4), keep_evidence=False)
+    assert list(store.closings(db)) == [closing(1)]
+    assert facts_of(db, closed=True) == {job(1): [b"a"]}
+    assert store.changes(db) == before
+
+
+def test_a_ledger_of_the_first_format_is_converted_and_keeps_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        patch.setattr(schema, "SCHEMA_VERSION", 1)
+        old = store.open_ledger(path, NET)
+        store.append(old, ENTRIES)
+        store.keep_evidence(old, evidence(1, b"a"))
+        old.close()
+    with pytest.raises(ConfigError, match="start the node once to convert it"):
+        store.open_ledger(path, NET, readonly=True)
+    new = store.open_ledger(path, NET)
+    assert list(store.load(new, CODEC)) == ORDERED
+    assert (facts_of(new), list(store.closings(new))) == ({job(1): [b"a"]}, [])
+    store.close_job(new, closing(1), keep_evidence=False)
+    assert list(store.closings(new)) == [closing(1)]
+    new.close()
 
 
 def test_an_append_that_fails_leaves_nothing(db: sqlite3.Connection) -> None:
@@ -202,7 +302,12 @@ def test_evidence_that_changed_is_found_by_reading(db: sqlite3.Connection) -> No
 @pytest.mark.parametrize("which", ["= (SELECT MAX({0}) FROM {1})", "NOT NULL"])
 @pytest.mark.parametrize(
     ("table", "column", "read"),
-    [("entries", "id", store.rows), ("evidence", "job", store.evidence), ("forks", "account", store.forks)],
+    [
+        ("entries", "id", store.rows),
+        ("evidence", "job", store.evidence),
+        ("forks", "account", store.forks),
+        ("closings", "job", store.closings),
+    ],
 )
 def test_rows_that_got_lost_are_missed(
     db: sqlite3.Connection,
@@ -215,7 +320,53 @@ def test_rows_that_got_lost_are_missed(
     for number in range(2):
         store.keep_evidence(db, store.Evidence(JobId(job(number)), [b"fact"], []))
         store.keep_fork(db, store.Fork(FEEDS[number][0].account, ENTRIES[0].raw, ENTRIES[1].raw))
+        store.close_job(db, closing(2 + number), keep_evidence=False)
     assert list(read(db))
     db.execute(f"DELETE FROM {table} WHERE {column} {which.format(column, table)}")
     with pytest.raises(LedgerError, match=f"has lost {table}"):
         list(read(db))
+
+
+@pytest.mark.parametrize("which", ["job = x'{0}'", "job <> x'{0}'", "1"])
+def test_lost_evidence_is_missed_also_where_some_is_left_out(db: sqlite3.Connection, which: str) -> None:
+    """Of the closed job, of the open one, of both."""
+    for number in range(2):
+        store.keep_evidence(db, evidence(number, b"a", b"b", b"c"))
+    store.close_job(db, closing(1), keep_evidence=True)
+    assert len(list(store.evidence(db))) == 1
+    db.execute(f"DELETE FROM evidence WHERE {which.format(job(1).hex())} AND kind = 0 AND raw = ?", (b"b",))
+    with pytest.raises(LedgerError, match="has lost evidence"):
+        list(store.evidence(db))
+    with pytest.raises(LedgerError, match="has lost evidence"):
+        list(store.evidence(db, closed=True))
+    if "<>" not in which:
+        with pytest.raises(LedgerError, match=f"has lost evidence about job {job(1).hex()[:12]}"):
+            store.evidence_of(db, job(1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "raw = CAST(raw || x'00' AS BLOB)",
+        "raw = 'text'",
+        "checked = x'00'",
+        "kept = kept + 1",
+        "kept = -1",
+        "kept = 'x'",
+        "job = x'00'",
+    ],
+)
+def test_a_closing_that_changed_is_found_by_reading(db: sqlite3.Connection, change: str) -> None:
+    store.close_job(db, closing(1), keep_evidence=False)
+    db.execute(f"UPDATE closings SET {change}")
+    with pytest.raises(LedgerError, match=r"closed job in .* is damaged; move it away"):
+        list(store.closings(db))
+
+
+def test_a_closing_that_cannot_be_read_again_is_found_by_reading(db: sqlite3.Connection) -> None:
+    """As if a program had written it that knows another shape."""
+    store.close_job(db, closing(1), keep_evidence=False)
+    raw = b"\x93\x01\x02\x03"
+    db.execute("UPDATE closings SET raw = ?, checked = ?", (raw, digest(job(1), bytes(8), raw)[:8]))
+    with pytest.raises(LedgerError, match="damaged"):
+        list(store.closings(db))

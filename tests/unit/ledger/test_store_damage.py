@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from sparkle_ledger import store
+from sparkle_ledger.closing import Closing, Final
 from sparkle_ledger.entries import Entry, EntryId
 from sparkle_protocol.errors import ConfigError, LedgerError
 from sparkle_protocol.ids import JobId
@@ -18,6 +19,8 @@ PAGE, FRAME, LOG_HEADER = 4096, 4120, 32
 FEEDS = [holds(person, 7) for person in PEOPLE[:2]]
 ENTRIES = [entry for pair in zip(*FEEDS, strict=True) for entry in pair]  # in the order in which they are appended
 EVIDENCE = [bytes([n]) * 3000 for n in range(3)]  # long enough for pages of their own
+CLOSED_AFTER = 2  # entries: the job that evidence was kept about before it
+CLOSING = Closing(job(0), b"spec" * 1000, PEOPLE[0].public_key, 1, 2, [Final(ENTRIES[0].id, "booked", 1)])
 
 
 class Files:
@@ -39,6 +42,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Files, Files]:
         store.append(db, [entry])
         if number % 5 == 0:
             store.keep_evidence(db, store.Evidence(JobId(job(number)), EVIDENCE, EVIDENCE))
+        if number == CLOSED_AFTER:
+            store.close_job(db, CLOSING, keep_evidence=False)
     for name in ("ledger.db", "ledger.db-wal"):
         shutil.copy(folder / name, folder / f"before.{name}")
     before = Files(folder / "before.ledger.db")
@@ -65,6 +70,7 @@ def reopened(folder: Path, db: bytes, log: bytes) -> list[EntryId] | None:
     try:
         entries = list(store.load(opened, CODEC))
         evidence = list(store.evidence(opened))
+        closings = list(store.closings(opened))
         store.forks(opened)
         store.projection(opened)
     except LedgerError as error:
@@ -73,6 +79,10 @@ def reopened(folder: Path, db: bytes, log: bytes) -> list[EntryId] | None:
     finally:
         opened.close()
     assert all(set(one.facts) == set(one.sealed) == set(EVIDENCE) for one in evidence)
+    assert closings in ([], [CLOSING])
+    proven = any(one.job == CLOSING.job for one in evidence)
+    assert proven + len(closings) == 1 or (len(entries) <= 1 and not proven), "its evidence or what took its place"
+    assert closings or len(entries) <= CLOSED_AFTER + 1
     for account in {entry.account for entry in entries}:
         assert_feed([entry for entry in entries if entry.account == account])
     assert all(CODEC.open(entry.raw) == entry for entry in entries)
