@@ -60,7 +60,7 @@ from sparkle_ledger.outcomes import Outcome
 from sparkle_ledger.plain import PlainSums
 from sparkle_ledger.rulings import JobPage, Page, Rulings
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
-from sparkle_protocol.facts import Verify
+from sparkle_protocol.facts import SEAL_UNITS, Verify
 from sparkle_protocol.identity import verify_signature
 
 
@@ -484,8 +484,17 @@ class Book(Rulings):
     def claims_of(self, job: bytes, execution: Execution) -> list[EntryId]:
         """The entries that claim the pay for an execution, whatever became of them."""
         page = self._jobs.get(job)
-        claims = page.claims.get(execution.worker, {}) if page is not None else {}
-        return [node.entry.id for node in claims.get((execution.unit, execution.epoch), ())]
+        if page is None:
+            return []
+        unit, epoch, worker = execution
+        if page.record is not None or page.closing is None:
+            return [node.entry.id for node in page.claims.get(worker, {}).get((unit, epoch), ())]
+        works = ((node, node.entry.payload) for node in page.works.get(unit // SEAL_UNITS, ()))
+        return [
+            node.entry.id
+            for node, work in works
+            if isinstance(work, Work) and work.worker == worker in node.keys and Settled(unit, epoch) in work.units
+        ]
 
     # --- for an author --------------------------------------------------------------------------------------
 
