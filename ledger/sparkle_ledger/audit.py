@@ -7,6 +7,7 @@
 - Apart from the book, from the job records alone: what all accepted executions together cost, and that each is
   settled by exactly one entry that counts. An execution that is settled twice, or was never accepted, is a violation.
   One that is settled by none is unseen: its worker has not claimed it, or the claim is not here.
+- Of jobs that were closed, whatever can be checked without their proofs (``closed_jobs.py``).
 
 A *violation* is what no honest copy of the ledger holds. What an account did against the rules is none: its entries
 do not count, and the outcomes say why. What is *unseen* is no fault either, but the sums may change once it comes.
@@ -20,6 +21,8 @@ from typing import Protocol
 
 from sparkle_ledger.book import Book
 from sparkle_ledger.chains import ChainCheck, place_of
+from sparkle_ledger.closed_jobs import Claims, ClosedJobs, packed
+from sparkle_ledger.closing import Closing
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, Work
 from sparkle_ledger.evidence import JobRecord
@@ -76,15 +79,17 @@ class Report:
     Attributes:
         feeds: accounts and their incarnations.
         entries: read; ``signatures`` of them verified, which vouch for the rest.
+        executions: accepted ones that have a price.
         sum_micro: of all balances and escrows.
         earned_micro: by entries that count.
-        final_price_micro: of all accepted executions, by the job records alone.
+        final_price_micro: of all accepted executions, by the job records and closings alone.
         unsettled_micro: of those among them that no entry here settles.
         outcomes: how many entries have each outcome.
         misdeeds: what accounts signed against the rules of feeds, forks above all.
         misdeeds, violations, unseen: sentences with places; the first thousand of each. ``violation_codes``: one
             for each violation (``entry_damaged``, ``signature``, ``fact_invalid``, ``seal_invalid``, ``unproven``,
-            ``sum``, ``overdrawn``, ``settled_twice``, ``never_accepted``).
+            ``sum``, ``overdrawn``, ``settled_twice``, ``never_accepted``, and of closed jobs ``closing_invalid``,
+            ``final_lost``, ``final_wrong``, ``overpaid``).
         violation_count, unseen_count: of all.
     """
 
@@ -92,6 +97,7 @@ class Report:
     entries: int
     signatures: int
     jobs: int
+    executions: int
     sum_micro: int
     earned_micro: int
     final_price_micro: int
@@ -135,23 +141,31 @@ class Audit:
         self._heads = heads or {}
         self._read = 0
         self._entries: list[Entry] = []
-        self._claims: dict[bytes, dict[bytes, array[int]]] = {}  # job -> worker -> unit and epoch, packed
+        self._claims: dict[bytes, dict[bytes, array[int]]] = {}  # by job
         self._violations = self._chains.violations
         self._unseen = self._chains.gaps
+        self._closed = ClosedJobs(facts, self.book, self._violations)
         self._absent: set[AccountId] = set()  # they are said to pay, and none of their entries is here
         self._outcomes: Counter[str] = Counter()
-        self._earned = self._final_price = self._unsettled = 0
+        self._jobs = self._executions = self._earned = self._final_price = self._unsettled = 0
 
     def steps(
-        self, rows: Iterable[RawEntry], total: int, evidence: Iterable[RawEvidence]
+        self,
+        rows: Iterable[RawEntry],
+        total: int,
+        evidence: Iterable[RawEvidence],
+        closings: Iterable[Closing] = (),
     ) -> Iterator[tuple[int, int]]:
         """Check all of it; says now and then how much of how much is done.
 
         Args:
             rows: all entries by account, incarnation, seq and id.
             total: how many they are, about.
-            evidence: about all jobs.
+            evidence: about all jobs, also such as is kept about closed ones.
+            closings: of jobs that were closed.
         """
+        for closing in closings:
+            self._closed.take(closing)
         for one in evidence:
             self._take_evidence(one)
         done, whole = 0, 3 * total  # each is read, judged and counted
@@ -182,7 +196,8 @@ class Audit:
             self._chains.feeds,
             self._read,
             self._chains.verified,
-            sum(1 for _ in self.book.records()),
+            self._jobs,
+            self._executions,
             self.book.sum_micro(),
             self._earned,
             self._final_price,
@@ -247,7 +262,7 @@ class Audit:
         if outcome.counts:
             self._earned += payload.amount_micro
             claims = self._claims.setdefault(payload.job, {}).setdefault(payload.worker, array("Q"))
-            claims.extend([one.unit << 32 | one.epoch for one in payload.units])
+            claims.extend([packed(one.unit, one.epoch) for one in payload.units])
         elif outcome.pending:
             payer = AccountId(payload.payer)
             if not self.book.account(payer).entries:
@@ -257,7 +272,14 @@ class Audit:
     def _settle(self) -> None:
         """Hold what was paid against what was accepted, job by job, and everything against 0."""
         for record in self.book.records():
-            self._settle_job(record)
+            if record.job not in self._closed:
+                payable, paid = self._settled(record, self._claims.pop(record.job, {}))
+                self._add_up(record.job, record.price_micro, payable, paid)
+        for closing in self.book.closings():
+            payable, paid = self._closed.settled(closing, self._claims.pop(closing.job, {}))
+            self._add_up(closing.job, closing.price_micro, payable, paid)
+        for text in self._closed.unseen():
+            self._unseen.add(text)
         for account in sorted(self._absent):
             self._unseen.add(f"account {account.hex()[:12]} is said to pay for work, and none of its entries is here")
         for job in self._claims:
@@ -281,27 +303,32 @@ class Audit:
                     f"witnesses know entry {head.seq} of account {account.hex()[:12]}, which is not here"
                 )
 
-    def _settle_job(self, record: JobRecord) -> None:
-        open_ = {(one.worker, one.unit << 32 | one.epoch) for one in record.all_payable()}
-        name = f"job {record.job.hex()[:12]}"
-        self._final_price += record.price_micro * len(open_)
+    def _settled(self, record: JobRecord, claims: Claims) -> tuple[int, int]:
+        """How many executions of a job are payable, and how many of these are paid."""
+        open_ = {(one.worker, packed(one.unit, one.epoch)) for one in record.all_payable()}
         payable = len(open_)
-        for worker, claims in self._claims.pop(record.job, {}).items():
-            for packed in claims:
-                one = (worker, packed)
-                if one in open_:
-                    open_.remove(one)
+        for worker, ones in claims.items():
+            for one in ones:
+                if (worker, one) in open_:
+                    open_.remove((worker, one))
                 else:
-                    self._settled_wrongly(record, worker, packed >> 32, packed & 0xFFFFFFFF, name)
-        if open_:
-            self._unsettled += record.price_micro * len(open_)
-            self._unseen.add(f"{len(open_)} of {payable} accepted executions of {name} are settled by no entry here")
+                    self._settled_wrongly(record, worker, one >> 32, one & 0xFFFFFFFF)
+        return payable, payable - len(open_)
 
-    def _settled_wrongly(self, record: JobRecord, worker: bytes, unit: int, epoch: int, name: str) -> None:
+    def _add_up(self, job: bytes, price_micro: int, payable: int, paid: int) -> None:
+        self._jobs += 1
+        self._executions += payable if price_micro else 0
+        self._final_price += price_micro * payable
+        if paid < payable:
+            self._unsettled += price_micro * (payable - paid)
+            text = f"{payable - paid} of {payable} accepted executions of job {job.hex()[:12]}"
+            self._unseen.add(f"{text} are settled by no entry here")
+
+    def _settled_wrongly(self, record: JobRecord, worker: bytes, unit: int, epoch: int) -> None:
         accepted = unit < record.units and worker in record.accepted(unit, epoch)
         why = "is settled twice" if accepted else "is paid for and was never accepted"
         code = "settled_twice" if accepted else "never_accepted"
-        self._violations.add(f"unit {unit} of {name} by {worker.hex()[:12]} {why}", code)
+        self._violations.add(f"unit {unit} of job {record.job.hex()[:12]} by {worker.hex()[:12]} {why}", code)
 
 
 def in_time(entries: list[Entry]) -> list[Entry]:

@@ -50,7 +50,7 @@ def _document(found: Audited, seconds: float) -> dict[str, Any]:
         "entries": report.entries,
         "signatures": report.signatures,
         "jobs": report.jobs,
-        "executions": found.executions,
+        "executions": report.executions,
         "forks": found.forks,
         "sum_micro": report.sum_micro,
         "earned_micro": report.earned_micro,

@@ -30,7 +30,6 @@ class Audited:
     network: str
     report: Report
     accounts: int
-    executions: int  # accepted ones that have a price
     forks: int  # proofs that hold
     violations: list[tuple[str, str]]  # code and sentence; the first thousand
     violation_count: int
@@ -72,13 +71,13 @@ def audited(db: store.Database, tell: Tell, *, deep: bool = False) -> Audited:
 
     def counted() -> Iterator[store.Evidence]:
         read = 0
-        for one in store.evidence(db):
+        for one in store.evidence(db, closed=True):
             yield one
             read += len(one.facts) + len(one.sealed)
             tell("evidence", read, facts)
 
     with _no_search_for_garbage():
-        for done, whole in audit.steps(accounts, entries, counted()):
+        for done, whole in audit.steps(accounts, entries, counted(), store.closings(db)):
             tell("entries", done, whole)
     report = audit.report()
     forks, broken = _proofs(db, codec)
@@ -86,7 +85,6 @@ def audited(db: store.Database, tell: Tell, *, deep: bool = False) -> Audited:
         network,
         report,
         accounts.count,
-        sum(record.executions for record in audit.book.records() if record.price_micro),
         forks,
         [*zip(report.violation_codes, report.violations, strict=True), *broken],
         report.violation_count + len(broken),
@@ -148,10 +146,10 @@ def verdict(found: Audited) -> str:
     entries = "1 entry" if report.entries == 1 else f"{report.entries} entries"
     accounts = "1 account" if found.accounts == 1 else f"{found.accounts} accounts"
     sums = f"Everything adds up: {entries} of {accounts}, balances and escrows sum to exactly {exactly(0)}"
-    if not found.executions:
+    if not report.executions:
         return f"{sums}; no paid execution is recorded here."
     earned = f"{exactly(report.earned_micro)} credits were earned"
-    executions = f"{found.executions} accepted {'execution' if found.executions == 1 else 'executions'}"
+    executions = f"{report.executions} accepted {'execution' if report.executions == 1 else 'executions'}"
     if not report.unsettled_micro:
         return f"{sums}; {earned}, which is the price of the {executions}."
     owed = f"{exactly(report.unsettled_micro)} that no entry here claims yet"
@@ -170,6 +168,8 @@ def loaded(db: store.Database, tell: Tell) -> Book:
     facts, entries = store.count_evidence(db), store.count(db)
     read = 0
     book, codec = Book(network), FactCodec(network, verify=_verified_before)
+    for closing in store.closings(db):
+        book.add_closing(closing)
     for one in store.evidence(db):
         record = _record(one, codec)
         if record is not None:

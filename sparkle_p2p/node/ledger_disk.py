@@ -18,6 +18,7 @@ from sparkle_ledger.forks import ForkProof
 from sparkle_protocol.effects import KeepLedger
 from sparkle_protocol.errors import ConfigError, LedgerError, SparkleError
 from sparkle_protocol.facts import FactCodec, JobSpec
+from sparkle_protocol.ids import JobId
 from sparkle_protocol.work.sealed import SealedRange
 
 log = logging.getLogger("sparkle.ledger")
@@ -66,6 +67,8 @@ class LedgerDisk:
         store.check(db)
         book = Book(self._net, economy)
         facts = FactCodec(self._net, verify=_verified_before)
+        for closing in store.closings(db):  # before anything else of these jobs
+            book.add_closing(closing)
         for evidence in store.evidence(db):
             record = _record_of(evidence, facts)
             if record is not None:
@@ -95,6 +98,20 @@ class LedgerDisk:
         store.append(db, [self._codec.open_known(raw) for raw in effect.entries])
         for closing in effect.closings:  # these rest on all of that
             store.close_job(db, Closing.decode(closing.raw), keep_evidence=closing.keep_evidence)
+
+    async def evidence_of(self, job: JobId) -> store.Evidence | None:
+        """What is kept about a job, also of one that is closed; None: nothing.
+
+        Raises:
+            LedgerError: it is damaged, or the file is closed.
+        """
+
+        def work() -> store.Evidence | None:
+            if self._db is None:
+                raise LedgerError(f"{self.path} is closed")
+            return store.evidence_of(self._db, job)
+
+        return await self._call(work)
 
     async def close(self) -> None:
         """Finish what is under way and close; idempotent."""

@@ -190,7 +190,7 @@ def audit(folder: Path, *, deep: bool) -> None:
     read = sum(len(row.raw) for row in store.rows(db))
     read_s, began = time.process_time() - began, time.process_time()
     run = Audit(EntryCodec(NET), FactCodec(NET), ECONOMY, deep=deep)
-    for _ in run.steps(store.rows(db), store.count(db), store.evidence(db)):
+    for _ in run.steps(store.rows(db), store.count(db), store.evidence(db, closed=True), store.closings(db)):
         pass
     report = run.report()
     audit_s = time.process_time() - began

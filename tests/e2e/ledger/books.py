@@ -28,6 +28,8 @@ def book_of(node: NodeProcess) -> Book:
     db = store.open_ledger(node.home / "ledger.db", net, readonly=True)
     try:
         store.check(db)
+        for closing in store.closings(db):
+            book.add_closing(closing)
         for evidence in store.evidence(db):
             opened = [facts.open(raw) for raw in evidence.facts]
             spec = next(fact for fact in opened if isinstance(fact.payload, JobSpec))
@@ -54,13 +56,13 @@ def balances(book: Book, nodes: Sequence[NodeProcess]) -> dict[str, tuple[int, i
 
 def is_settled(book: Book, job: str) -> bool:
     """Every accepted execution of a finished job is paid, and nothing is left in its escrow."""
-    record = book.record(bytes.fromhex(job))
-    return (
-        record is not None
-        and record.complete
-        and not book.unsettled(bytes.fromhex(job))
-        and book.escrow(bytes.fromhex(job)).balance_micro == 0
-    )
+    id_ = bytes.fromhex(job)
+    record, closing = book.record(id_), book.closing(id_)
+    if closing is not None:
+        done = len(list(book.settled(id_))) == closing.executions
+    else:
+        done = record is not None and record.complete and not book.unsettled(id_)
+    return done and book.escrow(id_).balance_micro == 0
 
 
 async def settled(job: str, by: NodeProcess, timeout_s: float = SETTLED_S) -> Book:

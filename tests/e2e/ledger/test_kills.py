@@ -35,7 +35,7 @@ def assert_kept(path: Path, kept: Sequence[str]) -> None:
     store.check(db)
     entries = list(store.load(db, CODEC))
     audit = Audit(CODEC, FactCodec(NET), ECONOMY, deep=True)
-    for _ in audit.steps(store.rows(db), store.count(db), store.evidence(db)):
+    for _ in audit.steps(store.rows(db), store.count(db), store.evidence(db, closed=True), store.closings(db)):
         pass
     db.close()
     assert entries == list(islice(entries_of_the_feed(), len(entries)))
