@@ -19,8 +19,9 @@ from sparkle_ledger.entries import AccountId, Entry, EntryCodec, account_of
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
-from sparkle_protocol.facts import Fact
+from sparkle_protocol.facts import Cancel, Fact
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.sealed import SealedRange
 from sparkle_sim.disk import LedgerFile
 from sparkle_sim.draws import Draws, draws
@@ -94,7 +95,7 @@ class Credit:
 
         def kept_record(job: JobId) -> JobRecord | None:
             kept = peer.submitter.job(job)
-            return JobRecord.of(kept.state) if kept is not None else None
+            return self._record_of(peer, kept) if kept is not None else None
 
         agent = LedgerAgent(
             peer.identity, self.book(file), world.codec, peer.wall_ms, kept_record,
@@ -102,6 +103,13 @@ class Credit:
             self.entries, keep_ms=self._keep_ms,
         )  # fmt: skip
         yield agent
+
+    def _record_of(self, peer: Peer, kept: KeptJob) -> JobRecord:
+        """What a node shows of a job that it keeps, and the submitter's word that it is done, as in the node."""
+        record = JobRecord.of(kept.state)
+        if kept.mine and kept.outcome == "done" and record.complete and not record.cancelled:
+            record.add(self._world.codec.seal(peer.identity, Cancel(kept.state.id, "it is done")))
+        return record
 
     def book(self, *files: LedgerFile) -> Book:
         """What is in files, together."""
@@ -165,7 +173,7 @@ class Credit:
         left = escrow.held_micro - escrow.released_micro
         if escrow.balance_micro <= 0 or (record is not None and record.over and left <= record.owed_micro):
             return
-        self._tell(peer, Over(JobRecord.of(kept.state)))
+        self._tell(peer, Over(self._record_of(peer, kept)))
         then = min(2 * pause_s, MAX_AGAIN_S)
         self._world.kernel.after(int(pause_s * SECOND), self._take_back, peer, life, job, then)
 

@@ -96,9 +96,14 @@ class Claims:
     def __len__(self) -> int:
         return len(self._claims)
 
-    def claims(self, job: bytes) -> bool:
-        """A job may still owe us, as far as this life knows."""
-        return job in self._claims
+    def is_waiting(self, job: JobId) -> bool:
+        """Something is still to be claimed of a job, or looked for."""
+        claim = self._claims.get(job)
+        return claim is not None and (claim.busy or bool(claim.wanted) or claim.due_ns is not None)
+
+    def forget(self, job: JobId) -> None:
+        """A job is closed: there will be no more work in it."""
+        self._claims.pop(job, None)
 
     # --- what happened ------------------------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ class LedgerAgent:
             self._desk, self._shelf, self._fetching, self._stored, kept_record, self._partners.witnesses
         )
         self._serving = Serving(self._desk, self._shelf, self._stored, kept_record, self._forks.pushed)
-        self._old_jobs = OldJobs(self._desk, self._claims, wall_ms, keep_ms)
+        self._old_jobs = OldJobs(self._desk, self._fetching, self._claims, wall_ms, keep_ms)
         self._forks.restore(forks)
         self._begun = False
 
