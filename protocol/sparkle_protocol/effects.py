@@ -525,7 +525,7 @@ class LedgerKept:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceRead:
-    """The answer to ``ReadEvidence``: facts and records as they travel; none, if there are none or the disk failed."""
+    """The answer to ``ReadEvidence``: facts and records as they travel; none if the disk failed."""
 
     tag: int
     facts: tuple[bytes, ...] = ()

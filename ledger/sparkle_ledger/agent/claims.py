@@ -161,7 +161,9 @@ class Claims:
         """The job is closed, and each of these results is paid."""
         if self._desk.book.closing(event.spec.job) is None:
             return False
-        paid = {(one.unit, one.epoch) for one, _ in self._desk.book.settled(event.spec.job) if one.worker == self._key}
+        paid = {
+            (one.unit, one.epoch) for one, _ in self._desk.book.settled(event.spec.job) if one.worker == self._key
+        }
         return paid.issuperset(event.units)
 
     def _pause_ns(self, claim: _Claim) -> int:

@@ -180,7 +180,7 @@ def test_pay_that_nothing_is_set_aside_for_keeps_its_proof() -> None:
 
 
 def test_only_what_is_not_paid_yet_of_a_closed_job_is_claimed() -> None:
-    world, job, (submitter, *workers), keepers = settled_world(1, 0.0, 0.0)
+    world, job, (_, *workers), keepers = settled_world(1, 0.0, 0.0)
     early = job.accepted([workers[0].who], range(UNITS))
     for keeper in keepers:
         keeper.kept[job.id] = job.record(early)
