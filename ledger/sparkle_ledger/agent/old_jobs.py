@@ -106,11 +106,13 @@ class OldJobs:
 
     def _ask(self, record: JobRecord) -> bool:
         """Ask the next one whether a job is over; False: all were asked, often enough."""
+        number = self._asked.get(record.job, 0)
+        if number >= MAX_ASKS or self._claims.is_waiting(record.job):
+            return False
         keepers = [fact.payload.keys for fact in record.counting(()) if isinstance(fact.payload, KeeperSet)]
         keys = dict.fromkeys([record.submitter_key, *(key for one in keepers for key in one)])
         peers = [peer for peer in map(peer_id_from_key, keys) if peer != self._desk.me]
-        number = self._asked.get(record.job, 0)
-        if number >= MAX_ASKS or not peers or self._claims.is_waiting(record.job):
+        if not peers:
             return False
         self._asked[record.job] = number + 1
         self._fetching.proof(peers[number % len(peers)], record.job, [NO_UNITS], lambda _: None)

@@ -1,7 +1,9 @@
 """Jobs that were settled long ago: what agents forget of them, and what they still know, show and refuse."""
 
+import pytest
+
 from sparkle_ledger.agent.events import Accepted, Fund, Over, WorkEnded
-from sparkle_ledger.agent.old_jobs import KEEP_MS
+from sparkle_ledger.agent.old_jobs import KEEP_MS, MAX_ASKS
 from sparkle_ledger.agent.stored import MAX_WAITING
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import Entry, Work, account_of
@@ -13,13 +15,14 @@ from tests.unit.ledger.agents import RICH, SECOND, UNITS, Member, World, entries
 from tests.unit.ledger.ledgers import KEEPERS, NET, PRICE, Author, Job, person
 
 DAY = 86_400
+FIRST = 1000  # of the tokens of a test's own requests
 JOB_DAYS, KEEP_DAYS = Deadlines().total_s // DAY, KEEP_MS // 1000 // DAY
 
 
 def pass_days(world: World, days: float) -> None:
-    """Much time, in which all rounds are made that there would be."""
+    """Much time, and then a round."""
     world.now += int(days * DAY * SECOND)
-    world.run(3 * 3600)
+    world.run(1200)
 
 
 def settled(world: World, job: Job, submitter: Member, workers: list[Member], keepers: list[Member]) -> None:
@@ -179,6 +182,27 @@ def test_pay_that_nothing_is_set_aside_for_keeps_its_proof() -> None:
     assert job.id in worker.evidence
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_who_saw_only_a_part_of_a_job_asks_what_became_of_it_and_not_for_ever(gone: bool) -> None:
+    world, job, (submitter, worker, *_), keepers = settled_world(1, 0.0, 0.0)
+    facts = job.accepted([worker.who], range(4))
+    submitter.kept[job.id] = job.record(facts)
+    worker.hear(Accepted(job.spec, tuple((unit, 0) for unit in range(4)), ()))
+    world.run(60)
+    worker.hear(WorkEnded(job.id))
+    submitter.kept[job.id] = job.record(facts, job.cancel())
+    for keeper in [submitter, *keepers] if gone else []:
+        world.leave(keeper)
+    world.run(60)
+    world.sent.clear()
+    pass_days(world, JOB_DAYS + KEEP_DAYS)
+    world.run(DAY)
+    asked = [message for by, _, message in world.sent if by == worker.peer and isinstance(message, ProofRequest)]
+    assert len(asked) == (MAX_ASKS if gone else 1)
+    assert list(worker.closings) == ([] if gone else [job.id])
+    assert worker.agent.account.earned_micro == 4 * PRICE
+
+
 def test_only_what_is_not_paid_yet_of_a_closed_job_is_claimed() -> None:
     world, job, (_, *workers), keepers = settled_world(1, 0.0, 0.0)
     early = job.accepted([workers[0].who], range(UNITS))
@@ -212,23 +236,26 @@ def test_so_many_may_wait_for_the_disk_and_what_is_gone_there_is_unknown() -> No
     world, job, (_, worker, *_), _ = old_world()
     replies: dict[int, messages.Reply] = {}
     world.answer = replies.__setitem__  # type: ignore[method-assign]
-    asked = [fx.Requested(token, person(9).peer_id, ProofRequest(job.id, [0], b"")) for token in range(40)]
+    asked = [
+        fx.Requested(token, person(9).peer_id, ProofRequest(job.id, [0], b"")) for token in range(FIRST, FIRST + 40)
+    ]
     for one in asked[: MAX_WAITING + 1]:
         worker.hear(one)
     assert worker.agent.sizes()["reading"] == MAX_WAITING
     world.run(1)
-    refused = replies.pop(MAX_WAITING)
+    shown = {token - FIRST: reply for token, reply in replies.items() if token >= FIRST}
+    refused = shown.pop(MAX_WAITING)
     assert isinstance(refused, messages.Refusal)
     assert refused.code == "busy"
-    assert len(replies) == MAX_WAITING
-    assert all(isinstance(one, ProofReply) for one in replies.values())
+    assert len(shown) == MAX_WAITING
+    assert all(isinstance(one, ProofReply) for one in shown.values())
     worker.evidence.clear()
     worker.hear(asked[20])
-    assert isinstance(replies[20], ProofReply)  # it was read a moment ago
+    assert isinstance(replies[FIRST + 20], ProofReply)  # it was read a moment ago
     world.run(60)
     worker.hear(asked[30])
     world.run(1)
-    gone = replies[30]
+    gone = replies[FIRST + 30]
     assert isinstance(gone, messages.Refusal)
     assert gone.code == "unknown_job"
 
