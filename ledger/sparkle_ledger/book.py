@@ -213,12 +213,14 @@ class Book(Rulings):
     # --- closing --------------------------------------------------------------------------------------------
 
     def is_closable(self, job: bytes) -> bool:
-        """A job is over, and no Work that is known waits for evidence or a hold. More may come."""
+        """A job is over, and no Work that is known waits for evidence, or for a hold that counts. More may come."""
         page = self._jobs.get(job)
         if page is None or page.record is None or not page.is_over:
             return False
         works = page.all_works()
-        return len(works) <= MAX_FINALS and not any(node.outcome.pending for node in works)
+        if len(works) > MAX_FINALS:
+            return False
+        return not any(node.outcome.pending or node.outcome is out.UNFUNDED for node in works)
 
     def close(self, job: bytes) -> Closing:
         """Make the outcomes of a closable job's Works final, and forget what proved them. See ``closing.py``.
