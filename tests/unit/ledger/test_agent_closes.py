@@ -114,7 +114,20 @@ def test_a_newcomer_gets_the_proof_of_an_old_work_from_its_worker_and_forgets_it
     world.leave(worker)
     world.back(worker)
     assert worker.agent.account.earned_micro == 150
-    assert worker.agent.book.account(account_of(NET, second.who.public_key)).earned_micro == 80
+    account = account_of(NET, second.who.public_key)
+    assert worker.agent.book.account(account).earned_micro == 80
+    worker.agent._desk.take_record(job.record(), ())
+    world.run(60)
+    assert worker.evidence.keys() == {dear.id}  # nothing that was not judged
+    author = Author(second.who, genesis=False)
+    author.entries = list(second.agent.book.entries(account))
+    again = author.state(works_of(second)[0].payload)
+    worker.hear(fx.Requested(0, second.peer, LedgerPush([again.raw])))
+    world.run(60)
+    outcome = worker.agent.book.outcome(again.id)
+    assert outcome is not None
+    assert outcome.code == "void:settled"  # by what the second node's disk has
+    assert worker.agent.book.account(account).earned_micro == 80
 
 
 def test_a_work_about_a_closed_job_that_claims_what_is_paid_comes_to_nothing() -> None:
