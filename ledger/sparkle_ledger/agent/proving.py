@@ -4,9 +4,8 @@ A job's keepers may accept an execution after its submitter heard the last of th
 another time than the next one: without more their copies would not come to agree. And whose store was put back from a
 backup learns from its witnesses what it signed since, but not what that rests on. So each looks into what it keeps of
 the job, if that is closed into what the disk has, and else asks: the worker and the payer; about its own claims its
-witnesses, too. It asks later and later;
-after ``MAX_TRIES`` in vain the claim is left as it is, pending. What submitters take back of jobs that are not known
-to be over is looked after in the same way.
+witnesses, too. It asks later and later; after ``MAX_TRIES`` in vain the claim is left as it is, pending. What
+submitters take back of jobs that are not known to be over is looked after in the same way.
 
 Anybody may claim anything. So there is room for few claims of one key, and those that were asked about in vain
 most often make room for others.
