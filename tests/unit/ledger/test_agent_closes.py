@@ -7,12 +7,13 @@ from sparkle_ledger.agent.old_jobs import KEEP_MS, MAX_ASKS
 from sparkle_ledger.agent.stored import MAX_WAITING
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import Entry, Work, account_of
+from sparkle_ledger.evidence import JobRecord
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.facts import Deadlines
 from sparkle_protocol.ledger_messages import LedgerPush, ProofReply, ProofRequest
 from tests.unit.ledger.agents import RICH, SECOND, UNITS, Member, World, entries_of, finished, settled_world
-from tests.unit.ledger.ledgers import KEEPERS, NET, PRICE, Author, Job, person
+from tests.unit.ledger.ledgers import FACTS, KEEPERS, NET, PRICE, Author, Job, person, sealed_job, seals
 
 DAY = 86_400
 FIRST = 1000  # of the tokens of a test's own requests
@@ -271,6 +272,33 @@ def test_so_many_may_wait_for_the_disk_and_what_is_gone_there_is_unknown() -> No
     gone = replies[FIRST + 30]
     assert isinstance(gone, messages.Refusal)
     assert gone.code == "unknown_job"
+
+
+def test_sealed_records_of_a_closed_job_are_shown_range_by_range() -> None:
+    world = World()
+    submitter, worker = world.add(person(1), person(2), economy=RICH)
+    job, ranges = sealed_job(submitter.who, [worker.who, person(3)])
+    submitter.hear(Fund(job.spec))
+    world.run(60)
+    whole = job.record(job.view, seals(job, ranges, KEEPERS))
+    assert all(whole.add_sealed(one) for one in ranges)
+    submitter.kept[job.id] = whole
+    worker.hear(Accepted(job.spec, tuple((unit, 0) for unit in range(job.units)), ()))
+    worker.hear(WorkEnded(job.id))
+    world.run(120)
+    assert worker.agent.account.earned_micro == job.units * PRICE
+    submitter.kept.clear()
+    pass_days(world, JOB_DAYS + KEEP_DAYS)
+    assert worker.agent.book.closing(job.id) is not None
+    assert submitter.agent.book.record(job.id) is not None  # it owes the other worker
+    replies: dict[int, messages.Reply] = {}
+    world.answer = replies.__setitem__  # type: ignore[method-assign]
+    for index in (0, 1):
+        worker.hear(fx.Requested(FIRST + index, person(9).peer_id, ProofRequest(job.id, [index], b"")))
+        world.run(1)
+        shown = replies[FIRST + index]
+        assert isinstance(shown, ProofReply)
+        assert JobRecord.decode(shown.proof, FACTS).executions == 2 * ranges[index].count
 
 
 def test_a_job_that_was_closed_is_not_paid_for_once_more() -> None:
