@@ -47,6 +47,7 @@ from sparkle_ledger.entries import (
     EntryId,
     Hold,
     PairTotal,
+    Payload,
     Penalty,
     Release,
     Settled,
@@ -195,6 +196,8 @@ class Book(Rulings):
         for other in self._refer(page, node):
             self._anew(other)
         self._anew(node)
+        if node.final is not None and isinstance(payload, Work):
+            self._take_room(payload, node)
         for other in self._refs.get(node.entry.id, ()):
             other.checked = None
             self._anew(other)
@@ -238,7 +241,7 @@ class Book(Rulings):
             finals.append(Final(node.entry.id, node.outcome.code, node.moved))
         executions, key = page.executions, record.submitter_key
         page.closing = Closing(job, record.spec_fact.raw, key, record.price_micro, executions, finals)
-        page.record, page.claims = None, {}
+        page.record, page.claims, page.taken = None, {}, {}
         return page.closing
 
     def add_closing(self, closing: Closing) -> None:
@@ -267,9 +270,20 @@ class Book(Rulings):
         """A job is open again."""
         if page.closing is not None:
             for node in page.all_works():
+                page.take(node)
                 work = node.entry.payload
                 if isinstance(work, Work) and work.worker in node.keys:
                     self._claim(self._pages[node.entry.account], page, node, work)
+
+    def _take_room(self, work: Work, node: Node) -> None:
+        """A Work that was final before it came here may leave no room for others, if the job is open again."""
+        page = self._job(work.job)
+        if page.record is not None and page.take(node):
+            for index in {one.unit // SEAL_UNITS for one in work.units}:
+                for other in page.works[index]:
+                    if other.final is None:
+                        other.checked = None
+                        self._anew(other)
 
     # --- judging what has to be judged anew -----------------------------------------------------------------
 
@@ -349,6 +363,7 @@ class Book(Rulings):
         if was is not ruling.outcome:
             before.setdefault(node.entry.id, was)
             if was.counts != ruling.outcome.counts:
+                self._note_paid(node.entry.payload)
                 for other in self._refs.get(node.entry.id, ()):
                     other.checked = None
                     self._anew(other)
@@ -356,6 +371,13 @@ class Book(Rulings):
                     for other in self._claimed_after(node, node.entry.payload):
                         self._anew(other)
         return True
+
+    def _note_paid(self, payload: Payload) -> None:
+        """What Works name counts for what is owed once a job was closed and is open again."""
+        job = self._jobs.get(payload.job) if isinstance(payload, Work) else None
+        if job is not None and job.closing is not None and job.record is not None:
+            for other in job.others:
+                self._anew(other)
 
     def _move(self, node: Node, more: int) -> None:
         """Move so much more into the account than before."""

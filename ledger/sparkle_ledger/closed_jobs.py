@@ -86,7 +86,7 @@ class ClosedJobs:
         """Hold what was paid for a job against all that is known of it."""
         record = self._book.record(closing.job)
         shown = {(one.worker, packed(one.unit, one.epoch)) for one in record.all_payable()} if record else set()
-        final = self._finals(closing, shown)
+        final = self._finals(closing, shown if record else None)
         if len(final) > closing.executions:
             text = f"{len(final)} executions of {_name(closing)} are paid for, {closing.executions} were accepted"
             self._violations.add(text, "overpaid")
@@ -106,17 +106,18 @@ class ClosedJobs:
                     f"unit {unit} of {_name(closing)} is paid for {times} times, and {most} times at most are agreed"
                 )
                 self._violations.add(text, "overpaid")
-        return Settled(max(closing.executions, len(shown | paid)) if record else closing.executions, len(paid))
+        agreed = sum(min(most, times) for times in Counter(one >> 32 for _, one in shown | paid).values())
+        return Settled(max(closing.executions, agreed) if record else closing.executions, len(paid))
 
     def unseen(self) -> Iterator[str]:
         """What nobody can see any more, in one sentence."""
         if self._entries:
-            jobs = "1 closed job" if self._jobs == 1 else f"{self._jobs} closed jobs"
-            entries = "1 entry rests" if self._entries == 1 else f"{self._entries} entries rest"
-            yield f"the outcome of {entries} on what this node found when it closed {jobs}: the proofs are gone"
+            jobs = "1 job" if self._jobs == 1 else f"{self._jobs} jobs"
+            entries = "1 entry" if self._entries == 1 else f"{self._entries} entries"
+            yield f"what became of {entries} rests on what this node found when it closed {jobs}: the proofs are gone"
 
-    def _finals(self, closing: Closing, shown: set[tuple[bytes, int]]) -> set[tuple[bytes, int]]:
-        """The executions of the closing's entries that count, and what is wrong with any of them."""
+    def _finals(self, closing: Closing, shown: set[tuple[bytes, int]] | None) -> set[tuple[bytes, int]]:
+        """The executions of the closing's entries that count. ``shown``: what is proven again, None if nothing is."""
         found = set[tuple[bytes, int]]()
         unproven = 0
         for one in closing.finals:
@@ -124,8 +125,9 @@ class ClosedJobs:
             if work is None:
                 continue
             executions = {(work.worker, packed(each.unit, each.epoch)) for each in work.units}
-            unproven += not executions <= shown
-            if one.code == out.BOOKED.code:
+            counts = one.code == out.BOOKED.code
+            unproven += closing.executions > 0 if shown is None else counts and not executions <= shown
+            if counts:
                 found |= executions
         self._entries += unproven
         self._jobs += unproven > 0

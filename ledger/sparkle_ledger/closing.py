@@ -17,8 +17,7 @@ from sparkle_ledger.evidence import RawFact
 from sparkle_ledger.outcomes import Outcome
 from sparkle_protocol.codec import MAX_ARRAY_ITEMS, MAX_MESSAGE_BYTES, Wire, decode
 
-MAX_FINALS = MAX_ARRAY_ITEMS  # a job with more Works stays open: anybody may sign any number of void ones
-
+MAX_FINALS = MAX_ARRAY_ITEMS  # a job with more Works stays open: what is written has to be readable
 Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 

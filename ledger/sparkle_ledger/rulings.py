@@ -1,5 +1,6 @@
 """The rules by which each entry is judged. ``book.py`` states them and decides what is judged when."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -60,7 +61,7 @@ class JobPage:
     A closed job has a ``closing``, and until somebody shows evidence about it again no record and no claims.
     """
 
-    __slots__ = ("claims", "closing", "others", "record", "works")
+    __slots__ = ("claims", "closing", "others", "record", "taken", "works")
 
     def __init__(self) -> None:
         self.closing: Closing | None = None
@@ -68,6 +69,7 @@ class JobPage:
         self.works: dict[int, list[Node]] = {}  # range -> Works that name units of it
         self.others: list[Node] = []  # Holds and Releases
         self.claims: dict[bytes, dict[tuple[int, int], Claimants]] = {}  # worker -> (unit, epoch) -> by whom
+        self.taken: dict[int, set[tuple[int, bytes]]] = {}  # open again: unit -> epoch and worker of final Works
 
     @property
     def is_known(self) -> bool:
@@ -94,7 +96,9 @@ class JobPage:
         if self.record is None:
             return self.closing.executions
         shown = {(one.unit, one.epoch, one.worker) for one in self.record.all_payable()}
-        return max(self.closing.executions, len(shown.union(self.paid())))
+        most = self.record.spec.policy.max_replicas
+        times = Counter(unit for unit, _, _ in shown.union(self.paid()))
+        return max(self.closing.executions, sum(min(most, one) for one in times.values()))
 
     @property
     def owed_micro(self) -> int:
@@ -108,6 +112,28 @@ class JobPage:
             work = node.entry.payload
             if isinstance(work, Work) and node.outcome.counts:
                 yield from ((one.unit, one.epoch, work.worker) for one in work.units)
+
+    def take(self, node: Node) -> bool:
+        """Note what a final Work was paid for; False: for nothing."""
+        work = node.entry.payload
+        if node.final is None or not node.final.outcome.counts or not isinstance(work, Work):
+            return False
+        for one in work.units:
+            self.taken.setdefault(one.unit, set()).add((one.epoch, work.worker))
+        return True
+
+    def has_room(self, work: Work) -> bool:
+        """With what was paid before the job was closed, of which no proof may be here, no unit is paid too often."""
+        if self.record is None:
+            return False
+        most = self.record.spec.policy.max_replicas
+        for one in work.units:
+            taken = self.taken.get(one.unit)
+            if taken:
+                late = sorted(self.record.payable(one.unit) - taken)
+                if (one.epoch, work.worker) not in late[: max(0, most - len(taken))]:
+                    return False
+        return True
 
     def all_works(self) -> list[Node]:
         """Each once."""
@@ -296,6 +322,8 @@ class Rulings:
             fault = self._check_claim(record, work)
             if fault is not None:
                 return fault
+            if self._job(work.job).taken and not self._job(work.job).has_room(work):
+                return out.SETTLED
         hold = self._nodes.get(EntryId(work.hold))
         if hold is None:
             return out.NO_HOLD

@@ -13,7 +13,7 @@ from sparkle_ledger.entries import Entry, EntryId, Hold, Work
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.feed import Feed
 from sparkle_ledger.money import Money
-from sparkle_ledger.rulings import Page, Ruling, Rulings
+from sparkle_ledger.rulings import JobPage, Page, Ruling, Rulings
 from sparkle_protocol.work.views import View
 from tests.property.ledger_worlds import (
     ECONOMY,
@@ -206,7 +206,7 @@ def skip_gaps(patch: pytest.MonkeyPatch) -> None:
 
 
 def release_what_is_owed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(JobRecord, "owed_micro", property(lambda _: 0))
+    patch.setattr(JobPage, "owed_micro", property(lambda _: 0))
 
 
 def cover_too_little(patch: pytest.MonkeyPatch) -> None:

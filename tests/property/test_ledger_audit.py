@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 
 from sparkle_ledger.audit import Audit, Report, in_time
 from sparkle_ledger.book import Book
+from sparkle_ledger.closing import Closing
 from sparkle_ledger.entries import Entry, Work
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.export import table
 from sparkle_ledger.projections import project
 from sparkle_ledger.store import Evidence, Row
+from sparkle_protocol.codec import encode
 from sparkle_protocol.ids import digest
-from tests.property.ledger_worlds import ECONOMY, KINDS, Action, World, drawn, give, in_order, is_right, play
+from tests.property.ledger_worlds import ECONOMY, KINDS, Action, World, adds_up, drawn, give, in_order, is_right, play
 from tests.unit.ledger.ledgers import ENTRIES, FACTS, NET
 
 actions = st.tuples(st.integers(0, KINDS - 1), st.integers(0, 3), st.integers(0, 7), st.integers(0, 7))
@@ -56,6 +58,58 @@ def test_whatever_accounts_did_is_no_fault_of_the_copy(done: list[Action], deep:
     is_right(book, world)
     assert report.entries == sum(report.outcomes.values())
     assert report.final_price_micro == report.earned_micro + report.unsettled_micro
+
+
+@settings(max_examples=50)
+@given(worlds, st.integers(0, 1 << 32), st.booleans())
+def test_an_audit_of_a_copy_with_closed_jobs_finds_what_it_found_before(
+    done: list[Action], seed: int, keep: bool
+) -> None:
+    world = play(done)
+    before, _ = audited(world, rows_of(world), deep=False)
+    book = Book(NET, ECONOMY)
+    for item in in_order(world, seed):
+        give(book, item)
+    over = [record.job for record in book.records() if book.is_closable(record.job)]
+    closings = [Closing.decode(encode(book.close(job))) for job in over]
+    evidence = [one for one in evidence_of(world) if keep or one.job not in over]
+    audit = Audit(ENTRIES, FACTS, ECONOMY)
+    for _ in audit.steps(rows_of(world), before.entries, evidence, closings):
+        pass
+    after = audit.report()
+    assert after.ok, after.violations
+    resting = [text for text in after.unseen if "the proofs are gone" in text]
+    assert len(resting) == (not keep and any(one.finals and one.executions for one in closings))
+    changed = {"unseen": before.unseen, "unseen_count": before.unseen_count}
+    assert replace(after, **changed) == before
+    assert sorted(text for text in after.unseen if text not in resting) == sorted(before.unseen)
+    assert project(audit.book) == project(book)
+
+
+@settings(max_examples=50)
+@given(worlds, st.integers(0, 1 << 32))
+def test_whenever_jobs_are_closed_and_opened_again_a_copy_is_right_and_loads_to_what_it_was(
+    done: list[Action], seed: int
+) -> None:
+    world, rng = play(done), Random(seed)
+    book = Book(NET, ECONOMY)
+    for item in in_order(world, seed):
+        give(book, item)
+        if not rng.randrange(4):
+            for job in [record.job for record in book.records() if book.is_closable(record.job)]:
+                book.close(job)
+            adds_up(book)
+    known = [
+        Evidence(record.job, [fact.raw for fact in record.counting()], [one.encode() for one in record.sealed()])
+        for record in book.records()
+    ]
+    audit = Audit(ENTRIES, FACTS, ECONOMY)
+    for _ in audit.steps(rows_of(world), 1, known, book.closings()):
+        pass
+    report = audit.report()
+    assert report.ok, report.violations
+    assert report.final_price_micro == report.earned_micro + report.unsettled_micro
+    assert project(audit.book) == project(book)
 
 
 @settings(max_examples=50)

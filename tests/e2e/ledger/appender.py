@@ -1,6 +1,7 @@
 """A process that appends to its own feed in a ledger and prints the id of each entry once it is kept.
 
-``appender.py PATH``: on and on, until it is killed. Checkpoints come often, so that some kills hit one.
+``appender.py PATH``: on and on, until it is killed. Checkpoints come often, so that some kills hit one. Between
+entries it keeps evidence about a job and closes that job, and prints the job's id.
 
 ``appender.py PATH FIRST STEP END``: for each file size from FIRST on, a process of its own with a new file at
 PATH.SIZE that the kernel ends in the middle of the write that would make one of its files longer; prints what each
@@ -17,8 +18,10 @@ from itertools import count, islice
 from pathlib import Path
 
 from sparkle_ledger import store
+from sparkle_ledger.book import Book
 from sparkle_ledger.entries import NO_PREV, Entry, Genesis, Hold
 from tests.unit.ledger.feeds import CODEC, NET, PEOPLE, job
+from tests.unit.ledger.ledgers import Job
 
 BATCHES = (1, 1, 40, 3)  # entries of one transaction, in turn: some of one page, some of many
 CHECKPOINT_PAGES = 40
@@ -42,6 +45,18 @@ def append_until_killed(path: Path, tell: Callable[[str], None]) -> None:
         store.append(db, batch)
         for entry in batch:
             tell(entry.id.hex())
+        tell(close_a_job(db, batch[0].seq).hex())
+
+
+def close_a_job(db: store.Database, number: int) -> bytes:
+    """Keep what proves who did it, and then what takes the place of that. Every other time the proof stays, too."""
+    done = Job(PEOPLE[0], nonce=number)
+    facts = done.accepted([PEOPLE[1]])
+    store.keep_evidence(db, store.Evidence(done.id, [fact.raw for fact in (done.spec, *facts)], []))
+    book = Book(NET)
+    book.add_record(done.record(facts))
+    store.close_job(db, book.close(done.id), keep_evidence=number % 2 > 0)
+    return done.id
 
 
 def ended_in_a_write(path: Path, size: int) -> dict[str, object]:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 ECONOMY = Economy(unlimited=frozenset({account_of(NET, PEOPLE[0].public_key)}))
 KILLS = 10
 LINES = 260  # at most before a kill
+PROOF_FACTS, PROOF_EXECUTIONS = 3, 2  # of each job that is closed
 
 
 def command(*arguments: object) -> list[str]:
@@ -30,16 +31,24 @@ def command(*arguments: object) -> list[str]:
 
 
 def assert_kept(path: Path, kept: Sequence[str]) -> None:
-    """All that was kept is there, and nothing but the feed up to some entry: so its balance is that of its Holds."""
+    """All that was kept is there, and nothing but the feed up to some entry: so its balance is that of its Holds.
+
+    Of each job there is the whole proof, or what took its place, or both.
+    """
     db = store.open_ledger(path, NET)
     store.check(db)
     entries = list(store.load(db, CODEC))
     audit = Audit(CODEC, FactCodec(NET), ECONOMY, deep=True)
     for _ in audit.steps(store.rows(db), store.count(db), store.evidence(db, closed=True), store.closings(db)):
         pass
+    closed = {closing.job.hex(): closing for closing in store.closings(db)}
+    proofs = {one.job.hex(): one.facts for one in store.evidence(db, closed=True)}
+    assert len({one.job for one in store.evidence(db)} - closed.keys()) <= KILLS
     db.close()
+    assert all(len(facts) == PROOF_FACTS for facts in proofs.values())
+    assert all(closing.executions == PROOF_EXECUTIONS for closing in closed.values())
     assert entries == list(islice(entries_of_the_feed(), len(entries)))
-    assert set(kept) <= {entry.id.hex() for entry in entries}
+    assert set(kept) <= {entry.id.hex() for entry in entries} | closed.keys()
     assert audit.report().ok, audit.report().violations
     balance = audit.book.account(account_of(NET, PEOPLE[0].public_key)).balance_micro
     assert balance == -sum(entry.payload.amount_micro for entry in entries if isinstance(entry.payload, Hold))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sparkle_ledger import store
 from sparkle_ledger.entries import Entry, Pay
-from sparkle_p2p.cli.ledger_copy import LEDGER_FILE
+from sparkle_p2p.cli.ledger_copy import LEDGER_FILE, loaded
 from sparkle_protocol.facts import Fact
 from tests.unit.ledger.ledgers import KEEPERS, NET, Author, Job, person
 
@@ -48,3 +48,12 @@ def whole(home: Path) -> Path:
     """A ledger in which everything is right."""
     job, authors = people()
     return written(home, all_entries(authors), [(job, job.accepted([BOB, CAROL]))])
+
+
+def close_all(home: Path) -> None:
+    """What a node does to its ledger once all jobs are settled."""
+    db = store.open_ledger(home / LEDGER_FILE, NET)
+    book = loaded(db, lambda what, done, whole: None)
+    for record in list(book.records()):
+        store.close_job(db, book.close(record.job), keep_evidence=False)
+    db.close()

@@ -21,7 +21,7 @@ from sparkle_ledger.entries import Genesis
 from sparkle_p2p.cli.ledger_copy import audited, opened
 from sparkle_p2p.cli.main import main
 from sparkle_p2p.cli.progress import WorkBar
-from tests.unit.cli.ledger_homes import BOB, CAROL, PRICE, UNITS, all_entries, people, whole, written
+from tests.unit.cli.ledger_homes import BOB, CAROL, PRICE, UNITS, all_entries, close_all, people, whole, written
 from tests.unit.ledger.ledgers import NET, Author, person
 
 
@@ -80,6 +80,20 @@ def test_json_is_the_documented_document(sparkle: Sparkle, tmp_path: Path) -> No
     assert found["earned_micro"] == found["final_price_micro"] == EARNED
     assert (found["violations"], found["unseen"], found["ok"]) == ([], [], True)
     assert sparkle("ledger", "verify", "--deep", "--json").document["signatures"] == 8
+
+
+def test_closed_jobs_change_nothing_but_what_can_be_proven(sparkle: Sparkle, tmp_path: Path) -> None:
+    whole(tmp_path)
+    before, table = sparkle("ledger", "verify", "--json").document, sparkle("ledger", "export").out
+    close_all(tmp_path)
+    after = sparkle("ledger", "verify", "--json").document
+    changed = {"unseen", "unseen_count", "seconds"}
+    assert {name: after[name] for name in after.keys() - changed} == {
+        name: before[name] for name in before.keys() - changed
+    }
+    assert (after["jobs"], after["executions"], after["unseen_count"]) == (1, 2 * UNITS, 1)
+    assert after["unseen"][0].startswith("what became of 3 entries rests on what this node found")
+    assert sparkle("ledger", "export").out == table
 
 
 def test_home_may_stand_before_or_behind(sparkle: Sparkle, tmp_path: Path) -> None:
