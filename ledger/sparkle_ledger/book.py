@@ -216,12 +216,14 @@ class Book(Rulings):
     # --- closing --------------------------------------------------------------------------------------------
 
     def is_closable(self, job: bytes) -> bool:
-        """A job is over, and none of its Works (not too many) waits for evidence or a hold. More may come."""
+        """A job is over, and no Work that is known waits for evidence, or for a hold that counts. More may come."""
         page = self._jobs.get(job)
         if page is None or page.record is None or not page.is_over:
             return False
         works = page.all_works()
-        return len(works) <= MAX_FINALS and not any(node.outcome.pending for node in works)
+        if len(works) > MAX_FINALS:
+            return False
+        return not any(node.outcome.pending or node.outcome is out.UNFUNDED for node in works)
 
     def close(self, job: bytes) -> Closing:
         """Make the outcomes of a closable job's Works final, and forget what proved them. See ``closing.py``.
@@ -506,8 +508,17 @@ class Book(Rulings):
     def claims_of(self, job: bytes, execution: Execution) -> list[EntryId]:
         """The entries that claim the pay for an execution, whatever became of them."""
         page = self._jobs.get(job)
-        claims = page.claims.get(execution.worker, {}) if page is not None else {}
-        return [node.entry.id for node in claims.get((execution.unit, execution.epoch), ())]
+        if page is None:
+            return []
+        unit, epoch, worker = execution
+        if page.record is not None or page.closing is None:
+            return [node.entry.id for node in page.claims.get(worker, {}).get((unit, epoch), ())]
+        works = ((node, node.entry.payload) for node in page.works.get(unit // SEAL_UNITS, ()))
+        return [
+            node.entry.id
+            for node, work in works
+            if isinstance(work, Work) and work.worker == worker in node.keys and Settled(unit, epoch) in work.units
+        ]
 
     # --- for an author --------------------------------------------------------------------------------------
 

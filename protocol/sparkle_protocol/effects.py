@@ -272,16 +272,34 @@ class LedgerEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerClosing:
+    """What is kept of a job that was settled long ago; unless ``keep_evidence``, what proved it is to be deleted."""
+
+    raw: bytes
+    keep_evidence: bool
+
+
+@dataclass(frozen=True, slots=True)
 class KeepLedger:
     """Make this durable in the ledger; the answer is ``LedgerKept`` with this ``tag``.
 
     ``entries`` are signed entries, ``forks`` pairs of entries that one key signed for one place, as they travel.
+    ``closings`` come last: they rest on all of that.
     """
 
     tag: int
     entries: tuple[bytes, ...] = ()
     evidence: tuple[LedgerEvidence, ...] = ()
     forks: tuple[tuple[bytes, bytes], ...] = ()
+    closings: tuple[LedgerClosing, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEvidence:
+    """Read back what the ledger has on disk about a job; the answer is ``EvidenceRead`` with this ``tag``, always."""
+
+    tag: int
+    job: JobId
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,7 +378,7 @@ class Notify:
 Effect = (
     Persist | Reply | Send | Publish | Provide | FindProviders | FindPeers | Prepare | Compute | StopCompute
     | CheckUnit | HoldInputs | ReleaseInputs | HoldResult | ReleaseResults | Dial | Hangup | RememberPeer
-    | Violation | Notify | KeepLedger | JobFunded | Earned | WorkOver
+    | Violation | Notify | KeepLedger | ReadEvidence | JobFunded | Earned | WorkOver
 )  # fmt: skip
 Effects = tuple[Effect, ...]
 
@@ -503,6 +521,15 @@ class LedgerKept:
 
     tag: int
     failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceRead:
+    """The answer to ``ReadEvidence``: facts and records as they travel; none if the disk failed."""
+
+    tag: int
+    facts: tuple[bytes, ...] = ()
+    sealed: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

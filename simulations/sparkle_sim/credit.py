@@ -5,18 +5,23 @@ one of the work's, and a crash leaves of the one under way everything or nothing
 of each other, as in the node: after a crash either may be the newer one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+
+from msgspec.structs import replace
 
 from sparkle_ledger.agent.core import LedgerAgent
 from sparkle_ledger.agent.events import Accepted, Fund, Over, WorkEnded
+from sparkle_ledger.agent.old_jobs import KEEP_MS
 from sparkle_ledger.book import Book
+from sparkle_ledger.closing import Closing
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, account_of
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
-from sparkle_protocol.facts import Fact
+from sparkle_protocol.facts import Cancel, Fact
 from sparkle_protocol.ids import JobId
+from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.sealed import SealedRange
 from sparkle_sim.disk import LedgerFile
 from sparkle_sim.draws import Draws, draws
@@ -60,10 +65,12 @@ class Credit:
     Args:
         world: whose.
         economy: what its nodes agree on.
+        keep_ms: for so long after the end of a job's time they keep what proves that it is settled.
     """
 
-    def __init__(self, world: World, economy: Economy) -> None:
+    def __init__(self, world: World, economy: Economy, keep_ms: int = KEEP_MS) -> None:
         self.economy = economy
+        self._keep_ms = keep_ms
         self.entries = SharedEntries(world.codec.network, len(world.identities))
         self.on_keep: list[Callable[[Peer, fx.KeepLedger], None]] = []  # told after each change of a book
         self.on_tell: list[Callable[[Peer, object], None]] = []  # and before an agent hears of work
@@ -88,21 +95,32 @@ class Credit:
 
         def kept_record(job: JobId) -> JobRecord | None:
             kept = peer.submitter.job(job)
-            return JobRecord.of(kept.state) if kept is not None else None
+            return self._record_of(peer, kept) if kept is not None else None
 
         agent = LedgerAgent(
             peer.identity, self.book(file), world.codec, peer.wall_ms, kept_record,
             [ForkProof.make(self.entries.open(one), self.entries.open(other)) for one, other in file.forks],
-            self.entries,
+            self.entries, keep_ms=self._keep_ms,
         )  # fmt: skip
         yield agent
+
+    def _record_of(self, peer: Peer, kept: KeptJob) -> JobRecord:
+        """What a node shows of a job that it keeps, and the submitter's word that it is done, as in the node."""
+        record = JobRecord.of(kept.state)
+        if kept.mine and kept.outcome == "done" and record.complete and not record.cancelled:
+            record.add(self._world.codec.seal(peer.identity, Cancel(kept.state.id, "it is done")))
+        return record
 
     def book(self, *files: LedgerFile) -> Book:
         """What is in files, together."""
         book, codec = Book(self.entries.network, self.economy, verify_cheap), self._world.codec
+        for closing in merged(Closing.decode(raw) for file in files for raw in file.closings.values()):
+            book.add_closing(closing)
         book.add_all(self.entries.open(raw) for file in files for raw in file.entries)
         for file in files:
-            for facts, sealed in file.evidence.values():
+            for job, (facts, sealed) in file.evidence.items():
+                if job in file.closings:
+                    continue
                 opened = [codec.open(raw) for raw in facts]
                 record = JobRecord(opened[0], codec.network)
                 record.add_all(opened)
@@ -155,7 +173,7 @@ class Credit:
         left = escrow.held_micro - escrow.released_micro
         if escrow.balance_micro <= 0 or (record is not None and record.over and left <= record.owed_micro):
             return
-        self._tell(peer, Over(JobRecord.of(kept.state)))
+        self._tell(peer, Over(self._record_of(peer, kept)))
         then = min(2 * pause_s, MAX_AGAIN_S)
         self._world.kernel.after(int(pause_s * SECOND), self._take_back, peer, life, job, then)
 
@@ -174,6 +192,9 @@ class Credit:
                 watcher(peer, effect)
             wait_ns = int(self._of_disk(peer).uniform(*peer.machine.sync_s) * SECOND)
             self._world.kernel.after(wait_ns, self._kept, peer, peer.life, effect)
+        elif isinstance(effect, fx.ReadEvidence):
+            wait_ns = int(self._of_disk(peer).uniform(*peer.machine.sync_s) * SECOND)
+            self._world.kernel.after(wait_ns, self._read, peer, peer.life, effect)
         elif isinstance(effect, fx.JobFunded):
             self._world.note(peer.number, "funded", f"{effect.job.hex()[:8]} {effect.refused or ''}")
             then = self._funded.pop((peer.number, effect.job), None)
@@ -194,8 +215,29 @@ class Credit:
     def _write(self, peer: Peer, effect: fx.KeepLedger) -> None:
         if peer.disk.ledger is not None:
             peer.disk.ledger.write(effect)
+            for one in effect.closings:
+                job = JobId(Closing.decode(one.raw).job)
+                peer.disk.ledger.close_job(job, one.raw, keep_evidence=one.keep_evidence)
+
+    def _read(self, peer: Peer, life: Life, effect: fx.ReadEvidence) -> None:
+        if peer.life is life:
+            file = peer.disk.ledger
+            facts, sealed = file.evidence.get(effect.job, ({}, {})) if file is not None else ({}, {})
+            peer.arrive(peer.tell, LEDGER, fx.EvidenceRead(effect.tag, tuple(facts), tuple(sealed)))
 
 
-def give_credit(world: World, plan: Plan) -> None:
-    """Have all nodes of a world pay for work, from their next life on."""
-    world.credit = Credit(world, Economy(limit_max_micro=plan.limit_max_micro, starter_micro=plan.starter_micro))
+def merged(closings: Iterable[Closing]) -> Iterator[Closing]:
+    """Of each job one, with all that several nodes hold to be final of it; what counts for one of them counts."""
+    found: dict[bytes, Closing] = {}
+    for one in closings:
+        known = found.setdefault(one.job, one)
+        finals = {final.id: final for final in sorted([*known.finals, *one.finals], key=lambda final: final.moved)}
+        most = max(known.executions, one.executions)
+        found[one.job] = replace(known, executions=most, finals=list(finals.values()))
+    yield from found.values()
+
+
+def give_credit(world: World, plan: Plan, total_s: int) -> None:
+    """Have all nodes of a world pay for work, from their next life on; ``total_s``: the time that its jobs have."""
+    economy = Economy(limit_max_micro=plan.limit_max_micro, starter_micro=plan.starter_micro)
+    world.credit = Credit(world, economy, int(1000 * (plan.close_after_s - total_s)))

@@ -43,14 +43,18 @@ class JobRecords:
 
 
 class LedgerFile:
-    """Entries, evidence and proofs of forks, as they travel. Each transaction is there as a whole or not at all."""
+    """Entries, evidence, proofs of forks and closings, as they travel.
 
-    __slots__ = ("entries", "evidence", "forks")
+    Each transaction is there as a whole or not at all.
+    """
+
+    __slots__ = ("closings", "entries", "evidence", "forks")
 
     def __init__(self) -> None:
         self.entries: dict[bytes, None] = {}
         self.evidence: dict[JobId, tuple[dict[bytes, None], dict[bytes, None]]] = {}  # facts, and sealed records
         self.forks: dict[tuple[bytes, bytes], None] = {}
+        self.closings: dict[JobId, bytes] = {}
 
     def write(self, effect: fx.KeepLedger) -> None:
         """One transaction."""
@@ -61,10 +65,16 @@ class LedgerFile:
             facts.update(dict.fromkeys(one.facts))
             sealed.update(dict.fromkeys(one.sealed))
 
+    def close_job(self, job: JobId, raw: bytes, *, keep_evidence: bool) -> None:
+        """Keep a closing beside the evidence about its job, or in the place of it."""
+        self.closings[job] = raw
+        if not keep_evidence:
+            self.evidence.pop(job, None)
+
     def copy(self) -> "LedgerFile":
         """What a backup of it would have."""
         found = LedgerFile()
-        found.entries, found.forks = dict(self.entries), dict(self.forks)
+        found.entries, found.forks, found.closings = dict(self.entries), dict(self.forks), dict(self.closings)
         found.evidence = {job: (dict(facts), dict(sealed)) for job, (facts, sealed) in self.evidence.items()}
         return found
 

@@ -19,7 +19,7 @@ from sparkle_sim.kernel import SECOND
 from sparkle_sim.loading import load
 from sparkle_sim.network import NAT, PUBLIC, SYMMETRIC, Conditions, Place
 from sparkle_sim.peer import Machine, Peer
-from sparkle_sim.planned import GIGA, planned_spec
+from sparkle_sim.planned import GIGA, planned_spec, total_s_of
 from sparkle_sim.scenario import JobPlan, Machines, Peers, Scenario, Wires
 from sparkle_sim.trace import Trace
 from sparkle_sim.world import Watcher, World
@@ -236,7 +236,7 @@ def build_world(scenario: Scenario, seed: int, trace: Trace | None = None, clien
     if scenario.credit.enabled:
         from sparkle_sim.credit import give_credit  # the ledger is loaded for those who have one
 
-        give_credit(world, scenario.credit)
+        give_credit(world, scenario.credit, total_s_of(scenario))
     for submitter in submitters if scenario.trust.known else ():
         world.peers[submitter].disk.trust = _book_of(scenario, seed, world, submitter)
     return world

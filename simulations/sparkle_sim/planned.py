@@ -28,7 +28,7 @@ def spec_of(
 ) -> JobSpec:
     """The spec of a job as a plan describes it; ``identity``: of its submitter."""
     flops = plan.unit_s * scenario.peers.machines.gigaflops * GIGA
-    total_s = max(1, int(scenario.seconds) + 1)
+    total_s = total_s_of(scenario)
     quorum = 1 if plan.check == "algebraic" else plan.quorum  # each result is checked by itself
     committed = commitment_to(audit_secret(identity, nonce)) if plan.audit_permille else bytes(HASH_BYTES)
     permille = plan.audit_permille if level == "final" else 0
@@ -39,6 +39,11 @@ def spec_of(
         Resources(flops=flops), Deadlines(total_s=total_s), committed, nonce, created_ms,
         price_micro=plan.unit_price_micro if scenario.credit.enabled else 0, inputs=inputs,
     )  # fmt: skip
+
+
+def total_s_of(scenario: Scenario) -> int:
+    """The time that a job has: no run is longer."""
+    return max(1, int(scenario.seconds) + 1)
 
 
 def _params(plan: JobPlan) -> dict[str, ParamValue]:

@@ -158,6 +158,7 @@ class Credit(Part, frozen=True):
     starter_micro: Annotated[int, Meta(ge=0, le=1 << 52)] = 10_000_000  # how far below zero anybody may go
     limit_max_micro: Annotated[int, Meta(ge=0, le=1 << 52)] = 10_000_000_000  # and beyond, by what it earned
     settle_s: Seconds = 120.0  # how long a run goes on for payments once its jobs are over
+    close_after_s: Seconds = 604_800.0  # the age at which a settled job is closed; a planned one is as old as the run
 
 
 class Checks(Part, frozen=True):

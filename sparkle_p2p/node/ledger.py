@@ -178,6 +178,8 @@ class LedgerPart:
         """Effects that concern the ledger; all others are not for here."""
         if isinstance(effect, fx.KeepLedger):
             self._spawn(self._keep(effect), "keep the ledger")
+        elif isinstance(effect, fx.ReadEvidence):
+            self._spawn(self._read(effect), "read the ledger")
         elif isinstance(effect, fx.JobFunded):
             self._funded(effect)
         elif isinstance(effect, fx.Earned):
@@ -205,6 +207,17 @@ class LedgerPart:
             if not answer.done():
                 answer.set_exception(StoreError(f"nothing can be set aside for this job: {failure}"))
         self.tell(fx.LedgerKept(effect.tag, failure))
+
+    async def _read(self, effect: fx.ReadEvidence) -> None:
+        found = None
+        try:
+            found = await self.store.evidence_of(effect.job)
+        except LedgerError as error:
+            log.warning("evidence about job %s cannot be read: %s", effect.job.hex()[:12], error)
+        except Exception:  # a bug of ours; whoever asked is told that nothing is known
+            log.exception("reading evidence about job %s failed", effect.job.hex()[:12])
+        facts, sealed = (found.facts, found.sealed) if found is not None else ([], [])
+        self.tell(fx.EvidenceRead(effect.tag, tuple(facts), tuple(sealed)))
 
     def _kept_record(self, job: JobId) -> JobRecord | None:
         """The evidence about a job that this node keeps or submitted."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sparkle_ledger import store
 from sparkle_ledger.book import Book
+from sparkle_ledger.closing import Closing
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import EntryCodec
 from sparkle_ledger.evidence import JobRecord
@@ -95,6 +96,8 @@ class LedgerDisk:
             account = self._codec.open_known(first).account
             store.keep_fork(db, store.Fork(account, first, second))
         store.append(db, [self._codec.open_known(raw) for raw in effect.entries])
+        for closing in effect.closings:  # these rest on all of that
+            store.close_job(db, Closing.decode(closing.raw), keep_evidence=closing.keep_evidence)
 
     async def evidence_of(self, job: JobId) -> store.Evidence | None:
         """What is kept about a job, also of one that is closed; None: nothing.

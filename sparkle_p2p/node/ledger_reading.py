@@ -296,9 +296,11 @@ def partner_view(book: Book, pair: PairTotal) -> PartnerView:
 
 def escrow_view(book: Book, job: bytes, escrow: Escrow) -> EscrowView:
     """What is in a job's escrow, and how much of that is somebody's already."""
-    record = book.record(job)
+    record, closing = book.record(job), book.closing(job)
     owed = None
-    if record is not None and (record.over or record.executions):  # as long as a job goes on this may be too little
+    if closing is not None:
+        owed = max(0, closing.price_micro * closing.executions - escrow.paid_micro)
+    elif record is not None and (record.over or record.executions):  # while a job goes on this may be too little
         owed = max(0, record.owed_micro - escrow.paid_micro)
     return EscrowView(
         job.hex(),
@@ -306,7 +308,7 @@ def escrow_view(book: Book, job: bytes, escrow: Escrow) -> EscrowView:
         escrow.paid_micro,
         escrow.released_micro,
         owed,
-        record is not None and record.over,
+        closing is not None or (record is not None and record.over),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sparkle_ledger import rulings
 from sparkle_ledger.agent import forks as agent_forks
@@ -132,6 +133,12 @@ def signs_without_asking(patch: pytest.MonkeyPatch) -> None:
 def believes_accusers(patch: pytest.MonkeyPatch) -> None:
     """Two entries of any key prove a fork of the account that they name."""
     patch.setattr(Forks, "_take", lambda self, proof, tell: self._keep(proof, tell=tell))
+
+
+def forgets_what_was_final(patch: pytest.MonkeyPatch) -> None:
+    """After a restart nothing is known of what became of the Works of closed jobs."""
+    add_closing = Book.add_closing
+    patch.setattr(Book, "add_closing", lambda self, closing: add_closing(self, replace(closing, finals=[])))
 
 
 def remembers_all_forks(patch: pytest.MonkeyPatch) -> None:

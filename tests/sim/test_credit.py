@@ -38,6 +38,7 @@ PLANTED = [
     (planted.forgets_claims_on_restart, "settled", scene(*KILLS, settle_s=LATE)),
     (planted.tells_no_witness, "copies", scene(settle_s=LATE)),
     (planted.keeps_no_evidence, "copies", scene(settle_s=LATE)),
+    (planted.forgets_what_was_final, "copies", scene(settle_s=LATE, close_after_s=15)),
     (planted.signs_without_asking, "unpunished", scene(*BACKUPS)),
     (planted.believes_accusers, "unpunished", scene(liars=ACCUSER)),
     (planted.remembers_all_forks, "credit_bounds", scene(liars=ACCUSER)),

@@ -28,6 +28,7 @@ PRICE, UNITS, REPLICAS = 1000, 16, 8
 COVER = PRICE * UNITS * REPLICAS
 PEERS = 14
 LATE = 1.25 * PAID_S
+NEVER_S, SOON_S = 604_800, 60  # after which jobs are closed
 NAMES = ["zero_sum", "settled", "copies", "unpunished", "credit_bounds"]
 
 
@@ -201,19 +202,25 @@ def test_who_withholds_its_feed_gets_work_for_nothing_until_it_is_seen() -> None
     assert played.whole.sum_micro() == 0
 
 
-@pytest.mark.parametrize("keys", [1, 4])
-def test_keys_that_never_work_spend_the_starter_credit_once_each(keys: int) -> None:
+@pytest.mark.parametrize(("keys", "close_after_s"), [(1, NEVER_S), (4, NEVER_S), (4, SOON_S)])
+def test_keys_that_never_work_spend_the_starter_credit_once_each(keys: int, close_after_s: int) -> None:
     liars = tuple(range(3, 3 + keys))
-    played = play(1, Adversaries("freeloader", peers=list(liars)), submitters=liars, repeat=3, starter_micro=COVER)
+    played = play(
+        1, Adversaries("freeloader", peers=list(liars)), submitters=liars, repeat=3, starter_micro=COVER,
+        close_after_s=close_after_s,
+    )  # fmt: skip
+    assert (close_after_s == SOON_S) is any(list(book.closings()) for book in played.books.values())
     spent = played.spent(*liars)
     show("freeloader", f"{keys} keys spent {spent}, and {keys * COVER} are the starters' credit; {played.outcomes()}")
     assert 0 < spent <= keys * COVER
     assert "job_refused" in played.outcomes() or spent < keys * COVER
 
 
-def test_a_ring_that_pays_itself_is_worth_nothing_to_others() -> None:
+@pytest.mark.parametrize("close_after_s", [NEVER_S, SOON_S])
+def test_a_ring_that_pays_itself_is_worth_nothing_to_others(close_after_s: int) -> None:
     ring = [6, 7, 8, 9, 10]
-    played = play(1, Adversaries("minter", peers=ring), settle_s=400.0, starter_micro=COVER)
+    minters = Adversaries("minter", peers=ring)
+    played = play(1, minters, settle_s=400.0, starter_micro=COVER, close_after_s=close_after_s)
     members = [one for one in played.run.world.adversaries.values() if isinstance(one, Minter)]
     minted = sum(one.minted_micro for one in members)
     balances = [one.agent.account.balance_micro for one in members]

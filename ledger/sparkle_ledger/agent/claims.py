@@ -96,6 +96,15 @@ class Claims:
     def __len__(self) -> int:
         return len(self._claims)
 
+    def is_waiting(self, job: JobId) -> bool:
+        """Something is still to be claimed of a job, or looked for."""
+        claim = self._claims.get(job)
+        return claim is not None and (claim.busy or bool(claim.wanted) or claim.due_ns is not None)
+
+    def forget(self, job: JobId) -> None:
+        """A job is closed: there will be no more work in it."""
+        self._claims.pop(job, None)
+
     # --- what happened ------------------------------------------------------------------------------------
 
     def restore(self, records: Iterable[JobRecord]) -> None:
@@ -129,7 +138,7 @@ class Claims:
     def accepted(self, event: Accepted) -> None:
         """Results of ours were accepted."""
         record = JobRecord(event.spec, self._desk.book.network)
-        if record.account == self._desk.account or not record.price_micro:
+        if record.account == self._desk.account or not record.price_micro or self._is_settled(event):
             return
         record.add_all(event.views)
         claim = self._claim(record, event.keepers)
@@ -147,6 +156,15 @@ class Claims:
         if claim.asked_ns is not None:
             due_ns = max(due_ns, claim.asked_ns + self._pause_ns(claim))
         claim.due_ns = due_ns if claim.due_ns is None else min(claim.due_ns, due_ns)
+
+    def _is_settled(self, event: Accepted) -> bool:
+        """The job is closed, and each of these results is paid."""
+        if self._desk.book.closing(event.spec.job) is None:
+            return False
+        paid = {
+            (one.unit, one.epoch) for one, _ in self._desk.book.settled(event.spec.job) if one.worker == self._key
+        }
+        return paid.issuperset(event.units)
 
     def _pause_ns(self, claim: _Claim) -> int:
         """Between two lots."""

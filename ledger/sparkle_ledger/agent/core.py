@@ -1,8 +1,9 @@
 """One node's part in the ledger: ``handle(event, now_ns) -> effects`` and ``next_deadline()``.
 
 The agent opens and keeps its node's account (``own.py``), has witnesses know it (``partners.py``), claims pay for
-accepted work (``claims.py``), answers others (``serving.py``), and spreads proofs of forks (``forks.py``). It signs
-nothing before it knows that it remembers everything it signed, and tells nobody of anything that is not durable.
+accepted work (``claims.py``), answers others (``serving.py``), spreads proofs of forks (``forks.py``), and forgets
+what proved that old jobs are settled (``old_jobs.py``). It signs nothing before it knows that it remembers everything
+it signed, and tells nobody of anything that is not durable.
 """
 
 from collections.abc import Iterable
@@ -12,10 +13,12 @@ from sparkle_ledger.agent.desk import Desk
 from sparkle_ledger.agent.events import Accepted, Cloned, Fund, Over, WorkEnded
 from sparkle_ledger.agent.fetching import Fetching
 from sparkle_ledger.agent.forks import Forks
+from sparkle_ledger.agent.old_jobs import KEEP_MS, OldJobs
 from sparkle_ledger.agent.own import OwnAccount, State, WallMs
 from sparkle_ledger.agent.partners import Partners
 from sparkle_ledger.agent.proving import Proving
 from sparkle_ledger.agent.serving import KeptRecord, Serving, Shelf
+from sparkle_ledger.agent.stored import Stored
 from sparkle_ledger.book import Account, Book
 from sparkle_ledger.entries import AccountId, EntryCodec, Work
 from sparkle_ledger.forks import ForkProof
@@ -37,6 +40,7 @@ class LedgerAgent:
         entries: opens and seals entries of the network; another one than usual has other signatures.
         met: this node has met others before, or was told of some.
         new: the identity was made in this life, so nobody can know anything that it signed.
+        keep_ms: for so long after the end of a job's time evidence is kept about a job that is settled.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class LedgerAgent:
         *,
         new: bool = False,
         met: bool = True,
+        keep_ms: int = KEEP_MS,
     ) -> None:
         self.book = book
         self._desk = Desk(signer, book, facts, entries)
@@ -60,8 +65,12 @@ class LedgerAgent:
         self._own = OwnAccount(self._desk, self._partners, wall_ms, new=new, met=met)
         self._claims = Claims(self._desk, self._shelf, self._fetching, self._own, self._partners, wall_ms)
         self._forks = Forks(self._desk, self._shelf, self._partners.linked)
-        self._proving = Proving(self._desk, self._shelf, self._fetching, kept_record, self._partners.witnesses)
-        self._serving = Serving(self._desk, self._shelf, kept_record, self._forks.pushed)
+        self._stored = Stored(self._desk)
+        self._proving = Proving(
+            self._desk, self._shelf, self._fetching, self._stored, kept_record, self._partners.witnesses
+        )
+        self._serving = Serving(self._desk, self._shelf, self._stored, kept_record, self._forks.pushed)
+        self._old_jobs = OldJobs(self._desk, self._fetching, self._claims, wall_ms, keep_ms)
         self._forks.restore(forks)
         self._begun = False
 
@@ -94,7 +103,7 @@ class LedgerAgent:
         return {
             **self._desk.sizes(), **self._partners.sizes(),
             "claims": len(self._claims), "unproven": len(self._proving), "forks": len(self._forks),
-            "waiting": self._own.waiting,
+            "waiting": self._own.waiting, "reading": len(self._stored),
         }  # fmt: skip
 
     # --- events -------------------------------------------------------------------------------------------
@@ -112,14 +121,19 @@ class LedgerAgent:
         self._claims.tick()
         self._proving.tick()
         self._forks.look()
+        self._stored.tick()
+        self._old_jobs.tick()
         self._desk.flush()  # what is durable may have partners told
         self._partners.tick()
         return self._desk.take_out()
 
     def next_deadline(self) -> int | None:
         """When a ``Tick`` is due."""
-        dues = [due for due in (self._desk.due_ns, self._fetching.due_ns, self._own.due_ns) if due is not None]
-        return min([*dues, *self._partners.dues(), *self._claims.dues(), *self._proving.dues()], default=None)
+        parts = (self._desk, self._fetching, self._own, self._old_jobs)
+        dues = [due for due in (part.due_ns for part in parts) if due is not None]
+        for part in (self._partners, self._claims, self._proving, self._stored):
+            dues += part.dues()
+        return min(dues, default=None)
 
     def _hear(self, event: object) -> None:
         if isinstance(event, fx.Requested):
@@ -130,6 +144,8 @@ class LedgerAgent:
             self._desk.replied(event.tag, event.peer, None)
         elif isinstance(event, fx.LedgerKept):
             self._desk.kept(event)
+        elif isinstance(event, fx.EvidenceRead):
+            self._stored.read(event)
         elif isinstance(event, fx.Gossiped):
             self._forks.gossiped(event)
         else:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from sparkle_ledger.book import Book
+from sparkle_ledger.closing import Closing
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId, Release, Work, account_of
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
+from sparkle_protocol.codec import encode
 from sparkle_protocol.facts import FactCodec, Signer
 from sparkle_protocol.ids import PeerId
 from sparkle_protocol.ledger_messages import Head
@@ -31,12 +33,13 @@ class _Batch:
     entries: list[Entry] = field(default_factory=list)
     evidence: list[fx.LedgerEvidence] = field(default_factory=list)
     forks: list[ForkProof] = field(default_factory=list)
+    closings: dict[bytes, fx.LedgerClosing] = field(default_factory=dict)
     then: list[Callable[[], None]] = field(default_factory=list)
     bytes: int = 0
 
     @property
     def empty(self) -> bool:
-        return not (self.entries or self.evidence or self.forks)
+        return not (self.entries or self.evidence or self.forks or self.closings)
 
 
 class Desk:
@@ -68,9 +71,9 @@ class Desk:
 
     def ask(self, peer: PeerId, message: messages.Request, answer: Answer) -> None:
         """Ask a peer; ``answer`` gets its reply, None if there is none."""
-        self._tag += 1
-        self._asked[self._tag] = (peer, answer)
-        self.do(fx.Send(self._tag, peer, message))
+        tag = self.next_tag()
+        self._asked[tag] = (peer, answer)
+        self.do(fx.Send(tag, peer, message))
 
     def replied(self, tag: int, peer: PeerId, message: messages.Reply | None) -> None:
         """A reply came, or will not come; others' and late ones are no harm."""
@@ -111,8 +114,14 @@ class Desk:
         return arrived
 
     def take_record(self, record: JobRecord, ranges: Collection[int]) -> None:
-        """Take evidence into the book, and keep what counts of it by now about these ranges of units."""
+        """Take evidence into the book, and keep what counts of it by now about these ranges of units.
+
+        Nothing of it is kept if the job is closed, and stays so.
+        """
         self.book.add_record(record)
+        if self.book.closing(record.job) is not None:
+            return
+        self._next.closings.pop(record.job, None)  # it is open again, and on disk it still is
         merged = self.book.record(record.job) or record
         wanted = set(ranges)
         facts = tuple(f.raw for f in merged.counting(wanted) if not f.ranges or f.ranges & wanted)
@@ -124,6 +133,17 @@ class Desk:
         """Keep a proof that an account forked."""
         self._next.forks.append(proof)
         self._next.bytes += len(proof.first.raw) + len(proof.second.raw)
+
+    def keep_closing(self, closing: Closing, *, keep_evidence: bool) -> None:
+        """Keep what a job was closed with, in the place of its evidence or beside it."""
+        raw = encode(closing)
+        self._next.closings[closing.job] = fx.LedgerClosing(raw, keep_evidence)
+        self._next.bytes += len(raw)
+
+    def next_tag(self) -> int:
+        """For an effect that is answered."""
+        self._tag += 1
+        return self._tag
 
     @property
     def behind(self) -> bool:
@@ -172,8 +192,7 @@ class Desk:
                 for then in batch.then:
                     then()
                 continue
-            self._tag += 1
-            self._under_way = (self._tag, batch)
+            self._under_way = (self.next_tag(), batch)
             self._keep()
 
     def _keep(self) -> None:
@@ -185,6 +204,7 @@ class Desk:
                     tuple(entry.raw for entry in batch.entries),
                     tuple(batch.evidence),
                     tuple((proof.first.raw, proof.second.raw) for proof in batch.forks),
+                    tuple(batch.closings.values()),
                 )
             )
 

@@ -242,6 +242,8 @@ class OwnAccount:
             return "another account has to pay for this job"
         if not record.price_micro or self._desk.book.funding(record.job) is not None:
             return None
+        if self._desk.book.closing(record.job) is not None:
+            return "this job was over and settled long ago; submit it anew"
         if record.cover_micro >= MAX_MICRO:
             return "this job may cost more than can be set aside at once; cut it into smaller jobs"
         self._open()

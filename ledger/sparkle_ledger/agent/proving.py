@@ -3,9 +3,9 @@
 A job's keepers may accept an execution after its submitter heard the last of the job, and a worker fetches proofs at
 another time than the next one: without more their copies would not come to agree. And whose store was put back from a
 backup learns from its witnesses what it signed since, but not what that rests on. So each looks into what it keeps of
-the job, and else asks: the worker and the payer; about its own claims its witnesses, too. It asks later and later;
-after ``MAX_TRIES`` in vain the claim is left as it is, pending. What submitters take back of jobs that are not known
-to be over is looked after in the same way.
+the job, if that is closed into what the disk has, and else asks: the worker and the payer; about its own claims its
+witnesses, too. It asks later and later; after ``MAX_TRIES`` in vain the claim is left as it is, pending. What
+submitters take back of jobs that are not known to be over is looked after in the same way.
 
 Anybody may claim anything. So there is room for few claims of one key, and those that were asked about in vain
 most often make room for others.
@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from sparkle_ledger.agent.desk import SECOND_NS, Desk
 from sparkle_ledger.agent.fetching import NO_UNITS, Fetching
 from sparkle_ledger.agent.serving import KeptRecord, Shelf
+from sparkle_ledger.agent.stored import Stored
 from sparkle_ledger.entries import AccountId, Entry, EntryId, Release, Work
+from sparkle_ledger.evidence import JobRecord
 from sparkle_protocol.facts import SEAL_UNITS
 from sparkle_protocol.ids import JobId, PeerId, peer_id_from_key
 
@@ -45,6 +47,7 @@ class _Unproven:
     due_ns: int
     tries: int = 0
     busy: bool = False
+    read: bool = False  # the disk was asked, too
 
 
 class Proving:
@@ -55,12 +58,14 @@ class Proving:
         desk: Desk,
         shelf: Shelf,
         fetching: Fetching,
+        stored: Stored,
         kept_record: KeptRecord,
         witnesses: Callable[[], tuple[PeerId, ...]],
     ) -> None:
         self._desk = desk
         self._shelf = shelf
         self._fetching = fetching
+        self._stored = stored
         self._kept_record = kept_record
         self._witnesses = witnesses
         self._claims: dict[EntryId, _Unproven] = {}
@@ -82,7 +87,8 @@ class Proving:
 
     def _take(self, entry: Entry, stated: Work | Release, *, own: bool) -> None:
         job = JobId(stated.job)
-        known = own or self._desk.book.record(job) is not None
+        book = self._desk.book
+        known = own or book.record(job) is not None or book.closing(job) is not None
         if not known or (self._of_author[entry.key] >= MAX_OF_AUTHOR and not own):
             return
         if not self._has_room():
@@ -148,6 +154,11 @@ class Proving:
         if not self._lacks(id_, own=claim.own) or claim.tries >= MAX_TRIES:
             self._drop(id_)
             return
+        if not claim.read and self._desk.book.closing(claim.job) is not None:
+            claim.busy = claim.read = True
+            if self._stored.find(claim.job, lambda record: self._was_read(id_, claim, record)):
+                return
+            claim.busy = claim.read = False
         sources = self._sources(claim)
         if not sources:
             self._asked(id_, claim)
@@ -159,6 +170,12 @@ class Proving:
             self._fetching.feed(source, claim.payer, lambda _: self._asked(id_, claim))
         else:
             self._fetching.proof(source, claim.job, claim.ranges, lambda _: self._asked(id_, claim))
+
+    def _was_read(self, id_: EntryId, claim: _Unproven, record: JobRecord | None) -> None:
+        claim.busy = False
+        if record is not None:
+            self._desk.take_record(record, claim.ranges)
+        self._prove(id_, claim)
 
     def _sources(self, claim: _Unproven) -> list[PeerId]:
         """Who may have what it rests on."""

@@ -14,6 +14,7 @@ Rules
 from collections.abc import Callable
 
 from sparkle_ledger.agent.desk import SECOND_NS, Desk
+from sparkle_ledger.agent.stored import Stored
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId, Genesis, Restore, account_of
 from sparkle_ledger.evidence import JobRecord
 from sparkle_protocol import effects as fx
@@ -128,9 +129,12 @@ def open_entries(codec: EntryCodec, raws: list[bytes]) -> tuple[AccountId, list[
 class Serving:
     """Answers."""
 
-    def __init__(self, desk: Desk, shelf: Shelf, kept_record: KeptRecord, take_fork: TakeFork) -> None:
+    def __init__(
+        self, desk: Desk, shelf: Shelf, stored: Stored, kept_record: KeptRecord, take_fork: TakeFork
+    ) -> None:
         self._desk = desk
         self._shelf = shelf
+        self._stored = stored
         self._kept_record = kept_record
         self._take_fork = take_fork
         self._records: dict[JobId, tuple[int, JobRecord]] = {}
@@ -148,7 +152,7 @@ class Serving:
             elif isinstance(message, LedgerPush):
                 self._pushed(event, message)
             elif isinstance(message, ProofRequest):
-                self._reply(event, self._proof(message))
+                self._proof(event, message)
             else:
                 self._reply(event, messages.Refusal("unserved", "this is no request about the ledger"))
         except RemoteProtocolError as error:
@@ -208,24 +212,15 @@ class Serving:
         self._frozen[account] = last_ns
         return True
 
-    def _proof(self, message: ProofRequest) -> messages.Reply:
-        record = self._record(JobId(message.job))
-        if record is None:
-            return messages.Refusal("unknown_job", "nothing is known here about that job")
+    def _proof(self, event: fx.Requested, message: ProofRequest) -> None:
         if len(message.have) % PREFIX_BYTES:
             raise RemoteProtocolError("what is known is not told in whole prefixes")
-        have = {message.have[at : at + PREFIX_BYTES] for at in range(0, len(message.have), PREFIX_BYTES)}
-        wanted = list(dict.fromkeys(message.ranges))
-        while True:
-            try:
-                proof = record.encode(wanted, have)
-            except LocalProtocolError:
-                proof = b""
-            if proof and len(proof) <= (MAX_PROOF_BYTES if len(wanted) == 1 else PAGE_BYTES):
-                return ProofReply(message.job, wanted, proof)
-            if len(wanted) == 1:
-                return messages.Refusal("too_large", "the proof about one range does not fit into a message")
-            wanted = wanted[: len(wanted) // 2]
+        job = JobId(message.job)
+        record = self._record(job)
+        if record is not None or self._desk.book.closing(job) is None:
+            self._reply(event, _proof_of(record, message))
+        elif not self._stored.find(job, lambda found: self._reply(event, _proof_of(found, message))):
+            self._reply(event, messages.Refusal("busy", "others wait for what the disk of this node has about jobs"))
 
     def _record(self, job: JobId) -> JobRecord | None:
         made_ns, record = self._records.get(job, (0, None))
@@ -239,3 +234,21 @@ class Serving:
             del self._records[next(iter(self._records))]
         self._records[job] = (self._desk.now_ns, record)
         return record
+
+
+def _proof_of(record: JobRecord | None, message: ProofRequest) -> messages.Reply:
+    """What is asked for, or as much of it as fits into a message."""
+    if record is None:
+        return messages.Refusal("unknown_job", "nothing is known here about that job")
+    have = {message.have[at : at + PREFIX_BYTES] for at in range(0, len(message.have), PREFIX_BYTES)}
+    wanted = list(dict.fromkeys(message.ranges))
+    while True:
+        try:
+            proof = record.encode(wanted, have)
+        except LocalProtocolError:
+            proof = b""
+        if proof and len(proof) <= (MAX_PROOF_BYTES if len(wanted) == 1 else PAGE_BYTES):
+            return ProofReply(message.job, wanted, proof)
+        if len(wanted) == 1:
+            return messages.Refusal("too_large", "the proof about one range does not fit into a message")
+        wanted = wanted[: len(wanted) // 2]

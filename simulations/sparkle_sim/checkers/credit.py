@@ -15,6 +15,7 @@ from sparkle_ledger.agent.forks import MAX_KNOWN
 from sparkle_ledger.agent.own import MAX_WAITING, State
 from sparkle_ledger.agent.partners import MAX_KNOWN_PEERS, MAX_PAYERS, RETRY_NS
 from sparkle_ledger.agent.proving import MAX_CLAIMS as MAX_UNPROVEN
+from sparkle_ledger.agent.stored import MAX_WAITING as MAX_READING
 from sparkle_ledger.book import Book
 from sparkle_ledger.entries import AccountId
 from sparkle_ledger.witnesses import MAX_WITNESSES
@@ -150,7 +151,7 @@ class Settled(CreditChecker):
 
     def _look(self, peer: Peer, book: Book) -> None:
         key = key_from_peer_id(peer.id)
-        for job in [record.job for record in book.records()]:
+        for job in jobs_of(book):
             counted = Counter((one.unit, one.epoch, one.worker) for one, _ in book.settled(job))
             for (unit, epoch, worker), times in counted.items():
                 owed = job, unit, epoch, worker
@@ -198,7 +199,7 @@ class Settled(CreditChecker):
         if whole is None or credit is None:
             return
         keys = {key_from_peer_id(self.world.peers[number].id) for number in credit.restored}
-        for job in [record.job for record in whole.records()] if keys else ():
+        for job in jobs_of(whole) if keys else ():
             for one, _ in whole.settled(job):
                 if one.worker in keys:
                     self._paid.add((job, one.unit, one.epoch, one.worker))
@@ -218,8 +219,12 @@ class Settled(CreditChecker):
         submitter = self.world.peers[self.world.index[self.evidence.jobs[job].submitter]]
         if submitter.lost and not any(peer.life and peer.submitter.kept.get(job) for peer in self.world.peers):
             return False
-        whole = self.together()
-        return whole is not None and whole.funding(job) is not None
+        whole, spec = self.together(), self.evidence.jobs[job].spec
+        if whole is None or spec is None:
+            return False
+        if whole.closing(job) is not None:
+            return whole.escrow(job).held_micro >= spec.price_micro * spec.units * spec.policy.max_replicas
+        return whole.funding(job) is not None
 
     def report(self) -> dict[str, object]:
         """Executions that are owed, and those of them that are paid."""
@@ -340,12 +345,18 @@ class CreditBounds(CreditChecker):
         limits = {
             "claims": MAX_CLAIMS, "unproven": MAX_UNPROVEN, "asked": MAX_SENDS, "forks": MAX_KNOWN,
             "waiting": 2 * MAX_WAITING, "peers": MAX_KNOWN_PEERS, "partners": 2 * MAX_WITNESSES + MAX_PAYERS,
-            "unkept": MAX_UNKEPT_BYTES,
+            "unkept": MAX_UNKEPT_BYTES, "reading": MAX_READING,
         }  # fmt: skip
         for peer, agent in self.books():
             for what, size in agent.sizes().items():
                 if size > limits[what]:
                     self.found(peer.number, f"{what} of its agent: {size}, and {limits[what]} are the limit")
+
+
+def jobs_of(book: Book) -> list[JobId]:
+    """All that are known, closed or not."""
+    records, closings = (record.job for record in book.records()), (JobId(one.job) for one in book.closings())
+    return list(dict.fromkeys([*records, *closings]))
 
 
 def payable(job: JobEvidence) -> Iterator[tuple[tuple[int, int, bytes], bool]]:

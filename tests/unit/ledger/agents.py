@@ -6,7 +6,9 @@ from random import Random
 
 from sparkle_ledger.agent.core import LedgerAgent
 from sparkle_ledger.agent.events import Accepted, Fund, WorkEnded
+from sparkle_ledger.agent.old_jobs import KEEP_MS
 from sparkle_ledger.book import Book
+from sparkle_ledger.closing import Closing
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import account_of
 from sparkle_ledger.evidence import JobRecord
@@ -32,6 +34,8 @@ class Member:
         self.disk: dict[bytes, None] = {}  # entries as they travel
         self.evidence: dict[JobId, tuple[dict[bytes, None], dict[bytes, None]]] = {}
         self.forks: list[tuple[bytes, bytes]] = []
+        self.closings: dict[JobId, bytes] = {}
+        self.keep_ms = KEEP_MS
         self.kept: dict[JobId, JobRecord] = {}
         self.told: list[fx.Notify] = []
         self.funded: dict[JobId, str | None] = {}
@@ -48,14 +52,19 @@ class Member:
         self.alarm = None
         self.up = True
         book = Book(NET, self.economy)
+        for raw in self.closings.values():
+            book.add_closing(Closing.decode(raw))
         book.add_all(ENTRIES.open(raw) for raw in self.disk)
         codec = FactCodec(NET)
-        for facts, _ in self.evidence.values():
-            opened = [codec.open(raw) for raw in facts]
-            record = JobRecord(opened[0], NET)
-            record.add_all(opened)
-            book.add_record(record)
-        self.agent = LedgerAgent(self.who, book, codec, lambda: self.world.now // 1_000_000, self.kept.get)
+        for job, (facts, _) in self.evidence.items():
+            if job not in self.closings:
+                opened = [codec.open(raw) for raw in facts]
+                record = JobRecord(opened[0], NET)
+                record.add_all(opened)
+                book.add_record(record)
+        self.agent = LedgerAgent(
+            self.who, book, codec, lambda: self.world.now // 1_000_000, self.kept.get, keep_ms=self.keep_ms
+        )
 
     def hear(self, event: object) -> None:
         """Give the agent an event, and perform what it wants."""
@@ -84,6 +93,10 @@ class Member:
             self.world.at(
                 self.world.now + SECOND // 200, lambda: self.keep(effect) if self.life == life and self.up else None
             )
+        elif isinstance(effect, fx.ReadEvidence):
+            facts, sealed = self.evidence.get(effect.job, ({}, {}))
+            read = fx.EvidenceRead(effect.tag, tuple(sorted(facts)), tuple(sealed))
+            self.world.at(self.world.now + SECOND // 200, lambda: self.hear(read) if self.life == life else None)
         elif isinstance(effect, fx.Publish):
             for member in self.world.members.values():
                 if member is not self:
@@ -109,6 +122,11 @@ class Member:
             facts.update(dict.fromkeys(one.facts))
             sealed.update(dict.fromkeys(one.sealed))
         self.forks += effect.forks
+        for closing in effect.closings:
+            job = JobId(Closing.decode(closing.raw).job)
+            self.closings[job] = closing.raw
+            if not closing.keep_evidence:
+                self.evidence.pop(job, None)
         self.hear(fx.LedgerKept(effect.tag))
 
 

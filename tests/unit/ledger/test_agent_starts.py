@@ -6,6 +6,7 @@ import pytest
 
 from sparkle_ledger.agent.core import LedgerAgent
 from sparkle_ledger.agent.events import Accepted, Cloned, Fund, Over, WorkEnded
+from sparkle_ledger.agent.old_jobs import ROUND_NS
 from sparkle_ledger.agent.own import GRACE_NS, State
 from sparkle_ledger.book import Book
 from sparkle_ledger.entries import NO_PREV, Entry, Genesis, Hold, Restore, Settled, Work, account_of
@@ -228,7 +229,7 @@ def test_who_never_met_anybody_waits_less() -> None:
     assert agent.next_deadline() == SECOND + GRACE_NS
     agent.handle(fx.Tick(), SECOND + GRACE_NS)
     assert agent.state is State.READY
-    assert agent.next_deadline() is None
+    assert agent.next_deadline() == SECOND + ROUND_NS
 
 
 @pytest.mark.parametrize("away", ["submitter", "keepers"])

@@ -15,11 +15,14 @@ from sparkle_p2p.node.ledger import LedgerPart
 from sparkle_p2p.node.node import Node
 from sparkle_p2p.node.results import make_spec
 from sparkle_p2p.node.store import StoreError
+from sparkle_p2p.node.why_credit import job_reasons
 from sparkle_p2p.runtime.clock import boot_ns
 from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol import messages
-from sparkle_protocol.effects import KeepLedger
+from sparkle_protocol.codec import encode
+from sparkle_protocol.effects import EvidenceRead, KeepLedger, LedgerClosing, ReadEvidence
 from sparkle_protocol.errors import ConfigError, LedgerError
+from sparkle_protocol.ids import JobId
 from sparkle_protocol.ledger_messages import HeadsReply, HeadsRequest
 from sparkle_protocol.work.price import unit_price_micro
 from tests.unit.node.test_node import OTHER, running
@@ -99,6 +102,39 @@ async def test_a_restart_goes_on_with_what_is_set_aside(tmp_path: Path, no_waiti
     async with started(home, work=False) as node:
         assert node.view().credit_micro == 0
         assert ledger(node).book.sum_micro() == 0
+
+
+async def test_a_closed_job_stays_so_after_a_restart_and_its_evidence_can_be_read_back(
+    tmp_path: Path, no_waiting: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(tmp_path / "home", work=False) as node:
+        job = await node.submit(PRIMES)
+        await node.cancel(job)
+        await until(node, lambda: node.view().credit_micro == 0)
+        job_id = node.kept_job(job).state.id
+        closing = ledger(node).book.close(job_id)
+        await ledger(node).store.keep(KeepLedger(1, closings=(LedgerClosing(encode(closing), keep_evidence=True),)))
+    async with started(tmp_path / "home", work=False) as node:
+        part = ledger(node)
+        assert (part.book.record(job_id), part.book.closing(job_id)) == (None, closing)
+        assert node.view().credit_micro == part.book.sum_micro() == 0
+        (told,) = job_reasons(part, node.kept_job(job))
+        assert (told.code, told.numbers["owed_micro"], told.numbers["left_micro"]) == ("escrow", 0, 0)
+        heard: list[Any] = []
+        monkeypatch.setattr(part, "tell", heard.append)
+        part.perform(ReadEvidence(7, job_id))
+        await until(node, lambda: bool(heard))
+        read = heard.pop()
+        assert read.tag == 7
+        assert closing.spec in read.facts
+
+        async def fails(_: JobId) -> None:
+            raise LedgerError("the disk is gone")
+
+        monkeypatch.setattr(part.store, "evidence_of", fails)
+        part.perform(ReadEvidence(8, job_id))
+        await until(node, lambda: bool(heard))
+        assert heard == [EvidenceRead(8)]
 
 
 async def test_what_is_set_aside_for_a_job_that_never_was_comes_back(tmp_path: Path, no_waiting: None) -> None:

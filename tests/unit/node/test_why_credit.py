@@ -91,6 +91,29 @@ def test_a_unit_tells_who_was_paid_who_waits_for_what_and_who_has_not_claimed() 
     assert unit_reasons(ledger, kept(job), 1) == [], "not decided"
 
 
+def test_a_closed_job_tells_the_same_as_before() -> None:
+    job, alice, bob = started()
+    carol = Author(CAROL)
+    ledger: Any = Ledger(book(alice, bob, carol), alice.account)
+    ledger.book.add_record(job.record(job.accepted([BOB], range(3)), job.accepted([CAROL], [3]), job.cancel()))
+    for entry in (bob.work(job, 0, 1, 2), carol.work(job, 0), alice.state(Release(job.id, 4 * PRICE))):
+        ledger.book.add(entry)
+    keys = [one.public_key for one in (BOB, CAROL)]
+    accepted = kept(job, {BOB.peer_id: 3, CAROL.peer_id: 1}, {0: VerdictItem(0, 0, RESULT, keys, [])})
+    before = job_reasons(ledger, accepted), credit_view(ledger.book, alice.account, 0)
+    assert before[0][0].numbers["owed_micro"] == PRICE
+    assert [one.code for one in unit_reasons(ledger, accepted, 0)] == ["paid", "pay_pending"]
+    assert not ledger.book.is_closable(job.id)
+    ledger.book.add_record(job.record(job.accepted([CAROL], [0])))
+    assert [one.code for one in unit_reasons(ledger, accepted, 0)] == ["paid", "paid"]
+    before = job_reasons(ledger, accepted), credit_view(ledger.book, alice.account, 0)
+    ledger.book.close(job.id)
+    assert (job_reasons(ledger, accepted), credit_view(ledger.book, alice.account, 0)) == before
+    assert before[1].escrows[0].owed_micro == PRICE
+    assert before[1].escrows[0].over
+    assert [one.code for one in unit_reasons(ledger, accepted, 0)] == ["paid", "paid"]
+
+
 def test_a_peer_tells_its_balance_here_what_went_between_us_and_a_fork() -> None:
     job, alice, bob = started()
     bob.work(job, 0, 1)
