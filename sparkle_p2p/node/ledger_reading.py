@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from heapq import nsmallest
 
 from sparkle_ledger.agent.own import REASONS, State
-from sparkle_ledger.book import Account, Book
+from sparkle_ledger.book import Book
+from sparkle_ledger.book_reading import Account
 from sparkle_ledger.entries import AccountId, Entry, Hold, PairTotal, Release, Work, account_of
 from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.money import Escrow

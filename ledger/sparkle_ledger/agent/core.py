@@ -19,7 +19,8 @@ from sparkle_ledger.agent.partners import Partners
 from sparkle_ledger.agent.proving import Proving
 from sparkle_ledger.agent.serving import KeptRecord, Serving, Shelf
 from sparkle_ledger.agent.stored import Stored
-from sparkle_ledger.book import Account, Book
+from sparkle_ledger.book import Book
+from sparkle_ledger.book_reading import Account
 from sparkle_ledger.entries import AccountId, EntryCodec, Work
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx

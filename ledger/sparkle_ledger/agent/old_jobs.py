@@ -2,8 +2,8 @@
 
 A job is closed once
 
-- the book can (it is over, and no Work that is known waits for anything),
-- its time ended more than ``keep_ms`` ago,
+- it is over, its time ended more than ``keep_ms`` ago, and no Work that is known waits for anything; after
+  ``PATIENCE`` times as long also if some do, as anybody can sign what waits for ever,
 - nothing is being looked for so that we can claim it, nothing of ours could be claimed, and
 - if it is ours, nothing is left in its escrow.
 
@@ -29,6 +29,7 @@ from sparkle_protocol.ids import JobId, peer_id_from_key
 KEEP_MS = ASKED_MS  # after the end of a job's time: as long as claims of earlier lives are gone on with
 ROUND_NS = 3600 * SECOND_NS
 ROUNDS = KEEP_MS // 3_600_000  # of the time that evidence is kept, where that is shorter
+PATIENCE = 4
 STEP_NS = SECOND_NS // 4
 EXECUTIONS = 1024  # looked at in one step
 PASSED_OVER = 256  # jobs that are not to be closed, in one step
@@ -87,14 +88,15 @@ class OldJobs:
             elif not number % PASSED_OVER:
                 yield
 
-    def _is_past(self, record: JobRecord) -> bool:
+    def _is_past(self, record: JobRecord, times: int = 1) -> bool:
         ends_ms = record.spec.created_ms + 1000 * record.spec.deadlines.total_s
-        return self._wall_ms() > ends_ms + self._keep_ms
+        return self._wall_ms() > ends_ms + times * self._keep_ms
 
     def _is_settled(self, record: JobRecord) -> bool:
         """Nobody waits for anything of it, as far as can be seen without its executions."""
         desk, job = self._desk, record.job
-        if desk.behind or self._claims.is_waiting(job) or not desk.book.is_closable(job):
+        late = self._is_past(record, PATIENCE)
+        if desk.behind or self._claims.is_waiting(job) or not desk.book.is_closable(job, though_some_wait=late):
             return False
         ours = desk.book.money.escrows(job).get(desk.account)
         return ours is None or not ours.balance_micro
