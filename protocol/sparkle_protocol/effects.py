@@ -307,6 +307,13 @@ class Earned:
 
 
 @dataclass(frozen=True, slots=True)
+class JobUnfunded:
+    """Nobody shows that the pay for a job was set aside: an effect of the ledger, and an event for the worker."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
 class WorkOver:
     """A job with a price has ended for us.
 
@@ -360,7 +367,7 @@ class Notify:
 Effect = (
     Persist | Reply | Send | Publish | Provide | FindProviders | FindPeers | Prepare | Compute | StopCompute
     | CheckUnit | HoldInputs | ReleaseInputs | HoldResult | ReleaseResults | Dial | Hangup | RememberPeer
-    | Violation | Notify | KeepLedger | JobFunded | Earned | WorkOver
+    | Violation | Notify | KeepLedger | JobFunded | JobUnfunded | Earned | WorkOver
 )  # fmt: skip
 Effects = tuple[Effect, ...]
 
