@@ -221,6 +221,18 @@ class BookReading(Rulings):
                 return node.entry
         return None
 
+    def is_held(self, job: bytes) -> bool:
+        """Its submitter signed a Hold that covers the job, whatever became of that. Or the job was closed."""
+        page = self._jobs.get(job)
+        if page is None or page.record is None:
+            return page is not None and page.closing is not None
+        return any(
+            isinstance(node.entry.payload, Hold)
+            and node.entry.account == page.record.account
+            and node.entry.payload.amount_micro >= page.record.cover_micro
+            for node in page.others
+        )
+
     def claims_due(self, worker: bytes, job: bytes) -> list[Work]:
         """The Work entries that a worker can sign now for a job that this book has evidence and funding of."""
         record, hold = self.record(job), self.funding(job)

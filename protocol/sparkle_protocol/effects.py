@@ -325,6 +325,13 @@ class Earned:
 
 
 @dataclass(frozen=True, slots=True)
+class JobUnfunded:
+    """Nobody shows that the pay for a job was set aside: an effect of the ledger, and an event for the worker."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True)
 class WorkOver:
     """A job with a price has ended for us.
 
@@ -378,7 +385,7 @@ class Notify:
 Effect = (
     Persist | Reply | Send | Publish | Provide | FindProviders | FindPeers | Prepare | Compute | StopCompute
     | CheckUnit | HoldInputs | ReleaseInputs | HoldResult | ReleaseResults | Dial | Hangup | RememberPeer
-    | Violation | Notify | KeepLedger | ReadEvidence | JobFunded | Earned | WorkOver
+    | Violation | Notify | KeepLedger | ReadEvidence | JobFunded | JobUnfunded | Earned | WorkOver
 )  # fmt: skip
 Effects = tuple[Effect, ...]
 

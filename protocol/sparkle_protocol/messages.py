@@ -57,6 +57,7 @@ MAX_REPORT_FACTS = 64
 MAX_VIEW_FACTS = 512  # who keeps a job: 73 sets of eight keepers, each with six endorsements of the next
 SHARDS = 4
 MAX_PUSHED_FACTS = 256
+MAX_UNWANTED = 64
 MAX_RECORDS = 16  # of sealed ranges; as many as fit into PUSH_BYTES, but one
 MAX_SEAL_BYTES = 720_896  # of one: what its limits allow fits into a message
 RawRecord = Annotated[bytes, Meta(max_length=MAX_SEAL_BYTES)]
@@ -97,6 +98,7 @@ class LeaseRequest(Wire, tag=10, frozen=True):
     known_jobs: Annotated[list[Hash32], Meta(max_length=MAX_KNOWN_JOBS)] = []  # their specs need not be sent again
     device: Annotated[str, Meta(max_length=64)] = ""  # class of device that will compute, such as "cpu/x86_64"
     memory_bytes: Memory = UNSAID  # units that need more are not wanted
+    unwanted: Annotated[list[Hash32], Meta(max_length=MAX_UNWANTED)] = []  # jobs
 
 
 class JobFacts(Wire, frozen=True):

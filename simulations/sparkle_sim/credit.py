@@ -27,7 +27,7 @@ from sparkle_sim.disk import LedgerFile
 from sparkle_sim.draws import Draws, draws
 from sparkle_sim.kernel import SECOND
 from sparkle_sim.peer import Life, Peer
-from sparkle_sim.requests import LEDGER
+from sparkle_sim.requests import LEDGER, WORKER
 from sparkle_sim.scenario import Credit as Plan
 from sparkle_sim.signing import verify_cheap
 from sparkle_sim.world import World
@@ -200,6 +200,9 @@ class Credit:
             then = self._funded.pop((peer.number, effect.job), None)
             if then is not None:
                 then(effect.refused)
+        elif isinstance(effect, fx.JobUnfunded):
+            self._world.note(peer.number, "unfunded", effect.job.hex()[:8])
+            peer.tell(WORKER, effect)
         elif isinstance(effect, fx.Earned):
             self._tell(peer, Accepted(effect.spec, effect.units, effect.keepers, effect.views))
         elif isinstance(effect, fx.WorkOver):

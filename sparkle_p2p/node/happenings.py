@@ -40,6 +40,8 @@ class Happenings:
             node.computing.start(effect)
         elif isinstance(effect, fx.StopCompute) and node.computing is not None:
             node.computing.drop(effect)
+        elif isinstance(effect, fx.JobUnfunded):
+            node.shell.tell(node.worker, effect)
         elif isinstance(effect, fx.Violation):
             self.violated(effect.peer, effect.reason)
         elif isinstance(effect, fx.Notify):

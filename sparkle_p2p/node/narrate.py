@@ -137,6 +137,10 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
             f"Pay for {many(int(f['units']), 'unit')} of {_job(f)} could not be claimed: nobody shows the proof"
         ),
     ),
+    "job_unfunded": (
+        "warning",
+        lambda f: f"No more work is taken of {_job(f)}: nobody shows that the pay for it was set aside",
+    ),
     "storage_failed": ("error", lambda f: str(f["reason"])),
     "storage_restored": ("good", lambda f: "The database can be written again"),
 }

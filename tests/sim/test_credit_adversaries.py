@@ -192,14 +192,19 @@ def test_a_submitter_that_vanishes_has_paid() -> None:
     assert played.spent(liar) == paid * PRICE
 
 
-def test_who_withholds_its_feed_gets_work_for_nothing_until_it_is_seen() -> None:
-    """What is not defended: nobody asks for the hold before the work is done."""
-    liar = 3
-    played = play(1, Adversaries("hider", peers=[liar]), submitters=(liar,))
-    job = next(iter(played.run.plans))
-    paid = len(list(played.whole.settled(job)))
-    show("hider", f"{paid} of {UNITS} units' results are paid; {played.outcomes()}")
-    assert played.whole.sum_micro() == 0
+def test_who_withholds_its_feed_gets_no_more_than_a_minute_of_work() -> None:
+    """Nobody shows its holds, so workers take nothing more of its job; others' jobs get on."""
+    liar, units = 3, 300
+    played = play(1, Adversaries("hider", peers=[liar]), submitters=(liar, 0), units=units, seconds=900.0)
+    submitters = {
+        plan.submitter: (job, played.run.world.peers[plan.submitter].submitter.jobs[job])
+        for job, plan in played.run.plans.items()
+    }
+    honest, hidden = submitters[0][1], submitters[liar][1]
+    show("hider", f"{hidden.replicas} results for nothing; {honest.replicas} of an honest submitter, who pays")
+    assert played.run.outcomes[submitters[0][0]] == "job_done"
+    assert hidden.replicas <= PEERS * 90 / 3.0 < 2 * units
+    assert submitters[liar][0] not in played.run.outcomes
 
 
 @pytest.mark.parametrize(("keys", "close_after_s"), [(1, NEVER_S), (4, NEVER_S), (4, SOON_S)])

@@ -9,6 +9,9 @@ For each job of somebody else's in which results of ours were accepted:
 3. Works are signed in lots: the first ones ``LOT_NS`` apart, later ones an eighth of the time since the job began for
    us, and one more when it has ended. So a job of an hour costs 41 lots, one of a day 93.
 
+From the moment on when there is work the Hold is looked for. While nobody shows one the node takes no more of the job
+(``JobUnfunded``), as what it computed would be for nothing.
+
 Whoever has nothing is asked again later and later; after ``MAX_TRIES`` in vain what is missing is given up and told.
 The spec, and who keeps the job, is kept from the moment on when there is work, so that after a restart everything
 about an unfinished job is asked once more.
@@ -39,6 +42,7 @@ LOT_PART = 8
 RETRY_NS = 10 * SECOND_NS
 MAX_RETRY_NS = 600 * SECOND_NS
 MAX_TRIES = 48  # in a row: half a day
+UNFUNDED_NS = 60 * SECOND_NS  # for so long everybody is asked for the Hold before that is said
 RESTORE_NS = SECOND_NS // 4  # from one job of an earlier life to the next
 ASKED_MS = 7 * 86_400_000  # after the end of a job's time
 MAX_CLAIMS = 256  # jobs
@@ -92,6 +96,7 @@ class Claims:
         self._partners = partners
         self._key = desk.signer.public_key
         self._claims: dict[JobId, _Claim] = {}
+        self._unfunded: dict[JobId, int] = {}  # jobs without a Hold, and since when it was looked for
 
     def __len__(self) -> int:
         return len(self._claims)
@@ -203,7 +208,9 @@ class Claims:
             del self._claims[idle.job]
         self._desk.take_record(record, ())
         self._shelf.concern(record.account)
-        claim = _Claim(record.job, record.account, peers, self._desk.now_ns, named, self._desk.now_ns)
+        now_ns = self._desk.now_ns
+        begun_ns = self._unfunded.pop(record.job, now_ns)  # it was looked for long enough before
+        claim = _Claim(record.job, record.account, peers, now_ns, named, begun_ns)
         self._claims[record.job] = claim
         return claim
 
@@ -225,6 +232,8 @@ class Claims:
         if self._unpaid(claim) and (claim.hold_next or not claim.wanted):  # in turns, as one may be hard to get
             claim.hold_next = False
             self._look_for_funding(claim)
+        elif not claim.wanted and not claim.ended and not self._desk.book.is_held(claim.job):
+            self._look_for_hold(claim)
         elif not claim.wanted:
             self._rest(claim)
         elif not claim.sources:
@@ -307,6 +316,12 @@ class Claims:
     def _in_vain(self, claim: _Claim) -> None:
         """Nobody has what is missing for now."""
         claim.tries += 1
+        now_ns = self._desk.now_ns
+        if not claim.ended and now_ns - claim.begun_ns >= UNFUNDED_NS and not self._desk.book.is_held(claim.job):
+            self._unfunded[claim.job] = claim.begun_ns
+            if len(self._unfunded) > MAX_CLAIMS:
+                del self._unfunded[next(iter(self._unfunded))]
+            self._desk.do(fx.JobUnfunded(claim.job))
         if claim.tries > MAX_TRIES:
             units = sum(map(len, claim.wanted.values()))
             del self._claims[claim.job]
@@ -315,11 +330,30 @@ class Claims:
             return
         rounds = claim.tries // max(1, len(claim.sources))  # everybody is asked once in a row
         delay_ns = min(RETRY_NS << min(rounds - 1, 6), MAX_RETRY_NS) if rounds else SECOND_NS
-        claim.due_ns = self._desk.now_ns + delay_ns
+        claim.due_ns = now_ns + delay_ns
 
     # --- what it is paid from -----------------------------------------------------------------------------
 
+    def _look_for_hold(self, claim: _Claim) -> None:
+        """See whether there is one, before there is anything to be paid."""
+
+        def fed(_: PeerId) -> None:
+            claim.busy = False
+            if self._desk.book.is_held(claim.job):
+                claim.tries, claim.due_ns = 0, self._desk.now_ns
+            else:
+                self._in_vain(claim)
+
+        self._fetch_feed(claim, fed)
+
     def _look_for_funding(self, claim: _Claim) -> None:
+        def fed(source: PeerId) -> None:
+            self._fetch_rests(claim, self._rests(source, claim.payer))
+
+        self._fetch_feed(claim, fed)
+
+    def _fetch_feed(self, claim: _Claim, fed: Callable[[PeerId], None]) -> None:
+        """Fetch what the payer signed, from the next of those who may know it."""
         witnesses = choose_witnesses(claim.payer, self._partners.candidates(), ())
         sources = dict.fromkeys((*claim.sources, *witnesses))
         if not sources:
@@ -327,12 +361,8 @@ class Claims:
             return
         source = self._source(claim, tuple(sources))
         claim.busy = True
-
-        def fed(_: bool) -> None:
-            self._fetch_rests(claim, self._rests(source, claim.payer))
-
         back = 1 << min(2 * claim.tries, MAX_BACK)
-        self._fetching.feed(source, claim.payer, fed, back=back)
+        self._fetching.feed(source, claim.payer, lambda _: fed(source), back=back)
 
     def _fetch_rests(self, claim: _Claim, rests: Iterator[Rest]) -> None:
         """One after the other what the payer's account rests on, until that suffices."""

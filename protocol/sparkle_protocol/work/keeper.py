@@ -229,7 +229,7 @@ class Keeper(CoKeeping):
     # --- workers ------------------------------------------------------------------------------------------
 
     def _lease(self, event: Requested, message: messages.LeaseRequest, now_ns: int) -> None:
-        worker, kernels = event.peer, frozenset(message.kernels)
+        worker, kernels, unwanted = event.peer, frozenset(message.kernels), frozenset(message.unwanted)
         offered: list[KeptJob] = []
         others: set[KeptJob] = set()
         too_large: list[messages.TooLarge] = []
@@ -239,7 +239,7 @@ class Keeper(CoKeeping):
                 continue
             if not job.mine and job.leases.has_work:
                 others.add(job)
-            if job.state.kernel in kernels:
+            if job.state.kernel in kernels and job.state.id not in unwanted:
                 if not fits(job.state.spec, message.memory_bytes):
                     too_large.append(messages.TooLarge(job.state.id, job.state.spec.resources.memory_bytes))
                     continue

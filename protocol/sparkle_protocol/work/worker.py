@@ -10,6 +10,7 @@
   computed in that order, the first are those that have begun.
 - Paused: nothing starts, what has not begun goes back at once, what runs stays suspended for ``PAUSE_HOLD_NS``.
 - When computing fails through no fault of the unit, the node takes nothing for a while, longer after each failure.
+- Of a job with a price of which nobody shows that the pay was set aside nothing more is taken for ``UNPAID_NS``.
 - Gossip may make us dial strangers: at most ``MAX_DIALS`` at a time, and only when there is room for work.
 """
 
@@ -28,6 +29,7 @@ from sparkle_protocol.effects import (
     Effect,
     Effects,
     Gossiped,
+    JobUnfunded,
     Notify,
     PeerDown,
     PeerUp,
@@ -67,6 +69,7 @@ from sparkle_protocol.work.terms import check_giver, check_lease, learn_job
 MAX_DIALS = 4
 PAUSE_HOLD_NS = 300 * SECOND_NS
 FULL_PAUSE_NS = SECOND_NS // 5
+UNPAID_NS = 900 * SECOND_NS  # longer than from one look for the pay to the next
 
 
 class WorkerAgent:
@@ -99,6 +102,7 @@ class WorkerAgent:
         self._reporter = Reporter(signer, codec, rng, self._hands, self._out, self._send, device, self._pace_ns)
         self._lookup = Lookup(codec.network, self.kernels, rng)
         self._prefetch = rules.prefetch(slots)
+        self._unpaid: dict[JobId, int] = {}  # jobs that we take nothing of, and until when
         self._unshown: set[JobId] = set()  # jobs that have a view which we have not seen
         self._connected: set[PeerId] = set()
         self._now_ns = 0
@@ -213,10 +217,7 @@ class WorkerAgent:
         elif isinstance(event, Replied):
             self._replied(event, now_ns)
         elif isinstance(event, SendFailed):
-            if self._keepers.answered(event.peer, event.tag) is not None:
-                self._keepers.failed(event.peer, now_ns)
-            else:
-                self._reporter.send_failed(event.tag, event.peer, now_ns)
+            self._send_failed(event, now_ns)
         elif isinstance(event, Gossiped):
             self._gossiped(event, now_ns)
         elif isinstance(event, Dialled):
@@ -230,6 +231,8 @@ class WorkerAgent:
         elif isinstance(event, PeerDown):
             self._connected.discard(event.peer)
             self._reporter.reach.down(event.peer, now_ns)
+        elif isinstance(event, JobUnfunded):
+            self._unfunded(event.job, now_ns)
         elif isinstance(event, Tick):
             self._tick(now_ns)
         return self._pump(now_ns)
@@ -336,7 +339,10 @@ class WorkerAgent:
         known = [job for job, state in self.jobs.items() if state.is_keeper(peer) and job not in self._unshown]
         known.sort(key=lambda job: not self._reporter.speaks_of(job))
         shown: list[bytes] = [*known[: messages.MAX_KNOWN_JOBS]]
-        request = messages.LeaseRequest(want, self.kernels, shown, self.device, self.memory.size_bytes)
+        self._unpaid = {job: until_ns for job, until_ns in self._unpaid.items() if until_ns > now_ns}
+        request = messages.LeaseRequest(
+            want, self.kernels, shown, self.device, self.memory.size_bytes, [*self._unpaid]
+        )
         self._keepers.asked(peer, self._send(peer, request), want, now_ns)
 
     def _replied(self, event: Replied, now_ns: int) -> None:
@@ -351,6 +357,12 @@ class WorkerAgent:
             except RemoteProtocolError as error:
                 self._keepers.forget(event.peer)
                 self._out.append(Violation(event.peer, str(error)))
+
+    def _send_failed(self, event: SendFailed, now_ns: int) -> None:
+        if self._keepers.answered(event.peer, event.tag) is not None:
+            self._keepers.failed(event.peer, now_ns)
+        else:
+            self._reporter.send_failed(event.tag, event.peer, now_ns)
 
     def _leased(self, peer: PeerId, reply: messages.Reply, want: int, now_ns: int) -> None:
         """Take what a keeper gives. Raises RemoteProtocolError before anything changes."""
@@ -388,16 +400,19 @@ class WorkerAgent:
         self._reporter.expect(state.id, peer, now_ns)
         for item in leases.items:
             key = (state.id, item.unit, item.epoch)
-            if not self.memory.allows(state.spec):
+            if not self._wants(state):
                 self._reporter.refuse(key, peer, now_ns)
             elif check_giver(state, peer, item) and state.is_keeper(peer):
                 self._take(key, Held(peer, "queued", now_ns, now_ns + item.ttl_ms * 1_000_000, fact))
             else:
                 self._unseen_view(state, key, peer, now_ns)
 
+    def _wants(self, state: JobState) -> bool:
+        return self.memory.allows(state.spec) and state.id not in self._unpaid
+
     def _goes_back(self, peer: PeerId, state: JobState, leases: Leases) -> bool:
         """A keeper gave what it should not: it does not listen, or has not heard that others keep the job now."""
-        if not self.memory.allows(state.spec):
+        if not self._wants(state):
             return True
         newest = state.view.number if state.view is not None else -1
         seen = all(view_of(item.epoch) <= newest for item in leases.items)
@@ -490,6 +505,17 @@ class WorkerAgent:
     def _give_back(self, *states: HeldState) -> None:
         for key in [key for key, held in self.held.items() if held.state in states]:
             self._return(key)
+
+    def _unfunded(self, job: JobId, now_ns: int) -> None:
+        """Nobody shows what a job is paid from: what was not computed yet goes back."""
+        known = job in self._unpaid
+        if known or len(self._unpaid) < messages.MAX_UNWANTED:
+            self._unpaid[job] = now_ns + UNPAID_NS
+        if not known and job in self._unpaid:
+            self._out.append(Notify("job_unfunded", {"job": job.hex()}))
+            for key in list(self._hands.of_job(job)):
+                if self.held[key].state in ("queued", "running"):
+                    self._return(key)
 
     def _return(self, key: UnitKey) -> None:
         """Give one unit back; nobody computes it here unless it comes again."""

@@ -2,8 +2,8 @@
 
 It tells no witness of its account, and answers nobody who asks for it; its keepers hold what proves the work.
 
-What stops it: nothing that is asked before the work is done. Each worker loses the pay of what it computed for it,
-and knows who owes it; the holds count wherever they turn up, whenever that is.
+What stops it: workers look for the hold when they are given work, and take no more of a job of which nobody shows one
+for a minute. They lose the pay of what they computed until then; holds count wherever they turn up, however late.
 """
 
 from typing import ClassVar

@@ -39,6 +39,7 @@ class Member:
         self.kept: dict[JobId, JobRecord] = {}
         self.told: list[fx.Notify] = []
         self.funded: dict[JobId, str | None] = {}
+        self.unfunded: list[JobId] = []  # as often as that is said
         self.violations: list[str] = []
         self.life = 0
         self.alarm: int | None = None
@@ -109,6 +110,8 @@ class Member:
             self.told.append(effect)
         elif isinstance(effect, fx.JobFunded):
             self.funded[effect.job] = effect.refused
+        elif isinstance(effect, fx.JobUnfunded):
+            self.unfunded.append(effect.job)
         elif isinstance(effect, fx.Violation):
             self.violations.append(effect.reason)
 
