@@ -106,7 +106,12 @@ class Member:
         elif isinstance(effect, fx.FindPeers):
             found = fx.FoundPeers(effect.tag, tuple(self.world.findable))
             self.world.soon(lambda: self.hear(found) if self.life == life else None)
-        elif isinstance(effect, fx.Notify):
+        else:
+            self.note(effect)
+
+    def note(self, effect: fx.Effect) -> None:
+        """What only tells something."""
+        if isinstance(effect, fx.Notify):
             self.told.append(effect)
         elif isinstance(effect, fx.JobFunded):
             self.funded[effect.job] = effect.refused
