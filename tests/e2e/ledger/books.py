@@ -66,13 +66,14 @@ def is_settled(book: Book, job: str) -> bool:
 
 
 async def settled(job: str, by: NodeProcess, timeout_s: float = SETTLED_S) -> Book:
-    """The book of a node once a job is settled in it."""
-
-    def read() -> Book | None:
-        book = book_of(by)
-        return book if is_settled(book, job) else None
+    """The book of a job's submitter once all is paid in it, also what it accepted last, of which it hears late."""
 
     async def look() -> Book | None:
-        return await asyncio.to_thread(read)
+        book = await asyncio.to_thread(book_of, by)
+        if not is_settled(book, job):
+            return None
+        told = await asyncio.to_thread(by.client.why, job)
+        owed = [one["numbers"]["owed_micro"] for one in told["details"] if one["code"] == "escrow"]
+        return None if any(owed) else book
 
     return await by.swarm.until(look, f"job {job[:8]} of {by.name} is settled", timeout_s)  # type: ignore[no-any-return]

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from sparkle_ledger.book import Book
-from tests.e2e.ledger.books import SETTLED_S, account, book_of, is_settled
+from tests.e2e.ledger.books import account, book_of, settled
 from tests.e2e.node.processes import NodeProcess, Swarm
 
 PRIMES_TO_1E8 = 5_761_455
@@ -66,24 +65,10 @@ async def says_with_how_many(node: NodeProcess, count: int, code: str) -> dict[s
     return status
 
 
-async def all_paid(owner: NodeProcess, job: str) -> tuple[dict[str, Any], Book]:
-    """A finished job, and the book of its owner once all are paid; what was accepted last is claimed later."""
-
-    async def look() -> tuple[dict[str, Any], Book] | None:
-        document = await owner.job(job)
-        others = sum(count for peer, count in document["workers"].items() if peer != owner.peer_id)
-        book = await asyncio.to_thread(book_of, owner)
-        record = book.record(bytes.fromhex(job))
-        paid = record is not None and record.executions == others and is_settled(book, job)
-        return (document, book) if paid else None
-
-    found: tuple[dict[str, Any], Book] = await owner.swarm.until(look, f"job {job[:8]} is paid for", SETTLED_S)
-    return found
-
-
 async def check_job(owner: NodeProcess, job: str) -> dict[str, Any]:
     """What ``why`` says of a finished job and of each of its units, against its record and the settled book."""
-    document, book = await all_paid(owner, job)
+    book = await settled(job, owner)
+    document = await owner.job(job)
     told = await why(owner, job)
     assert told.headline["code"] == "job_done"
     assert told.headline["numbers"]["replicas"] == document["replicas"]
