@@ -273,6 +273,22 @@ def settled_world(seed: int, loss: float, twice: float) -> tuple[World, Job, lis
     return world, job, [submitter, *workers], keepers
 
 
+def dear_job_paid(world: World, payer: Member, worker: Member, keepers: list[Member], nonce: int = 0) -> Job:
+    """A job that costs more than a starter may spend, done by one worker, which is paid for it."""
+    job = Job(payer.who, 15, price=10, keepers=KEEPERS, nonce=nonce)
+    assert job.cover > payer.agent.book.economy.starter_micro
+    payer.hear(Fund(job.spec))
+    world.run(60)
+    assert payer.funded == {job.id: None}
+    for keeper in keepers:
+        keeper.kept[job.id] = job.record(job.accepted([worker.who]))
+    worker.hear(Accepted(job.spec, tuple((unit, 0) for unit in range(15)), tuple(one.peer for one in keepers)))
+    worker.hear(WorkEnded(job.id))
+    world.run(600)
+    assert worker.agent.account.earned_micro == job.price * job.units
+    return job
+
+
 class Liar(Member):
     """A witness that answers what the test wants."""
 

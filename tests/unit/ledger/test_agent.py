@@ -22,6 +22,7 @@ from tests.unit.ledger.agents import (
     UNITS,
     Liar,
     World,
+    dear_job_paid,
     entries_of,
     finished,
     funded_job,
@@ -112,17 +113,7 @@ def test_who_pays_with_what_it_earned_is_believed_by_evidence() -> None:
     finished(world, job, [second, first], keepers)  # the submitter's own executions are not paid
     world.run(120)
     assert second.agent.account.balance_micro == 80
-    dear = Job(second.who, 15, price=10, keepers=KEEPERS)
-    assert dear.cover > economy.starter_micro
-    second.hear(Fund(dear.spec))
-    world.run(60)
-    assert second.funded == {dear.id: None}
-    facts = dear.accepted([worker.who])
-    for keeper in keepers:
-        keeper.kept[dear.id] = dear.record(facts)
-    worker.hear(Accepted(dear.spec, tuple((unit, 0) for unit in range(15)), tuple(one.peer for one in keepers)))
-    world.run(600)
-    assert worker.agent.account.earned_micro == 150
+    dear_job_paid(world, second, worker, keepers)
 
 
 def test_a_payer_that_witnesses_nothing_hears_of_works_all_the_same() -> None:

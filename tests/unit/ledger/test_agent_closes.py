@@ -12,7 +12,17 @@ from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.facts import Deadlines
 from sparkle_protocol.ledger_messages import LedgerPush, ProofReply, ProofRequest
-from tests.unit.ledger.agents import RICH, SECOND, UNITS, Member, World, entries_of, finished, settled_world
+from tests.unit.ledger.agents import (
+    RICH,
+    SECOND,
+    UNITS,
+    Member,
+    World,
+    dear_job_paid,
+    entries_of,
+    finished,
+    settled_world,
+)
 from tests.unit.ledger.ledgers import FACTS, KEEPERS, NET, PRICE, Author, Job, person, sealed_job, seals
 
 DAY = 86_400
@@ -96,18 +106,7 @@ def test_a_newcomer_gets_the_proof_of_an_old_work_from_its_worker_and_forgets_it
     assert second.agent.book.record(job.id) is None
     world.leave(first)
     (worker,) = world.add(person(3), economy=economy)
-    dear = Job(second.who, 15, price=10, keepers=KEEPERS, nonce=1)
-    assert dear.cover > economy.starter_micro
-    second.hear(Fund(dear.spec))
-    world.run(60)
-    assert second.funded == {dear.id: None}
-    facts = dear.accepted([worker.who])
-    for keeper in keepers:
-        keeper.kept[dear.id] = dear.record(facts)
-    worker.hear(Accepted(dear.spec, tuple((unit, 0) for unit in range(15)), tuple(one.peer for one in keepers)))
-    worker.hear(WorkEnded(dear.id))
-    world.run(600)
-    assert worker.agent.account.earned_micro == 150
+    dear = dear_job_paid(world, second, worker, keepers, nonce=1)
     assert {job.id, dear.id} <= worker.evidence.keys()
     pass_days(world, 1)
     assert worker.agent.book.record(job.id) is None
