@@ -96,7 +96,7 @@ class Claims:
         self._partners = partners
         self._key = desk.signer.public_key
         self._claims: dict[JobId, _Claim] = {}
-        self._unfunded: dict[JobId, int] = {}  # jobs without a Hold, and since when it was looked for
+        self._unfunded: dict[AccountId, int] = {}  # who had a job without a Hold, and since when it was looked for
 
     def __len__(self) -> int:
         return len(self._claims)
@@ -209,7 +209,7 @@ class Claims:
         self._desk.take_record(record, ())
         self._shelf.concern(record.account)
         now_ns = self._desk.now_ns
-        begun_ns = self._unfunded.pop(record.job, now_ns)  # it was looked for long enough before
+        begun_ns = self._unfunded.get(record.account, now_ns)  # it has had its minute
         claim = _Claim(record.job, record.account, peers, now_ns, named, begun_ns)
         self._claims[record.job] = claim
         return claim
@@ -318,7 +318,7 @@ class Claims:
         claim.tries += 1
         now_ns = self._desk.now_ns
         if not claim.ended and now_ns - claim.begun_ns >= UNFUNDED_NS and not self._desk.book.is_held(claim.job):
-            self._unfunded[claim.job] = claim.begun_ns
+            self._unfunded.setdefault(claim.payer, claim.begun_ns)
             if len(self._unfunded) > MAX_CLAIMS:
                 del self._unfunded[next(iter(self._unfunded))]
             self._desk.do(fx.JobUnfunded(claim.job))
@@ -340,6 +340,7 @@ class Claims:
         def fed(_: PeerId) -> None:
             claim.busy = False
             if self._desk.book.is_held(claim.job):
+                self._unfunded.pop(claim.payer, None)
                 claim.tries, claim.due_ns = 0, self._desk.now_ns
             else:
                 self._in_vain(claim)

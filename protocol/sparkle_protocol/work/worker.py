@@ -508,10 +508,11 @@ class WorkerAgent:
 
     def _unfunded(self, job: JobId, now_ns: int) -> None:
         """Nobody shows what a job is paid from: what was not computed yet goes back."""
-        known = job in self._unpaid
-        if known or len(self._unpaid) < messages.MAX_UNWANTED:
-            self._unpaid[job] = now_ns + UNPAID_NS
-        if not known and job in self._unpaid:
+        known = self._unpaid.pop(job, None) is not None
+        self._unpaid[job] = now_ns + UNPAID_NS
+        if len(self._unpaid) > messages.MAX_UNWANTED:
+            del self._unpaid[next(iter(self._unpaid))]
+        if not known:
             self._out.append(Notify("job_unfunded", {"job": job.hex()}))
             for key in list(self._hands.of_job(job)):
                 if self.held[key].state in ("queued", "running"):

@@ -39,6 +39,21 @@ def test_a_job_without_a_hold_is_known_again_when_it_gives_more_work() -> None:
     assert worker.unfunded == [job.id]
 
 
+def test_who_had_a_minute_for_one_job_has_none_for_the_next_unless_it_shows_the_hold() -> None:
+    world, (submitter, worker, *_) = world_of(1, 2)
+    jobs = [Job(submitter.who, 8, keepers=KEEPERS, nonce=nonce) for nonce in range(3)]
+    worker.hear(Accepted(jobs[0].spec, (), ()))
+    world.run(90)
+    worker.hear(Accepted(jobs[1].spec, (), ()))
+    world.run(5)
+    assert jobs[1].id in worker.unfunded
+    submitter.hear(Fund(jobs[2].spec))
+    world.run(60)
+    worker.hear(Accepted(jobs[2].spec, (), ()))
+    world.run(600)
+    assert jobs[2].id not in worker.unfunded
+
+
 def test_a_hold_is_found_with_its_submitter_or_with_witnesses_and_nothing_is_missed() -> None:
     for away in (False, True):
         world, (submitter, worker, *keepers) = world_of(1, 2)

@@ -2,6 +2,7 @@
 
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages as m
+from sparkle_protocol.ids import JobId
 from sparkle_protocol.work.worker import UNPAID_NS
 from tests.unit.protocol.kept_jobs import CODEC, LoneKeeper, peer
 from tests.unit.protocol.scripted_keepers import SUBMITTER, Scene
@@ -60,6 +61,15 @@ def test_it_is_taken_again_when_it_was_not_missed_for_a_while() -> None:
     s.effects.clear()
     s.wait(70)
     assert unwanted(s) == []
+
+
+def test_of_more_than_a_request_can_name_the_latest_are_left_out() -> None:
+    s = Scene(SUBMITTER)
+    jobs = [JobId(bytes([n]) * 32) for n in range(m.MAX_UNWANTED + 3)]
+    for job in jobs:
+        s.tell(fx.JobUnfunded(job))
+    s.offer(SUBMITTER)
+    assert unwanted(s) == jobs[3:]
 
 
 def test_a_keeper_gives_others_and_says_that_there_is_nothing_if_there_are_none() -> None:
