@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from msgspec.structs import replace
 
 from sparkle_ledger.agent.core import LedgerAgent
+from sparkle_ledger.agent.done import say_done
 from sparkle_ledger.agent.events import Accepted, Fund, Over, WorkEnded
 from sparkle_ledger.agent.old_jobs import KEEP_MS
 from sparkle_ledger.book import Book
@@ -19,7 +20,7 @@ from sparkle_ledger.entries import AccountId, Entry, EntryCodec, account_of
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
-from sparkle_protocol.facts import Cancel, Fact
+from sparkle_protocol.facts import Fact
 from sparkle_protocol.ids import JobId
 from sparkle_protocol.work.kept_job import KeptJob
 from sparkle_protocol.work.sealed import SealedRange
@@ -107,8 +108,7 @@ class Credit:
     def _record_of(self, peer: Peer, kept: KeptJob) -> JobRecord:
         """What a node shows of a job that it keeps, and the submitter's word that it is done, as in the node."""
         record = JobRecord.of(kept.state)
-        if kept.mine and kept.outcome == "done" and record.complete and not record.cancelled:
-            record.add(self._world.codec.seal(peer.identity, Cancel(kept.state.id, "it is done")))
+        say_done(record, kept, self._world.codec, peer.identity)
         return record
 
     def book(self, *files: LedgerFile) -> Book:

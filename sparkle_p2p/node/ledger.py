@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparkle_ledger.agent.core import LedgerAgent
+from sparkle_ledger.agent.done import say_done
 from sparkle_ledger.agent.events import Accepted, Fund, Over, WorkEnded
 from sparkle_ledger.agent.own import State
 from sparkle_ledger.book import Book
@@ -234,9 +235,7 @@ class LedgerPart:
                 record.add_sealed(sealed)
             except SparkleError as error:
                 log.warning("a range of job %s is left out of its record: %s", state.id.hex()[:12], error)
-        if job.mine and job.outcome == "done" and record.complete and not record.cancelled:
-            # So that a few bytes show to anybody that what the job did not cost is free again, not all its verdicts.
-            record.add(self._facts.seal(self._home.identity, Cancel(state.id, "it is done")))
+        say_done(record, job, self._facts, self._home.identity)
         self._records[state.id] = record  # the latest last
         while len(self._records) > RECORDS:
             del self._records[next(iter(self._records))]
