@@ -46,41 +46,32 @@ def reproduce(test_id: str) -> str:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Adds the command to every failure's report."""
     report: pytest.TestReport = yield  # type: ignore[assignment]
+    refuse_unlisted_skip(report)
     if report.failed:
         report.sections.append(("reproduce with", reproduce(item.nodeid)))
     return report  # type: ignore[return-value]
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In CI a skipped test that is not listed in ``tests/skips.txt`` fails the run."""
-    if IN_CI and unlisted_skips(session.config) and session.exitstatus == 0:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """The same for a whole file that is skipped."""
+    report: pytest.CollectReport = yield  # type: ignore[assignment]
+    refuse_unlisted_skip(report)
+    return report  # type: ignore[return-value]
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Names those skips, and what to do about them."""
-    for test_id, reason in unlisted_skips(config) if IN_CI else ():
-        terminalreporter.write_line(f"SKIPPED BUT NOT LISTED {test_id}: {reason}", red=True)
-        terminalreporter.write_line("  make it run, or add it with its reason to tests/skips.txt")
+def refuse_unlisted_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """In CI a test that did not run, or was expected to fail, has failed unless ``tests/skips.txt`` lists it."""
+    if not IN_CI or not report.skipped or is_excused(report.nodeid):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else getattr(report, "wasxfail", "")
+    report.outcome = "failed"  # and so counted as one in the closing line
+    report.longrepr = f"{reason}\nSkipped but not listed: make it run, or add it with its reason to tests/skips.txt."
+    vars(report).pop("wasxfail", None)
 
 
-def unlisted_skips(config: pytest.Config) -> list[tuple[str, str]]:
-    """The tests that did not run although the list does not excuse them, with the reason that they gave."""
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    reports = [*reporter.stats.get("skipped", ()), *reporter.stats.get("xfailed", ())] if reporter else []
-    excused = [line.split()[0] for line in (ROOT / "tests/skips.txt").read_text().splitlines() if is_entry(line)]
-
-    def is_excused(test_id: str) -> bool:
-        return any(test_id == entry or test_id.startswith((f"{entry}[", f"{entry}::")) for entry in excused)
-
-    return [(r.nodeid, reason_of(r)) for r in reports if not is_excused(r.nodeid)]
-
-
-def is_entry(line: str) -> bool:
-    """Whether a line of the list is neither empty nor a comment."""
-    return bool(line.strip()) and not line.startswith("#")
-
-
-def reason_of(report: pytest.TestReport) -> str:
-    """Why a test was skipped, as it said itself."""
-    return report.longrepr[2] if isinstance(report.longrepr, tuple) else str(getattr(report, "wasxfail", ""))
+def is_excused(test_id: str) -> bool:
+    """Whether the list holds a test, or its file, or all of its cases."""
+    lines = (ROOT / "tests/skips.txt").read_text().splitlines()
+    entries = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
+    return any(test_id == entry or test_id.startswith((f"{entry}[", f"{entry}::")) for entry in entries)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NoReturn
+from typing import ParamSpec, TypeVar
 from unittest.mock import patch
 
 from sparkle_protocol.errors import LocalProtocolError
@@ -29,22 +29,33 @@ _RANDOM = ("random", "randint", "randrange", "uniform", "choice", "shuffle", "sa
 _SECRETS = ("token_bytes", "token_hex", "randbits", "randbelow", "choice")
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
 @contextmanager
 def no_outside() -> Iterator[None]:
     """Refuse real time, randomness that no seed decides, and threads, with a LocalProtocolError.
 
-    For code that the run calls: what looks at the real clock between its slices of time does so outside.
+    For code that the run calls: what looks at the real clock between its slices of time does so outside. Other
+    threads of the process, as a library's own, are not part of the run and go on as ever.
     """
     with ExitStack() as patches:
         for module, names in ((time, _CLOCKS), (random, _RANDOM), (secrets, _SECRETS), (os, ("urandom",))):
             for name in names:
-                patches.enter_context(patch.object(module, name, _refuse(f"{module.__name__}.{name}")))
-        patches.enter_context(patch.object(threading.Thread, "start", _refuse("threading.Thread")))
+                refuse = _refused_here(f"{module.__name__}.{name}", getattr(module, name))
+                patches.enter_context(patch.object(module, name, refuse))
+        start = _refused_here("threading.Thread", threading.Thread.start)
+        patches.enter_context(patch.object(threading.Thread, "start", start))
         yield
 
 
-def _refuse(what: str) -> Callable[..., NoReturn]:
-    def refuse(*_: Any, **__: Any) -> NoReturn:
-        raise LocalProtocolError(f"the simulation asked for {what}; runs would differ from each other")
+def _refused_here(what: str, real: Callable[P, R]) -> Callable[P, R]:
+    running = threading.get_ident()
+
+    def refuse(*args: P.args, **named: P.kwargs) -> R:
+        if threading.get_ident() == running:
+            raise LocalProtocolError(f"the simulation asked for {what}; runs would differ from each other")
+        return real(*args, **named)
 
     return refuse
