@@ -40,7 +40,7 @@ async def check_node(node: "Node") -> tuple[Finding, ...]:
         storage(node),
         *account(node.ledger),
         *_network(network, len(links), mdns=node.config.mdns),
-        *genesis(node.offenders, node.config.record.fingerprint),
+        *genesis(node.offenders, {link.peer for link in links}, node.config.record.fingerprint),
     ]
     if network in ("alone", "connected"):
         findings.append(reachable(addresses, links))
@@ -89,9 +89,10 @@ def account(ledger: "LedgerPart | None") -> list[Finding]:
     return [Finding("account", "fail", reason, f"{fix[0].upper()}{fix[1:]}.")]
 
 
-def genesis(offenders: Offenders, own: str) -> list[Finding]:
-    """Whether peers were turned away that have another genesis record."""
-    others = [peer for peer in offenders.all() if any(why == OTHER_GENESIS for _, why in offenders.of(peer).reasons)]
+def genesis(offenders: Offenders, linked: set[PeerId], own: str) -> list[Finding]:
+    """Whether peers were turned away that have another genesis record, and did not come back with this one."""
+    away = [peer for peer in offenders.all() if peer not in linked]
+    others = [peer for peer in away if any(why == OTHER_GENESIS for _, why in offenders.of(peer).reasons)]
     if not others:
         return []
     more = f", and so do {many(len(others) - 1, 'other')}" if len(others) > 1 else ""

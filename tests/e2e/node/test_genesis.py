@@ -83,6 +83,8 @@ async def test_a_swarm_with_terms_of_its_own(swarm: Swarm, tmp_path: Path) -> No
     assert await stranger.terminate() == 0
     await stranger.spawn(*genesis, "--bootstrap", founder.address)
     await stranger.event("peer_up", peer=named)
+    await founder.event("peer_up", peer=stranger.peer_id)
+    assert await finding(founder) == ""
 
     # The copy knows by what it was judged.
     for node in (founder, member):

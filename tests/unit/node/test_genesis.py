@@ -84,11 +84,14 @@ async def test_a_node_with_another_record_is_refused_and_both_say_why(
 
 def test_several_strangers_are_told_of_in_one_sentence() -> None:
     offenders = Offenders()
-    for number, reason in ((1, OTHER_GENESIS), (2, "wrong network"), (3, OTHER_GENESIS), (4, OTHER_GENESIS)):
-        offenders.note(Identity.from_private_bytes(bytes(31) + bytes([number])).peer_id, reason, 1.0)
-    (finding,) = checkup.genesis(offenders, "abc")
+    peers = [Identity.from_private_bytes(bytes(31) + bytes([number])).peer_id for number in range(1, 5)]
+    for peer, reason in zip(peers, (OTHER_GENESIS, "wrong network", OTHER_GENESIS, OTHER_GENESIS), strict=True):
+        offenders.note(peer, reason, 1.0)
+    (finding,) = checkup.genesis(offenders, set(), "abc")
     assert "and so do 2 others; the one here is abc" in finding.reason.sentence
-    assert checkup.genesis(Offenders(), "abc") == []
+    (finding,) = checkup.genesis(offenders, set(peers[1:]), "abc")  # the others have corrected it
+    assert finding.reason.numbers == {"peers": 1}
+    assert checkup.genesis(offenders, set(peers), "abc") == []
 
 
 async def test_founders_are_trusted_and_terms_hold(tmp_path: Path) -> None:
