@@ -39,7 +39,7 @@ from sparkle_ledger.closing import Closing
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId
 from sparkle_ledger.genesis import GenesisRecord
 from sparkle_ledger.projections import AccountRow, EscrowRow, PairRow, Projection
-from sparkle_ledger.store.schema import RESTORE, at_once, one_line, path_of, read_genesis, told
+from sparkle_ledger.store.schema import RESTORE, at_once, one_line, path_of, stored_genesis, told
 from sparkle_ledger.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from sparkle_ledger.store.schema import open_ledger as open_ledger
 from sparkle_ledger.store.schema import snapshot as snapshot
@@ -254,7 +254,7 @@ def genesis_of(db: sqlite3.Connection) -> GenesisRecord:
     with told(db):
         row = db.execute("SELECT value FROM about WHERE name = 'genesis'").fetchone()
     try:
-        return read_genesis(row[0], network) if row is not None else GenesisRecord(network)
+        return stored_genesis(row[0], network) if row is not None else GenesisRecord(network)
     except RemoteProtocolError as error:
         raise LedgerError(f"the genesis record in {path_of(db)} is damaged ({error}); {RESTORE}") from error
 

@@ -141,7 +141,7 @@ def _settle_genesis(db: sqlite3.Connection, path: Path, genesis: GenesisRecord, 
     row = db.execute("SELECT value FROM about WHERE name = 'genesis'").fetchone()
     if row is not None:
         try:
-            found = read_genesis(row[0], genesis.network)
+            found = stored_genesis(row[0], genesis.network)
         except RemoteProtocolError as error:
             raise ConfigError(f"the genesis record in {path} is damaged ({error}); {RESTORE}") from error
         if found.raw() != genesis.raw() and (readonly or _holds_anything(db)):
@@ -160,7 +160,7 @@ def _holds_anything(db: sqlite3.Connection) -> bool:
     return any(db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)  # noqa: S608
 
 
-def read_genesis(value: object, network: str) -> GenesisRecord:
+def stored_genesis(value: object, network: str) -> GenesisRecord:
     """The record that the row about it has.
 
     Raises:
