@@ -9,10 +9,12 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from sparkle_ledger.genesis import GenesisRecord
+from sparkle_p2p.genesis import read_genesis
 from sparkle_p2p.network_key import NetworkKey, read_network_key
 from sparkle_protocol.errors import ConfigError, RemoteProtocolError
 from sparkle_protocol.ids import PeerId, key_from_peer_id, peer_id_from_key
@@ -35,6 +37,7 @@ class NodeConfig:
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
     bootstrap: tuple[str, ...] = ()
     network_key: NetworkKey | None = None  # what is configured is the path of its file
+    genesis: GenesisRecord | None = None  # likewise; None: the default one
     trusted: tuple[PeerId, ...] = ()  # peers whose results the owner vouches for
     api: str = "127.0.0.1:0"
     slots: int = 1
@@ -45,6 +48,11 @@ class NodeConfig:
     bootstrap_only: bool = False
     mdns: bool = True
     log_level: str = "info"
+
+    @property
+    def record(self) -> GenesisRecord:
+        """What all nodes of the network agree on."""
+        return self.genesis if self.genesis is not None else GenesisRecord(self.net)
 
 
 def load_config(home: Path, flags: Mapping[str, Any], environ: Mapping[str, str]) -> NodeConfig:
@@ -61,7 +69,7 @@ def load_config(home: Path, flags: Mapping[str, Any], environ: Mapping[str, str]
     chosen: dict[str, Any] = {}
     file = home / CONFIG_FILE
     for key, value in _read_toml(file).items():
-        if key == "network_key" and isinstance(value, str):
+        if key in ("network_key", "genesis") and isinstance(value, str):
             value = str(home / Path(value).expanduser())  # a path in the file is seen from the file
         chosen[key] = _checked(_known(key, f"{file}: "), value, f"{file}: {key}")
     for variable, value in environ.items():
@@ -71,7 +79,20 @@ def load_config(home: Path, flags: Mapping[str, Any], environ: Mapping[str, str]
     for key, value in flags.items():
         if value is not None:
             chosen[key] = _checked(_known(key, ""), value, _flag(key, value))
-    return NodeConfig(home=home, **chosen)
+    return _of_one_network(NodeConfig(home=home, **chosen), net_given="net" in chosen)
+
+
+def _of_one_network(config: NodeConfig, *, net_given: bool) -> NodeConfig:
+    """The genesis record names the network, unless somebody else does; then they have to agree."""
+    genesis = config.genesis
+    if genesis is None or genesis.network == config.net:
+        return config
+    if net_given:
+        raise ConfigError(
+            f"the genesis record is of network '{genesis.network}', and net is '{config.net}'; "
+            "leave out net, or give the genesis record of that network"
+        )
+    return replace(config, net=genesis.network)
 
 
 def check_multiaddr(text: str, *, peer_required: bool) -> str:
@@ -140,6 +161,12 @@ def _network_key(value: Any) -> NetworkKey:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("must be the path of a key file in quotes")
     return read_network_key(Path(value).expanduser())
+
+
+def _genesis(value: Any) -> GenesisRecord:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("must be the path of a genesis file in quotes")
+    return read_genesis(Path(value).expanduser(), _net)
 
 
 def _listen(value: Any) -> tuple[str, ...]:
@@ -247,6 +274,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "listen": _listen,
     "bootstrap": _bootstrap,
     "network_key": _network_key,
+    "genesis": _genesis,
     "trusted": _trusted,
     "api": _api,
     "slots": _slots,

@@ -215,6 +215,7 @@ class NodeView:
     safety: Safety
     missing_protections: tuple[str, ...] = ()  # what this system cannot enforce upon computing processes
     network_key: str | None = None  # fingerprint of a private network's key; None: the network is open
+    genesis: str | None = None  # beginning of the digest of the genesis record that was given; None: the default one
     known_workers: int = 0  # peers whose answers count here
     standings: tuple[StandingView, ...] = ()  # those named as trusted, then those that changed last; bounded
 
@@ -356,6 +357,7 @@ def status_json(view: NodeView) -> dict[str, Any]:
         "net": view.net,
         "private": view.network_key is not None,
         "network_key": view.network_key,
+        "genesis": view.genesis,
         "state": view.state,
         "reason": {
             "code": view.reason.code,

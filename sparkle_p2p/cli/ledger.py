@@ -45,6 +45,7 @@ def _document(found: Audited, seconds: float) -> dict[str, Any]:
         "ok": found.ok,
         "verdict": verdict(found),
         "network": found.network,
+        "genesis": found.genesis,
         "feeds": report.feeds,
         "accounts": found.accounts,
         "entries": report.entries,
@@ -72,7 +73,7 @@ def _print(found: Audited, seconds: float) -> None:
     signed = output.many(report.signatures, "signature")
     print(f"  network '{output.clean(found.network)}': {output.many(report.feeds, 'feed')}, {signed} verified, "
           f"{output.many(report.jobs, 'job')}, {output.many(found.forks, 'proven fork')}, "
-          f"{output.duration(seconds)}")  # fmt: skip
+          f"genesis {found.genesis}, {output.duration(seconds)}")  # fmt: skip
     others = {code: count for code, count in report.outcomes.items() if code != "booked"}
     if others:
         told = ", ".join(f"{count} {code}" for code, count in others.items())

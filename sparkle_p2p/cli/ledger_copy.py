@@ -28,6 +28,7 @@ class Audited:
     """What an audit of a copy found."""
 
     network: str
+    genesis: str  # the beginning of the digest of the record that it was judged by
     report: Report
     accounts: int
     forks: int  # proofs that hold
@@ -63,9 +64,10 @@ def audited(db: store.Database, tell: Tell, *, deep: bool = False) -> Audited:
     """
     tell("checking the file", 0, 0)
     store.check(db)
-    network = store.network_of(db)
+    genesis = store.genesis_of(db)
+    network = genesis.network
     codec = EntryCodec(network)
-    audit = Audit(codec, FactCodec(network), deep=deep)
+    audit = Audit(codec, FactCodec(network), genesis.economy, deep=deep)
     facts, entries = store.count_evidence(db), store.count(db)
     accounts = _Accounts(store.rows(db))
 
@@ -83,6 +85,7 @@ def audited(db: store.Database, tell: Tell, *, deep: bool = False) -> Audited:
     forks, broken = _proofs(db, codec)
     return Audited(
         network,
+        genesis.fingerprint,
         report,
         accounts.count,
         forks,
@@ -164,10 +167,11 @@ def loaded(db: store.Database, tell: Tell) -> Book:
     """
     tell("checking the file", 0, 0)
     store.check(db)
-    network = store.network_of(db)
+    genesis = store.genesis_of(db)
+    network = genesis.network
     facts, entries = store.count_evidence(db), store.count(db)
     read = 0
-    book, codec = Book(network), FactCodec(network, verify=_verified_before)
+    book, codec = Book(network, genesis.economy), FactCodec(network, verify=_verified_before)
     for closing in store.closings(db):
         book.add_closing(closing)
     for one in store.evidence(db):

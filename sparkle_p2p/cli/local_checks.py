@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from sparkle_ledger.genesis import GenesisRecord
 from sparkle_p2p.config import NodeConfig, load_config
 from sparkle_p2p.home import KEY_FILE
 from sparkle_p2p.net.addresses import split_listen
@@ -42,7 +43,7 @@ def check_machine(home: Path, *, running: bool) -> Iterator[Finding]:
         )
         return
     yield check_database(home / NODE_DATABASE)
-    yield check_ledger(home / LEDGER_DATABASE, None if running else config.net)
+    yield check_ledger(home / LEDGER_DATABASE, None if running else config.record)
     if not running:  # with its flags a running node may do otherwise than the file says
         yield check_disk(home, config)
         yield check_memory(config, psutil.virtual_memory().total)
@@ -106,8 +107,8 @@ def check_database(path: Path) -> Finding:
     return Finding("database", "ok", Reason("database_whole", f"{path.name} is whole."))
 
 
-def check_ledger(path: Path, net: str | None) -> Finding:
-    """The ledger is whole, and of this network if one is named."""
+def check_ledger(path: Path, genesis: GenesisRecord | None) -> Finding:
+    """The ledger is whole, and of this network with this genesis record if one is named."""
     if not path.exists():
         return Finding("ledger", "ok", Reason("no_ledger", "There is no ledger yet; the first start makes one."))
     from sparkle_ledger import store
@@ -117,17 +118,25 @@ def check_ledger(path: Path, net: str | None) -> Finding:
         db = open_ledger(path, None, readonly=True)
         try:
             store.check(db)
-            entries, owner = store.count(db), store.network_of(db)
+            entries, owner, used = store.count(db), store.genesis_of(db), store.changes(db) > 0
         finally:
             db.close()
     except (ConfigError, LedgerError) as error:
         fix = "Stop the node and put back a backup, or move the file away: the node then asks its witnesses."
         said = f"{str(error)[0].upper()}{str(error)[1:]}."
         return Finding("ledger", "fail", Reason("ledger_damaged", said), fix)
-    if net not in (None, owner):
-        said = f"{path.name} is of network '{owner}', and the configuration names '{net}'."
+    if genesis is not None and genesis.network != owner.network:
+        said = f"{path.name} is of network '{owner.network}', and the configuration names '{genesis.network}'."
         fix = "Start the node with the --net that it had, or choose another directory with --home."
-        return Finding("ledger", "warn", Reason("ledger_of_another_network", said, {"network": owner}), fix)
+        return Finding("ledger", "warn", Reason("ledger_of_another_network", said, {"network": owner.network}), fix)
+    if genesis is not None and genesis.raw() != owner.raw() and used:
+        said = (
+            f"{path.name} was judged by the genesis record {owner.fingerprint}, "
+            f"and the configuration has {genesis.fingerprint}."
+        )
+        fix = "Start the node with the --genesis that it had, or choose another directory with --home."
+        numbers = {"genesis": owner.fingerprint}
+        return Finding("ledger", "warn", Reason("ledger_of_another_genesis", said, numbers), fix)
     said = f"{path.name} is whole: {entries} {'entry' if entries == 1 else 'entries'}."
     return Finding("ledger", "ok", Reason("ledger_whole", said, {"entries": entries}))
 

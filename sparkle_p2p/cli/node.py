@@ -91,6 +91,9 @@ def _parser() -> Parser:
         "--network-key", metavar="FILE", help="the key of a private network; 'sparkle network-key' makes one"
     )
     parser.add_argument(
+        "--genesis", metavar="FILE", help="the genesis record of the network: terms of credit, and founders"
+    )
+    parser.add_argument(
         "--listen", metavar="MULTIADDR", action="append", help="where to listen (default: any TCP port)"
     )
     parser.add_argument(

@@ -33,9 +33,10 @@ def _print_status(document: dict[str, Any]) -> None:
     peers = output.many(document["peers"], "peer")
     done, accepted = document["units_done"], document["units_verified"]
     private = f" (private, key {document['network_key']})" if document.get("private") else ""
+    genesis = f", genesis {document['genesis']}" if document.get("genesis") else ""
     rows = [
         ("peer id", document["peer_id"]),
-        ("network", f"{document['net']}{private}: {document['network']}, {peers}"),
+        ("network", f"{document['net']}{private}{genesis}: {document['network']}, {peers}"),
         ("safety", document["safety"]["sentence"]),
         ("workers", f"{document.get('known_workers', 0)} known by their work here"),
         ("units", f"{document['units_running']} running, {done} computed, {accepted} accepted"),

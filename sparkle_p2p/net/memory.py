@@ -18,6 +18,7 @@ from sparkle_p2p.net.distance import nearest
 from sparkle_p2p.net.memory_network import MemoryNetwork
 from sparkle_p2p.net.overlay import (
     MAX_PENDING_PER_PEER,
+    OTHER_GENESIS,
     Link,
     Overlay,
     OverlayEvents,
@@ -56,11 +57,13 @@ class MemoryOverlay(Overlay):
         listen: Sequence[str] = ("/ip4/127.0.0.1/tcp/0",),
         agent: str = "memory",
         mdns: bool = False,
+        genesis: str = "",
     ) -> None:
         check_net(net)
         for address in listen:
             split_listen(address)
         self.net = net
+        self.genesis = genesis
         self.transports: tuple[str, ...] = ()
         self.records: dict[bytes, dict[PeerId, None]] = {}
         self.mdns = mdns
@@ -198,19 +201,25 @@ class MemoryOverlay(Overlay):
 
     def _link_with(self, node: "MemoryOverlay") -> None:
         if node.net != self.net:
-            self._events.violation(node.peer_id, "wrong network")
-            node.wrong_network(self._peer)
+            self._refuse(node, "wrong network")
             raise PeerUnreachable(
                 f"{short_peer(node.peer_id)} belongs to the network '{node.net}', this node to '{self.net}'"
             )
+        if node.genesis != self.genesis:
+            self._refuse(node, OTHER_GENESIS)
+            raise PeerUnreachable(f"{short_peer(node.peer_id)} {OTHER_GENESIS}")
         round_trip_ms = self._network.round_trip_ms(self._peer, node.peer_id)
         since_s = asyncio.get_running_loop().time()
         node.link_up(Link(self._peer, self.addresses(), "in", round_trip_ms, self.agent, since_s))
         self.link_up(Link(node.peer_id, node.addresses(), "out", round_trip_ms, node.agent, since_s))
 
-    def wrong_network(self, peer: PeerId) -> None:
-        """A node of another network tried to connect."""
-        self._events.violation(peer, "wrong network")
+    def _refuse(self, node: "MemoryOverlay", reason: str) -> None:
+        self.foreign(node.peer_id, reason)
+        node.foreign(self._peer, reason)
+
+    def foreign(self, peer: PeerId, reason: str) -> None:
+        """A node of another network is there."""
+        self._events.violation(peer, reason)
 
     def link_up(self, link: Link) -> None:
         """A connection came up."""

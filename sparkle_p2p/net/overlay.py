@@ -27,6 +27,7 @@ MAX_REQUEST_BYTES = 1 << 20
 MAX_GOSSIP_BYTES = 16 << 10
 MAX_NET_CHARS = 64
 MAX_KEY_BYTES = 50  # what other libp2p implementations accept in a lookup
+OTHER_GENESIS = "belongs to a network of this name with another genesis record"  # why a peer is refused
 MAX_PENDING_PER_PEER = 64  # further requests fail at once: a slow peer must not pile up our memory
 
 

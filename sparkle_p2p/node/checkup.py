@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import psutil
 
 from sparkle_ledger.agent.own import REASONS, State
-from sparkle_p2p.net.overlay import Link
+from sparkle_p2p.net.overlay import OTHER_GENESIS, Link
 from sparkle_p2p.net.reach import why_unanswered, widest
 from sparkle_p2p.node import narrate
 from sparkle_p2p.node.narrate import many
+from sparkle_p2p.node.offenders import Offenders
 from sparkle_p2p.node.room import check_disk, check_memory
 from sparkle_p2p.view import Finding, Reason
 from sparkle_protocol.ids import PeerId, short_peer
@@ -39,6 +40,7 @@ async def check_node(node: "Node") -> tuple[Finding, ...]:
         storage(node),
         *account(node.ledger),
         *_network(network, len(links), mdns=node.config.mdns),
+        *genesis(node.offenders, {link.peer for link in links}, node.config.record.fingerprint),
     ]
     if network in ("alone", "connected"):
         findings.append(reachable(addresses, links))
@@ -85,6 +87,18 @@ def account(ledger: "LedgerPart | None") -> list[Finding]:
     said, _, fix = REASONS[state].partition("; ")
     reason = Reason(f"account_{state}", f"{said[0].upper()}{said[1:]}.")
     return [Finding("account", "fail", reason, f"{fix[0].upper()}{fix[1:]}.")]
+
+
+def genesis(offenders: Offenders, linked: set[PeerId], own: str) -> list[Finding]:
+    """Whether peers were turned away that have another genesis record, and did not come back with this one."""
+    away = [peer for peer in offenders.all() if peer not in linked]
+    others = [peer for peer in away if any(why == OTHER_GENESIS for _, why in offenders.of(peer).reasons)]
+    if not others:
+        return []
+    more = f", and so do {many(len(others) - 1, 'other')}" if len(others) > 1 else ""
+    said = f"{short_peer(others[-1])} {OTHER_GENESIS}{more}; the one here is {own}."
+    fix = "Start all nodes of the network with the same --genesis FILE; 'sparkle status' shows which one each has."
+    return [Finding("genesis", "warn", Reason("genesis_differs", said, {"peers": len(others)}), fix)]
 
 
 def _network(state: str, peers: int, *, mdns: bool) -> list[Finding]:
@@ -158,7 +172,7 @@ def bootstrap(address: str, linked: set[PeerId], me: PeerId, unanswered: str | N
         fix = "See that the node there runs and that its port is let through, or give another with --bootstrap."
         return Finding("bootstrap", "warn" if linked else "fail", Reason("bootstrap_silent", said, numbers), fix)
     said = f"Something answers at {address}, but it is not connected as that peer."
-    fix = "Compare the id with what 'sparkle status' shows there, and the network's name and key on both."
+    fix = "Compare the id with what 'sparkle status' shows there; and the network's name, key and genesis on both."
     return Finding("bootstrap", "warn" if linked else "fail", Reason("bootstrap_is_another", said, numbers), fix)
 
 

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from sparkle_ledger.agent.events import Cloned
-from sparkle_p2p.net.overlay import Link
+from sparkle_p2p.net.overlay import OTHER_GENESIS, Link
 from sparkle_p2p.node import narrate
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
 from sparkle_protocol import effects as fx
@@ -96,11 +96,13 @@ class Happenings:
         self.tell_all(fx.PeerDown(peer))
 
     def violated(self, peer: PeerId | None, reason: str) -> None:
-        """A peer broke a rule."""
+        """A peer broke a rule, or belongs elsewhere."""
         node = self._node
         who = short_peer(peer) if peer is not None else "an unknown peer"
-        node.diary.note("warning", f"Rule broken by {who}: {reason}")
+        slip = reason == OTHER_GENESIS  # as a rule somebody forgot a file, and will be welcome with it
+        node.diary.note("warning", f"{who} {reason}" if slip else f"Rule broken by {who}: {reason}")
         node.diary.publish("violation", {"peer": peer, "reason": reason})
         if peer is not None and peer != node.identity.peer_id:
             node.offenders.note(peer, reason, wall_ms() / 1000)
-            node.shell.perform(node.membership, node.membership.violation(peer, boot_ns()))
+            if not slip:
+                node.shell.perform(node.membership, node.membership.violation(peer, boot_ns()))

@@ -18,9 +18,9 @@ from sparkle_ledger.agent.done import say_done
 from sparkle_ledger.agent.events import Accepted, Fund, Over, WorkEnded
 from sparkle_ledger.agent.own import State
 from sparkle_ledger.book import Book
-from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import Hold, account_of
 from sparkle_ledger.evidence import JobRecord
+from sparkle_ledger.genesis import GenesisRecord
 from sparkle_p2p.node.ledger_disk import LEDGER_FILE, LedgerDisk
 from sparkle_p2p.node.store import StoreError
 from sparkle_p2p.runtime.clock import boot_ns, wall_ms
@@ -58,26 +58,24 @@ class LedgerPart:
 
     Args:
         home: where the file is, and whose account this is.
-        net: the network.
+        genesis: the record of the network.
         submitter: has the jobs of this node and those that it keeps.
         tell: gives the agent an event, once the node has started.
         notify: tells people that the disk fails, or works again.
         spawn: runs something in the background.
-        economy: of the network.
     """
 
     def __init__(
         self,
         home: "HomeDir",
-        net: str,
+        genesis: GenesisRecord,
         submitter: "Submitter",
         tell: Callable[[LedgerAgent, object], None],
         notify: Callable[[fx.Notify], None],
         spawn: Spawn,
-        economy: Economy | None = None,
     ) -> None:
-        self.economy = economy or Economy()
-        self.store = LedgerDisk(home.path / LEDGER_FILE, net)
+        net = genesis.network
+        self.store = LedgerDisk(home.path / LEDGER_FILE, genesis)
         self.account = account_of(net, home.identity.public_key)
         self.changes = 0  # how often something was kept
         self._home = home
@@ -105,7 +103,7 @@ class LedgerPart:
         Raises:
             ConfigError: the file cannot be used.
         """
-        loaded = await self.store.load(self.economy)
+        loaded = await self.store.load()
         new = self._home.is_new and not loaded.book.account(self.account).entries
         self._agent = LedgerAgent(
             self._home.identity, loaded.book, self._facts, wall_ms, self._kept_record, loaded.forks, new=new, met=met

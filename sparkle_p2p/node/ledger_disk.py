@@ -11,10 +11,10 @@ from typing import TypeVar
 from sparkle_ledger import store
 from sparkle_ledger.book import Book
 from sparkle_ledger.closing import Closing
-from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import EntryCodec
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.forks import ForkProof
+from sparkle_ledger.genesis import GenesisRecord
 from sparkle_protocol.effects import KeepLedger
 from sparkle_protocol.errors import ConfigError, LedgerError, SparkleError
 from sparkle_protocol.facts import FactCodec, JobSpec
@@ -41,32 +41,33 @@ class LedgerDisk:
 
     Args:
         path: of the file.
-        net: the network whose ledger it is.
+        genesis: of the network whose ledger it is.
     """
 
-    def __init__(self, path: Path, net: str) -> None:
+    def __init__(self, path: Path, genesis: GenesisRecord) -> None:
         self.path = path
-        self._net = net
-        self._codec = EntryCodec(net)
+        self._genesis = genesis
+        self._codec = EntryCodec(genesis.network)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sparkle-ledger")
         self._db: store.Database | None = None
 
-    async def load(self, economy: Economy) -> LoadedLedger:
+    async def load(self) -> LoadedLedger:
         """Open the file, or make it, and read all of it.
 
         Raises:
-            ConfigError: it is damaged, unreadable, or of another network.
+            ConfigError: it is damaged, unreadable, of another network, or was judged by another genesis record.
         """
         try:
-            return await self._call(lambda: self._load(economy))
+            return await self._call(self._load)
         except LedgerError as error:
             raise ConfigError(str(error)) from error
 
-    def _load(self, economy: Economy) -> LoadedLedger:
-        self._db = db = store.open_ledger(self.path, self._net)
+    def _load(self) -> LoadedLedger:
+        net = self._genesis.network
+        self._db = db = store.open_ledger(self.path, net, self._genesis)
         store.check(db)
-        book = Book(self._net, economy)
-        facts = FactCodec(self._net, verify=_verified_before)
+        book = Book(net, self._genesis.economy)
+        facts = FactCodec(net, verify=_verified_before)
         for closing in store.closings(db):  # before anything else of these jobs
             book.add_closing(closing)
         for evidence in store.evidence(db):

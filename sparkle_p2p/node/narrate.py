@@ -64,7 +64,7 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
         "error",
         lambda f: (
             f"{short_peer(f['peer'])} is named as trusted, but a result of it was proven wrong: it is not believed "
-            "any more. Ask its owner; to name it anew, start this node once without it, then with it"
+            "any more. Ask its owner; to name it anew with --trust, start this node once without it, then with it"
         ),
     ),
     "workers_vouched": (

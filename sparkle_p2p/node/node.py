@@ -127,13 +127,14 @@ class Node:
         self.ledger: LedgerPart | None = None
         if not config.bootstrap_only:
             perform = self.happenings.perform
-            self.ledger = LedgerPart(home, config.net, self.submitter, self._tell, perform, self.spawn)
+            self.ledger = LedgerPart(home, config.record, self.submitter, self._tell, perform, self.spawn)
         self.submitter.lend(config.blobs_mb * MIB, BlobSizes(input_sizes, result_size))
         self.worker = WorkerAgent(self.identity, self._codec, rng, kernels, config.slots, device_class(), own_bytes)
         self.overlay: Overlay | None = None
         self.started_ns = boot_ns()
         self.store = Store(home.path / "node.db")
-        self.standings = Standings(self.store, config.net, config.trusted)
+        founders = [peer for peer in config.record.trusted if peer != self.identity.peer_id]
+        self.standings = Standings(self.store, config.net, [*config.trusted, *founders])
         self.submitter.believe(self.standings.book)
         self._shell: Shell | None = None
         self.computing: Computing | None = None

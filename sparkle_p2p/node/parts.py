@@ -29,6 +29,7 @@ def libp2p_overlay(config: NodeConfig, home: HomeDir) -> Overlay:
         agent=agent,
         mdns=config.mdns,
         network_key=config.network_key,
+        genesis=config.record.digest,
     )
 
 

@@ -78,6 +78,7 @@ def node_view(node: "Node", jobs: tuple[JobView, ...]) -> NodeView:
         safety=narrate.safety(1 + len(links), known),
         missing_protections=node.missing_protections,
         network_key=node.config.network_key.fingerprint if node.config.network_key is not None else None,
+        genesis=node.config.genesis.fingerprint if node.config.genesis is not None else None,
         known_workers=known,
         standings=standing_views(node.standings.book, STANDINGS_SHOWN),
     )

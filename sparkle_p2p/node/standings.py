@@ -35,7 +35,7 @@ class Standings:
     Args:
         store: where they are kept.
         net: of which network these are.
-        trusted: peers that the owner of the node vouches for.
+        trusted: peers that the owner of the node vouches for, and founders of the network.
     """
 
     def __init__(self, store: Store, net: str, trusted: Iterable[str] = ()) -> None:

@@ -27,7 +27,7 @@ def standing_reasons(standings: Standings, peer: PeerId) -> list[Reason]:
     if peer in standings.book.disowned():
         sentence = (
             "Named as trusted here, but a result of it was proven wrong since: it is not believed any more. "
-            "To name it anew, start this node once without it, then with it."
+            "To name it anew with --trust, start this node once without it, then with it."
         )
         found.insert(0, Reason("standing_disowned", sentence))
     found += _vouched(standings, peer)

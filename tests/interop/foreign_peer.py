@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgpack
+from blake3 import blake3
 
 from tests.interop.event_log import WAIT_S
 
@@ -125,14 +126,20 @@ class ForeignPeer(ABC):
 # The greeting of /sparkle/rpc/1, from its specification alone: u32 length, u64 id 0, u8 kind 0, msgpack.
 
 
+def default_genesis(net: str) -> str:
+    """The digest of the genesis record of a network that has no file: from the page, too."""
+    packed: bytes = msgpack.packb([net, 10_000 * 10**6, 10 * 10**6, 100, 4, [], []])
+    return blake3(b"sparkle/genesis/1\0" + packed).hexdigest()
+
+
 def hello_frame(net: str, agent: str) -> bytes:
     """What either side says first."""
-    payload: bytes = msgpack.packb([1, net, agent, []])
+    payload: bytes = msgpack.packb([2, net, agent, [], default_genesis(net)])
     return (9 + len(payload)).to_bytes(4, "big") + bytes(8) + b"\x00" + payload
 
 
 async def read_hello(stream: Stream) -> list[Any]:
-    """The other side's ``[version, net, agent, addresses]``."""
+    """The other side's ``[version, net, agent, addresses, genesis]``."""
     async with asyncio.timeout(WAIT_S):
         length = int.from_bytes(await stream.reader.readexactly(4), "big")
         assert 9 < length <= MAX_HELLO_BYTES, "the first frame is no hello"

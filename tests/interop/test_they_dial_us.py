@@ -8,7 +8,7 @@ import pytest
 from sparkle_p2p import __version__
 from sparkle_protocol.messages import Announcement, decode_announcement, jobs_topic, shard_key, shard_of
 from tests.interop.event_log import WAIT_S, Document
-from tests.interop.foreign_peer import RPC_PROTOCOL, ForeignPeer, greet
+from tests.interop.foreign_peer import RPC_PROTOCOL, ForeignPeer, default_genesis, greet
 from tests.interop.sparkle_node import SparkleNode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -76,8 +76,9 @@ async def publish_until_noticed(node: SparkleNode, author: ForeignPeer, data: by
 async def test_they_find_the_keeper_of_a_kernels_jobs(node: SparkleNode, foreign: ForeignPeer) -> None:
     job = await node.submit("prime_count", start=0, stop=1_000_000)
     await foreign.dial(node.address)
-    _, net, agent, addresses = await greet(foreign, node.peer_id, node.net)  # nodes look up for peers of theirs only
-    assert (net, agent) == (node.net, f"sparkle/{__version__}")
+    hello = await greet(foreign, node.peer_id, node.net)  # nodes look up for peers of theirs only
+    _, net, agent, addresses, genesis = hello
+    assert (net, agent, genesis) == (node.net, f"sparkle/{__version__}", default_genesis(node.net))
     assert node.address in addresses
     up = await node.events.wait("peer_up", peer=foreign.peer_id)
     assert up["direction"] == "in"

@@ -10,7 +10,7 @@ import pytest_asyncio
 from sparkle_p2p import __version__
 from sparkle_protocol.messages import decode_announcement, jobs_topic
 from tests.interop.conftest import KINDS
-from tests.interop.foreign_peer import RPC_PROTOCOL, ForeignPeer, answer_greeting
+from tests.interop.foreign_peer import RPC_PROTOCOL, ForeignPeer, answer_greeting, default_genesis
 from tests.interop.sparkle_node import SparkleNode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -46,8 +46,8 @@ async def meeting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 async def test_one_that_greets_becomes_a_peer(meeting: Meeting) -> None:
     node, foreign = meeting.node, meeting.greeter
-    _, net, agent, addresses = await answer_greeting(foreign, node.net)
-    assert (net, agent) == (node.net, f"sparkle/{__version__}")
+    _, net, agent, addresses, genesis = await answer_greeting(foreign, node.net)
+    assert (net, agent, genesis) == (node.net, f"sparkle/{__version__}", default_genesis(node.net))
     assert node.address in addresses
     up = await node.events.wait("peer_up", peer=foreign.peer_id)
     assert up["direction"] == "out"

@@ -11,8 +11,8 @@ closings   of jobs that were settled long ago: what is kept in the place of evid
 accounts   balances, limits and heads: a projection. Amounts are texts, as sums may exceed 64 bits
 escrows    what is held for jobs: a projection
 pairs      what went between two accounts: a projection
-about      the network; how many rows the first four have, and how many gave way; at which sum of all these the
-           projections were made
+about      the network and its genesis record; how many rows the first four have, and how many gave way; at which
+           sum of all these the projections were made
 =========  ==================================================================================================
 
 Rows of the first three are added and never changed: mistakes are mended by new entries. ``close_job`` alone takes
@@ -37,8 +37,9 @@ from typing import Any, NamedTuple
 
 from sparkle_ledger.closing import Closing
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId
+from sparkle_ledger.genesis import GenesisRecord
 from sparkle_ledger.projections import AccountRow, EscrowRow, PairRow, Projection
-from sparkle_ledger.store.schema import RESTORE, at_once, one_line, path_of, told
+from sparkle_ledger.store.schema import RESTORE, at_once, one_line, path_of, stored_genesis, told
 from sparkle_ledger.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from sparkle_ledger.store.schema import open_ledger as open_ledger
 from sparkle_ledger.store.schema import snapshot as snapshot
@@ -241,6 +242,21 @@ def network_of(db: sqlite3.Connection) -> str:
     """The network whose ledger this is."""
     with told(db):
         return str(db.execute("SELECT value FROM about WHERE name = 'network'").fetchone()[0])
+
+
+def genesis_of(db: sqlite3.Connection) -> GenesisRecord:
+    """By what this ledger is judged.
+
+    Raises:
+        LedgerError: it is damaged.
+    """
+    network = network_of(db)
+    with told(db):
+        row = db.execute("SELECT value FROM about WHERE name = 'genesis'").fetchone()
+    try:
+        return stored_genesis(row[0], network) if row is not None else GenesisRecord(network)
+    except RemoteProtocolError as error:
+        raise LedgerError(f"the genesis record in {path_of(db)} is damaged ({error}); {RESTORE}") from error
 
 
 def ids(db: sqlite3.Connection) -> Iterator[EntryId]:

@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sparkle_protocol.errors import ConfigError, LedgerError
+from sparkle_ledger.genesis import GenesisRecord, decode_genesis
+from sparkle_protocol.errors import ConfigError, LedgerError, RemoteProtocolError
+from sparkle_protocol.ids import digest
 
 BUSY_S = 5.0  # to wait for another process that writes, as ``sparkle ledger`` beside a node
+_CHECK_BYTES = 8  # before the genesis record. Against accidents only
 _SMALLEST_PAGE = 512  # of SQLite
 _FAILURES = (sqlite3.Error, UnicodeDecodeError)  # the second: what is wrong with a damaged file is not even a text
 
@@ -35,18 +38,29 @@ CREATE TABLE closings (job BLOB PRIMARY KEY, kept INTEGER NOT NULL, raw BLOB NOT
     WITHOUT ROWID;
 INSERT INTO about VALUES ('closings', 0), ('forgotten', 0);
 """,
+    # A ledger from before genesis records was judged by what now is the default one.
+    """
+INSERT OR IGNORE INTO about SELECT 'genesis', x'' FROM about WHERE name = 'network';
+""",
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
-def open_ledger(path: Path, network: str | None, *, readonly: bool = False) -> sqlite3.Connection:
+def open_ledger(
+    path: Path, network: str | None, genesis: GenesisRecord | None = None, *, readonly: bool = False
+) -> sqlite3.Connection:
     """Open the ledger of a network, in the present format; create it where there is none.
 
-    ``readonly``: to look beside a running node; nothing is created or changed. Only so ``network`` may be None:
-    whatever network's it is.
+    Args:
+        path: of the file.
+        network: whose ledger it is.
+        genesis: by what it is judged; None: the network's default record.
+        readonly: to look beside a running node; nothing is created or changed. Only so ``network`` may be None, and
+            without ``genesis`` it is judged by whatever it was judged by.
 
     Raises:
-        ConfigError: it is missing (to look at), damaged, unreadable, of another network or from a newer version.
+        ConfigError: it is missing (to look at), damaged, unreadable, of another network, judged by another genesis
+            record or from a newer version.
     """
     _refuse_remains(path)
     if readonly and not path.exists():
@@ -61,6 +75,8 @@ def open_ledger(path: Path, network: str | None, *, readonly: bool = False) -> s
         else:
             _prepare(db, path)
         _settle_network(db, path, network, readonly=readonly)
+        if network is not None and (genesis is not None or not readonly):
+            _settle_genesis(db, path, genesis or GenesisRecord(network), readonly=readonly)
     except _FAILURES as error:
         if db is not None:
             db.close()
@@ -119,6 +135,45 @@ def _settle_network(db: sqlite3.Connection, path: Path, network: str | None, *, 
         if network is None:
             raise ConfigError(f"{path} is the ledger of {owner}; {RESTORE}")
         raise ConfigError(f"{path} is the ledger of {owner}, not of '{network}'; use that --net or another --home")
+
+
+def _settle_genesis(db: sqlite3.Connection, path: Path, genesis: GenesisRecord, *, readonly: bool) -> None:
+    row = db.execute("SELECT value FROM about WHERE name = 'genesis'").fetchone()
+    if row is not None:
+        try:
+            found = stored_genesis(row[0], genesis.network)
+        except RemoteProtocolError as error:
+            raise ConfigError(f"the genesis record in {path} is damaged ({error}); {RESTORE}") from error
+        if found.raw() != genesis.raw() and (readonly or _holds_anything(db)):
+            raise ConfigError(
+                f"{path} was judged by the genesis record {found.fingerprint}, not by {genesis.fingerprint}; "
+                "use that --genesis or another --home"
+            )
+    if not readonly:
+        raw = genesis.raw()
+        db.execute("INSERT OR REPLACE INTO about VALUES ('genesis', ?)", (digest(raw)[:_CHECK_BYTES] + raw,))
+
+
+def _holds_anything(db: sqlite3.Connection) -> bool:
+    """Something was judged; else the record may be changed, as by who forgot to give the right one at first."""
+    tables = ("entries", "evidence", "forks", "closings")
+    return any(db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)  # noqa: S608
+
+
+def stored_genesis(value: object, network: str) -> GenesisRecord:
+    """The record that the row about it has.
+
+    Raises:
+        RemoteProtocolError: it is not what was written.
+    """
+    if value == b"":
+        return GenesisRecord(network)
+    if not isinstance(value, bytes) or digest(value[_CHECK_BYTES:])[:_CHECK_BYTES] != value[:_CHECK_BYTES]:
+        raise RemoteProtocolError("its check differs")
+    found = decode_genesis(value[_CHECK_BYTES:])
+    if found.network != network:
+        raise RemoteProtocolError("it is of another network")
+    return found
 
 
 def at_once(db: sqlite3.Connection, work: Callable[[], object]) -> None:

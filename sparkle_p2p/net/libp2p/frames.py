@@ -12,9 +12,10 @@ big-endian. A stream is a sequence of frames::
 kind   name     sent by   meaning
 =====  =======  ========  ============================================================================
 0      hello    both      first frame of either side, id 0; the answerer sends its own after it read the
-                          asker's. Payload: msgpack ``[version, net, agent, addresses]``: integer 1; network
-                          name (1 to 64 characters); name and version of the software (up to 64); at most 16
-                          multiaddrs ending in /p2p/<sender> under which others can dial the sender
+                          asker's. Payload: msgpack ``[version, net, agent, addresses, genesis]``: integer 2;
+                          network name (1 to 64 characters); name and version of the software (up to 64); at
+                          most 16 multiaddrs ending in /p2p/<sender> under which others can dial the sender;
+                          digest of the network's genesis record in hexadecimal (64 characters)
 1      request  asker     ``id`` is chosen by the asker: 1 for the first frame on the stream that carries
                           one, then one more each time. Payload: opaque
 2      reply    answerer  answers the request with that id. Payload: opaque
@@ -26,10 +27,11 @@ kind   name     sent by   meaning
 
 Rules. Replies come in any order. An answerer serves at most 64 requests of a peer at a time and answers more
 with *busy*. A reply to an id that was given up is ignored; one to an id never used is a violation. A hello
-that names another network, or another version, ends the connection. Any other breach of this table (a frame
-too long or too short, an unknown kind, a kind sent by the wrong side, an end of stream inside a frame) is a
-violation: the stream is reset and the peer reported. Half-sent frames are waited for at most 20 s, the hello 5 s
-and room for our bytes 4.5 s; after that the stream is reset, but being slow or silent is no violation.
+that names another network, genesis record or version ends the connection; of another version only the first
+four fields are read. Any other breach of this table (a frame too long or too short, an unknown kind, a kind sent
+by the wrong side, an end of stream inside a frame) is a violation: the stream is reset and the peer reported.
+Half-sent frames are waited for at most 20 s, the hello 5 s and room for our bytes 4.5 s; after that the stream is
+reset, but being slow or silent is no violation.
 """
 
 import struct
@@ -43,7 +45,7 @@ from sparkle_p2p.net.serving import ErrorCode, error_for
 from sparkle_protocol.errors import RemoteProtocolError, SparkleError
 
 PROTOCOL_ID = "/sparkle/rpc/1"
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 MAX_NAME_CHARS = 64
 MAX_ADDRESSES = 16
@@ -84,6 +86,7 @@ class Hello:
     net: str
     agent: str
     addresses: tuple[str, ...]
+    genesis: str = ""  # digest of its network's genesis record
     version: int = PROTOCOL_VERSION
 
 
@@ -120,9 +123,8 @@ def decode_body(body: bytes) -> Frame:
 
 def encode_hello(hello: Hello) -> bytes:
     """Frame that opens either direction of a stream."""
-    payload = msgpack.packb(
-        [hello.version, hello.net, hello.agent[:MAX_NAME_CHARS], list(hello.addresses[:MAX_ADDRESSES])]
-    )
+    agent, addresses = hello.agent[:MAX_NAME_CHARS], list(hello.addresses[:MAX_ADDRESSES])
+    payload = msgpack.packb([hello.version, hello.net, agent, addresses, hello.genesis])
     return encode(0, Kind.HELLO, payload)
 
 
@@ -147,12 +149,15 @@ def decode_hello(frame: Frame) -> Hello:
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise RemoteProtocolError("a hello is not well-formed msgpack") from error
     match fields:
-        case [int(version), str(net), str(agent), list(addresses), *_] if all(
+        case [int(version), str(net), str(agent), list(addresses), *more] if all(
             isinstance(address, str) for address in addresses
         ):
             if not 1 <= len(net) <= MAX_NAME_CHARS or len(agent) > MAX_NAME_CHARS:
                 raise RemoteProtocolError("a name in a hello is too long or missing")
-            return Hello(net, agent, tuple(addresses), version)
+            if version != PROTOCOL_VERSION:
+                return Hello(net, agent, tuple(addresses), version=version)
+            if more and isinstance(more[0], str):
+                return Hello(net, agent, tuple(addresses), more[0])
     raise RemoteProtocolError("a hello has the wrong fields")
 
 

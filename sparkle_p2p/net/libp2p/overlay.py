@@ -61,7 +61,10 @@ MAX_REDIALS = 3  # addresses tried of each
 
 
 class Libp2pOverlay(Overlay):
-    """See ``Overlay``. One instance runs once at a time; it can be started again after ``stop``."""
+    """See ``Overlay``. One instance runs once at a time; it can be started again after ``stop``.
+
+    ``genesis``: the digest of the network's genesis record; peers that name another one are refused.
+    """
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class Libp2pOverlay(Overlay):
         agent: str,
         mdns: bool = True,
         network_key: NetworkKey | None = None,
+        genesis: str = "",
     ) -> None:
         check_net(net)
         for address in listen:
@@ -83,6 +87,7 @@ class Libp2pOverlay(Overlay):
         self._agent = agent
         self._mdns_wanted = mdns
         self._network_key = network_key
+        self._genesis = genesis
         self._reset()
 
     def _reset(self) -> None:
@@ -151,7 +156,7 @@ class Libp2pOverlay(Overlay):
             from sparkle_p2p.net.libp2p.service import Service, Settings
 
             imports_ms = (time.perf_counter() - started) * 1000
-            settings = Settings(self._identity, self._net, self._agent, listen, self._network_key)
+            settings = Settings(self._identity, self._net, self._agent, listen, self._network_key, self._genesis)
             made.append(Service(settings, inbox, lambda ready: thread.resolve(listening, ready)))
             return made[0].main
 

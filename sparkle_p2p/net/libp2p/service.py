@@ -13,6 +13,7 @@ import trio
 from libp2p.tools.anyio_service import background_trio_service
 
 from sparkle_p2p.net.libp2p.ask import Ask
+from sparkle_p2p.net.libp2p.frames import Hello
 from sparkle_p2p.net.libp2p.gossip import Gossip
 from sparkle_p2p.net.libp2p.host import Host
 from sparkle_p2p.net.libp2p.routing import Routing
@@ -37,6 +38,7 @@ class Settings:
     agent: str
     listen: tuple[str, ...]
     network_key: NetworkKey | None = None
+    genesis: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,8 @@ class Service:
         async with background_trio_service(host.network), trio.open_nursery() as nursery:
             self._nursery = nursery
             await host.listen(self._settings.listen)
-            self._sessions = Sessions(
-                host, self._settings.net, self._settings.agent, self._sink, self._foreign, nursery
-            )
+            greeting = Hello(self._settings.net, self._settings.agent, (), self._settings.genesis)
+            self._sessions = Sessions(host, greeting, self._sink, self._foreign, nursery)
             self._gossip = Gossip(host, self._sink)
             self._routing = Routing(host, self._sessions, nursery)
             host.guard_handlers()

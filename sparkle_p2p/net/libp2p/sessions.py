@@ -1,15 +1,15 @@
 """Which peers are connected, greeted and alive.
 
 A connection counts (is *up*) once both sides exchanged hellos on a request stream and belong to the same
-network. The side that dialled greets at once; whoever is greeted answers. A connection to a peer of another
-network is closed. Other libp2p programs may connect to us and use identify, ping and gossip; they never
-count as peers.
+network, by name and genesis record. The side that dialled greets at once; whoever is greeted answers. A
+connection to a peer of another network is closed. Other libp2p programs may connect to us and use identify, ping
+and gossip; they never count as peers.
 """
 
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 from libp2p.abc import INetConn, INetStream, INetwork
@@ -21,6 +21,7 @@ from sparkle_p2p.net.libp2p.host import BROKEN, Host, Notifee, is_outbound, peer
 from sparkle_p2p.net.libp2p.rpc import Answerer, Asker, Channel, TooSlow
 from sparkle_p2p.net.libp2p.sink import CONNECTION_LOST, Direction, Sink
 from sparkle_p2p.net.libp2p.wakeful import wakeful_clock
+from sparkle_p2p.net.overlay import OTHER_GENESIS
 from sparkle_protocol.errors import PeerUnreachable, RemoteProtocolError, TransportError
 from sparkle_protocol.ids import PeerId, short_peer
 
@@ -63,16 +64,14 @@ class Sessions(Notifee):
     def __init__(
         self,
         host: Host,
-        net: str,
-        agent: str,
+        greeting: Hello,  # without addresses, which change
         sink: Sink,
         foreign: Callable[[PeerId], None],
         nursery: trio.Nursery,
     ) -> None:
         self._host = host
-        self._net = net
+        self._greeting = greeting
         self._foreign = foreign
-        self._agent = agent
         self._sink = sink
         self._nursery = nursery
         self._sessions: dict[PeerId, Session] = {}
@@ -206,19 +205,28 @@ class Sessions(Notifee):
         return asker
 
     def _hello(self) -> Hello:
-        return Hello(self._net, self._agent, self._host.addresses())
+        return replace(self._greeting, addresses=self._host.addresses())
 
     def _check_network(self, peer: PeerId, hello: Hello) -> None:
         if hello.version != PROTOCOL_VERSION:
             raise PeerUnreachable(
                 f"{short_peer(peer)} speaks protocol version {hello.version}, not {PROTOCOL_VERSION}"
             )
-        if hello.net != self._net:
-            self._sink.violation(peer, "wrong network")
-            self._foreign(peer)
+        own = self._greeting
+        if hello.net != own.net:
+            self._refuse(peer, "wrong network")
             raise PeerUnreachable(
-                f"{short_peer(peer)} belongs to the network '{hello.net}', this node to '{self._net}'"
+                f"{short_peer(peer)} belongs to the network '{hello.net}', this node to '{own.net}'"
             )
+        if hello.genesis != own.genesis:
+            self._refuse(peer, OTHER_GENESIS)
+            raise PeerUnreachable(
+                f"{short_peer(peer)} {OTHER_GENESIS}; start both nodes with the same --genesis FILE"
+            )
+
+    def _refuse(self, peer: PeerId, reason: str) -> None:
+        self._sink.violation(peer, reason)
+        self._foreign(peer)
 
     def _set_up(self, session: Session, hello: Hello) -> None:
         if session.up or self._sessions.get(session.peer) is not session:

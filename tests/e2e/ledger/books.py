@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from sparkle_ledger import store
 from sparkle_ledger.book import Book
-from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import AccountId, EntryCodec, account_of
 from sparkle_ledger.evidence import JobRecord
 from sparkle_protocol.facts import FactCodec, JobSpec
@@ -24,8 +23,9 @@ def account(node: NodeProcess) -> AccountId:
 def book_of(node: NodeProcess) -> Book:
     """The book that follows from a node's file; every signature of it is verified."""
     net = node.swarm.net
-    book, entries, facts = Book(net, Economy()), EntryCodec(net), FactCodec(net)
+    entries, facts = EntryCodec(net), FactCodec(net)
     db = store.open_ledger(node.home / "ledger.db", net, readonly=True)
+    book = Book(net, store.genesis_of(db).economy)
     try:
         store.check(db)
         for closing in store.closings(db):

@@ -7,7 +7,7 @@ from itertools import pairwise
 import base58
 import pytest
 
-from sparkle_p2p.net.overlay import MAX_GOSSIP_BYTES, MAX_PENDING_PER_PEER, MAX_REQUEST_BYTES
+from sparkle_p2p.net.overlay import MAX_GOSSIP_BYTES, MAX_PENDING_PER_PEER, MAX_REQUEST_BYTES, OTHER_GENESIS
 from sparkle_protocol.errors import (
     ConfigError,
     LocalProtocolError,
@@ -343,6 +343,17 @@ async def test_networks_do_not_mix(world):
     assert one.peers == other.peers == []
     assert one.up == other.up == []
     assert await one.overlay.closest(b"key", 3) == (one.id,)
+
+
+async def test_one_name_with_two_genesis_records_is_two_networks(world):
+    one, same, other = [await world.node(genesis=digest) for digest in ("a" * 64, "a" * 64, "b" * 64)]
+    with pytest.raises(PeerUnreachable, match=OTHER_GENESIS):
+        await other.overlay.connect(one.address)
+    await one.until(lambda: (other.id, OTHER_GENESIS) in one.violations, "the violation is recorded")
+    assert (one.id, OTHER_GENESIS) in other.violations
+    await world.link(same, one)
+    assert one.peers == [same.id]
+    assert other.peers == other.up == []
 
 
 async def test_stopping_fails_pending_calls_and_is_seen(world):

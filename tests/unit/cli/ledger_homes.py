@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sparkle_ledger import store
 from sparkle_ledger.entries import Entry, Pay
+from sparkle_ledger.genesis import GenesisRecord
 from sparkle_p2p.cli.ledger_copy import LEDGER_FILE, loaded
 from sparkle_protocol.facts import Fact
 from tests.unit.ledger.ledgers import KEEPERS, NET, Author, Job, person
@@ -30,12 +31,16 @@ def all_entries(authors: dict[str, Author]) -> list[Entry]:
 
 
 def written(
-    home: Path, entries: Iterable[Entry], evidence: Iterable[tuple[Job, list[Fact]]] = (), net: str = NET
+    home: Path,
+    entries: Iterable[Entry],
+    evidence: Iterable[tuple[Job, list[Fact]]] = (),
+    net: str = NET,
+    genesis: GenesisRecord | None = None,
 ) -> Path:
     """The file, closed."""
     home.mkdir(exist_ok=True)
     path = home / LEDGER_FILE
-    db = store.open_ledger(path, net)
+    db = store.open_ledger(path, net, genesis)
     db.execute("PRAGMA synchronous=OFF")
     for job, facts in evidence:
         store.keep_evidence(db, store.Evidence(job.id, [fact.raw for fact in (job.spec, *facts)], []))
@@ -44,10 +49,10 @@ def written(
     return path
 
 
-def whole(home: Path) -> Path:
+def whole(home: Path, genesis: GenesisRecord | None = None) -> Path:
     """A ledger in which everything is right."""
     job, authors = people()
-    return written(home, all_entries(authors), [(job, job.accepted([BOB, CAROL]))])
+    return written(home, all_entries(authors), [(job, job.accepted([BOB, CAROL]))], genesis=genesis)
 
 
 def close_all(home: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sparkle_ledger import store
+from sparkle_ledger.genesis import GenesisRecord
 from sparkle_ledger.store.schema import open_ledger
 from sparkle_p2p.cli import local_checks
 from sparkle_p2p.cli.main import main
@@ -17,6 +19,7 @@ from sparkle_p2p.home import HomeDir
 from sparkle_p2p.node import room
 from sparkle_p2p.node.store.schema import open_database
 from sparkle_p2p.view import Finding
+from sparkle_protocol.ids import JobId
 
 PEER = "12D3KooWHrTvH4VQ24pGBZYPKnk61sCSgzFDGEy3FbFGezvmwW7B"
 
@@ -96,6 +99,22 @@ def test_files_of_a_newer_version_or_another_network_are_named(home: Path) -> No
     ledger = only(home, "ledger")
     assert ledger.reason.code == "ledger_of_another_network"
     assert "'main'" in ledger.reason.sentence
+
+
+def test_a_ledger_that_was_judged_by_another_genesis_record_is_named(home: Path) -> None:
+    (home / "swarm.toml").write_text('network = "main"\n[economy]\nstarter_credits = 3\n')
+    (home / "config.toml").write_text('genesis = "swarm.toml"\n')
+    ledger = only(home, "ledger")
+    assert ledger.level == "ok"  # nothing is in it that was judged by another one
+    db = open_ledger(home / "ledger.db", "main")
+    store.keep_evidence(db, store.Evidence(JobId(bytes(32)), [b"fact"], []))
+    db.close()
+    ledger = only(home, "ledger")
+    assert (ledger.level, ledger.reason.code) == ("warn", "ledger_of_another_genesis")
+    assert GenesisRecord("main").fingerprint in ledger.reason.sentence
+    assert "--genesis that it had" in ledger.fix
+    (home / "swarm.toml").write_text('network = "main"\n[economy]\nstarter_credits = 10\n')
+    assert only(home, "ledger").level == "ok"  # written down, it is still the default one
 
 
 def test_a_configuration_that_a_node_would_not_start_with_is_named(home: Path) -> None:

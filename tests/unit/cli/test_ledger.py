@@ -18,10 +18,22 @@ import pytest
 
 from sparkle_ledger import store
 from sparkle_ledger.entries import Genesis
+from sparkle_ledger.genesis import GenesisRecord
 from sparkle_p2p.cli.ledger_copy import audited, opened
 from sparkle_p2p.cli.main import main
 from sparkle_p2p.cli.progress import WorkBar
-from tests.unit.cli.ledger_homes import BOB, CAROL, PRICE, UNITS, all_entries, close_all, people, whole, written
+from tests.unit.cli.ledger_homes import (
+    ALICE,
+    BOB,
+    CAROL,
+    PRICE,
+    UNITS,
+    all_entries,
+    close_all,
+    people,
+    whole,
+    written,
+)
 from tests.unit.ledger.ledgers import NET, Author, person
 
 
@@ -70,6 +82,23 @@ def test_a_right_ledger_adds_up_in_one_sentence(sparkle: Sparkle, tmp_path: Path
         "0.000080 credits were earned, which is the price of the 8 accepted executions."
     )
     assert "network 'test': 3 feeds, 3 signatures verified, 1 job, 0 proven forks" in said.out
+
+
+@pytest.mark.parametrize(
+    ("terms", "counting"),
+    [({}, 8), ({"starter_micro": 0}, 3), ({"starter_micro": 0, "unlimited": (ALICE.peer_id,)}, 8)],
+)
+def test_a_copy_is_judged_by_the_genesis_record_that_it_remembers(
+    sparkle: Sparkle, tmp_path: Path, terms: dict[str, Any], counting: int
+) -> None:
+    """Nobody names it. Who may set nothing aside pays nobody: three accounts were opened, and no more."""
+    genesis = GenesisRecord(NET, **terms)
+    whole(tmp_path, genesis)
+    said = sparkle("ledger", "verify", "--json").document
+    assert (said["genesis"], said["outcomes"].get("booked", 0)) == (genesis.fingerprint, counting)
+    assert f"genesis {genesis.fingerprint}" in sparkle("ledger", "verify").out
+    rows = [json.loads(line) for line in sparkle("ledger", "export", "--format", "json").out.splitlines()]
+    assert sum(row["outcome"] == "booked" for row in rows) == counting
 
 
 def test_json_is_the_documented_document(sparkle: Sparkle, tmp_path: Path) -> None:

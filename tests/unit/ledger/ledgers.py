@@ -19,6 +19,7 @@ from sparkle_ledger.entries import (
     consent_to_rotate,
 )
 from sparkle_ledger.evidence import JobRecord
+from sparkle_ledger.genesis import GenesisRecord
 from sparkle_protocol import facts as f
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import ResultHash
@@ -29,7 +30,8 @@ NET = "test"
 FACTS = f.FactCodec(NET)
 ENTRIES = EntryCodec(NET)
 PRICE = 10
-ECONOMY = Economy(limit_max_micro=100_000, starter_micro=1_000)
+GENESIS = GenesisRecord(NET, limit_max_micro=100_000, starter_micro=1_000)
+ECONOMY = GENESIS.economy
 RESULT = b"r" * 32
 
 

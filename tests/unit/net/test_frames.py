@@ -40,9 +40,9 @@ def test_frames_survive_the_wire(frame_id, kind, payload):
 
 def test_the_bytes_are_those_of_the_specification():
     assert encode(7, Kind.REQUEST, b"abc") == bytes.fromhex("0000000c 0000000000000007 01 616263")
-    hello = encode_hello(Hello("main", "sparkle/0.1", ("/ip4/192.0.2.1/tcp/1/p2p/x",)))
+    hello = encode_hello(Hello("main", "sparkle/0.1", ("/ip4/192.0.2.1/tcp/1/p2p/x",), "d1"))
     assert hello[4:13] == bytes(9)
-    assert msgpack.unpackb(hello[13:]) == [1, "main", "sparkle/0.1", ["/ip4/192.0.2.1/tcp/1/p2p/x"]]
+    assert msgpack.unpackb(hello[13:]) == [2, "main", "sparkle/0.1", ["/ip4/192.0.2.1/tcp/1/p2p/x"], "d1"]
     assert encode_error(7, ErrorCode.REFUSED, "no") == bytes.fromhex("0000000c 0000000000000007 03 01 6e6f")
 
 
@@ -53,18 +53,33 @@ def test_the_specification_names_every_kind():
     assert codes == [(str(code.value), code.name.lower()) for code in ErrorCode]
 
 
-@given(names, st.text(max_size=64), st.lists(st.text(max_size=100), max_size=16))
-def test_hellos_survive_the_wire(net, agent, addresses):
-    hello = Hello(net, agent, tuple(addresses))
+@given(names, st.text(max_size=64), st.lists(st.text(max_size=100), max_size=16), st.text(max_size=64))
+def test_hellos_survive_the_wire(net, agent, addresses, genesis):
+    hello = Hello(net, agent, tuple(addresses), genesis)
     try:
         assert decode_hello(decode(encode_hello(hello))) == hello
     except RemoteProtocolError:
-        assert any(len(text.encode()) > 255 for text in (net, agent, *addresses))
+        assert any(len(text.encode()) > 255 for text in (net, agent, genesis, *addresses))
 
 
 def test_a_later_version_may_append_fields_to_its_hello():
-    payload = msgpack.packb([1, "main", "next/2", [], "appended"])
-    assert decode_hello(Frame(0, Kind.HELLO, payload)) == Hello("main", "next/2", ())
+    payload = msgpack.packb([2, "main", "next/3", [], "d1", "appended"])
+    assert decode_hello(Frame(0, Kind.HELLO, payload)) == Hello("main", "next/3", (), "d1")
+
+
+@pytest.mark.parametrize("more", [[], ["d1"], [7, b""]])
+def test_of_another_version_only_what_all_versions_say_is_read(more):
+    """So that both ends can say which version the other speaks."""
+    for version in (1, 3):
+        payload = msgpack.packb([version, "main", "other", [], *more[:1]])
+        assert decode_hello(Frame(0, Kind.HELLO, payload)) == Hello("main", "other", (), version=version)
+
+
+@pytest.mark.parametrize("more", [[], [7], [None], ["d" * 300], [["d1"]]])
+def test_a_hello_without_a_genesis_record_is_refused(more):
+    payload = msgpack.packb([2, "main", "next/2", [], *more])
+    with pytest.raises(RemoteProtocolError):
+        decode_hello(Frame(0, Kind.HELLO, payload))
 
 
 @given(st.binary(max_size=200))

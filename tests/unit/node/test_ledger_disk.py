@@ -13,7 +13,7 @@ from sparkle_ledger.projections import project
 from sparkle_p2p.node.ledger_disk import LEDGER_FILE, LedgerDisk
 from sparkle_protocol.errors import ConfigError, LedgerError
 from sparkle_protocol.ids import JobId
-from tests.unit.ledger.ledgers import ECONOMY, KEEPERS, NET, PRICE, Author, Job, person
+from tests.unit.ledger.ledgers import ECONOMY, GENESIS, KEEPERS, NET, PRICE, Author, Job, person
 
 ALICE, BOB, CAROL, DAVE = (person(n) for n in range(1, 5))
 UNITS = 3
@@ -52,7 +52,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def disk(home: Path) -> AsyncIterator[LedgerDisk]:
-    made = LedgerDisk(home, NET)
+    made = LedgerDisk(home, GENESIS)
     yield made
     await made.close()
 
@@ -68,7 +68,7 @@ def kept(db: store.Database, record: JobRecord) -> None:
 
 def written(home: Path, world: World, book: Book, *, keep_evidence: bool) -> None:
     """What a node keeps that has closed all jobs of this world but the last."""
-    db = store.open_ledger(home, NET)
+    db = store.open_ledger(home, NET, GENESIS)
     for record in world.records:
         kept(db, record)
     store.append(db, world.entries)
@@ -88,7 +88,7 @@ async def test_with_jobs_closed_it_loads_to_what_it_was(disk: LedgerDisk, home: 
     before = findings(book, world.entries)
     written(home, world, book, keep_evidence=keep)
     assert findings(book, world.entries) == before, "closing changes nothing"
-    found = (await disk.load(ECONOMY)).book
+    found = (await disk.load()).book
     assert findings(found, world.entries) == before
     assert list(found.closings()) == list(book.closings())
     assert [record.job for record in found.records()] == [world.jobs[1].id]
@@ -109,11 +109,11 @@ async def test_what_came_after_a_job_was_closed_is_not_forgotten(disk: LedgerDis
         book.add_record(world.records[0])
     assert book.account(dave.account).balance_micro == PRICE
     entries = [*world.entries, *dave.entries]
-    db = store.open_ledger(home, NET)
+    db = store.open_ledger(home, NET, GENESIS)
     kept(db, late)
     store.append(db, dave.entries)
     db.close()
-    found = (await disk.load(ECONOMY)).book
+    found = (await disk.load()).book
     assert findings(found, entries) == findings(book, entries)
     assert found.account(world.alice.account).held_micro == book.account(world.alice.account).held_micro > 0
 
@@ -123,7 +123,7 @@ async def test_evidence_of_a_closed_job_is_shown_if_it_was_kept(disk: LedgerDisk
     with pytest.raises(LedgerError, match="is closed"):
         await disk.evidence_of(world.jobs[0].id)
     written(home, world, world.book(), keep_evidence=True)
-    await disk.load(ECONOMY)
+    await disk.load()
     for job, record in zip(world.jobs, world.records, strict=True):
         found = await disk.evidence_of(job.id)
         assert found is not None
@@ -134,8 +134,8 @@ async def test_evidence_of_a_closed_job_is_shown_if_it_was_kept(disk: LedgerDisk
 async def test_a_closing_that_changed_is_refused_at_the_start(disk: LedgerDisk, home: Path) -> None:
     world = World()
     written(home, world, world.book(), keep_evidence=False)
-    db = store.open_ledger(home, NET)
+    db = store.open_ledger(home, NET, GENESIS)
     db.execute("UPDATE closings SET checked = x'00'")
     db.close()
     with pytest.raises(ConfigError, match=r"closed job in .* is damaged"):
-        await disk.load(ECONOMY)
+        await disk.load()
