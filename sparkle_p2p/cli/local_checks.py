@@ -118,7 +118,7 @@ def check_ledger(path: Path, genesis: GenesisRecord | None) -> Finding:
         db = open_ledger(path, None, readonly=True)
         try:
             store.check(db)
-            entries, owner, used = store.count(db), store.genesis_of(db), store.changes(db) > 0
+            entries, owner, used = store.count(db), store.genesis_of(db), store.holds_anything(db)
         finally:
             db.close()
     except (ConfigError, LedgerError) as error:

@@ -12,7 +12,7 @@ from heapq import nsmallest
 from sparkle_ledger.agent.own import REASONS, State
 from sparkle_ledger.book import Book
 from sparkle_ledger.book_reading import Account
-from sparkle_ledger.entries import AccountId, Entry, Hold, PairTotal, Release, Work, account_of
+from sparkle_ledger.entries import AccountId, Entry, Hold, Release, Work, account_of
 from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.money import Escrow
 from sparkle_p2p.ledger_view import (
@@ -287,12 +287,6 @@ def entry_view(entry: Entry, outcome: str, sentence: str) -> EntryView:
         outcome,
         sentence,
     )
-
-
-def partner_view(book: Book, pair: PairTotal) -> PartnerView:
-    """What went between an account and another, with the peer behind that one."""
-    peer = peer_of(book.account(AccountId(pair.account)))
-    return PartnerView(pair.account.hex(), peer, pair.earned_micro, pair.spent_micro)
 
 
 def escrow_view(book: Book, job: bytes, escrow: Escrow) -> EscrowView:

@@ -14,12 +14,12 @@ from sparkle_ledger.closing import Closing
 from sparkle_ledger.entries import Entry, Work
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.export import table
-from sparkle_ledger.projections import project
 from sparkle_ledger.store import Evidence, Row
 from sparkle_protocol.codec import encode
 from sparkle_protocol.ids import digest
 from tests.property.ledger_worlds import ECONOMY, KINDS, Action, World, adds_up, drawn, give, in_order, is_right, play
 from tests.unit.ledger.ledgers import ENTRIES, FACTS, NET
+from tests.unit.ledger.projections import project
 
 actions = st.tuples(st.integers(0, KINDS - 1), st.integers(0, 3), st.integers(0, 7), st.integers(0, 7))
 worlds = st.lists(actions, max_size=50)

@@ -8,17 +8,12 @@ evidence   what proves the outcome of jobs: facts and records as they travel, ea
 forks      two entries of one place, for each account that signed such
 closings   of jobs that were settled long ago: what is kept in the place of evidence, and how many rows of that there
            were then
-accounts   balances, limits and heads: a projection. Amounts are texts, as sums may exceed 64 bits
-escrows    what is held for jobs: a projection
-pairs      what went between two accounts: a projection
-about      the network and its genesis record; how many rows the first four have, and how many gave way; at which
-           sum of all these the projections were made
+about      the network and its genesis record; how many rows the first four have
 =========  ==================================================================================================
 
 Rows of the first three are added and never changed: mistakes are mended by new entries. ``close_job`` alone takes
-some away: evidence about a job whose outcome is final, and what an earlier closing of it said. Projections say
-nothing that does not follow from those four; ``projection`` gives them only while nothing came after them and their
-digest fits.
+some away: evidence about a job whose outcome is final, and what an earlier closing of it said. Balances are not
+here: they follow from those four, and are made again from them whenever a node starts (``book.py``).
 
 ``append`` returns once its entries are on disk, so that what is published afterwards survives a crash. A process that
 is killed leaves whole transactions. A file that lost bytes is found out when it is read: ``load`` compares each entry
@@ -36,11 +31,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sparkle_ledger.closing import Closing
-from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId
+from sparkle_ledger.entries import AccountId, Entry, EntryCodec
 from sparkle_ledger.genesis import GenesisRecord
-from sparkle_ledger.projections import AccountRow, EscrowRow, PairRow, Projection
 from sparkle_ledger.store.schema import RESTORE, at_once, one_line, path_of, stored_genesis, told
 from sparkle_ledger.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
+from sparkle_ledger.store.schema import holds_anything as holds_anything
 from sparkle_ledger.store.schema import open_ledger as open_ledger
 from sparkle_ledger.store.schema import snapshot as snapshot
 from sparkle_protocol.codec import encode
@@ -48,17 +43,14 @@ from sparkle_protocol.errors import LedgerError, RemoteProtocolError
 from sparkle_protocol.ids import JobId, digest
 
 Database = sqlite3.Connection  # what ``open_ledger`` gives
-MAX_LOOKUP = 512  # ids of one query
 
 _FACT, _SEALED = 0, 1  # kinds of evidence
 _CHECK_BYTES = 8  # of an entry as it travels: its id does not cover the signature. Against accidents only
 
 _HEARING_STEPS = 100_000  # of SQLite's machine between two looks for signals: some milliseconds
 
-_CHANGES = "SELECT SUM(value) FROM about WHERE name IN ('entries', 'evidence', 'forks', 'closings', 'forgotten')"
 # Jobs about which nothing came since they were closed: those with more evidence than then are open again.
 _CLOSED = "SELECT job FROM closings WHERE kept >= (SELECT COUNT(*) FROM evidence WHERE evidence.job = closings.job)"
-_Table = list[tuple[bytes | int | str, ...]]
 
 
 class Row(NamedTuple):
@@ -149,40 +141,8 @@ def close_job(db: sqlite3.Connection, closing: Closing, *, keep_evidence: bool) 
         ((kept,),) = db.execute("SELECT COUNT(*) FROM evidence WHERE job = ?", (job,))
         before = db.execute("DELETE FROM closings WHERE job = ?", (job,)).rowcount
         db.execute("INSERT INTO closings VALUES (?, ?, ?, ?)", (job, kept, raw, _check_of(job, kept, raw)))
-        for name, more in (("evidence", -gone), ("closings", 1 - before), ("forgotten", gone + before)):
+        for name, more in (("evidence", -gone), ("closings", 1 - before)):
             db.execute("UPDATE about SET value = value + ? WHERE name = ?", (more, name))
-
-    at_once(db, work)
-
-
-def changes(db: sqlite3.Connection) -> int:
-    """A number that grows with whatever is added or taken away. To be read before what a projection is made of."""
-    with told(db):
-        return int(db.execute(f"SELECT ({_CHANGES})").fetchone()[0])
-
-
-def save_projection(db: sqlite3.Connection, projection: Projection, at: int) -> None:
-    """Keep what the book says of the ledger as it was when ``changes`` was ``at``."""
-    accounts: _Table = [
-        (
-            row.account, str(row.balance_micro), str(row.limit_micro), str(row.held_micro),
-            row.incarnation, row.seq, row.head, int(row.frozen),
-        )
-        for row in projection.accounts
-    ]  # fmt: skip
-    escrows: _Table = [(row.job, row.account, str(row.held_micro)) for row in projection.escrows]
-    pairs: _Table = [
-        (row.account, row.other, str(row.earned_micro), str(row.spent_micro)) for row in projection.pairs
-    ]
-
-    def work() -> None:
-        for table in ("accounts", "escrows", "pairs"):
-            db.execute(f"DELETE FROM {table}")  # noqa: S608
-        db.executemany("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", accounts)
-        db.executemany("INSERT INTO escrows VALUES (?, ?, ?)", escrows)
-        db.executemany("INSERT INTO pairs VALUES (?, ?, ?, ?)", pairs)
-        db.execute("UPDATE about SET value = ? WHERE name = 'projected'", (at,))
-        db.execute("UPDATE about SET value = ? WHERE name = 'digest'", (_digest(accounts, escrows, pairs),))
 
     at_once(db, work)
 
@@ -259,29 +219,6 @@ def genesis_of(db: sqlite3.Connection) -> GenesisRecord:
         raise LedgerError(f"the genesis record in {path_of(db)} is damaged ({error}); {RESTORE}") from error
 
 
-def ids(db: sqlite3.Connection) -> Iterator[EntryId]:
-    """The ids of all entries, ascending."""
-    with told(db):
-        for (id_,) in db.execute("SELECT id FROM entries ORDER BY id"):
-            yield EntryId(id_)
-
-
-def by_ids(db: sqlite3.Connection, wanted: Sequence[bytes]) -> list[bytes]:
-    """Those of up to ``MAX_LOOKUP`` entries that are kept, as they travel, by account, incarnation and seq."""
-    asked = list(wanted[:MAX_LOOKUP])
-    marks = ", ".join("?" * len(asked))
-    query = f"SELECT raw FROM entries WHERE id IN ({marks}) ORDER BY account, incarnation, seq"  # noqa: S608
-    with told(db):
-        return [raw for (raw,) in db.execute(query, asked)]
-
-
-def feed(db: sqlite3.Connection, account: bytes, incarnation: int, first: int, most: int) -> list[bytes]:
-    """Up to ``most`` entries of a feed from a seq on, as they travel; both of a place that has two."""
-    query = "SELECT raw FROM entries WHERE account = ? AND incarnation = ? AND seq >= ? ORDER BY seq, id LIMIT ?"
-    with told(db):
-        return [raw for (raw,) in db.execute(query, (account, incarnation, first, most))]
-
-
 def evidence(db: sqlite3.Connection, *, closed: bool = False) -> Iterator[Evidence]:
     """What proves the outcome of jobs that are not closed, job by job. Whoever reads it judges it.
 
@@ -352,26 +289,6 @@ def forks(db: sqlite3.Connection) -> list[Fork]:
     return [Fork(AccountId(account), first, second) for account, first, second in _scan(db, "forks", "account")]
 
 
-def projection(db: sqlite3.Connection) -> Projection | None:
-    """What the book said of all that is here; None if something came since, or the rows are not what was written."""
-    with told(db):
-        about = dict(db.execute("SELECT name, value FROM about").fetchall())
-        at = db.execute(f"SELECT ({_CHANGES})").fetchone()[0]
-        accounts = db.execute("SELECT * FROM accounts ORDER BY account").fetchall()
-        escrows = db.execute("SELECT * FROM escrows ORDER BY job, account").fetchall()
-        pairs = db.execute("SELECT * FROM pairs ORDER BY account, other").fetchall()
-    if about.get("projected") != at or about.get("digest") != _digest(accounts, escrows, pairs):
-        return None
-    return Projection(
-        tuple(
-            AccountRow(account, int(balance), int(limit), int(held), incarnation, seq, head, bool(frozen))
-            for account, balance, limit, held, incarnation, seq, head, frozen in accounts
-        ),
-        tuple(EscrowRow(job, account, int(held)) for job, account, held in escrows),
-        tuple(PairRow(account, other, int(earned), int(spent)) for account, other, earned, spent in pairs),
-    )
-
-
 def check(db: sqlite3.Connection) -> None:
     """Read every page of the file and compare the tables with their indexes.
 
@@ -415,7 +332,3 @@ def _scan(db: sqlite3.Connection, table: str, order: str, without: str = "0") ->
 def _check_of(job: bytes, kept: int, raw: bytes) -> bytes:
     """Of a closing. Against accidents only."""
     return digest(job, kept.to_bytes(8), raw)[:_CHECK_BYTES]
-
-
-def _digest(*tables: _Table) -> bytes:
-    return digest(repr(tables).encode())

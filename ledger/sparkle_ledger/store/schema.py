@@ -23,20 +23,13 @@ CREATE UNIQUE INDEX entries_by_id ON entries (id);
 CREATE TABLE evidence (job BLOB NOT NULL, kind INTEGER NOT NULL, id BLOB NOT NULL, raw BLOB NOT NULL,
     PRIMARY KEY (job, kind, id)) WITHOUT ROWID;
 CREATE TABLE forks    (account BLOB PRIMARY KEY, first BLOB NOT NULL, second BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE accounts (account BLOB PRIMARY KEY, balance_micro TEXT NOT NULL, limit_micro TEXT NOT NULL,
-    held_micro TEXT NOT NULL, incarnation INTEGER NOT NULL, seq INTEGER NOT NULL, head BLOB NOT NULL,
-    frozen INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE escrows  (job BLOB NOT NULL, account BLOB NOT NULL, held_micro TEXT NOT NULL,
-    PRIMARY KEY (job, account)) WITHOUT ROWID;
-CREATE TABLE pairs    (account BLOB NOT NULL, other BLOB NOT NULL, earned_micro TEXT NOT NULL,
-    spent_micro TEXT NOT NULL, PRIMARY KEY (account, other)) WITHOUT ROWID;
 CREATE TABLE about    (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-INSERT INTO about VALUES ('entries', 0), ('evidence', 0), ('forks', 0), ('projected', -1), ('digest', x'');
+INSERT INTO about VALUES ('entries', 0), ('evidence', 0), ('forks', 0);
 """,
     """
 CREATE TABLE closings (job BLOB PRIMARY KEY, kept INTEGER NOT NULL, raw BLOB NOT NULL, checked BLOB NOT NULL)
     WITHOUT ROWID;
-INSERT INTO about VALUES ('closings', 0), ('forgotten', 0);
+INSERT INTO about VALUES ('closings', 0);
 """,
     # A ledger from before genesis records was judged by what now is the default one.
     """
@@ -144,7 +137,7 @@ def _settle_genesis(db: sqlite3.Connection, path: Path, genesis: GenesisRecord, 
             found = stored_genesis(row[0], genesis.network)
         except RemoteProtocolError as error:
             raise ConfigError(f"the genesis record in {path} is damaged ({error}); {RESTORE}") from error
-        if found.raw() != genesis.raw() and (readonly or _holds_anything(db)):
+        if found.raw() != genesis.raw() and (readonly or holds_anything(db)):
             raise ConfigError(
                 f"{path} was judged by the genesis record {found.fingerprint}, not by {genesis.fingerprint}; "
                 "use that --genesis or another --home"
@@ -154,7 +147,7 @@ def _settle_genesis(db: sqlite3.Connection, path: Path, genesis: GenesisRecord, 
         db.execute("INSERT OR REPLACE INTO about VALUES ('genesis', ?)", (digest(raw)[:_CHECK_BYTES] + raw,))
 
 
-def _holds_anything(db: sqlite3.Connection) -> bool:
+def holds_anything(db: sqlite3.Connection) -> bool:
     """Something was judged; else the record may be changed, as by who forgot to give the right one at first."""
     tables = ("entries", "evidence", "forks", "closings")
     return any(db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)  # noqa: S608

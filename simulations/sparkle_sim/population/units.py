@@ -213,12 +213,6 @@ class Units:
         self.totals.lost += len(rows)
         self._later.add(rows, known_s, step)
 
-    def return_at_once(self, rows: Rows, peers: Index) -> None:
-        """Leases that are given back before anything was done."""
-        for now in distinct(rows, self._place):
-            self._remove(rows[now], peers[now])
-        self._wanted.join(rows)
-
     def wake(self, step: int) -> None:
         """Units whose loss is known now are wanted."""
         self._wanted.join(self._later.take(step))

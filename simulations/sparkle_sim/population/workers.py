@@ -76,11 +76,6 @@ class Workers:
         """Slots that compute."""
         return int(np.count_nonzero(self._running != FREE))
 
-    def progress_s(self, now_s: float) -> float:
-        """Time spent on units that are not finished."""
-        busy = self._running != FREE
-        return float(np.maximum(0.0, now_s - self._begun_s[busy]).sum())
-
     def _of(self, slots: Index) -> Index:
         """Their peers."""
         return slots if self._slots == 1 else np.floor_divide(slots, self._slots, dtype=np.int32)

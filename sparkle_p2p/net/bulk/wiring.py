@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from typing import cast
 
 from sparkle_p2p.net.bulk.peer_source import Hosts
 from sparkle_p2p.net.bulk.source import Asker
@@ -50,10 +49,3 @@ def hosts_through(current: Current) -> Hosts:
         return tuple(dict.fromkeys(found))[:_MAX_HOSTS]
 
     return hosts
-
-
-def decode_blob_request(payload: bytes) -> messages.BlobRequest | None:
-    """The blob request in ``payload``; None if it is another request. Raises RemoteProtocolError."""
-    request = messages.decode_request(payload)
-    known = isinstance(request, messages.OutlineRequest | messages.TicketRequest | messages.PieceRequest)
-    return cast(messages.BlobRequest, request) if known else None

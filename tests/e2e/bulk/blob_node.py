@@ -18,7 +18,7 @@ import msgspec
 from sparkle_p2p.blobs.store import BlobStore
 from sparkle_p2p.net.bulk.fetch import FetchProgress
 from sparkle_p2p.net.bulk.service import Bulk
-from sparkle_p2p.net.bulk.wiring import ask_through, decode_blob_request, hosts_through
+from sparkle_p2p.net.bulk.wiring import ask_through, hosts_through
 from sparkle_p2p.net.libp2p import Libp2pOverlay
 from sparkle_p2p.net.overlay import OverlayEvents
 from sparkle_protocol import messages
@@ -65,8 +65,8 @@ class BlobNode:
         return reply
 
     async def serve(self, peer: PeerId, payload: bytes) -> bytes:
-        request = decode_blob_request(payload)
-        assert request is not None
+        request = messages.decode_request(payload)
+        assert isinstance(request, messages.OutlineRequest | messages.TicketRequest | messages.PieceRequest)
         return messages.encode_message(await self.bulk.serve(peer, request))
 
     async def start(self) -> None:

@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 
 from sparkle_ledger import store
-from sparkle_ledger.book import Book
 from sparkle_ledger.closing import Closing, Final
 from sparkle_ledger.entries import AccountId, Hold
-from sparkle_ledger.projections import AccountRow, EscrowRow, PairRow, Projection, project
 from sparkle_ledger.store import schema
 from sparkle_protocol.errors import ConfigError, LedgerError
 from sparkle_protocol.ids import JobId, digest
 from tests.unit.ledger.feeds import CODEC, NET, PEOPLE, feed, holds, job
-from tests.unit.ledger.ledgers import ECONOMY, KEEPERS, PRICE, Author, Job, person
+from tests.unit.ledger.ledgers import PRICE
 
 HUGE = 1 << 90  # more than a column of SQLite takes as a number
 FEEDS = [holds(person, count) for person, count in zip(PEOPLE[:3], (5, 9, 0), strict=True)]
@@ -43,18 +41,7 @@ def test_entries_come_back_feed_by_feed_however_they_came(db: sqlite3.Connection
     db.close()
     again = store.open_ledger(path, NET)
     assert list(store.load(again, CODEC)) == ORDERED
-    assert list(store.ids(again)) == sorted(entry.id for entry in ENTRIES)
     again.close()
-
-
-def test_entries_are_found_by_id_and_by_place(db: sqlite3.Connection) -> None:
-    store.append(db, ENTRIES)
-    wanted = ENTRIES[7]
-    assert store.by_ids(db, [b"\0" * 32, wanted.id]) == [wanted.raw]
-    assert store.by_ids(db, []) == []
-    account = FEEDS[1][0].account
-    assert store.feed(db, account, 0, 3, 4) == [entry.raw for entry in FEEDS[1][3:7]]
-    assert store.feed(db, account, 1, 0, 4) == []
 
 
 def test_two_entries_for_one_place_are_both_kept(db: sqlite3.Connection) -> None:
@@ -64,7 +51,7 @@ def test_two_entries_for_one_place_are_both_kept(db: sqlite3.Connection) -> None
     fork = store.Fork(other.account, FEEDS[0][3].raw, other.raw)
     assert (store.keep_fork(db, fork), store.keep_fork(db, fork)) == (1, 0)
     assert store.forks(db) == [fork]
-    assert set(store.feed(db, other.account, 0, 3, 2)) == {other.raw, FEEDS[0][3].raw}
+    assert {entry.raw for entry in store.load(db, CODEC)} == {other.raw, *(entry.raw for entry in ENTRIES)}
 
 
 def test_evidence_is_kept_once_and_comes_back_by_job(db: sqlite3.Connection) -> None:
@@ -128,32 +115,14 @@ def test_evidence_that_comes_later_opens_a_job_until_it_is_closed_again(
     assert list(store.closings(db)) == [closing(1, 4)]
 
 
-def test_whatever_happens_the_number_of_changes_grows(db: sqlite3.Connection) -> None:
-    seen = [store.changes(db)]
-    steps: list[Callable[[], object]] = [
-        lambda: store.keep_evidence(db, evidence(1, b"a", b"b", b"c")),
-        lambda: store.close_job(db, closing(1), keep_evidence=False),
-        lambda: store.keep_evidence(db, evidence(1, b"d")),
-        lambda: store.close_job(db, closing(1), keep_evidence=True),
-        lambda: store.close_job(db, closing(1), keep_evidence=False),
-        lambda: store.close_job(db, closing(1), keep_evidence=False),
-    ]
-    for step in steps:
-        step()
-        seen.append(store.changes(db))
-    assert seen == sorted(set(seen))
-
-
 def test_a_closing_that_fails_leaves_everything_as_it_was(db: sqlite3.Connection) -> None:
     store.keep_evidence(db, evidence(1, b"a"))
     store.close_job(db, closing(1), keep_evidence=True)
-    before = store.changes(db)
     db.execute("CREATE TRIGGER full BEFORE INSERT ON closings BEGIN SELECT RAISE(ABORT, 'no room'); END")
     with pytest.raises(LedgerError, match="no room"):
         store.close_job(db, closing(1, 4), keep_evidence=False)
     assert list(store.closings(db)) == [closing(1)]
     assert facts_of(db, closed=True) == {job(1): [b"a"]}
-    assert store.changes(db) == before
 
 
 def test_a_ledger_of_the_first_format_is_converted_and_keeps_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,56 +149,6 @@ def test_an_append_that_fails_leaves_nothing(db: sqlite3.Connection) -> None:
         store.append(db, [ENTRIES[0], bad])
     assert store.count(db) == 0
     assert store.append(db, [ENTRIES[0]]) == 1
-
-
-ACCOUNTS = (
-    AccountRow(b"a" * 32, -HUGE, 7, 1, 0, 5, b"h" * 32, frozen=False),
-    AccountRow(b"b" * 32, HUGE, 7, 0, 2, 5, b"i" * 32, frozen=True),
-)
-
-
-def test_a_projection_holds_until_something_comes(db: sqlite3.Connection) -> None:
-    assert store.projection(db) is None
-    store.append(db, ENTRIES)
-    saved = Projection(ACCOUNTS, (EscrowRow(job(1), b"a" * 32, HUGE),), (PairRow(b"a" * 32, b"b" * 32, 0, HUGE),))
-    store.save_projection(db, saved, store.changes(db))
-    assert store.projection(db) == saved
-    store.append(db, ENTRIES)
-    assert store.projection(db) == saved, "nothing new came"
-    store.keep_evidence(db, store.Evidence(JobId(job(1)), [b"fact"], []))
-    assert store.projection(db) is None
-
-
-def test_a_projection_of_an_earlier_state_or_with_other_figures_is_not_believed(db: sqlite3.Connection) -> None:
-    before = store.changes(db)
-    store.append(db, ENTRIES)
-    store.save_projection(db, Projection(ACCOUNTS), before)
-    assert store.projection(db) is None
-    store.save_projection(db, Projection(ACCOUNTS), store.changes(db))
-    assert store.projection(db) is not None
-    db.execute("UPDATE accounts SET balance_micro = '6'")
-    assert store.projection(db) is None
-
-
-def test_what_the_book_says_is_what_is_shown_without_reading_all_entries(db: sqlite3.Connection) -> None:
-    alice, bob = Author(person(1)), Author(person(2))
-    work = Job(alice.who, 2, keepers=KEEPERS)
-    alice.hold(work)
-    bob.work(work, 0)
-    book = Book(NET, ECONOMY)
-    book.add_record(work.record(work.accepted([bob.who])))
-    book.add_all([*alice.entries, *bob.entries])
-    store.append(db, [*alice.entries, *bob.entries])
-    store.save_projection(db, project(book), store.changes(db))
-    shown = store.projection(db)
-    assert shown is not None
-    assert {row.account: (row.balance_micro, row.held_micro, row.head) for row in shown.accounts} == {
-        alice.account: (-work.cover, work.cover - PRICE, alice.entries[-1].id),
-        bob.account: (PRICE, 0, bob.entries[-1].id),
-    }
-    assert shown.escrows == (EscrowRow(work.id, alice.account, work.cover - PRICE),)
-    assert PairRow(bob.account, alice.account, PRICE, 0) in shown.pairs
-    assert sum(row.balance_micro for row in shown.accounts) + sum(row.held_micro for row in shown.escrows) == 0
 
 
 def test_a_ledger_is_looked_at_beside_its_node_without_changing_it(db: sqlite3.Connection, path: Path) -> None:

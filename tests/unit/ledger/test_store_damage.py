@@ -72,7 +72,6 @@ def reopened(folder: Path, db: bytes, log: bytes) -> list[EntryId] | None:
         evidence = list(store.evidence(opened))
         closings = list(store.closings(opened))
         store.forks(opened)
-        store.projection(opened)
     except LedgerError as error:
         assert_advises(str(error))
         return None

@@ -9,11 +9,11 @@ from sparkle_ledger import store
 from sparkle_ledger.book import Book
 from sparkle_ledger.entries import Entry, Release
 from sparkle_ledger.evidence import JobRecord
-from sparkle_ledger.projections import project
 from sparkle_p2p.node.ledger_disk import LEDGER_FILE, LedgerDisk
 from sparkle_protocol.errors import ConfigError, LedgerError
 from sparkle_protocol.ids import JobId
 from tests.unit.ledger.ledgers import ECONOMY, GENESIS, KEEPERS, NET, PRICE, Author, Job, person
+from tests.unit.ledger.projections import project
 
 ALICE, BOB, CAROL, DAVE = (person(n) for n in range(1, 5))
 UNITS = 3

@@ -1,7 +1,4 @@
-"""What the book says of all accounts, as rows that are kept beside the entries and shown without reading them all.
-
-Nothing rests on them: they follow from entries and evidence, and are made again whenever these have grown.
-"""
+"""All that a book says of balances, to compare books by."""
 
 from dataclasses import dataclass
 
@@ -10,7 +7,7 @@ from sparkle_ledger.book import Book
 
 @dataclass(frozen=True, slots=True)
 class AccountRow:
-    """An account as a list shows it. The head is the last entry of its latest incarnation."""
+    """An account. The head is the last entry of its latest incarnation."""
 
     account: bytes
     balance_micro: int
