@@ -13,8 +13,8 @@ from typing import Annotated, NamedTuple
 from msgspec import Meta
 
 from sparkle_ledger.entries import EntryId
-from sparkle_ledger.evidence import RawFact
 from sparkle_ledger.outcomes import Outcome
+from sparkle_ledger.proofs import RawFact
 from sparkle_protocol.codec import MAX_ARRAY_ITEMS, MAX_MESSAGE_BYTES, Wire, decode
 
 MAX_FINALS = MAX_ARRAY_ITEMS  # a job with more Works stays open: what is written has to be readable

@@ -21,24 +21,18 @@ All of this is a function of the set of facts, and grows with it. Only counting 
 stranger's noise costs nothing.
 """
 
-from collections import deque
 from collections.abc import Collection, Iterable, Iterator
-from typing import Annotated, NamedTuple
-
-from msgspec import Meta
+from typing import NamedTuple
 
 from sparkle_ledger.entries import AccountId, account_of
-from sparkle_protocol.codec import MAX_MESSAGE_BYTES, Wire, decode, encode
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
 from sparkle_protocol.facts import (
-    MAX_FACT_BYTES,
     NO_RANGE,
     SEAL_UNITS,
     VIEWS_PER_GENERATION,
     Cancel,
     Endorsements,
     Fact,
-    FactCodec,
     JobSpec,
     KeeperSet,
     Reset,
@@ -48,8 +42,6 @@ from sparkle_protocol.facts import (
     view_of,
 )
 from sparkle_protocol.ids import FactId, JobId, PeerId, key_from_peer_id
-from sparkle_protocol.ledger_messages import MAX_HAVE, PREFIX_BYTES
-from sparkle_protocol.messages import MAX_SEAL_BYTES
 from sparkle_protocol.work.sealed import SealedRange, range_count, range_units
 from sparkle_protocol.work.state import JobState
 from sparkle_protocol.work.views import View
@@ -57,19 +49,7 @@ from sparkle_protocol.work.views import View
 MAX_RECORD_FACTS = 1 << 16  # of one job; a million units take 1024 seals, or verdicts and as many endorsements
 MAX_RECORD_BYTES = 256 << 20  # of these: verdicts on a million units take half of it
 MAX_SEALED = 4 * 1024  # records: ``ROOTS_PER_KEEPER`` of each range
-MAX_PROOF_FACTS = 4096
-MAX_PROOF_SEALS = 64
 _TABLES = 8  # ranges whose executions are kept unpacked
-
-RawFact = Annotated[bytes, Meta(max_length=MAX_FACT_BYTES + 256)]
-RawSeal = Annotated[bytes, Meta(max_length=MAX_SEAL_BYTES)]
-
-
-class Proof(Wire, frozen=True):
-    """What a stranger needs to see for itself who is to be paid: the spec first."""
-
-    facts: Annotated[list[RawFact], Meta(min_length=1, max_length=MAX_PROOF_FACTS)]
-    sealed: Annotated[list[RawSeal], Meta(max_length=MAX_PROOF_SEALS)] = []  # noqa: RUF012  (msgspec copies defaults)
 
 
 class Execution(NamedTuple):
@@ -254,54 +234,11 @@ class JobRecord:
         """Ranges of units of which anything is known."""
         return sorted(self._ranges)
 
-    def sealed(self) -> Iterator[SealedRange]:
-        """The certified records."""
-        for found in list(self._ranges.values()):
-            yield from found.roots.values()
-
-    def encode(self, ranges: Iterable[int] | None = None, have: Collection[bytes] = ()) -> bytes:
-        """The proof on the wire, of some ranges or of all, without what somebody has: see ``prefixes``.
-
-        Raises:
-            LocalProtocolError: it is too large for a message; ask for fewer ranges.
-        """
-        wanted = set(range(range_count(self.spec.units)) if ranges is None else ranges)
-        facts = [self.spec_fact.raw]
-        facts += [f.raw for f in self._shown(wanted) if f.id[:PREFIX_BYTES] not in have]
-        sealed = [
-            one.encode()
-            for found in self._ranges.values()
-            for root, one in found.roots.items()
-            if one.index in wanted and root[:PREFIX_BYTES] not in have
-        ]
-        if len(facts) > MAX_PROOF_FACTS or len(sealed) > MAX_PROOF_SEALS:
-            raise LocalProtocolError(
-                f"a proof of {len(facts)} facts and {len(sealed)} records is too large: show less"
-            )
-        return encode(Proof(facts, sealed))
-
-    def prefixes(self, ranges: Collection[int]) -> bytes:
-        """How the ids of facts and records begin that prove something about these ranges: ``ProofRequest.have``."""
-        wanted = set(ranges)
-        ids = [bytes(fact.id) for fact in self._shown(wanted)]
-        ids += [root for index in wanted & self._ranges.keys() for root in self._ranges[index].roots]
-        return b"".join(id_[:PREFIX_BYTES] for id_ in ids[:MAX_HAVE])
-
-    def _shown(self, wanted: set[int]) -> Iterator[Fact]:
-        """What proves something about these ranges, beside the spec."""
-        return (f for f in self.counting(wanted) if f is not self.spec_fact and (not f.ranges or f.ranges & wanted))
-
-    @classmethod
-    def decode(cls, raw: bytes, codec: FactCodec) -> "JobRecord":
-        """The record in ``raw``, every signature of it checked.
-
-        Raises:
-            RemoteProtocolError: it is malformed or forged, or of another network.
-        """
-        reading = ProofReading(raw, codec)
-        while (record := reading.step(MAX_PROOF_FACTS)) is None:
-            continue
-        return record
+    def sealed(self, ranges: Collection[int] | None = None) -> Iterator[SealedRange]:
+        """The certified records, of all ranges or of these."""
+        for index, found in list(self._ranges.items()):
+            if ranges is None or index in ranges:
+                yield from found.roots.values()
 
     # --- what it proves -----------------------------------------------------------------------------------
 
@@ -514,40 +451,3 @@ class JobRecord:
         found.executions = sum(map(len, table.values()))
         found.certified = frozenset(certified)
         return table
-
-
-class ProofReading:
-    """A proof on the wire, judged a little at a time: the largest has thousands of signatures.
-
-    ``known``: facts that were not shown as they are known here; what is shown may rest on them.
-
-    Raises:
-        RemoteProtocolError: it is no proof.
-    """
-
-    def __init__(self, raw: bytes, codec: FactCodec, known: Iterable[Fact] = ()) -> None:
-        proof = decode(raw, Proof, max_bytes=MAX_MESSAGE_BYTES)
-        self._codec = codec
-        self._known = known
-        self._facts = deque(proof.facts)
-        self._sealed = deque(proof.sealed)
-        self._record: JobRecord | None = None
-
-    def step(self, signatures: int) -> JobRecord | None:
-        """Verify so many signatures, or records of ranges; returns what all of it proves once none is left.
-
-        Raises:
-            RemoteProtocolError: it is malformed or forged, or of another network.
-        """
-        for _ in range(signatures):
-            if self._record is None:
-                fact = self._codec.open(self._facts.popleft())
-                if type(fact.payload) is not JobSpec:
-                    raise RemoteProtocolError("a proof begins with the job's spec")
-                self._record = JobRecord(fact, self._codec.network)
-                self._record.add_all(self._known)
-            elif self._facts:
-                self._record.add(self._codec.open(self._facts.popleft()))
-            elif self._sealed:
-                self._record.add_sealed(SealedRange.decode(self._sealed.popleft()))
-        return None if self._facts or self._sealed else self._record

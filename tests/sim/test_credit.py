@@ -26,7 +26,7 @@ def scene(*wrong: Fault, settle_s: float = 30.0, liars: tuple[Adversaries, ...] 
     )  # fmt: skip
 
 
-LATE = 1.25 * PAID_S  # lots are signed less often as time goes by
+LATE = 1.5 * PAID_S  # lots are signed less often as time goes by
 PLANTED = [
     (planted.pays_out_of_nothing, "zero_sum", scene()),
     (planted.releases_what_is_owed, "zero_sum", scene()),

@@ -27,7 +27,7 @@ from sparkle_sim.scenario import Adversaries, Checks, Credit, Fault, JobPlan, Pe
 PRICE, UNITS, REPLICAS = 1000, 16, 8
 COVER = PRICE * UNITS * REPLICAS
 PEERS = 14
-LATE = 1.25 * PAID_S
+LATE = 1.5 * PAID_S
 NEVER_S, SOON_S = 604_800, 60  # after which jobs are closed
 NAMES = ["zero_sum", "settled", "copies", "unpunished", "credit_bounds"]
 

@@ -6,8 +6,9 @@ For each job of somebody else's in which results of ours were accepted:
 2. The Hold that pays is looked for in the submitter's feed: fetched from the submitter, the keepers, and the
    witnesses of its account. Where it does not count by what is known here, what its account rests on is fetched too:
    that jobs are over from which it took back what they did not cost, and the proofs of what it earned.
-3. Works are signed in lots: the first ones ``LOT_NS`` apart, later ones an eighth of the time since the job began for
-   us, and one more when it has ended. So a job of an hour costs 41 lots, one of a day 93.
+3. Works are signed in lots: the first ones ``LOT_NS`` apart, later ones a quarter of the time since the job began for
+   us, an hour at most, and one more when it has ended. So a job of an hour costs 25 lots, one of a day 51: each is an
+   entry that everybody who deals with us keeps.
 
 From the moment on when there is work the Hold is looked for. While nobody shows one the node takes no more of the job
 (``JobUnfunded``), as what it computed would be for nothing.
@@ -37,8 +38,8 @@ from sparkle_protocol.work.sealed import range_count
 
 LOT_NS = 10 * SECOND_NS
 LAST_LOT_NS = 5 * SECOND_NS  # once the job has ended: what its keepers accept late
-MAX_LOT_NS = 1800 * SECOND_NS
-LOT_PART = 8
+MAX_LOT_NS = 3600 * SECOND_NS
+LOT_PART = 4
 RETRY_NS = 10 * SECOND_NS
 MAX_RETRY_NS = 600 * SECOND_NS
 MAX_TRIES = 48  # in a row: half a day

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sparkle_ledger.agent.desk import Desk
 from sparkle_ledger.agent.serving import Shelf, open_entries, take_onto_shelf
 from sparkle_ledger.entries import AccountId
-from sparkle_ledger.evidence import ProofReading
+from sparkle_ledger.proofs import ProofReading, prefixes
 from sparkle_protocol import messages
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import MAX_RANGES
@@ -114,7 +114,8 @@ class Fetching:
             self._shown.append(_Shown(peer, job, reply.ranges, reading, done))
 
         known = self._desk.book.record(job)
-        self._desk.ask(peer, ProofRequest(job, asked, known.prefixes(asked) if known is not None else b""), answer)
+        have = prefixes(known, asked) if known is not None else b""
+        self._desk.ask(peer, ProofRequest(job, asked, have), answer)
 
     def tick(self) -> None:
         """Judge a little of the proof that came first."""

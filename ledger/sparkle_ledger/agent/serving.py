@@ -17,6 +17,7 @@ from sparkle_ledger.agent.desk import SECOND_NS, Desk
 from sparkle_ledger.agent.stored import Stored
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId, Genesis, Restore, account_of
 from sparkle_ledger.evidence import JobRecord
+from sparkle_ledger.proofs import encode_proof
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -244,7 +245,7 @@ def _proof_of(record: JobRecord | None, message: ProofRequest) -> messages.Reply
     wanted = list(dict.fromkeys(message.ranges))
     while True:
         try:
-            proof = record.encode(wanted, have)
+            proof = encode_proof(record, wanted, have)
         except LocalProtocolError:
             proof = b""
         if proof and len(proof) <= (MAX_PROOF_BYTES if len(wanted) == 1 else PAGE_BYTES):

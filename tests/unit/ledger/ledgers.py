@@ -20,11 +20,12 @@ from sparkle_ledger.entries import (
 )
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.genesis import GenesisRecord
+from sparkle_ledger.proofs import MAX_PROOF_FACTS, ProofReading, encode_proof
 from sparkle_protocol import facts as f
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import ResultHash
 from sparkle_protocol.work.placement import threshold
-from sparkle_protocol.work.sealed import SealedRange, SealedUnit
+from sparkle_protocol.work.sealed import SealedRange, SealedUnit, range_count
 
 NET = "test"
 FACTS = f.FactCodec(NET)
@@ -179,3 +180,16 @@ def book(*feeds: Author, economy: Economy = ECONOMY) -> Book:
         for entry in feed.entries:
             found.add(entry)
     return found
+
+
+def proof_of(record: JobRecord, ranges: Iterable[int] | None = None) -> bytes:
+    """The proof of some ranges, or of all, as it travels."""
+    return encode_proof(record, list(range(range_count(record.units)) if ranges is None else ranges))
+
+
+def proven(proof: bytes, codec: f.FactCodec = FACTS, known: Iterable[f.Fact] = ()) -> JobRecord:
+    """What a proof proves to whoever knows these facts."""
+    reading = ProofReading(proof, codec, known)
+    while (record := reading.step(MAX_PROOF_FACTS)) is None:
+        continue
+    return record

@@ -29,7 +29,7 @@ from tests.unit.ledger.agents import (
     liars,
     settled_world,
 )
-from tests.unit.ledger.ledgers import ENTRIES, KEEPERS, NET, PRICE, Job, person, sealed_job, seals
+from tests.unit.ledger.ledgers import ENTRIES, KEEPERS, NET, PRICE, Job, person, proof_of, sealed_job, seals
 
 
 @pytest.mark.parametrize(("seed", "loss", "twice"), [(1, 0.0, 0.0), (2, 0.15, 0.3), (3, 0.3, 0.5)])
@@ -201,7 +201,7 @@ def test_a_forged_proof_pays_nobody_and_is_noted() -> None:
     assert worker.agent.account.earned_micro == 0
     assert not any(isinstance(one, Work) for one in entries_of(worker, worker))
     other = Job(submitter.who, 4, nonce=7)
-    (liar,) = liars(world, 1, {ProofRequest: ProofReply(job.id, [0], other.record().encode())})
+    (liar,) = liars(world, 1, {ProofRequest: ProofReply(job.id, [0], proof_of(other.record()))})
     worker.hear(Accepted(job.spec, ((0, 0),), (liar.peer,)))
     world.run(600)
     assert "this is the proof of another job" in worker.violations

@@ -1,7 +1,7 @@
 """What a node shows of the ledger, and what it takes from strangers."""
 
 from sparkle_ledger.entries import AccountId, Pay
-from sparkle_ledger.evidence import ProofReading
+from sparkle_ledger.proofs import prefixes
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.ledger_messages import (
@@ -15,7 +15,7 @@ from sparkle_protocol.ledger_messages import (
     ProofRequest,
 )
 from tests.unit.ledger.agents import Member, World
-from tests.unit.ledger.ledgers import FACTS, KEEPERS, Author, Job, person
+from tests.unit.ledger.ledgers import KEEPERS, Author, Job, person, proven
 
 
 def ask(world: World, member: Member, message: messages.Request, peer: str | None = None) -> messages.Reply:
@@ -102,15 +102,14 @@ def test_of_a_proof_only_what_is_not_known_is_shown_and_together_they_prove_the_
     known, whole = job.record(early), job.record([*early, *late])
     node.kept[job.id] = whole
     full = ask(world, node, ProofRequest(job.id, [0], b""))
-    rest = ask(world, node, ProofRequest(job.id, [0], known.prefixes([0])))
-    nothing = ask(world, node, ProofRequest(job.id, [0], whole.prefixes([0])))
+    rest = ask(world, node, ProofRequest(job.id, [0], prefixes(known, [0])))
+    nothing = ask(world, node, ProofRequest(job.id, [0], prefixes(whole, [0])))
     assert isinstance(full, ProofReply)
     assert isinstance(rest, ProofReply)
     assert isinstance(nothing, ProofReply)
     assert 2 * len(rest.proof) < 1.5 * len(full.proof)
     assert len(nothing.proof) < len(job.spec.raw) + 50
-    record = ProofReading(rest.proof, FACTS, known.counting()).step(200)
-    assert record is not None
+    record = proven(rest.proof, known=known.counting())
     assert [record.payable(unit) for unit in range(100)] == [whole.payable(unit) for unit in range(100)]
 
 

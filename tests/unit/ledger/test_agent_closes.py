@@ -7,7 +7,6 @@ from sparkle_ledger.agent.old_jobs import KEEP_MS, MAX_ASKS
 from sparkle_ledger.agent.stored import MAX_WAITING
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import Entry, Work, account_of
-from sparkle_ledger.evidence import JobRecord
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
 from sparkle_protocol.facts import Deadlines
@@ -23,7 +22,7 @@ from tests.unit.ledger.agents import (
     finished,
     settled_world,
 )
-from tests.unit.ledger.ledgers import FACTS, KEEPERS, NET, PRICE, Author, Job, person, sealed_job, seals
+from tests.unit.ledger.ledgers import KEEPERS, NET, PRICE, Author, Job, person, proven, sealed_job, seals
 
 DAY = 86_400
 FIRST = 1000  # of the tokens of a test's own requests
@@ -297,7 +296,7 @@ def test_sealed_records_of_a_closed_job_are_shown_range_by_range() -> None:
         world.run(1)
         shown = replies[FIRST + index]
         assert isinstance(shown, ProofReply)
-        assert JobRecord.decode(shown.proof, FACTS).executions == 2 * ranges[index].count
+        assert proven(shown.proof).executions == 2 * ranges[index].count
 
 
 def test_a_job_that_was_closed_is_not_paid_for_once_more() -> None:

@@ -4,13 +4,27 @@ from random import Random
 
 import pytest
 
-from sparkle_ledger.evidence import Execution, JobRecord, ProofReading
+from sparkle_ledger.evidence import Execution, JobRecord
+from sparkle_ledger.proofs import encode_proof, prefixes
 from sparkle_protocol import facts as f
 from sparkle_protocol.errors import LocalProtocolError, RemoteProtocolError
 from sparkle_protocol.ledger_messages import PREFIX_BYTES
 from sparkle_protocol.work.placement import threshold
 from sparkle_protocol.work.state import JobState
-from tests.unit.ledger.ledgers import FACTS, KEEPERS, NET, PRICE, Author, Job, book, person, sealed_job, seals
+from tests.unit.ledger.ledgers import (
+    FACTS,
+    KEEPERS,
+    NET,
+    PRICE,
+    Author,
+    Job,
+    book,
+    person,
+    proof_of,
+    proven,
+    sealed_job,
+    seals,
+)
 
 PAYER, WORKER, OTHER, THIRD = (person(n) for n in range(1, 5))
 STRANGERS = [person(600 + n) for n in range(4)]
@@ -152,9 +166,9 @@ def test_a_state_with_sealed_ranges_proves_what_its_facts_did() -> None:
         state.seal(one)
     record = JobRecord.of(state)
     assert record.executions == 3000
-    again = JobRecord.decode(record.encode(), FACTS)
+    again = proven(proof_of(record))
     assert (again.executions, again.complete) == (3000, True)
-    part = JobRecord.decode(record.encode([1]), FACTS)
+    part = proven(proof_of(record, [1]))
     assert part.executions == 2 * (1500 - 1024)
 
 
@@ -162,10 +176,9 @@ def test_sealed_records_rest_on_what_was_not_shown_as_it_is_known() -> None:
     job, ranges = sealed_job(PAYER, (WORKER, OTHER))
     whole, known = job.record(job.view, seals(job, ranges, KEEPERS)), job.record(job.view)
     assert all(whole.add_sealed(one) for one in ranges)
-    proof = whole.encode([0, 1], {known.prefixes([0, 1])[:PREFIX_BYTES]})
-    assert JobRecord.decode(proof, FACTS).executions == 0  # who decides is not in it
-    record = ProofReading(proof, FACTS, known.counting()).step(100)
-    assert record is not None
+    proof = encode_proof(whole, [0, 1], {prefixes(known, [0, 1])[:PREFIX_BYTES]})
+    assert proven(proof).executions == 0  # who decides is not in it
+    record = proven(proof, known=known.counting())
     assert (record.executions, record.complete) == (3000, True)
 
 
@@ -200,8 +213,8 @@ def test_a_proof_survives_the_wire_without_the_noise() -> None:
     job = Job(PAYER, keepers=KEEPERS)
     noise = [job.verdict([person(900 + n)], [0], by=STRANGERS[0]) for n in range(50)]
     record = job.record(noise, job.accepted([WORKER]), job.words(noise[0], STRANGERS))
-    raw = record.encode()
-    again = JobRecord.decode(raw, FACTS)
+    raw = proof_of(record)
+    again = proven(raw)
     assert list(again.all_payable()) == list(record.all_payable())
     assert len(raw) < 5000
     empty = job.record()
@@ -213,12 +226,12 @@ def test_a_proof_survives_the_wire_without_the_noise() -> None:
 
 def test_a_proof_that_is_forged_or_of_another_network_or_job_is_refused() -> None:
     job = Job(PAYER, keepers=KEEPERS)
-    raw = job.record(job.accepted([WORKER])).encode()
+    raw = proof_of(job.record(job.accepted([WORKER])))
     for at in range(0, len(raw), 7):
         with pytest.raises(RemoteProtocolError):
-            JobRecord.decode(raw[:at] + bytes([raw[at] ^ 0x55]) + raw[at + 1 :], FACTS)
+            proven(raw[:at] + bytes([raw[at] ^ 0x55]) + raw[at + 1 :])
     with pytest.raises(RemoteProtocolError):
-        JobRecord.decode(raw, f.FactCodec("other"))
+        proven(raw, f.FactCodec("other"))
     with pytest.raises(RemoteProtocolError):
         job.record().add(Job(PAYER, nonce=5).view)
     with pytest.raises(LocalProtocolError):

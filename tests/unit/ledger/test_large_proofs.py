@@ -6,13 +6,14 @@ import pytest
 
 from sparkle_ledger.agent.events import Accepted, WorkEnded
 from sparkle_ledger.agent.fetching import SIGNATURES
-from sparkle_ledger.evidence import JobRecord, ProofReading
+from sparkle_ledger.evidence import JobRecord
+from sparkle_ledger.proofs import ProofReading
 from sparkle_protocol import facts as f
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.identity import verify_signature
 from tests.unit.ledger.agents import RICH, World, funded_job
 from tests.unit.ledger.growing import steps
-from tests.unit.ledger.ledgers import FACTS, KEEPERS, Job, person
+from tests.unit.ledger.ledgers import FACTS, KEEPERS, Job, person, proof_of
 
 SUBMITTER, WORKER = person(1), person(2)
 UNITS = 300
@@ -69,7 +70,7 @@ def to_the_end(reading: ProofReading, size: int) -> JobRecord:
 
 def test_a_forged_fact_at_the_end_voids_the_proof() -> None:
     _, record = slow_record(20)
-    raw = record.encode()
+    raw = proof_of(record)
     signature = next(reversed([fact for fact in record.counting() if isinstance(fact.payload, f.Verdicts)])).raw[-8:]
     forged = raw.replace(signature, bytes(8))
     assert forged != raw
@@ -81,7 +82,7 @@ def test_a_forged_fact_at_the_end_voids_the_proof() -> None:
 def test_steps_of_any_size_find_the_same() -> None:
     _, record = slow_record(20)
     for size in (1, 3, 7, 1000):
-        found = to_the_end(ProofReading(record.encode(), FACTS), size)
+        found = to_the_end(ProofReading(proof_of(record), FACTS), size)
         assert list(found.all_payable()) == list(record.all_payable())
 
 
