@@ -12,7 +12,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from sparkle_ledger.economy import Economy
-from sparkle_ledger.entries import Micro, account_of
+from sparkle_ledger.entries import AccountId, Micro, account_of
 from sparkle_protocol.codec import Wire, decode, encode
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import Name
@@ -66,6 +66,15 @@ class GenesisRecord(Wire, frozen=True):
         return Economy(
             self.limit_max_micro, self.lambda_percent, self.starter_micro, self.payer_share, unlimited=accounts
         )
+
+    @property
+    def vouched(self) -> dict[AccountId, int]:
+        """Micro-credits that each node trusts a trusted founder's account with before it knows anything of it.
+
+        As much as anybody may owe from the first day on: what that founder paid others for is worth something to all.
+        """
+        accounts = [account_of(self.network, key_from_peer_id(peer)) for peer in self.trusted]
+        return dict.fromkeys(accounts, self.starter_micro)
 
 
 def decode_genesis(raw: bytes) -> GenesisRecord:

@@ -119,7 +119,7 @@ class Node:
         self.presence = Presence(self.identity, config.net, os.urandom(messages.INSTANCE_BYTES), wall_ms)
         self.memory = WorkerMemory(own_bytes, works, lambda: self.membership.links, lambda: self.membership.memory)
         self.weighing = Weighing(
-            config.net, self.identity, config.network_key is not None, lambda: self.submitter.waiting_submitters()
+            config.record, self.identity, config.network_key is not None, lambda: self.submitter.waiting_submitters()
         )
         self.submitter = Submitter(
             self.identity, self._codec, rng, check_result, weigh or self.weighing.weigh, PricedRules()

@@ -10,6 +10,7 @@ from itertools import islice
 from sparkle_ledger.agent.core import LedgerAgent
 from sparkle_ledger.entries import AccountId, account_of
 from sparkle_ledger.flow import AMONG_FRIENDS, OPEN, CreditGraph, Weights
+from sparkle_ledger.genesis import GenesisRecord
 from sparkle_p2p.node.results import needed
 from sparkle_protocol.errors import ConfigError
 from sparkle_protocol.facts import JobSpec, Resources, Signer
@@ -26,16 +27,21 @@ class Weighing:
     """Weights of submitters at one node.
 
     Args:
-        net: the network.
+        genesis: the record of the network, whose founders this node trusts.
         signer: this node's identity.
         among_friends: the network is private, so that nobody is left to the lottery lane for want of credit.
         waiting: submitters with units to be handed out here, each with its network.
     """
 
     def __init__(
-        self, net: str, signer: Signer, among_friends: bool, waiting: Callable[[], Mapping[PeerId, str]]
+        self,
+        genesis: GenesisRecord,
+        signer: Signer,
+        among_friends: bool,
+        waiting: Callable[[], Mapping[PeerId, str]],
     ) -> None:
-        graph = CreditGraph(account_of(net, signer.public_key))
+        net = genesis.network
+        graph = CreditGraph(account_of(net, signer.public_key), genesis.vouched)
         rule = AMONG_FRIENDS if among_friends else OPEN
         self.weights = Weights(graph, lambda peer: account_of(net, key_from_peer_id(peer)), rule)
         self._waiting = waiting

@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from sparkle_ledger.agent.events import Over
+from sparkle_ledger.genesis import GenesisRecord
 from sparkle_p2p.node import weighing
 from sparkle_p2p.node.results import make_spec
 from sparkle_p2p.node.weighing import PricedRules, Weighing
@@ -26,7 +27,7 @@ def earning_world() -> tuple[World, Weighing, PeerId, dict[PeerId, str]]:
     stranger = person(77).peer_id
     waiting = {worker.peer: f"net {number}" for number, worker in enumerate(workers)}
     waiting[stranger] = "net 9"
-    return world, Weighing(NET, submitter.who, False, lambda: waiting), stranger, waiting
+    return world, Weighing(GenesisRecord(NET), submitter.who, False, lambda: waiting), stranger, waiting
 
 
 def test_who_worked_for_this_node_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +38,17 @@ def test_who_worked_for_this_node_goes_first(monkeypatch: pytest.MonkeyPatch) ->
     weights.look(agent, 1, SECOND)
     assert weights.weigh(stranger) == 0
     assert all(weights.weigh(peer) > 1 for peer in waiting if peer != stranger)
+
+
+def test_who_worked_for_a_founder_goes_first_at_a_node_that_nobody_worked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, _, stranger, waiting = earning_world()
+    submitter, *_ = world.members.values()
+    for founders, expected in (((), 1.0), ((submitter.peer,), 0.0)):
+        newcomer = Weighing(GenesisRecord(NET, trusted=founders), person(78), False, lambda: waiting)
+        monkeypatch.setattr(newcomer.weights, "_rule", weighing.OPEN.__class__(unit_micro=100, least_micro=10))
+        newcomer.look(submitter.agent, 1, SECOND)
+        assert newcomer.weigh(stranger) == expected
+        assert all((newcomer.weigh(peer) > 1) == bool(founders) for peer in waiting if peer != stranger)
 
 
 def test_a_large_book_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
