@@ -40,7 +40,9 @@ def test_who_worked_for_this_node_goes_first(monkeypatch: pytest.MonkeyPatch) ->
     assert all(weights.weigh(peer) > 1 for peer in waiting if peer != stranger)
 
 
-def test_who_worked_for_a_founder_goes_first_at_a_node_that_nobody_worked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_worked_for_a_founder_goes_first_at_a_node_that_nobody_worked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world, _, stranger, waiting = earning_world()
     submitter, *_ = world.members.values()
     for founders, expected in (((), 1.0), ((submitter.peer,), 0.0)):
