@@ -2,7 +2,8 @@
 
 In all of them faults strike; in some nodes come and go as well, or some of them are adversaries, or both. Never more
 goes wrong than what the checkers promise to withstand: three keepers of eight that are lost or lie. Two hundred runs
-are made for every change, tens of thousands before a release (``python3 run.py soak --simulated``).
+are made for every change, tens of thousands before a release (``python3 run.py soak --simulated``); there every fifth
+is one in which work is paid for.
 """
 
 import logging
@@ -14,10 +15,23 @@ from msgspec.structs import replace
 from sparkle_sim import checkers
 from sparkle_sim.adversaries import KINDS as ADVERSARIES
 from sparkle_sim.checkers import Finding
+from sparkle_sim.checkers.credit import PAID_S
 from sparkle_sim.draws import Draws, draws
 from sparkle_sim.engine import Run
 from sparkle_sim.guard import no_outside
-from sparkle_sim.scenario import Adversaries, Checks, Churn, Fault, JobPlan, Machines, Peers, Scenario, Trust, Wires
+from sparkle_sim.scenario import (
+    Adversaries,
+    Checks,
+    Churn,
+    Credit,
+    Fault,
+    JobPlan,
+    Machines,
+    Peers,
+    Scenario,
+    Trust,
+    Wires,
+)
 from sparkle_sim.trace import Trace
 
 log = logging.getLogger(__name__)
@@ -25,6 +39,9 @@ log = logging.getLogger(__name__)
 PEERS = 20
 FAULTY_S = 60.0  # all faults are over by then, and nodes have ceased to come and go
 LIMIT_S = 1800.0  # for what is left to be done
+SETTLE_S = 1.5 * PAID_S  # until what was accepted is paid for: lots are signed less often as time goes by
+PRICE_MICRO = 1000  # of a unit
+PAID_EVERY = 5
 MAX_FAULTS = 8
 MAX_LOST = 3  # peers that are gone for good, or lie as keepers: as many as a view of eight is to survive
 MAX_SILENT = 1  # keepers that store nothing: of a view of four to seven, two hold up every result
@@ -72,6 +89,20 @@ def scenario_of(seed: int, *, peers: int = PEERS) -> Scenario:
         adversaries=_adversaries(draws(seed, "adversaries of seeds"), peers, MAX_LOST - lost) if false else [],
         trust=trust,
         checks=Checks(scan_every_s=20.0),
+    )
+
+
+def paid_scenario_of(seed: int) -> Scenario:
+    """The same with more to do and for pay, and watched until all should be paid; in half of them settled jobs close."""
+    scenario = scenario_of(seed)
+    jobs = [replace(plan, units=4 * plan.units, unit_price_micro=PRICE_MICRO) for plan in scenario.jobs]
+    close_after_s = (Credit().close_after_s, 30.0)[draws(seed, "closing of seeds").below(2)]
+    return replace(
+        scenario,
+        name=f"paid-seed-{seed}",
+        seconds=LIMIT_S + 2 * SETTLE_S,
+        jobs=jobs,
+        credit=Credit(enabled=True, settle_s=SETTLE_S, close_after_s=close_after_s),
     )
 
 
@@ -161,9 +192,8 @@ def first_finding(scenario: Scenario, seed: int) -> Finding | None:
         return Finding(RAISED, 0.0, None, text)
 
 
-def examine(seed: int, *, peers: int = PEERS) -> tuple[Scenario, Finding] | None:
-    """Make the run of a seed; returns what a file of it needs if anything is found."""
-    scenario = scenario_of(seed, peers=peers)
+def examine(scenario: Scenario, seed: int) -> tuple[Scenario, Finding] | None:
+    """Make a run; returns what a file of it needs if anything is found."""
     finding = first_finding(scenario, seed)
     return None if finding is None else (replace(scenario, title=str(finding)), finding)
 
@@ -173,7 +203,7 @@ def search(seeds: Iterable[int], failed: Callable[[int, Scenario, Finding], None
     count = 0
     for seed in seeds:
         count += 1
-        found = examine(seed, peers=peers)
+        found = examine(scenario_of(seed, peers=peers), seed)
         if found is not None:
             failed(seed, *found)
     return count

@@ -1,12 +1,10 @@
 """Credit where much goes wrong: honest worlds pass every checker; an error planted into the ledger is found."""
 
 import pytest
-from msgspec.structs import replace
 
 from sparkle_sim.checkers import credit as credit_checkers
-from sparkle_sim.checkers.credit import PAID_S
 from sparkle_sim.scenario import Adversaries, Checks, Credit, Fault, JobPlan, Machines, Peers, Scenario
-from sparkle_sim.seeds import first_finding, scenario_of
+from sparkle_sim.seeds import SETTLE_S, first_finding, paid_scenario_of
 from tests.sim import planted_credit as planted
 
 PRICE = 1000
@@ -26,7 +24,6 @@ def scene(*wrong: Fault, settle_s: float = 30.0, liars: tuple[Adversaries, ...] 
     )  # fmt: skip
 
 
-LATE = 1.5 * PAID_S  # lots are signed less often as time goes by
 PLANTED = [
     (planted.pays_out_of_nothing, "zero_sum", scene()),
     (planted.releases_what_is_owed, "zero_sum", scene()),
@@ -34,11 +31,11 @@ PLANTED = [
     (planted.skips_the_hold, "settled", scene()),
     (planted.claims_twice, "settled", scene()),
     (planted.claims_what_was_refused, "settled", scene()),
-    (planted.claims_nothing, "settled", scene(settle_s=LATE)),
-    (planted.forgets_claims_on_restart, "settled", scene(*KILLS, settle_s=LATE)),
-    (planted.tells_no_witness, "copies", scene(settle_s=LATE)),
-    (planted.keeps_no_evidence, "copies", scene(settle_s=LATE)),
-    (planted.forgets_what_was_final, "copies", scene(settle_s=LATE, close_after_s=15)),
+    (planted.claims_nothing, "settled", scene(settle_s=SETTLE_S)),
+    (planted.forgets_claims_on_restart, "settled", scene(*KILLS, settle_s=SETTLE_S)),
+    (planted.tells_no_witness, "copies", scene(settle_s=SETTLE_S)),
+    (planted.keeps_no_evidence, "copies", scene(settle_s=SETTLE_S)),
+    (planted.forgets_what_was_final, "copies", scene(settle_s=SETTLE_S, close_after_s=15)),
     (planted.signs_without_asking, "unpunished", scene(*BACKUPS)),
     (planted.believes_accusers, "unpunished", scene(liars=ACCUSER)),
     (planted.remembers_all_forks, "credit_bounds", scene(liars=ACCUSER)),
@@ -64,17 +61,9 @@ def test_a_planted_error_is_found_by_its_checker(
     assert finding.checker == checker, finding
 
 
-def with_credit(seed: int) -> Scenario:
-    """The world that a seed makes up, with more to do and for pay, and watched until all should be paid."""
-    scenario = scenario_of(seed)
-    jobs = [replace(plan, units=4 * plan.units, unit_price_micro=PRICE) for plan in scenario.jobs]
-    credit = Credit(enabled=True, settle_s=LATE)
-    return replace(scenario, seconds=6000.0, jobs=jobs, credit=credit, checks=Checks(scan_every_s=20.0))
-
-
 @pytest.mark.parametrize("seed", range(1000, 1008))
 def test_honest_work_is_paid_whatever_goes_wrong(seed: int) -> None:
-    finding = first_finding(with_credit(seed), seed)
+    finding = first_finding(paid_scenario_of(seed), seed)
     assert finding is None, (
-        f"{finding}\nsee it again: first_finding(tests.sim.test_credit.with_credit({seed}), {seed})"
+        f"{finding}\nsee it again: sparkle_sim.seeds.first_finding(paid_scenario_of({seed}), {seed})"
     )

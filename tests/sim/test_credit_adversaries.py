@@ -23,11 +23,11 @@ from sparkle_sim.checkers.credit import PAID_S
 from sparkle_sim.credit_metrics import CreditMetrics
 from sparkle_sim.engine import Run
 from sparkle_sim.scenario import Adversaries, Checks, Credit, Fault, JobPlan, Peers, Scenario
+from sparkle_sim.seeds import SETTLE_S
 
 PRICE, UNITS, REPLICAS = 1000, 16, 8
 COVER = PRICE * UNITS * REPLICAS
 PEERS = 14
-LATE = 1.5 * PAID_S
 NEVER_S, SOON_S = 604_800, 60  # after which jobs are closed
 NAMES = ["zero_sum", "settled", "copies", "unpunished", "credit_bounds"]
 
@@ -123,7 +123,7 @@ def test_double_spending_ends_the_account_and_costs_no_worker_its_pay(seed: int)
     liar, jobs = 3, 2
     played = play(
         seed, Adversaries("forker", peers=[liar]), submitters=(liar,), repeat=jobs, quorum=6, starter_micro=COVER,
-        settle_s=LATE,
+        settle_s=SETTLE_S,
     )  # fmt: skip
     spread = [played.metrics.spread(name) for name in played.metrics.forks]
     spent = played.spent(liar)
@@ -143,7 +143,7 @@ def test_a_fork_on_two_sides_of_a_partition_shows_once_it_is_over() -> None:
     apart = Fault("partition", 20.0, 100.0, peers=cut)
     played = play(
         1, Adversaries("forker", peers=[liar]), submitters=(liar,), repeat=2, faults=(apart,), starter_micro=COVER,
-        settle_s=LATE,
+        settle_s=SETTLE_S,
     )  # fmt: skip
     spread = [played.metrics.spread(name) for name in played.metrics.forks]
     show("partition", f"spent {played.spent(liar)} with a limit of {COVER}; {spread}")
@@ -270,7 +270,7 @@ def test_keepers_that_lie_for_each_other_take_at_most_what_was_set_aside(count: 
 
 def test_backups_that_are_put_back_cost_nobody_the_account() -> None:
     backups = (Fault("restore-ledger", 20.0, 30.0, peers=[0, 4, 5]), Fault("restore-ledger", 25.0, 60.0, peers=[6]))
-    played = play(2, faults=backups, repeat=3, settle_s=LATE)
+    played = play(2, faults=backups, repeat=3, settle_s=SETTLE_S)
     states = {number: played.run.world.peers[number].ledger.state.value for number in (0, 4, 5, 6)}
     show("backups", f"{states}, {played.watch.report()['settled']}")
     assert set(states.values()) == {"ready"}

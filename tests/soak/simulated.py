@@ -20,7 +20,7 @@ from sparkle_sim.cli.stopping import stopping
 from sparkle_sim.executors import executor
 from sparkle_sim.running import Stop
 from sparkle_sim.scenario import Scenario
-from sparkle_sim.seeds import examine
+from sparkle_sim.seeds import PAID_EVERY, examine, paid_scenario_of, scenario_of
 from sparkle_sim.shrinking import write_regression
 
 SEEDS = 10_000
@@ -136,4 +136,5 @@ class Hunt:
 
 def examined(seed: int) -> bytes:
     """What a process does: the run of one seed; the scenario and what was found in it, if anything was."""
-    return msgspec.json.encode(examine(seed))
+    made = paid_scenario_of if seed % PAID_EVERY == 0 else scenario_of
+    return msgspec.json.encode(examine(made(seed), seed))
