@@ -11,8 +11,8 @@ from heapq import nsmallest
 
 from sparkle_ledger.agent.own import REASONS, State
 from sparkle_ledger.book import Book
-from sparkle_ledger.book_reading import Account
-from sparkle_ledger.entries import AccountId, Entry, Hold, PairTotal, Release, Work, account_of
+from sparkle_ledger.book_reading import Account, PairTotal
+from sparkle_ledger.entries import AccountId, Entry, Hold, Release, Work, account_of
 from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.money import Escrow
 from sparkle_p2p.ledger_view import (
