@@ -18,8 +18,6 @@ claims to one execution.
   Of claims to one execution on one path the first that counts stands; of others that of the lowest rank.
 - **Release** moves back up to its amount: as much as the job, once it is over, has in escrow beyond what is owed to
   anybody. On the line only.
-- **Pay** moves nothing. It says that the payer knows a Work that counts, and so enters its own Checkpoints.
-- **Checkpoint** counts if its sums are those of the path.
 
 A Work that counts keeps counting, whatever its payer or anybody but its own account signs afterwards: all that its
 Hold rests on then can only grow.
@@ -369,7 +367,7 @@ class Book(BookReading):
         found = self._pages.get(account)
         if found is None:
             feed = Feed(self.network, account, self._nodes, self._verify, self._room)
-            found = self._pages[account] = Page(feed, self._nodes, self.economy)
+            found = self._pages[account] = Page(feed, self.economy)
         return found
 
 

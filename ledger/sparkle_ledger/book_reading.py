@@ -11,7 +11,6 @@ from sparkle_ledger.entries import (
     Entry,
     EntryId,
     Hold,
-    PairTotal,
     Settled,
     Work,
 )
@@ -39,6 +38,15 @@ class Account:
     entries: int
     frozen: bool  # it forked
     key: bytes | None  # in force; None after a Revoke, and when the account is not known
+
+
+@dataclass(frozen=True, slots=True)
+class PairTotal:
+    """What went between an account and another one, ever."""
+
+    account: AccountId
+    earned_micro: int
+    spent_micro: int
 
 
 @dataclass(frozen=True, slots=True)

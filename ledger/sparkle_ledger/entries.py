@@ -6,14 +6,14 @@ kind  payload     states
 1     Genesis     this key opens an account; entry 0 of incarnation 0
 2     Hold        so much goes from my balance into the escrow of a job of mine
 3     Work        these executions of mine were accepted: their price comes to me from the job's escrow
-4     Pay         I have seen these executions and agree that they are paid (nothing moves by it)
 5     Release     so much of a job's escrow comes back to me
 6     Penalty     this account signed two entries with one place: the proof is here
-7     Checkpoint  sums of all that went between me and each other account up to here
 8     Rotate      from now on another key signs for this account
 9     Revoke      nobody signs for this account any more
 10    Restore     entry 0 of a later incarnation: I lost my place, and this is the last entry of mine that I know
 ====  ==========  ==================================================================================
+
+The numbers 4 and 7 had other meanings while this was designed; no node ever signed such.
 
 On the wire an entry is the msgpack array ``[body, signature]`` with body = msgpack ``[version, kind, network, key,
 account, incarnation, seq, prev, time_ms, payload]``, signature = Ed25519 by ``key`` over ``DOMAIN ‖ body``. Its id is
@@ -47,7 +47,6 @@ ACCOUNT_DOMAIN = b"sparkle/account/1\x00"
 ENTRY_VERSION = 1
 MAX_SETTLED = 1024  # executions of one entry: a range of units
 MAX_MICRO = 1 << 53  # of one amount: a reader in any language takes it exactly
-MAX_PAIRS = 1024  # accounts that one checkpoint names
 NO_PREV = bytes(HASH_BYTES)
 
 AccountId = NewType("AccountId", bytes)  # 32 bytes
@@ -96,12 +95,6 @@ class Work(Wire, tag=3, frozen=True):
     units: Annotated[list[Settled], Meta(min_length=1, max_length=MAX_SETTLED)]
 
 
-class Pay(Wire, tag=4, frozen=True):
-    """The payer has seen a ``Work`` entry and holds it for right."""
-
-    work: Hash32
-
-
 class Release(Wire, tag=5, frozen=True):
     """A credit out of the escrow of a job of this account's own."""
 
@@ -114,21 +107,6 @@ class Penalty(Wire, tag=6, frozen=True):
 
     first: RawEntry
     second: RawEntry
-
-
-class PairTotal(Wire, frozen=True):
-    """What went between this account and another one, ever."""
-
-    account: Hash32
-    earned_micro: Micro
-    spent_micro: Micro
-
-
-class Checkpoint(Wire, tag=7, frozen=True):
-    """Sums up to the entry before this one, accounts ascending."""
-
-    pairs: Annotated[list[PairTotal], Meta(max_length=MAX_PAIRS)]
-    held_micro: Micro  # in escrows of own jobs, not released
 
 
 class Rotate(Wire, tag=8, frozen=True):
@@ -149,10 +127,10 @@ class Restore(Wire, tag=10, frozen=True):
     last: Hash32
 
 
-Payload = Genesis | Hold | Work | Pay | Release | Penalty | Checkpoint | Rotate | Revoke | Restore
+Payload = Genesis | Hold | Work | Release | Penalty | Rotate | Revoke | Restore
 _PAYLOAD: Any = Payload  # a union is no ``type`` to mypy
 KINDS: dict[type, int] = {
-    Genesis: 1, Hold: 2, Work: 3, Pay: 4, Release: 5, Penalty: 6, Checkpoint: 7, Rotate: 8, Revoke: 9, Restore: 10,
+    Genesis: 1, Hold: 2, Work: 3, Release: 5, Penalty: 6, Rotate: 8, Revoke: 9, Restore: 10,
 }  # fmt: skip
 
 

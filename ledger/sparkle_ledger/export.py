@@ -15,7 +15,7 @@ from io import StringIO
 
 from sparkle_ledger import outcomes as out
 from sparkle_ledger.book import Book
-from sparkle_ledger.entries import Entry, EntryCodec, EntryId, Hold, Pay, Penalty, Release, Work
+from sparkle_ledger.entries import Entry, EntryCodec, Hold, Penalty, Release, Work
 from sparkle_protocol.errors import RemoteProtocolError
 
 
@@ -62,7 +62,7 @@ def table(book: Book, entries: Iterable[Entry]) -> Iterator[TableRow]:
             entry.time_ms,
             type(payload).__name__.lower(),
             payload.job.hex() if isinstance(payload, Hold | Work | Release) else "",
-            _counterparty(book, codec, entry).hex(),
+            _counterparty(codec, entry).hex(),
             len(payload.units) if isinstance(payload, Work) else 0,
             payload.amount_micro if isinstance(payload, Hold | Work | Release) else 0,
             moved,
@@ -91,14 +91,11 @@ def _csv_line(values: Iterable[object]) -> str:
     return line.getvalue()
 
 
-def _counterparty(book: Book, codec: EntryCodec, entry: Entry) -> bytes:
-    """Who is at the other end: who pays for work, whose work is acknowledged, who is accused."""
+def _counterparty(codec: EntryCodec, entry: Entry) -> bytes:
+    """Who is at the other end: who pays for work, who is accused."""
     payload = entry.payload
     if isinstance(payload, Work):
         return payload.payer
-    if isinstance(payload, Pay):
-        work = book.entry(EntryId(payload.work))
-        return work.account if work is not None else b""
     if isinstance(payload, Penalty):
         try:
             return codec.open_known(payload.first).account

@@ -4,13 +4,13 @@ Most feeds never fork and never leave anything behind. For these nothing is walk
 work done long ago for example, is judged where it stands, and of the entries after it only those are looked at again
 for which it may make a difference (``Margins``).
 
-A feed that is not ``Feed.simple``, and one with a Checkpoint or with very many entries about one job, has a ``Walk``.
+A feed that is not ``Feed.simple``, and one with very many entries about one job, has a ``Walk``.
 """
 
 from bisect import bisect_left, bisect_right
 
 from sparkle_ledger.economy import Economy
-from sparkle_ledger.entries import AccountId, Checkpoint, Hold, Pay, Release, Work
+from sparkle_ledger.entries import AccountId, Hold, Release, Work
 from sparkle_ledger.feed import Node
 from sparkle_ledger.walk import JobSums
 
@@ -151,7 +151,7 @@ class Margins:
 class PlainSums:
     """The sums before any entry of one feed. What ``Walk`` has, asked for by place."""
 
-    __slots__ = ("_acknowledged", "_at", "_economy", "_face", "_jobs", "_margins", "_payers", "_strict")
+    __slots__ = ("_at", "_economy", "_face", "_jobs", "_margins", "_payers", "_strict")
 
     def __init__(self, economy: Economy) -> None:
         self._economy = economy
@@ -160,7 +160,6 @@ class PlainSums:
         self._face = Prefix()
         self._payers: dict[AccountId, _Earned] = {}
         self._jobs: dict[bytes, tuple[Node, ...]] = {}  # Holds and Releases
-        self._acknowledged: dict[bytes, int] = {}  # where it is first
         self._margins = Margins()
 
     def append(self, node: Node) -> bool:
@@ -180,9 +179,7 @@ class PlainSums:
                 earned = self._payers[AccountId(payload.payer)] = _Earned()
             earned.places.append(node.depth)
             earned.paid.append()
-        elif isinstance(payload, Pay):
-            self._acknowledged.setdefault(payload.work, node.depth)
-        return not isinstance(payload, Checkpoint)
+        return True
 
     def go_to(self, node: Node | None) -> None:
         """What follows is asked about the sums up to ``node``, it included; None: before the first entry."""
@@ -218,10 +215,6 @@ class PlainSums:
             if node.depth < self._at:
                 sums.count(node, 1)
         return sums
-
-    def acknowledges(self, work: bytes) -> bool:
-        """A Pay names this Work, which counts."""
-        return self._acknowledged.get(work, self._at) < self._at
 
     # --- changes ------------------------------------------------------------------------------------------
 

@@ -9,11 +9,9 @@ from sparkle_ledger.closing import Closing, Ruling
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import (
     AccountId,
-    Checkpoint,
     EntryId,
     Genesis,
     Hold,
-    Pay,
     Penalty,
     Release,
     Restore,
@@ -41,9 +39,9 @@ class Page:
 
     __slots__ = ("dirty", "feed", "holds", "left", "plain", "walk")
 
-    def __init__(self, feed: Feed, known: dict[EntryId, Node], economy: Economy) -> None:
+    def __init__(self, feed: Feed, economy: Economy) -> None:
         self.feed = feed
-        self.walk = Walk(known)
+        self.walk = Walk()
         self.plain: PlainSums | None = PlainSums(economy)
         self.dirty: dict[Node, bool] = {}
         self.holds: list[Node] = []
@@ -158,10 +156,8 @@ class Rulings:
             Restore: self._rule_start,
             Hold: self._rule_hold,
             Work: self._rule_work,
-            Pay: self._rule_pay,
             Release: self._rule_release,
             Penalty: self._rule_penalty,
-            Checkpoint: self._rule_checkpoint,
             Rotate: self._rule_rotate,
             Revoke: self._rule_start,
         }
@@ -196,8 +192,6 @@ class Rulings:
             page.holds.append(node)
         elif isinstance(payload, Release):
             self._job(payload.job).others.append(node)
-        elif isinstance(payload, Pay):
-            self._refs.setdefault(payload.work, []).append(node)
         return []
 
     def _claim(self, page: Page, job: JobPage, node: Node, work: Work) -> list[Node]:
@@ -368,16 +362,6 @@ class Rulings:
             return node.depth >= other.depth
         return node.follows(other)
 
-    def _rule_pay(self, page: Page, node: Node, pay: Pay) -> Ruling:
-        work = self._nodes.get(EntryId(pay.work))
-        if work is None:
-            return Ruling(out.NO_WORK)
-        if not isinstance(work.entry.payload, Work) or work.entry.payload.payer != node.entry.account:
-            return Ruling(out.WRONG_PAYER)
-        if not work.outcome.counts:
-            return Ruling(out.NO_WORK)
-        return Ruling(out.ACKNOWLEDGED if page.sums.acknowledges(pay.work) else out.BOOKED)
-
     def _rule_release(self, page: Page, node: Node, release: Release) -> Ruling:
         job = self._job(release.job)
         if not job.is_known:
@@ -396,11 +380,3 @@ class Rulings:
             return Ruling(out.NOTHING_SPARE, face=face)
         back = min(release.amount_micro, spare)
         return Ruling(out.BOOKED, back, back, face)
-
-    def _rule_checkpoint(self, page: Page, _: Node, checkpoint: Checkpoint) -> Ruling:
-        walk = page.walk
-        sums = [(other, *sums) for other, sums in sorted(walk.pairs.items()) if any(sums)]
-        stated = [(one.account, one.earned_micro, one.spent_micro) for one in checkpoint.pairs]
-        if (stated, checkpoint.held_micro) == (sums, walk.held):
-            return Ruling(out.BOOKED)
-        return Ruling(out.SUMS_OPEN if walk.pending else out.WRONG_SUMS)

@@ -4,7 +4,7 @@ A walk stands at an entry. It steps to a child by adding what the book found out
 again, so that to judge an entry anew costs as much as there are entries after it.
 """
 
-from sparkle_ledger.entries import AccountId, EntryId, Hold, Pay, Release, Work
+from sparkle_ledger.entries import AccountId, Hold, Release, Work
 from sparkle_ledger.feed import Node
 
 
@@ -36,19 +36,15 @@ class Walk:
         strict: balance of the path: what its Works brought and its Holds that count took, less what went back.
         face: the same by what was signed: a Hold takes its amount even if it does not count, and a Release gives
             its amount even if executions are still owed.
-        held: in escrows by this path's Holds, less its Releases.
-        pending: entries that wait for something.
     """
 
-    __slots__ = ("acknowledged", "at", "face", "held", "jobs", "known", "pairs", "pending", "strict")
+    __slots__ = ("at", "face", "jobs", "paid", "strict")
 
-    def __init__(self, known: dict[EntryId, Node]) -> None:
-        self.known = known
+    def __init__(self) -> None:
         self.at: Node | None = None
-        self.strict = self.face = self.held = self.pending = 0
+        self.strict = self.face = 0
         self.jobs: dict[bytes, JobSums] = {}
-        self.pairs: dict[AccountId, list[int]] = {}  # [earned from it, spent on it as acknowledged]
-        self.acknowledged: set[bytes] = set()
+        self.paid: dict[AccountId, int] = {}  # by each other account, for work
 
     def go_to(self, node: Node | None) -> None:
         """Stand at ``node``; None: before the first entry."""
@@ -71,7 +67,7 @@ class Walk:
 
     def earned(self) -> list[int]:
         """What each other account paid for work."""
-        return [earned for earned, _ in self.pairs.values()]
+        return list(self.paid.values())
 
     def job(self, job: bytes) -> JobSums:
         """The sums of one job."""
@@ -80,33 +76,12 @@ class Walk:
             found = self.jobs[job] = JobSums()
         return found
 
-    def acknowledges(self, work: bytes) -> bool:
-        """A Pay that counts names this Work."""
-        return work in self.acknowledged
-
     def _count(self, node: Node, sign: int) -> None:
         payload = node.entry.payload
         self.strict += sign * node.strict
         self.face += sign * node.face
-        if node.outcome.pending:
-            self.pending += sign
         if isinstance(payload, Hold | Release):
             self.job(payload.job).count(node, sign)
-            self.held -= sign * node.moved
-        elif isinstance(payload, Work):
-            if node.moved and payload.payer != node.entry.account:
-                self._pair(AccountId(payload.payer))[0] += sign * node.moved
-        elif isinstance(payload, Pay) and node.outcome.counts:
-            work = self.known[EntryId(payload.work)].entry
-            if isinstance(work.payload, Work) and work.account != node.entry.account:
-                self._pair(work.account)[1] += sign * work.payload.amount_micro
-            if sign > 0:
-                self.acknowledged.add(payload.work)
-            else:
-                self.acknowledged.discard(payload.work)
-
-    def _pair(self, other: AccountId) -> list[int]:
-        found = self.pairs.get(other)
-        if found is None:
-            found = self.pairs[other] = [0, 0]
-        return found
+        elif isinstance(payload, Work) and node.moved and payload.payer != node.entry.account:
+            payer = AccountId(payload.payer)
+            self.paid[payer] = self.paid.get(payer, 0) + sign * node.moved

@@ -9,11 +9,9 @@ from sparkle_ledger.book import Book
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import (
     NO_PREV,
-    Checkpoint,
     Entry,
     EntryId,
     Hold,
-    Pay,
     Release,
     Restore,
     Revoke,
@@ -24,7 +22,7 @@ from sparkle_ledger.entries import (
 )
 from sparkle_ledger.evidence import JobRecord
 from sparkle_protocol.ids import key_from_peer_id
-from tests.unit.ledger.ledgers import ENTRIES, KEEPERS, NET, Author, Job, person
+from tests.unit.ledger.ledgers import ENTRIES, KEEPERS, NET, Author, Job, idle, person
 
 PEOPLE = [person(n) for n in range(1, 5)]
 SPARES = [person(n) for n in range(51, 55)]  # the keys that they rotate to
@@ -97,8 +95,8 @@ def play(actions: list[Action]) -> World:
             works.append(author.state(Work(job.id, hold.account, hold.id, key, price, units)))
         elif kind == 5:
             author.state(Release(jobs()[(who % 4) * 2 + a % 2].id, (40, 160, 1000)[b % 3]))
-        elif kind == 6 and works:
-            author.state(Pay(works[b % len(works)].id) if a % 4 else Checkpoint([], 0))
+        elif kind == 6:
+            author.state(idle(a))
         elif kind <= 8:
             _accept(world, works[a % len(works)] if works else None, b, who)
         elif kind == 9:

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from sparkle_ledger import plain
 from sparkle_ledger.book import Book
 from sparkle_ledger.economy import Economy
-from sparkle_ledger.entries import AccountId, Entry, Hold, Pay, Release, account_of
+from sparkle_ledger.entries import AccountId, Entry, Hold, Release, account_of
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.plain import Margins, PlainSums
 from sparkle_ledger.rulings import Page, Rulings
 from tests.property.ledger_worlds import ECONOMY as SMALL_ECONOMY
 from tests.property.ledger_worlds import KINDS, Action, World, give, in_order, play, says
-from tests.unit.ledger.ledgers import NET, Author, Job, person
+from tests.unit.ledger.ledgers import NET, Author, Job, idle, person
 
 PAYERS = [person(700 + n) for n in range(6)]
 WORKER = person(2)
@@ -81,8 +81,7 @@ def live(done_by_it: list[Act]) -> World:
             worker.state(Release(mine.id, much))
             world.items.append(about_mine)
         else:
-            works = [entry for entry in worker.entries if entry.seq]
-            worker.state(Pay(works[which % len(works)].id if works else bytes(32)))
+            worker.state(idle(which))
     world.items += worker.entries
     world.items += [entry for author in authors for entry in author.entries]
     return world

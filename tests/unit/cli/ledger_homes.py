@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sparkle_ledger import store
-from sparkle_ledger.entries import Entry, Pay
+from sparkle_ledger.entries import Entry
 from sparkle_ledger.genesis import GenesisRecord
 from sparkle_p2p.cli.ledger_copy import LEDGER_FILE, loaded
 from sparkle_protocol.facts import Fact
@@ -19,10 +19,10 @@ def people() -> tuple[Job, dict[str, Author]]:
     alice, bob, carol = (Author(one) for one in (ALICE, BOB, CAROL))
     job = Job(ALICE, UNITS, keepers=KEEPERS)
     alice.hold(job)
-    done = bob.work(job, 0, 1, 2, 3)
+    bob.work(job, 0, 1, 2, 3)
     carol.work(job, 0, 1)
     carol.work(job, 2, 3)
-    alice.state(Pay(done.id))
+    alice.rotate(ALICE)
     return job, {"alice": alice, "bob": bob, "carol": carol}
 
 

@@ -86,12 +86,12 @@ def test_a_right_ledger_adds_up_in_one_sentence(sparkle: Sparkle, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("terms", "counting"),
-    [({}, 8), ({"starter_micro": 0}, 3), ({"starter_micro": 0, "unlimited": (ALICE.peer_id,)}, 8)],
+    [({}, 8), ({"starter_micro": 0}, 4), ({"starter_micro": 0, "unlimited": (ALICE.peer_id,)}, 8)],
 )
 def test_a_copy_is_judged_by_the_genesis_record_that_it_remembers(
     sparkle: Sparkle, tmp_path: Path, terms: dict[str, Any], counting: int
 ) -> None:
-    """Nobody names it. Who may set nothing aside pays nobody: three accounts were opened, and no more."""
+    """Nobody names it. Who may set nothing aside pays nobody: three accounts were opened, a key was named again."""
     genesis = GenesisRecord(NET, **terms)
     whole(tmp_path, genesis)
     said = sparkle("ledger", "verify", "--json").document

@@ -9,7 +9,7 @@ from typing import Any
 import sparkle_ledger
 from sparkle_ledger.book import Book
 from sparkle_ledger.economy import Economy
-from sparkle_ledger.entries import Entry, Hold, Pay, Release, Settled, Work
+from sparkle_ledger.entries import Entry, Hold, Release, Settled, Work
 from sparkle_ledger.evidence import JobRecord
 from sparkle_protocol.identity import Identity
 from tests.unit.ledger.ledgers import NET, Author, Job, person
@@ -113,16 +113,6 @@ def paid_by_many(n: int) -> tuple[Book, list[Item], list[Item]]:
     return Book(NET, Economy(1 << 40, starter_micro=1000)), [*early, *worker.entries], late
 
 
-def acknowledged(n: int) -> tuple[Book, list[Item], list[Item]]:
-    """The payer acknowledges work, all of it twice, and the proof of it comes last."""
-    book, early, late = paid(n)
-    payer = Author(PAYER)
-    payer.entries = [item for item in early if isinstance(item, Entry) and item.key == payer.key]
-    works = [item for item in early if isinstance(item, Entry) and isinstance(item.payload, Work)]
-    more = [payer.state(Pay(work.id)) for work in [*works, *works]]
-    return book, [*early, *more], late
-
-
 def claimed_again(n: int) -> tuple[Book, list[Item], list[Item]]:
     """The worker claims one execution over and over."""
     payer, worker, job = Author(PAYER), Author(WORKER), Job(PAYER, 1)
@@ -160,4 +150,4 @@ def many_accounts(n: int) -> tuple[Book, list[Item], list[Item]]:
     return book, [entry for author in authors for entry in author.entries], late
 
 
-WORLDS = [paid, earned_and_spent, taken_back, paid_by_many, acknowledged, claimed_again, many_accounts]
+WORLDS = [paid, earned_and_spent, taken_back, paid_by_many, claimed_again, many_accounts]

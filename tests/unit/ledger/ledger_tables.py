@@ -11,7 +11,7 @@ from tests.unit.protocol.wire_tables import fields_text, tag
 
 README = Path(__file__).parents[3] / "ledger" / "README.md"
 STATES = dict(re.findall(r"^\d+ +(\w+) +(\S.*)$", entries.__doc__ or "", re.MULTILINE))
-PARTS = [entries.Settled, entries.PairTotal]
+PARTS = [entries.Settled]
 
 
 def tables() -> dict[str, str]:

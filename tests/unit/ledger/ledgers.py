@@ -11,6 +11,7 @@ from sparkle_ledger.entries import (
     Genesis,
     Hold,
     Payload,
+    Release,
     Restore,
     Rotate,
     Settled,
@@ -38,6 +39,11 @@ RESULT = b"r" * 32
 
 def person(n: int) -> Identity:
     return Identity.from_private_bytes(n.to_bytes(32, "big"))
+
+
+def idle(number: int = 0) -> Release:
+    """What nothing moves by: it waits for a job that nobody knows."""
+    return Release(number.to_bytes(32, "big"), 1)
 
 
 KEEPERS = [person(500 + n) for n in range(4)]  # the fewest that decide by themselves: three of them do

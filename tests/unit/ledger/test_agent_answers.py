@@ -1,6 +1,6 @@
 """What a node shows of the ledger, and what it takes from strangers."""
 
-from sparkle_ledger.entries import AccountId, Pay
+from sparkle_ledger.entries import AccountId
 from sparkle_ledger.proofs import prefixes
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
@@ -15,7 +15,7 @@ from sparkle_protocol.ledger_messages import (
     ProofRequest,
 )
 from tests.unit.ledger.agents import Member, World
-from tests.unit.ledger.ledgers import KEEPERS, Author, Job, person, proven
+from tests.unit.ledger.ledgers import KEEPERS, Author, Job, idle, person, proven
 
 
 def ask(world: World, member: Member, message: messages.Request, peer: str | None = None) -> messages.Reply:
@@ -57,7 +57,7 @@ def test_entries_that_hang_in_the_air_are_not_kept() -> None:
     world = World()
     (node,) = world.add(person(1))
     author = Author(person(2))
-    later = [author.state(Pay(bytes([n]) * 32)) for n in range(4)][1:]
+    later = [author.state(idle(n)) for n in range(4)][1:]
     push = LedgerPush([entry.raw for entry in later])
     assert ask(world, node, push, author.who.peer_id) == HeadsReply([None])
     assert node.disk == {}
@@ -68,7 +68,7 @@ def test_long_feeds_are_shown_in_pages() -> None:
     (node,) = world.add(person(1))
     author = Author(person(2))
     for n in range(700):
-        author.state(Pay(n.to_bytes(32, "big")))
+        author.state(idle(n))
     node.disk = dict.fromkeys(entry.raw for entry in author.entries)
     node.start()
     first = ask(world, node, EntriesRequest(author.account, 0, 0))

@@ -8,13 +8,13 @@ import pytest
 
 from sparkle_ledger import outcomes as out
 from sparkle_ledger.audit import Audit, Report
-from sparkle_ledger.entries import AccountId, Entry, Pay
+from sparkle_ledger.entries import AccountId, Entry
 from sparkle_ledger.money import Money
 from sparkle_ledger.rulings import Rulings
 from sparkle_ledger.store import Evidence, Row
 from sparkle_ledger.witnesses import Head
 from sparkle_protocol.ids import digest
-from tests.unit.ledger.ledgers import ECONOMY, ENTRIES, FACTS, KEEPERS, PRICE, Author, Job, person
+from tests.unit.ledger.ledgers import ECONOMY, ENTRIES, FACTS, KEEPERS, PRICE, Author, Job, idle, person
 
 ALICE, BOB, CAROL = person(1), person(2), person(3)
 UNITS = 4
@@ -41,10 +41,10 @@ def economy() -> tuple[Copy, Job, dict[str, Author]]:
     alice, bob, carol = (Author(one) for one in (ALICE, BOB, CAROL))
     job = Job(ALICE, UNITS, keepers=KEEPERS)
     alice.hold(job)
-    done = bob.work(job, 0, 1, 2, 3)
+    bob.work(job, 0, 1, 2, 3)
     carol.work(job, 0, 1)
     carol.work(job, 2, 3)
-    alice.state(Pay(done.id))
+    alice.rotate(ALICE)
     copy = Copy([*alice.entries, *bob.entries, *carol.entries], [evidence(job, job.accepted([BOB, CAROL]))])
     return copy, job, {"alice": alice, "bob": bob, "carol": carol}
 
@@ -130,7 +130,7 @@ def test_a_fork_is_told_and_is_no_violation_of_this_copy() -> None:
     copy, _, people = economy()
     twin = people["bob"].twin()
     twin.entries.pop()
-    copy.entries.append(twin.state(Pay(b"\0" * 32)))
+    copy.entries.append(twin.state(idle()))
     report = audited(copy)
     assert report.ok
     (found,) = report.misdeeds

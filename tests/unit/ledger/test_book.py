@@ -5,17 +5,15 @@ from collections.abc import Callable
 import pytest
 
 from sparkle_ledger.book import Book
+from sparkle_ledger.book_reading import PairTotal
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import (
     MAX_MICRO,
     NO_PREV,
-    Checkpoint,
     Entry,
     EntryId,
     Genesis,
     Hold,
-    PairTotal,
-    Pay,
     Release,
     Revoke,
     Rotate,
@@ -273,40 +271,6 @@ def test_no_more_executions_of_a_unit_are_paid_than_the_spec_agrees_to() -> None
         codes += [scene.book.add(entry).code for entry in author.entries][1:]
     assert sorted(codes) == ["booked", "booked", *["pending:not_accepted"] * 3]
     assert scene.book.sum_micro() == 0
-
-
-def test_a_payment_is_acknowledged_once_and_by_the_payer() -> None:
-    scene = Scene()
-    work = scene.worker.work(scene.job, 0)
-    early = scene.payer.state(Pay(work.id))
-    assert scene.add(early) == "pending:work"
-    scene.book.add(work)
-    assert code(scene.book, early) == "booked"
-    assert scene.add(scene.payer.state(Pay(work.id))) == "void:acknowledged"
-    assert scene.add(scene.worker.state(Pay(work.id))) == "void:wrong_payer"
-
-
-def test_a_checkpoint_has_the_sums_of_the_entries_before() -> None:
-    scene = Scene()
-    work = scene.worker.work(scene.job, 0)
-    scene.book.add(work)
-    right = [PairTotal(scene.payer.account, PRICE, 0)]
-    assert scene.add(scene.worker.state(Checkpoint(right, 0))) == "booked"
-    assert scene.add(scene.worker.state(Checkpoint([], 0))) == "void:wrong_sums"
-    assert scene.add(scene.worker.state(Checkpoint(right, 1))) == "void:wrong_sums"
-    assert scene.add(scene.payer.state(Checkpoint([], 40))) == "booked"
-    scene.book.add(scene.payer.state(Pay(work.id)))
-    spent = [PairTotal(scene.worker.account, 0, PRICE)]
-    assert scene.add(scene.payer.state(Checkpoint(spent, 40))) == "booked"
-
-
-def test_a_checkpoint_waits_for_what_its_sums_rest_on() -> None:
-    scene = Scene(evidence=False)
-    scene.book.add(scene.worker.work(scene.job, 0))
-    entry = scene.worker.state(Checkpoint([PairTotal(scene.payer.account, PRICE, 0)], 0))
-    assert scene.add(entry) == "pending:sums"
-    scene.book.add_record(scene.job.record(scene.job.accepted([WORKER])))
-    assert code(scene.book, entry) == "booked"
 
 
 def test_work_of_a_key_counts_for_the_account_that_it_was_rotated_into() -> None:

@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterable
 
 from sparkle_ledger.book import Book
-from sparkle_ledger.entries import Entry, Pay, Penalty, Release
+from sparkle_ledger.entries import Entry, Penalty, Release
 from sparkle_ledger.export import COLUMNS, TableRow, as_csv, as_json_lines, table
-from tests.unit.ledger.ledgers import ECONOMY, KEEPERS, NET, PRICE, Author, Job, person
+from tests.unit.ledger.ledgers import ECONOMY, KEEPERS, NET, PRICE, Author, Job, idle, person
 
 ALICE, BOB, MALLORY = person(1), person(2), person(3)
 
@@ -17,12 +17,11 @@ def story() -> tuple[Book, list[Entry]]:
     alice, bob, mallory = (Author(one) for one in (ALICE, BOB, MALLORY))
     job = Job(ALICE, 2, keepers=KEEPERS)
     alice.hold(job)
-    done = bob.work(job, 0)
+    bob.work(job, 0)
     bob.work(job, 1)
     twin = mallory.twin()
-    first, second = mallory.state(Pay(b"\1" * 32)), twin.state(Pay(b"\2" * 32))
+    first, second = mallory.state(idle(1)), twin.state(idle(2))
     alice.state(Release(job.id, job.cover))
-    alice.state(Pay(done.id))
     alice.state(Penalty(first.raw, second.raw))
     entries = [*alice.entries, *bob.entries, *mallory.entries, second]
     book = Book(NET, ECONOMY)
@@ -49,11 +48,9 @@ def test_rows_say_what_became_of_each_entry_and_what_it_moved() -> None:
         ("genesis", 0, 0),
         ("hold", job.cover, -job.cover),
         ("release", job.cover, job.cover - PRICE),
-        ("pay", 0, 0),
         ("penalty", 0, 0),
     ]
-    paid, accused = of(rows, alice)[3:]
-    assert paid.counterparty == bob.account.hex()
+    accused = of(rows, alice)[3]
     assert accused.counterparty == Author(MALLORY).account.hex()
     assert of(rows, bob)[1].counterparty == alice.account.hex()
     assert of(rows, bob)[1].job == job.id.hex()
@@ -70,7 +67,7 @@ def test_the_last_balance_of_an_account_is_that_of_the_book() -> None:
 def test_an_entry_without_a_place_is_a_row_that_moves_nothing() -> None:
     book, _ = story()
     lost = Author(person(9))
-    lost.state(Pay(b"\3" * 32))
+    lost.state(idle(3))
     (row,) = table(book, [lost.entries[1]])
     assert (row.outcome, row.amount_micro, row.balance_micro) == ("gap", 0, 0)
 

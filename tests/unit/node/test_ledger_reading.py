@@ -9,12 +9,12 @@ import pytest
 from sparkle_ledger.agent.own import State
 from sparkle_ledger.book import Book
 from sparkle_ledger.economy import Economy
-from sparkle_ledger.entries import MAX_MICRO, AccountId, Pay, Release, Revoke
+from sparkle_ledger.entries import MAX_MICRO, AccountId, Release, Revoke
 from sparkle_ledger.forks import ForkProof
 from sparkle_p2p.ledger_view import CreditView
 from sparkle_p2p.node.ledger_reading import HISTORY_POINTS, LISTED, History, credit_view, find_account
 from sparkle_protocol.errors import NotFound
-from tests.unit.ledger.ledgers import ECONOMY, KEEPERS, NET, PRICE, Author, Job, book, person
+from tests.unit.ledger.ledgers import ECONOMY, KEEPERS, NET, PRICE, Author, Job, book, idle, person
 
 ALICE, BOB, CAROL, MALLORY = (person(n) for n in range(1, 5))
 NOW = 1_790_000_000_000
@@ -117,14 +117,14 @@ def test_a_fork_is_told_to_its_owner_and_to_others() -> None:
     found, people, _ = story()
     mallory = Author(MALLORY)
     twin = mallory.twin()
-    pair = mallory.state(Pay(b"\1" * 32), NOW - 5), twin.state(Pay(b"\2" * 32), NOW - 9)
+    pair = mallory.state(idle(1), NOW - 5), twin.state(idle(2), NOW - 9)
     found.add_all([*mallory.entries, pair[1]])
     own = seen(found, mallory, own=State.READY)  # the agent has not looked yet
     assert own.state == "forked"
     assert "use a new identity" in own.reason.sentence
     stranger = Author(person(77))
     other = stranger.twin()
-    heard = ForkProof.make(stranger.state(Pay(b"\3" * 32)), other.state(Pay(b"\4" * 32)))
+    heard = ForkProof.make(stranger.state(idle(3)), other.state(idle(4)))
     view = seen(found, people["alice"], own=State.READY, forks=[heard, ForkProof.make(*pair)])
     assert view.fork_count == 2, "one is in the book and was heard of too"
     told = {one.account: one for one in view.forks}
@@ -156,7 +156,7 @@ def test_lists_are_bounded_and_say_how_many_there_are() -> None:
     assert (len(view.escrows), view.escrow_count) == (LISTED, LISTED + 20)
     assert view.escrows[0].left_micro == LISTED + 20, "the largest first"
     for number in range(LISTED + 20):
-        found.add(alice.state(Pay(number.to_bytes(32, "big"))))
+        found.add(alice.state(idle(number)))
     view = seen(found, alice)
     assert (len(view.pending), view.pending_count) == (LISTED, LISTED + 20)
     assert view.pending[0].seq > view.pending[-1].seq, "the newest first"

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from sparkle_ledger.book import Book
-from sparkle_ledger.entries import Pay, Release
+from sparkle_ledger.entries import Release
 from sparkle_ledger.forks import ForkProof
 from sparkle_p2p.node.ledger_reading import credit_view
 from sparkle_p2p.node.why_credit import job_reasons, peer_reasons, unit_reasons
 from sparkle_protocol.facts import VerdictItem
 from sparkle_protocol.ids import PeerId
-from tests.unit.ledger.ledgers import KEEPERS, PRICE, RESULT, Author, Job, book, person
+from tests.unit.ledger.ledgers import KEEPERS, PRICE, RESULT, Author, Job, book, idle, person
 
 ALICE, BOB, CAROL, MALLORY = (person(n) for n in range(1, 5))
 UNITS = 4
@@ -125,7 +125,7 @@ def test_a_peer_tells_its_balance_here_what_went_between_us_and_a_fork() -> None
     assert [one.code for one in peer_reasons(ledger, CAROL.peer_id)] == ["account_unknown"]
     mallory = Author(MALLORY)
     twin = mallory.twin()
-    proof = ForkProof.make(mallory.state(Pay(b"\1" * 32)), twin.state(Pay(b"\2" * 32)))
+    proof = ForkProof.make(mallory.state(idle(1)), twin.state(idle(2)))
     ledger.proofs[mallory.account] = proof
     assert [one.code for one in peer_reasons(ledger, MALLORY.peer_id)] == ["account_forked", "account_unknown"]
     ledger.book.add_all([*mallory.entries, twin.entries[-1]])
