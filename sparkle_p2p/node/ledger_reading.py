@@ -142,21 +142,6 @@ class CreditReading:
         )
 
 
-def credit_view(
-    book: Book,
-    account: AccountId,
-    now_ms: int,
-    *,
-    own: State | None = None,
-    forks: Iterable[ForkProof] = (),
-) -> CreditView:
-    """What the book says of an account now, read in one go."""
-    reading = CreditReading(book, account, now_ms)
-    for _ in reading.steps():
-        pass
-    return reading.view(own=own, forks=forks)
-
-
 def find_account(book: Book, name: str, own: AccountId, peers: Iterable[PeerId] = ()) -> AccountId:
     """The account that is meant: by its first characters, by a peer's id, or by how the id of one of ``peers`` ends.
 

@@ -12,9 +12,10 @@ from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import MAX_MICRO, AccountId, Release, Revoke
 from sparkle_ledger.forks import ForkProof
 from sparkle_p2p.ledger_view import CreditView
-from sparkle_p2p.node.ledger_reading import HISTORY_POINTS, LISTED, History, credit_view, find_account
+from sparkle_p2p.node.ledger_reading import HISTORY_POINTS, LISTED, History, find_account
 from sparkle_protocol.errors import NotFound
 from tests.unit.ledger.ledgers import ECONOMY, KEEPERS, NET, PRICE, Author, Job, book, idle, person
+from tests.unit.node.credit_views import credit_view
 
 ALICE, BOB, CAROL, MALLORY = (person(n) for n in range(1, 5))
 NOW = 1_790_000_000_000

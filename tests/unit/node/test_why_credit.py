@@ -8,11 +8,11 @@ from typing import Any
 from sparkle_ledger.book import Book
 from sparkle_ledger.entries import Release
 from sparkle_ledger.forks import ForkProof
-from sparkle_p2p.node.ledger_reading import credit_view
 from sparkle_p2p.node.why_credit import job_reasons, peer_reasons, unit_reasons
 from sparkle_protocol.facts import VerdictItem
 from sparkle_protocol.ids import PeerId
 from tests.unit.ledger.ledgers import KEEPERS, PRICE, RESULT, Author, Job, book, idle, person
+from tests.unit.node.credit_views import credit_view
 
 ALICE, BOB, CAROL, MALLORY = (person(n) for n in range(1, 5))
 UNITS = 4
