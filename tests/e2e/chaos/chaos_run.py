@@ -16,8 +16,10 @@ from sparkle_p2p.home import HomeDir
 from sparkle_protocol.errors import PeerUnreachable, SparkleError
 from tests.e2e.chaos.checkers import Event, JobEvidence, NodeEvidence, keep_deleted, violations
 from tests.e2e.chaos.faults import Faults, check_running
+from tests.e2e.chaos.ledgers import ledger_violations
 from tests.e2e.chaos.relay import Relays, until
 from tests.e2e.chaos.schedule import PRIMES, Fault, Schedule, Submission
+from tests.e2e.ledger.books import SETTLED_S, owes
 from tests.e2e.node.processes import NodeProcess, Swarm, Waited
 
 PORT = 4001
@@ -111,6 +113,7 @@ class ChaosRun:
                 for fault in self.schedule.faults:
                     group.create_task(self._strike(fault))
             jobs = await self._settle()
+            await self._pay(jobs)
             await self._stop()
             self.outcome.connections = sum(link.connections for link in self._relays.links.values())
         self.outcome.violations += await asyncio.to_thread(self._judge, jobs)  # other runs may be under way
@@ -222,6 +225,19 @@ class ChaosRun:
                 self.outcome.violations.append(f"{name} acknowledged job {job[:8]} and knows nothing of it")
         return found
 
+    async def _pay(self, jobs: list[JobEvidence]) -> None:
+        """Wait until whoever worked for a job that is done has its pay."""
+        waiting = [job for job in jobs if job.document["state"] == "done"]
+
+        async def all_paid() -> bool:
+            while waiting and not await owes(self.nodes[waiting[-1].node], waiting[-1].document["job"]):
+                waiting.pop()
+            return not waiting
+
+        with contextlib.suppress(Waited):  # the checker of the ledgers says what is not paid
+            await self.swarm.until(all_paid, "everybody is paid", SETTLED_S)
+        self._note("no more waiting for pay")
+
     async def _explain(self) -> None:
         """Note why jobs take so long."""
         for name, node in self.nodes.items():
@@ -238,7 +254,11 @@ class ChaosRun:
         return True
 
     def _judge(self, jobs: list[JobEvidence]) -> list[str]:
-        return violations(self.swarm.net, [self._evidence(name) for name in self.nodes], jobs)
+        homes = {name: node.home for name, node in self.nodes.items()}
+        return [
+            *violations(self.swarm.net, [self._evidence(name) for name in self.nodes], jobs),
+            *ledger_violations(self.swarm.net, homes),
+        ]
 
     def _evidence(self, name: str) -> NodeEvidence:
         node = self.nodes[name]

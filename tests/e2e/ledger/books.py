@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 from sparkle_ledger import store
 from sparkle_ledger.book import Book
@@ -22,27 +23,37 @@ def account(node: NodeProcess) -> AccountId:
 
 def book_of(node: NodeProcess) -> Book:
     """The book that follows from a node's file; every signature of it is verified."""
-    net = node.swarm.net
-    entries, facts = EntryCodec(net), FactCodec(net)
-    db = store.open_ledger(node.home / "ledger.db", net, readonly=True)
-    book = Book(net, store.genesis_of(db).economy)
-    try:
-        store.check(db)
-        for closing in store.closings(db):
-            book.add_closing(closing)
-        for evidence in store.evidence(db):
-            opened = [facts.open(raw) for raw in evidence.facts]
-            spec = next(fact for fact in opened if isinstance(fact.payload, JobSpec))
-            record = JobRecord(spec, net)
-            record.add_all(opened)
-            for raw in evidence.sealed:
-                record.add_sealed(SealedRange.decode(raw))
-            book.add_record(record)
-        book.add_all(entries.open(row.raw) for row in store.rows(db))
-        assert not store.forks(db)
-    finally:
-        db.close()
+    book, forks = book_of_all(node.swarm.net, [node.home])
+    assert not forks
     return book
+
+
+def book_of_all(net: str, homes: Sequence[Path]) -> tuple[Book, int]:
+    """The book that follows from the files in these homes together, and how many proofs of forks they hold."""
+    files = [store.open_ledger(home / "ledger.db", net, readonly=True) for home in homes]
+    try:
+        book = Book(net, store.genesis_of(files[0]).economy)
+        return book, sum(_read(db, book) for db in files)
+    finally:
+        for db in files:
+            db.close()
+
+
+def _read(db: store.Database, book: Book) -> int:
+    entries, facts = EntryCodec(book.network), FactCodec(book.network)
+    store.check(db)
+    for closing in store.closings(db):
+        book.add_closing(closing)
+    for evidence in store.evidence(db):
+        opened = [facts.open(raw) for raw in evidence.facts]
+        spec = next(fact for fact in opened if isinstance(fact.payload, JobSpec))
+        record = JobRecord(spec, book.network)
+        record.add_all(opened)
+        for raw in evidence.sealed:
+            record.add_sealed(SealedRange.decode(raw))
+        book.add_record(record)
+    book.add_all(entries.open(row.raw) for row in store.rows(db))
+    return len(store.forks(db))
 
 
 def balances(book: Book, nodes: Sequence[NodeProcess]) -> dict[str, tuple[int, int, int, int]]:
@@ -72,8 +83,12 @@ async def settled(job: str, by: NodeProcess, timeout_s: float = SETTLED_S) -> Bo
         book = await asyncio.to_thread(book_of, by)
         if not is_settled(book, job):
             return None
-        told = await asyncio.to_thread(by.client.why, job)
-        owed = [one["numbers"]["owed_micro"] for one in told["details"] if one["code"] == "escrow"]
-        return None if any(owed) else book
+        return None if await owes(by, job) else book
 
     return await by.swarm.until(look, f"job {job[:8]} of {by.name} is settled", timeout_s)  # type: ignore[no-any-return]
+
+
+async def owes(submitter: NodeProcess, job: str) -> bool:
+    """By all that a submitter accepted, it owes somebody something for a job."""
+    told = await asyncio.to_thread(submitter.client.why, job)
+    return any(one["numbers"]["owed_micro"] for one in told["details"] if one["code"] == "escrow")
