@@ -96,7 +96,7 @@ def paid_scenario_of(seed: int) -> Scenario:
     """The same with more to do, for pay, and watched until all should be paid. In half of them settled jobs close."""
     scenario = scenario_of(seed)
     jobs = [replace(plan, units=4 * plan.units, unit_price_micro=PRICE_MICRO) for plan in scenario.jobs]
-    close_after_s = (Credit().close_after_s, 30.0)[draws(seed, "closing of seeds").below(2)]
+    close_after_s = (Credit().close_after_s, PAID_S)[draws(seed, "closing of seeds").below(2)]
     return replace(
         scenario,
         name=f"paid-seed-{seed}",
