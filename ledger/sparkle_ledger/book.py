@@ -32,7 +32,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from sparkle_ledger import outcomes as out
-from sparkle_ledger.book_reading import BookReading
+from sparkle_ledger.book_folding import BookFolding
 from sparkle_ledger.closing import MAX_FINALS, Closing, Final, Ruling
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import (
@@ -48,6 +48,7 @@ from sparkle_ledger.entries import (
 )
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.feed import Feed, Node, Room
+from sparkle_ledger.folding import Base, Fold
 from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.outcomes import Outcome
 from sparkle_ledger.plain import PlainSums
@@ -57,7 +58,7 @@ from sparkle_protocol.facts import SEAL_UNITS, Verify
 from sparkle_protocol.identity import verify_signature
 
 
-class Book(BookReading):
+class Book(BookFolding):
     """All accounts of a network, as far as their entries are known here."""
 
     __slots__ = ("_codec", "_finals", "_queue", "_room", "_together", "_verify")
@@ -108,7 +109,7 @@ class Book(BookReading):
             raise LocalProtocolError(f"evidence of network '{record.network}' in a book of '{self.network}'")
         page = self._job(record.job)
         first = page.record is None
-        if page.closing is not None and page.record is None and not record.executions:
+        if page.is_shut or (page.closing is not None and page.record is None and not record.executions):
             return ()  # nothing that was not judged
         had, was_over, owed = page.executions > 0, page.is_over, page.owed_micro
         if page.record is None:
@@ -176,8 +177,22 @@ class Book(BookReading):
                 node.checked = out.BAD_PROOF
                 return ()
             node.checked = out.BOOKED
+            self._prove(proof)
             return proof.first, proof.second
         return ()
+
+    def add_proof(self, proof: ForkProof) -> None:
+        """Take in the proof that an account forked, if that was among its entries that are folded here."""
+        self._prove(proof)
+        if not self._together:
+            self._settle()
+
+    def _prove(self, proof: ForkProof) -> None:
+        page = self._pages.get(proof.first.account)
+        if page is not None and page.feed.prove(proof):
+            page.plain = page.left = None
+            for node in page.feed.take_moved():
+                self._anew(node, deep=True)
 
     # --- closing --------------------------------------------------------------------------------------------
 
@@ -194,8 +209,10 @@ class Book(BookReading):
             return False
         return though_some_wait or not any(map(_waits, works))
 
-    def close(self, job: bytes) -> Closing:
+    def close(self, job: bytes, at_ms: int = 0) -> Closing:
         """Make the outcomes of a closable job's Works final, and forget what proved them. See ``closing.py``.
+
+        ``at_ms``: this node's clock. If it was closed before, that is when.
 
         Raises:
             LocalProtocolError: it is not closable.
@@ -210,7 +227,9 @@ class Book(BookReading):
             node.final = Ruling(node.outcome, node.moved, node.strict, node.face)
         finals = [Final(node.entry.id, node.outcome.code, node.moved) for node in judged]
         executions, key = page.executions, record.submitter_key
-        page.closing = Closing(job, record.spec_fact.raw, key, record.price_micro, executions, finals)
+        if page.closing is not None:
+            at_ms = page.closing.at_ms
+        page.closing = Closing(job, record.spec_fact.raw, key, record.price_micro, executions, finals, at_ms)
         page.record, page.claims, page.taken = None, {}, {}
         for node in works[len(judged) :]:
             node.checked = None
@@ -230,6 +249,32 @@ class Book(BookReading):
         page.closing = closing
         for one in closing.finals:
             self._finals[one.entry] = Ruling(out.BY_CODE.get(one.code, out.GAP), one.moved, one.moved, one.moved)
+        for payer in closing.paid or ():
+            self.money.begin_job(closing.job, AccountId(payer.account), payer.micro)
+
+    # --- folding --------------------------------------------------------------------------------------------
+
+    def fold(self, account: AccountId, count: int) -> list[Fold]:
+        """Fold so many of an account's oldest entries, of those that are ``foldable``; returns the steps of it."""
+        if count <= 0:
+            return []
+        folds, anew = self._fold(self._pages[account], count)
+        for node in anew:
+            node.checked = None
+            self._anew(node)
+        self._settle()
+        return folds
+
+    def add_base(self, base: Base) -> None:
+        """Go on from what an earlier book folded. To be done after its closings, and before anything else.
+
+        Raises:
+            LocalProtocolError: it was not.
+        """
+        page = self._page(base.account)
+        if page.feed.nodes or page.feed.base is not None:
+            raise LocalProtocolError(f"account {base.account.hex()[:12]} is known already")
+        self._begin(page, base)
 
     def closing(self, job: bytes) -> Closing | None:
         """What is kept of a job in the place of evidence; None: that is here, or nothing is known."""

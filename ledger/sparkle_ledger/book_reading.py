@@ -38,6 +38,7 @@ class Account:
     entries: int
     frozen: bool  # it forked
     key: bytes | None  # in force; None after a Revoke, and when the account is not known
+    folded: int = 0  # entries before those that are here: see ``folding.py``
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +100,14 @@ class BookReading(Rulings):
         purse, page = self.money.seen(account), self._pages.get(account)
         tip = page.feed.tip if page is not None else None
         limit, spendable = self.economy.limit(()), 0
-        if page is not None and tip is not None:
+        base = page.feed.base if page is not None else None
+        if page is not None and (tip is not None or base is not None):
             sums = page.sums
             sums.go_to(tip)
             limit = self.economy.limit(sums.earned())
             if account in self.economy.unlimited:
                 limit = MAX_MICRO
-            if tip.key != NO_KEY and not page.feed.frozen:
+            if tip is not None and tip.key != NO_KEY and not page.feed.frozen:
                 funds = min(sums.strict - self._left_behind(page, tip), sums.face)
                 spendable = min(max(0, funds + limit), MAX_MICRO)
         heads = page.feed.heads if page is not None else {}
@@ -114,7 +116,8 @@ class BookReading(Rulings):
             {one: (node.entry.seq, node.entry.id) for one, node in sorted(heads.items())},
             page.feed.nodes if page is not None else 0,
             page is not None and page.feed.frozen,
-            (tip.key or None) if tip is not None else None,
+            (tip.key or None) if tip is not None else base.key if base is not None else None,
+            base.seq + 1 if base is not None else 0,
         )  # fmt: skip
 
     def escrow(self, job: bytes) -> Escrow:

@@ -43,16 +43,26 @@ class Final(Wire, frozen=True):
         return EntryId(self.id)
 
 
+class PaidBy(Wire, frozen=True):
+    """So much came from an account."""
+
+    account: Key
+    micro: int
+
+
 class Closing(Wire, frozen=True):
     """A closed job.
 
     Attributes:
         job: its id.
-        spec: its signed spec as it travels.
+        spec: its signed spec as it travels; empty once the job is shut.
         submitter: the key that signed that.
         price_micro: of one execution.
         executions: how many were payable, by all evidence that was known until then.
-        finals: its Works that were known then.
+        finals: its Works that were known then; once it is shut, those that are not folded.
+        at_ms: when it was closed first, by this node's clock: what others state about time may be anything.
+        paid: what was paid for its folded Works, by whom. None: nothing of it is folded. Else it is *shut*, and
+            never opened again (``folding.py``).
     """
 
     job: Key
@@ -61,6 +71,13 @@ class Closing(Wire, frozen=True):
     price_micro: int
     executions: int
     finals: Annotated[list[Final], Meta(max_length=MAX_FINALS)]
+    at_ms: int = 0
+    paid: Annotated[list[PaidBy], Meta(max_length=MAX_FINALS)] | None = None
+
+    @property
+    def is_shut(self) -> bool:
+        """Nothing can be shown about it any more."""
+        return self.paid is not None
 
     @classmethod
     def decode(cls, raw: bytes) -> "Closing":

@@ -8,6 +8,8 @@ Rules
 - Each is signed by the key that is in force after the entry that it follows: Genesis's, or that of the last Rotate to
   which the new key agreed. Nothing follows a Revoke.
 - What breaks one of these has no place. What comes before the entry that it follows waits.
+- Where the oldest entries are folded (``folding.py``) the tree begins after them. What comes at their places, or
+  begins anew from there, is refused; it proves a fork only together with another one.
 
 So there is one path from each entry to Genesis, and it can never change. Usually all entries are on one path. They
 are not when
@@ -24,6 +26,7 @@ What being off the line means is for the book to say (``book.py``).
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from sparkle_ledger import outcomes as out
 from sparkle_ledger.closing import Ruling
@@ -44,6 +47,9 @@ from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.outcomes import Outcome
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import Verify
+
+if TYPE_CHECKING:
+    from sparkle_ledger.folding import Base
 
 MAX_LOOSE = 1024  # entries of one account without a place that are kept, by keys known to be its own
 MAX_STRANGE = 128  # and by other keys: the next one perhaps, or anybody who would fill the room
@@ -109,7 +115,7 @@ class Feed:
 
     __slots__ = (
         "_changes", "_fork_at", "_forks", "_loose", "_moved", "_own", "_places", "_room", "_roots", "_shared",
-        "_verify", "_waiting", "account", "heads", "known", "line", "network", "nodes", "tip",
+        "_verify", "_waiting", "account", "base", "heads", "known", "line", "network", "nodes", "tip",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +125,7 @@ class Feed:
         self._shared = shared or Room()
         self.account = account
         self.known = known  # entries of all accounts that have a place
+        self.base: Base | None = None  # what is folded of it
         self.tip: Node | None = None  # the end of the line, or of what comes before a fork
         self.nodes = 0
         self.heads: dict[int, Node] = {}  # of each incarnation, the entry with the highest number
@@ -144,6 +151,8 @@ class Feed:
 
         Returns why it has none (or None), and what was placed.
         """
+        if self._is_folded(entry):
+            return out.OLD, []
         fault, node = self._try(entry)
         if node is None:
             return self._put_aside(entry, fault or out.GAP), []
@@ -165,6 +174,8 @@ class Feed:
             parent = self.known.get(entry.prev)
             if type(payload) is Genesis or type(payload) is Restore:
                 return out.MISPLACED, None
+            if parent is None and self.base is not None and entry.prev == self.base.id:
+                return self._try_after(self.base, entry)
         elif type(payload) is Restore and entry.incarnation and entry.prev == NO_PREV:
             parent = self.known.get(EntryId(payload.last))
         elif type(payload) is not Genesis or entry.incarnation or entry.prev != NO_PREV:
@@ -179,12 +190,25 @@ class Feed:
             return out.BAD_LINK, None
         if not self._may_sign(entry.key, parent):
             return out.AFTER_REVOKE if parent.key == NO_KEY else out.BAD_SIGNER, None
-        key, keys = parent.key, parent.keys
-        if type(payload) is Revoke:
-            key = NO_KEY
-        elif type(payload) is Rotate and self._consents(entry, payload):
-            key, keys = payload.key, keys | {payload.key}
-        return None, self._grow(Node(entry, parent, key, keys))
+        return None, self._grow(Node(entry, parent, *self._keys_after(entry, parent.key, parent.keys)))
+
+    def _try_after(self, base: "Base", entry: Entry) -> tuple[Outcome | None, Node | None]:
+        """As ``_try``, for what follows the last entry that is folded."""
+        if entry.incarnation or entry.seq != base.seq + 1:
+            return out.BAD_LINK, None
+        if entry.key != base.key:
+            return out.BAD_SIGNER, None
+        node = Node(entry, None, *self._keys_after(entry, base.key, base.all_keys))
+        node.changes = int(node.key != base.key)
+        return None, self._grow(node)
+
+    def _keys_after(self, entry: Entry, key: bytes, keys: frozenset[bytes]) -> tuple[bytes, frozenset[bytes]]:
+        """The key in force after an entry, and all up to it, by those before it."""
+        if type(entry.payload) is Revoke:
+            return NO_KEY, keys
+        if type(entry.payload) is Rotate and self._consents(entry, entry.payload):
+            return entry.payload.key, keys | {entry.payload.key}
+        return key, keys
 
     @staticmethod
     def _may_sign(key: bytes, after: Node) -> bool:
@@ -218,14 +242,15 @@ class Feed:
         head = self.heads.get(entry.incarnation)
         if head is None or (head.entry.seq, entry.id) < (entry.seq, head.entry.id):
             self.heads[entry.incarnation] = node
+        before = parent.changes if parent is not None else 0
         if parent is not None:
             parent.children += (node,)
-            self._changes[node.root] += node.changes - parent.changes
-            self._own |= node.keys
+        self._changes[node.root] += node.changes - before
+        self._own |= node.keys
         if node.root is node:
             self._roots.setdefault(entry.incarnation, []).append(node)
         forked = bool(there or self._loose) and self._look_for_fork(entry)
-        changes = parent is not None and node.changes > parent.changes
+        changes = node.changes > before
         if node.root is node or (changes and len(self._roots) > 1):
             self._draw_line()
         elif forked:
@@ -233,6 +258,64 @@ class Feed:
         elif parent is self.tip and self.why_off(node) is None:
             self.tip = node
         return node
+
+    # --- folding --------------------------------------------------------------------------------------------
+
+    def begin(self, base: "Base") -> None:
+        """The feed begins after what was folded in an earlier life; to be said before anything else of it."""
+        self.base = base
+        self._own |= base.all_keys
+
+    def fold(self, base: "Base", nodes: list[Node]) -> None:
+        """The first entries of a feed with one path are what ``base`` says now. It has others after them."""
+        last = nodes[-1]
+        (first,) = last.children
+        rest = list(self.from_place(0, first.entry.seq))
+        for node in nodes:
+            del self.known[node.entry.id]
+            del self._places[node.order]
+        for node in rest:
+            node.root = first
+            node.depth -= len(nodes)
+            node.changes -= last.changes
+        first.parent = None
+        self.nodes -= len(nodes)
+        self._roots = {0: [first]}
+        self.line = {first: MAX_SEQ}
+        self._changes = Counter({first: rest[-1].changes})
+        self.begin(base)
+        for entry in [one for one in self.loose() if self._is_folded(one)]:
+            self._drop_loose(entry)
+            before = EntryId(entry.payload.last) if isinstance(entry.payload, Restore) else entry.prev
+            waiting = [one for one in self._waiting.pop(before, ()) if one.id != entry.id]
+            if waiting:
+                self._waiting[before] = waiting
+
+    def prove(self, proof: ForkProof) -> bool:
+        """Take two entries for a folded place; True: by them the account forked there, which was not known."""
+        one, base = proof.first, self.base
+        place = (one.incarnation, one.seq)
+        if base is None or not self._is_below(place) or (place, one.key) in self._forks:
+            return False
+        if base.signer(one.seq) != one.key:
+            return False
+        self._forks[place, one.key] = proof
+        if self._fork_at is None or place < self._fork_at:
+            before, self._fork_at = self._fork_at, place
+            self.tip = None
+            self._note_moved({}, before)
+        return True
+
+    def _is_below(self, place: tuple[int, int]) -> bool:
+        """A place is one of a folded entry."""
+        return self.base is not None and place <= (0, self.base.seq)
+
+    def _is_folded(self, entry: Entry) -> bool:
+        """It is one of those that are folded, or none of this account's, or begins anew from before them."""
+        payload = entry.payload
+        if isinstance(payload, Restore) and entry.incarnation == 1 and not entry.seq:
+            return self._is_below((0, payload.last_seq))
+        return self._is_below((entry.incarnation, entry.seq))
 
     # --- without a place ----------------------------------------------------------------------------------
 
@@ -290,8 +373,13 @@ class Feed:
         """The entries that have a place, from this one on, by incarnation, seq and id."""
         for known in sorted(self.heads):
             if known >= incarnation:
-                for seq in range(first if known == incarnation else 0, self.heads[known].entry.seq + 1):
+                start = max(first if known == incarnation else 0, self._begins(known))
+                for seq in range(start, self.heads[known].entry.seq + 1):
                     yield from sorted(self._places.get((known, seq), ()), key=lambda node: node.entry.id)
+
+    def _begins(self, incarnation: int) -> int:
+        """The first number of an incarnation of which an entry may be here."""
+        return self.base.seq + 1 if self.base is not None and not incarnation else 0
 
     def fork_proofs(self) -> list[ForkProof]:
         """One for each place that a key of the account signed twice, the lowest first."""
@@ -347,7 +435,8 @@ class Feed:
         forks = [
             place
             for place, key in self._forks
-            if any(node.root in counting and node.entry.key == key for node in self._places[place])
+            if self._is_below(place)
+            or any(node.root in counting and node.entry.key == key for node in self._places[place])
         ]
         self._fork_at = min(forks, default=None)
         self.line = {}

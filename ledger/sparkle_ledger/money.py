@@ -1,6 +1,6 @@
 """Where the credit is: accounts' balances and jobs' escrows. Each movement has two ends, so that all add up to 0."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sparkle_ledger.entries import AccountId
@@ -86,13 +86,47 @@ class Money:
     def pay(self, payer: AccountId, job: bytes, worker: AccountId, amount: int) -> None:
         """From an escrow to a worker."""
         self.escrow(job, payer).paid_micro += amount
+        self.purse(worker).balance += amount
+        self._note_pay(payer, worker, amount)
+
+    def _note_pay(self, payer: AccountId, worker: AccountId, amount: int) -> None:
         theirs, own = self.purse(payer), self.purse(worker)
-        own.balance += amount
         own.earned += amount
         theirs.held -= amount
         theirs.spent += amount
         own.pairs.setdefault(payer, [0, 0])[0] += amount
         theirs.pairs.setdefault(worker, [0, 0])[1] += amount
+
+    # --- what is folded -------------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        account: AccountId,
+        balance: int,
+        paid: Mapping[AccountId, int],
+        held: Mapping[bytes, tuple[int, int]],
+    ) -> None:
+        """Begin with the sums of folded entries of an account; ``begin_job`` is given what they took from escrows.
+
+        Args:
+            account: whose.
+            balance: what they added to it.
+            paid: by whom, for work.
+            held: for jobs of its own, and of that released.
+        """
+        own = self.purse(account)
+        own.balance += balance
+        for payer, amount in paid.items():
+            self._note_pay(payer, account, amount)
+        for job, (amount, released) in held.items():
+            escrow = self.escrow(job, account)
+            escrow.held_micro += amount
+            escrow.released_micro += released
+            own.held += amount - released
+
+    def begin_job(self, job: bytes, payer: AccountId, amount: int) -> None:
+        """So much of an escrow was paid for work by entries that are folded."""
+        self.escrow(job, payer).paid_micro += amount
 
     def sum_micro(self) -> int:
         """Of all there is; anything but 0 is a bug."""

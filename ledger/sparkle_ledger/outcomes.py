@@ -28,6 +28,7 @@ BOOKED = Outcome("booked", "it counts")
 GAP = Outcome("gap", "entries before it are not known here")
 
 NO_EVIDENCE = Outcome("pending:evidence", "nothing is known here about the job")
+SHUT = Outcome("pending:shut", "its job was settled long ago, and what proved that was forgotten here for good")
 NOT_ACCEPTED = Outcome("pending:not_accepted", "no certificate here shows that all its executions were accepted")
 NO_HOLD = Outcome("pending:hold", "the hold that it is to be paid from is not known here")
 NOT_OVER = Outcome("pending:not_over", "nothing here shows that the job is complete or cancelled")
@@ -53,6 +54,7 @@ MISPLACED = Outcome("refused:misplaced", "Genesis and Restore stand at the begin
 BAD_LINK = Outcome("refused:bad_link", "the entry that it follows has another account, incarnation or number")
 BAD_SIGNER = Outcome("refused:wrong_key", "its key was not in force for the account in this place")
 AFTER_REVOKE = Outcome("refused:revoked", "the account was revoked by the entry before")
+OLD = Outcome("refused:old", "the account's entries up to its place are folded here")
 TOO_FAR = Outcome("refused:too_far", "too many entries wait for others; offer it again later")
 
 BY_CODE = {one.code: one for one in list(globals().values()) if isinstance(one, Outcome)}

@@ -8,11 +8,15 @@ A feed that is not ``Feed.simple``, and one with very many entries about one job
 """
 
 from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING
 
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import AccountId, Hold, Release, Work
 from sparkle_ledger.feed import Node
 from sparkle_ledger.walk import JobSums
+
+if TYPE_CHECKING:
+    from sparkle_ledger.folding import Base
 
 MAX_SAME_JOB = 16  # Holds and Releases of one account about one job: there are two as a rule
 _BITS = 6
@@ -61,9 +65,10 @@ class Prefix:
 class _Earned:
     """What one payer paid, entry by entry."""
 
-    __slots__ = ("paid", "places")
+    __slots__ = ("before", "paid", "places")
 
-    def __init__(self) -> None:
+    def __init__(self, before: int = 0) -> None:
+        self.before = before  # by entries that are folded
         self.places: list[int] = []
         self.paid = Prefix()
 
@@ -149,16 +154,18 @@ class Margins:
 
 
 class PlainSums:
-    """The sums before any entry of one feed. What ``Walk`` has, asked for by place."""
+    """The sums before any entry of one feed. What ``Walk`` has, asked for by place. They begin from its base."""
 
-    __slots__ = ("_at", "_economy", "_face", "_jobs", "_margins", "_payers", "_strict")
+    __slots__ = ("_at", "_base", "_economy", "_face", "_jobs", "_margins", "_payers", "_strict")
 
-    def __init__(self, economy: Economy) -> None:
+    def __init__(self, economy: Economy, base: "Base | None" = None) -> None:
         self._economy = economy
+        self._base = base
         self._at = 0
         self._strict = Prefix()
         self._face = Prefix()
-        self._payers: dict[AccountId, _Earned] = {}
+        earned = base.earned() if base is not None else {}
+        self._payers = {payer: _Earned(micro) for payer, micro in earned.items()}
         self._jobs: dict[bytes, tuple[Node, ...]] = {}  # Holds and Releases
         self._margins = Margins()
 
@@ -182,7 +189,7 @@ class PlainSums:
         return True
 
     def go_to(self, node: Node | None) -> None:
-        """What follows is asked about the sums up to ``node``, it included; None: before the first entry."""
+        """What follows is asked about the sums up to ``node``, it included; None: before the first that is here."""
         self._at = 0 if node is None else node.depth + 1
 
     # --- the sums up to there -----------------------------------------------------------------------------
@@ -190,12 +197,12 @@ class PlainSums:
     @property
     def strict(self) -> int:
         """As of ``Walk``."""
-        return self._strict.before(self._at)
+        return self._strict.before(self._at) + (self._base.strict if self._base is not None else 0)
 
     @property
     def face(self) -> int:
         """As of ``Walk``."""
-        return self._face.before(self._at)
+        return self._face.before(self._at) + (self._base.face if self._base is not None else 0)
 
     def funds(self, *, relied: bool) -> int:
         """What a Hold is paid out of, one on which workers relied or not."""
@@ -205,12 +212,14 @@ class PlainSums:
         """What each other account paid for work."""
         at = self._at
         if at >= len(self._face.values):
-            return [earned.paid.total for earned in self._payers.values()]
-        return [earned.paid.before(bisect_left(earned.places, at)) for earned in self._payers.values()]
+            return [earned.before + earned.paid.total for earned in self._payers.values()]
+        return [
+            earned.before + earned.paid.before(bisect_left(earned.places, at)) for earned in self._payers.values()
+        ]
 
     def job(self, job: bytes) -> JobSums:
         """The sums of one job."""
-        sums = JobSums()
+        sums = self._base.job(job) if self._base is not None else JobSums()
         for node in self._jobs.get(job, ()):
             if node.depth < self._at:
                 sums.count(node, 1)
@@ -221,6 +230,10 @@ class PlainSums:
     def judged(self, hold: Node, slack: int | None) -> None:
         """See ``Margins.put``."""
         self._margins.put(hold, slack)
+
+    def judged_before(self, node: Node) -> None:
+        """What an entry comes to is known; it was in other sums until now. Holds are to be judged once more."""
+        self.changed(node, node.moved, node.strict, node.face)
 
     def changed(self, node: Node, moved: int, strict: int, face: int) -> list[Node]:
         """The book found out more about an entry than is known here; returns those to be judged anew after it.

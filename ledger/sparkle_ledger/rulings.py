@@ -21,6 +21,7 @@ from sparkle_ledger.entries import (
 )
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.feed import Feed, Node
+from sparkle_ledger.folding import Base
 from sparkle_ledger.money import Money
 from sparkle_ledger.outcomes import Outcome
 from sparkle_ledger.plain import PlainSums
@@ -46,6 +47,16 @@ class Page:
         self.dirty: dict[Node, bool] = {}
         self.holds: list[Node] = []
         self.left: dict[int, int] | None = None  # incarnation -> what Holds that it left behind still take
+
+    def begin(self, base: Base, economy: Economy) -> None:
+        """The sums of a feed with one path begin from what is folded of it, however much is here."""
+        self.walk, self.plain = Walk(base), PlainSums(economy, base)
+        nodes = list(self.feed.from_place(0, 0))
+        for node in nodes:
+            self.plain.append(node)
+        for node in nodes:
+            self.plain.judged_before(node)
+        self.holds = [node for node in nodes if isinstance(node.entry.payload, Hold)]
 
     @property
     def sums(self) -> PlainSums | Walk:
@@ -80,6 +91,11 @@ class JobPage:
         if self.record is not None:
             return self.record.submitter_key
         return self.closing.submitter if self.closing is not None else None
+
+    @property
+    def is_shut(self) -> bool:
+        """It is closed for good."""
+        return self.closing is not None and self.closing.is_shut
 
     @property
     def is_over(self) -> bool:
@@ -311,6 +327,8 @@ class Rulings:
             return out.WRONG_KEY
         if len({(one.unit, one.epoch) for one in work.units}) < len(work.units):
             return out.SETTLED
+        if self._job(work.job).is_shut:
+            return out.SHUT
         record = self._job(work.job).record
         if record is not None:
             fault = self._check_claim(record, work)

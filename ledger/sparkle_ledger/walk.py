@@ -4,8 +4,13 @@ A walk stands at an entry. It steps to a child by adding what the book found out
 again, so that to judge an entry anew costs as much as there are entries after it.
 """
 
+from typing import TYPE_CHECKING
+
 from sparkle_ledger.entries import AccountId, Hold, Release, Work
 from sparkle_ledger.feed import Node
+
+if TYPE_CHECKING:
+    from sparkle_ledger.folding import Base
 
 
 class JobSums:
@@ -18,6 +23,13 @@ class JobSums:
         self.released = 0  # by Releases that count
         self.signed_held = 0  # by all Holds
         self.signed_released = 0  # by all Releases once the job was over, up to what was signed as held
+
+    def copy(self) -> "JobSums":
+        """The same, to go on with."""
+        found = JobSums()
+        found.held, found.released = self.held, self.released
+        found.signed_held, found.signed_released = self.signed_held, self.signed_released
+        return found
 
     def count(self, node: Node, sign: int) -> None:
         """Add a Hold or Release, or take it off again."""
@@ -38,16 +50,18 @@ class Walk:
             its amount even if executions are still owed.
     """
 
-    __slots__ = ("at", "face", "jobs", "paid", "strict")
+    __slots__ = ("_base", "at", "face", "jobs", "paid", "strict")
 
-    def __init__(self) -> None:
+    def __init__(self, base: "Base | None" = None) -> None:
+        self._base = base
         self.at: Node | None = None
-        self.strict = self.face = 0
+        self.strict = base.strict if base is not None else 0
+        self.face = base.face if base is not None else 0
         self.jobs: dict[bytes, JobSums] = {}
-        self.paid: dict[AccountId, int] = {}  # by each other account, for work
+        self.paid: dict[AccountId, int] = base.earned() if base is not None else {}  # by each other one, for work
 
     def go_to(self, node: Node | None) -> None:
-        """Stand at ``node``; None: before the first entry."""
+        """Stand at ``node``; None: before the first entry that is here."""
         forward: list[Node] = []
         there = node
         while there is not self.at:
@@ -73,7 +87,7 @@ class Walk:
         """The sums of one job."""
         found = self.jobs.get(job)
         if found is None:
-            found = self.jobs[job] = JobSums()
+            found = self.jobs[job] = self._base.job(job) if self._base is not None else JobSums()
         return found
 
     def _count(self, node: Node, sign: int) -> None:

@@ -284,7 +284,8 @@ class KeepLedger:
     """Make this durable in the ledger; the answer is ``LedgerKept`` with this ``tag``.
 
     ``entries`` are signed entries, ``forks`` pairs of entries that one key signed for one place, as they travel.
-    ``closings`` come last: they rest on all of that.
+    ``closings`` come after these: they rest on all of that. ``folds`` come last: each takes entries away that rest on
+    what was kept before, and is in itself done as a whole or not at all.
     """
 
     tag: int
@@ -292,6 +293,7 @@ class KeepLedger:
     evidence: tuple[LedgerEvidence, ...] = ()
     forks: tuple[tuple[bytes, bytes], ...] = ()
     closings: tuple[LedgerClosing, ...] = ()
+    folds: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

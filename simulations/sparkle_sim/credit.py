@@ -18,6 +18,7 @@ from sparkle_ledger.closing import Closing
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, account_of
 from sparkle_ledger.evidence import JobRecord
+from sparkle_ledger.folding import KEEP_ENTRIES, Fold
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import Fact
@@ -67,11 +68,15 @@ class Credit:
         world: whose.
         economy: what its nodes agree on.
         keep_ms: for so long after the end of a job's time they keep what proves that it is settled.
+        keep_entries: so many of the newest entries of each account they never fold.
     """
 
-    def __init__(self, world: World, economy: Economy, keep_ms: int = KEEP_MS) -> None:
+    def __init__(
+        self, world: World, economy: Economy, keep_ms: int = KEEP_MS, keep_entries: int = KEEP_ENTRIES
+    ) -> None:
         self.economy = economy
         self._keep_ms = keep_ms
+        self._keep_entries = keep_entries
         self.entries = SharedEntries(world.codec.network, len(world.identities))
         self.on_keep: list[Callable[[Peer, fx.KeepLedger], None]] = []  # told after each change of a book
         self.on_tell: list[Callable[[Peer, object], None]] = []  # and before an agent hears of work
@@ -101,7 +106,7 @@ class Credit:
         agent = LedgerAgent(
             peer.identity, self.book(file), world.codec, peer.wall_ms, kept_record,
             [ForkProof.make(self.entries.open(one), self.entries.open(other)) for one, other in file.forks],
-            self.entries, keep_ms=self._keep_ms,
+            self.entries, keep_ms=self._keep_ms, keep_entries=self._keep_entries,
         )  # fmt: skip
         yield agent
 
@@ -112,10 +117,13 @@ class Credit:
         return record
 
     def book(self, *files: LedgerFile) -> Book:
-        """What is in files, together."""
+        """What is in files, together: of several the entries, as no node folds its own."""
         book, codec = Book(self.entries.network, self.economy, verify_cheap), self._world.codec
+        alone = len(files) == 1
         for closing in merged(Closing.decode(raw) for file in files for raw in file.closings.values()):
-            book.add_closing(closing)
+            book.add_closing(closing if alone else replace(closing, paid=None))
+        for base in files[0].bases.values() if alone else ():
+            book.add_base(base.copy())
         book.add_all(self.entries.open(raw) for file in files for raw in file.entries)
         for file in files:
             for job, (facts, sealed) in file.evidence.items():
@@ -221,6 +229,12 @@ class Credit:
             for one in effect.closings:
                 job = JobId(Closing.decode(one.raw).job)
                 peer.disk.ledger.close_job(job, one.raw, keep_evidence=one.keep_evidence)
+            for raw in effect.folds:
+                peer.disk.ledger.fold(Fold.decode(raw), self._place_of)
+
+    def _place_of(self, raw: bytes) -> tuple[bytes, int, int]:
+        entry = self.entries.open(raw)
+        return entry.account, entry.incarnation, entry.seq
 
     def _read(self, peer: Peer, life: Life, effect: fx.ReadEvidence) -> None:
         if peer.life is life:
@@ -243,4 +257,4 @@ def merged(closings: Iterable[Closing]) -> Iterator[Closing]:
 def give_credit(world: World, plan: Plan, total_s: int) -> None:
     """Have all nodes of a world pay for work, from their next life on; ``total_s``: the time that its jobs have."""
     economy = Economy(limit_max_micro=plan.limit_max_micro, starter_micro=plan.starter_micro)
-    world.credit = Credit(world, economy, int(1000 * (plan.close_after_s - total_s)))
+    world.credit = Credit(world, economy, int(1000 * (plan.close_after_s - total_s)), plan.keep_entries)

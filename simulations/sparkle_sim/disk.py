@@ -2,7 +2,11 @@
 
 from collections.abc import Callable, Iterable
 
+from sparkle_ledger.closing import Closing
+from sparkle_ledger.entries import AccountId
+from sparkle_ledger.folding import Base, Fold, shut
 from sparkle_protocol import effects as fx
+from sparkle_protocol.codec import encode
 from sparkle_protocol.facts import Fact, JobSpec, KeeperSet
 from sparkle_protocol.ids import FactId, JobId, PeerId, ResultHash
 from sparkle_protocol.trust.standing import TrustBook
@@ -43,18 +47,19 @@ class JobRecords:
 
 
 class LedgerFile:
-    """Entries, evidence, proofs of forks and closings, as they travel.
+    """Entries, evidence, proofs of forks and closings, as they travel, and what is folded.
 
     Each transaction is there as a whole or not at all.
     """
 
-    __slots__ = ("closings", "entries", "evidence", "forks")
+    __slots__ = ("bases", "closings", "entries", "evidence", "forks")
 
     def __init__(self) -> None:
         self.entries: dict[bytes, None] = {}
         self.evidence: dict[JobId, tuple[dict[bytes, None], dict[bytes, None]]] = {}  # facts, and sealed records
         self.forks: dict[tuple[bytes, bytes], None] = {}
         self.closings: dict[JobId, bytes] = {}
+        self.bases: dict[AccountId, Base] = {}
 
     def write(self, effect: fx.KeepLedger) -> None:
         """One transaction."""
@@ -71,10 +76,25 @@ class LedgerFile:
         if not keep_evidence:
             self.evidence.pop(job, None)
 
+    def fold(self, step: Fold, place_of: Callable[[bytes], tuple[bytes, int, int]]) -> None:
+        """Sums in the place of entries; ``place_of`` says account, incarnation and number of these."""
+        base = self.bases.setdefault(AccountId(step.account), Base(AccountId(step.account)))
+        if base.seq >= step.seq:
+            return
+        base.add(step)
+        for one in step.jobs:
+            job = JobId(one.job)
+            self.closings[job] = encode(shut(Closing.decode(self.closings[job]), one))
+        for raw in list(self.entries):
+            account, incarnation, seq = place_of(raw)
+            if account == step.account and not incarnation and seq <= step.seq:
+                del self.entries[raw]
+
     def copy(self) -> "LedgerFile":
         """What a backup of it would have."""
         found = LedgerFile()
         found.entries, found.forks, found.closings = dict(self.entries), dict(self.forks), dict(self.closings)
+        found.bases = {account: base.copy() for account, base in self.bases.items()}
         found.evidence = {job: (dict(facts), dict(sealed)) for job, (facts, sealed) in self.evidence.items()}
         return found
 

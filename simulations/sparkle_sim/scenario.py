@@ -159,6 +159,7 @@ class Credit(Part, frozen=True):
     limit_max_micro: Annotated[int, Meta(ge=0, le=1 << 52)] = 10_000_000_000  # and beyond, by what it earned
     settle_s: Seconds = 120.0  # how long a run goes on for payments once its jobs are over
     close_after_s: Seconds = 604_800.0  # the age at which a settled job is closed; a planned one is as old as the run
+    keep_entries: Several = 64  # of each account's newest entries, which are never folded
 
 
 class Checks(Part, frozen=True):

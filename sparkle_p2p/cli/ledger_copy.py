@@ -174,6 +174,8 @@ def loaded(db: store.Database, tell: Tell) -> Book:
     book, codec = Book(network, genesis.economy), FactCodec(network, verify=_verified_before)
     for closing in store.closings(db):
         book.add_closing(closing)
+    for base in store.bases(db):
+        book.add_base(base)
     for one in store.evidence(db):
         record = _record(one, codec)
         if record is not None:

@@ -13,6 +13,7 @@ from sparkle_ledger.book import Book
 from sparkle_ledger.closing import Closing
 from sparkle_ledger.entries import EntryCodec
 from sparkle_ledger.evidence import JobRecord
+from sparkle_ledger.folding import Fold
 from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.genesis import GenesisRecord
 from sparkle_protocol.effects import KeepLedger
@@ -70,6 +71,8 @@ class LedgerDisk:
         facts = FactCodec(net, verify=_verified_before)
         for closing in store.closings(db):  # before anything else of these jobs
             book.add_closing(closing)
+        for base in store.bases(db):
+            book.add_base(base)
         for evidence in store.evidence(db):
             record = _record_of(evidence, facts)
             if record is not None:
@@ -99,6 +102,8 @@ class LedgerDisk:
         store.append(db, [self._codec.open_known(raw) for raw in effect.entries])
         for closing in effect.closings:  # these rest on all of that
             store.close_job(db, Closing.decode(closing.raw), keep_evidence=closing.keep_evidence)
+        for raw in effect.folds:
+            store.fold(db, Fold.decode(raw))
 
     async def evidence_of(self, job: JobId) -> store.Evidence | None:
         """What is kept about a job, also of one that is closed; None: nothing.

@@ -1,6 +1,7 @@
 """Jobs that are closed while much goes wrong: the sums stay, evidence goes, and nobody is paid twice."""
 
 import pytest
+from msgspec.structs import replace
 
 from sparkle_sim import checkers
 from sparkle_sim.engine import Run
@@ -8,6 +9,7 @@ from sparkle_sim.scenario import Checks, Credit, Fault, JobPlan, Peers, Scenario
 
 PRICE, PEERS = 1000, 12
 CLOSE_S = 900.0
+FOLD_S = 400.0  # so that folding begins before the last jobs do
 NAMES = ["zero_sum", "settled", "copies", "unpunished", "credit_bounds"]
 
 
@@ -49,3 +51,20 @@ def test_jobs_are_closed_wherever_they_were_settled_and_all_is_as_it_was(seed: i
     assert list(run.outcomes.values()) == ["job_done"] * 4
     assert closed >= 4 * PEERS - 4
     assert 10 * (needed + short) < shown
+
+
+def test_old_entries_are_folded_while_peers_are_killed_and_all_is_as_it_was() -> None:
+    scenario = scene()
+    credit = replace(scenario.credit, keep_entries=2, close_after_s=FOLD_S)
+    run = play(replace(scenario, credit=credit), 3)
+    assert run.world.credit is not None
+    folded, own = 0, 0
+    for peer in run.world.peers:
+        file = peer.disk.ledger
+        assert file is not None
+        folded += sum(base.seq + 1 for base in file.bases.values())
+        own += run.world.credit.account(peer.number) in file.bases
+    print(f"\n{folded} entries folded")
+    assert list(run.outcomes.values()) == ["job_done"] * 4
+    assert folded > 5 * PEERS
+    assert not own

@@ -1,8 +1,9 @@
 """One node's part in the ledger: ``handle(event, now_ns) -> effects`` and ``next_deadline()``.
 
 The agent opens and keeps its node's account (``own.py``), has witnesses know it (``partners.py``), claims pay for
-accepted work (``claims.py``), answers others (``serving.py``), spreads proofs of forks (``forks.py``), and forgets
-what proved that old jobs are settled (``old_jobs.py``). It signs nothing before it knows that it remembers everything
+accepted work (``claims.py``), answers others (``serving.py``), spreads proofs of forks (``forks.py``), forgets what
+proved that old jobs are settled (``old_jobs.py``), and much later others' entries about them (``old_entries.py``). It
+signs nothing before it knows that it remembers everything
 it signed, and tells nobody of anything that is not durable.
 """
 
@@ -13,6 +14,7 @@ from sparkle_ledger.agent.desk import Desk
 from sparkle_ledger.agent.events import Accepted, Cloned, Fund, Over, WorkEnded
 from sparkle_ledger.agent.fetching import Fetching
 from sparkle_ledger.agent.forks import Forks
+from sparkle_ledger.agent.old_entries import OldEntries
 from sparkle_ledger.agent.old_jobs import KEEP_MS, OldJobs
 from sparkle_ledger.agent.own import OwnAccount, State, WallMs
 from sparkle_ledger.agent.partners import Partners
@@ -22,6 +24,7 @@ from sparkle_ledger.agent.stored import Stored
 from sparkle_ledger.book import Book
 from sparkle_ledger.book_reading import Account
 from sparkle_ledger.entries import AccountId, EntryCodec, Work
+from sparkle_ledger.folding import KEEP_ENTRIES
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
 from sparkle_protocol.facts import FactCodec, Signer
@@ -42,6 +45,7 @@ class LedgerAgent:
         met: this node has met others before, or was told of some.
         new: the identity was made in this life, so nobody can know anything that it signed.
         keep_ms: for so long after the end of a job's time evidence is kept about a job that is settled.
+        keep_entries: so many of each account's newest entries are never folded.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class LedgerAgent:
         new: bool = False,
         met: bool = True,
         keep_ms: int = KEEP_MS,
+        keep_entries: int = KEEP_ENTRIES,
     ) -> None:
         self.book = book
         self._desk = Desk(signer, book, facts, entries)
@@ -72,6 +77,7 @@ class LedgerAgent:
         )
         self._serving = Serving(self._desk, self._shelf, self._stored, kept_record, self._forks.pushed)
         self._old_jobs = OldJobs(self._desk, self._fetching, self._claims, wall_ms, keep_ms)
+        self._old_entries = OldEntries(self._desk, self._shelf, wall_ms, keep_ms, keep_entries)
         self._forks.restore(forks)
         self._begun = False
 
@@ -124,13 +130,14 @@ class LedgerAgent:
         self._forks.look()
         self._stored.tick()
         self._old_jobs.tick()
+        self._old_entries.tick()
         self._desk.flush()  # what is durable may have partners told
         self._partners.tick()
         return self._desk.take_out()
 
     def next_deadline(self) -> int | None:
         """When a ``Tick`` is due."""
-        parts = (self._desk, self._fetching, self._own, self._old_jobs)
+        parts = (self._desk, self._fetching, self._own, self._old_jobs, self._old_entries)
         dues = [due for due in (part.due_ns for part in parts) if due is not None]
         for part in (self._partners, self._claims, self._proving, self._stored):
             dues += part.dues()

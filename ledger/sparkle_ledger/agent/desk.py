@@ -11,6 +11,7 @@ from sparkle_ledger.book import Book
 from sparkle_ledger.closing import Closing
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, EntryId, Release, Work, account_of
 from sparkle_ledger.evidence import JobRecord
+from sparkle_ledger.folding import Fold
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
@@ -34,12 +35,13 @@ class _Batch:
     evidence: list[fx.LedgerEvidence] = field(default_factory=list)
     forks: list[ForkProof] = field(default_factory=list)
     closings: dict[bytes, fx.LedgerClosing] = field(default_factory=dict)
+    folds: list[bytes] = field(default_factory=list)
     then: list[Callable[[], None]] = field(default_factory=list)
     bytes: int = 0
 
     @property
     def empty(self) -> bool:
-        return not (self.entries or self.evidence or self.forks or self.closings)
+        return not (self.entries or self.evidence or self.forks or self.closings or self.folds)
 
 
 class Desk:
@@ -140,6 +142,18 @@ class Desk:
         self._next.closings[closing.job] = fx.LedgerClosing(raw, keep_evidence)
         self._next.bytes += len(raw)
 
+    def keep_folds(self, folds: Iterable[Fold]) -> None:
+        """Keep what takes the place of entries, all of which are durable."""
+        for fold in folds:
+            raw = encode(fold)
+            self._next.folds.append(raw)
+            self._next.bytes += len(raw)
+
+    @property
+    def idle(self) -> bool:
+        """All that the book has is durable."""
+        return self._under_way is None and self._next.empty
+
     def next_tag(self) -> int:
         """For an effect that is answered."""
         self._tag += 1
@@ -205,6 +219,7 @@ class Desk:
                     tuple(batch.evidence),
                     tuple((proof.first.raw, proof.second.raw) for proof in batch.forks),
                     tuple(batch.closings.values()),
+                    tuple(batch.folds),
                 )
             )
 

@@ -58,11 +58,14 @@ class Fetching:
         The last ``back`` of those known are asked for as well: an account that forked shows others another one there.
         ``done`` is called once there are no more of them, or the peer shows none.
         """
-        heads = self._desk.book.account(account).heads
+        known = self._desk.book.account(account)
+        heads = known.heads
         incarnation = max(heads, default=0)
         first = heads[incarnation][0] + 1 - back if heads else 0
         if first < 0:
             incarnation, first = 0, 0
+        if not incarnation:
+            first = max(first, known.folded)
         if head is not None and (head.incarnation, head.seq) < (incarnation, first):
             incarnation, first = head.incarnation, head.seq  # another entry in a place that is known: a fork
         self._page(peer, account, incarnation, first, MAX_PAGES, done)
@@ -86,12 +89,18 @@ class Fetching:
         self._desk.ask(peer, EntriesRequest(account, incarnation, first), answer)
 
     def _take(self, account: AccountId, reply: EntriesReply, start: tuple[int, int]) -> tuple[int, int] | None:
-        """Take a page in; returns the last place, None if there is no room."""
+        """Take a page in; returns the last place, None if there is no room, or none of it goes with what is here.
+
+        Whoever folded the account's older entries has only such as follow those.
+        """
         of, entries = open_entries(self._desk.entries, reply.entries)
         places = [(entry.incarnation, entry.seq) for entry in entries]
         if of != account or places[0] < start or places != sorted(places):
             raise RemoteProtocolError("these are not the entries that were asked for")
-        return places[-1] if take_onto_shelf(self._desk, self._shelf, account, entries) else None
+        if not take_onto_shelf(self._desk, self._shelf, account, entries):
+            return None
+        known = account == self._desk.account or any(self._desk.book.entry(entry.id) for entry in entries)
+        return places[-1] if known else None
 
     def proof(self, peer: PeerId, job: JobId, ranges: Collection[int], done: Callable[[list[int]], None]) -> None:
         """Fetch the proof of who is to be paid for units of some ranges of a job; ``done`` gets those shown."""

@@ -45,6 +45,7 @@ class Forks:
         """Know again what an earlier life knew. It was told then."""
         for proof in proofs:
             self._known.setdefault(proof.first.account, proof)
+            self._desk.book.add_proof(proof)
 
     def proof_of(self, account: AccountId) -> ForkProof | None:
         """The proof that an account forked, if one is known."""
@@ -98,6 +99,7 @@ class Forks:
             return
         if self._shelf.concerns(account) or self._desk.book.account(account).entries:
             self._desk.take_in((proof.first, proof.second))
+            self._desk.book.add_proof(proof)  # its place may be folded here
             proven = self._desk.book.fork_of(account) is not None
         else:
             proven = False

@@ -122,7 +122,7 @@ class OldJobs:
 
     def _close(self, record: JobRecord) -> None:
         desk = self._desk
-        closing = desk.book.close(record.job)
+        closing = desk.book.close(record.job, self._wall_ms())
         self._claims.forget(record.job)
         works = (desk.book.entry(final.entry) for final in closing.finals)
         ours = record.account == desk.account or any(work.account == desk.account for work in works if work)

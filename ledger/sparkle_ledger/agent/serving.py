@@ -83,6 +83,12 @@ class Shelf:
         known = account in self._bytes
         return (known or self._strangers < MAX_STRANGERS) and self._strange_bytes + size <= MAX_BYTES
 
+    def remove(self, account: AccountId, size: int) -> None:
+        """So much of it is folded."""
+        self._bytes[account] -= size
+        if account not in self._concerns:
+            self._strange_bytes -= size
+
     def add(self, account: AccountId, size: int) -> None:
         """So much more is kept of it."""
         if account not in self._concerns:

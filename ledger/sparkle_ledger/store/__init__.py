@@ -6,14 +6,16 @@ table      holds
 entries    signed entries as they travel. A second one for the same place has another id and is kept beside it
 evidence   what proves the outcome of jobs: facts and records as they travel, each once
 forks      two entries of one place, for each account that signed such
-closings   of jobs that were settled long ago: what is kept in the place of evidence, and how many rows of that there
-           were then
-about      the network and its genesis record; how many rows the first four have
+closings   of jobs that were settled long ago: what is kept in the place of evidence, how many rows of that there
+           were then, and whether they are shut
+bases      of accounts whose oldest entries are folded: what is kept in the place of these; with ``base_sums``
+about      the network and its genesis record; how many rows the first five have
 =========  ==================================================================================================
 
-Rows of the first three are added and never changed: mistakes are mended by new entries. ``close_job`` alone takes
-some away: evidence about a job whose outcome is final, and what an earlier closing of it said. Balances are not
-here: they follow from those four, and are made again from them whenever a node starts (``book.py``).
+Rows of the first three are added and never changed: mistakes are mended by new entries. Two alone take some away:
+``close_job`` evidence about a job whose outcome is final, and what an earlier closing of it said; ``fold`` entries
+that are folded. Balances are not here: they follow from those five, and are made again from them whenever a node
+starts (``book.py``).
 
 ``append`` returns once its entries are on disk, so that what is published afterwards survives a crash. A process that
 is killed leaves whole transactions. A file that lost bytes is found out when it is read: ``load`` compares each entry
@@ -33,7 +35,9 @@ from typing import Any, NamedTuple
 from sparkle_ledger.closing import Closing
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec
 from sparkle_ledger.genesis import GenesisRecord
-from sparkle_ledger.store.schema import RESTORE, at_once, one_line, path_of, stored_genesis, told
+from sparkle_ledger.store.folded import bases as bases
+from sparkle_ledger.store.folded import fold as fold
+from sparkle_ledger.store.schema import RESTORE, at_once, check_of, one_line, path_of, scan, stored_genesis, told
 from sparkle_ledger.store.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from sparkle_ledger.store.schema import holds_anything as holds_anything
 from sparkle_ledger.store.schema import open_ledger as open_ledger
@@ -50,7 +54,9 @@ _CHECK_BYTES = 8  # of an entry as it travels: its id does not cover the signatu
 _HEARING_STEPS = 100_000  # of SQLite's machine between two looks for signals: some milliseconds
 
 # Jobs about which nothing came since they were closed: those with more evidence than then are open again.
-_CLOSED = "SELECT job FROM closings WHERE kept >= (SELECT COUNT(*) FROM evidence WHERE evidence.job = closings.job)"
+_CLOSED = (
+    "SELECT job FROM closings WHERE shut OR kept >= (SELECT COUNT(*) FROM evidence WHERE evidence.job = closings.job)"
+)
 
 
 class Row(NamedTuple):
@@ -140,7 +146,7 @@ def close_job(db: sqlite3.Connection, closing: Closing, *, keep_evidence: bool) 
         gone = 0 if keep_evidence else db.execute("DELETE FROM evidence WHERE job = ?", (job,)).rowcount
         ((kept,),) = db.execute("SELECT COUNT(*) FROM evidence WHERE job = ?", (job,))
         before = db.execute("DELETE FROM closings WHERE job = ?", (job,)).rowcount
-        db.execute("INSERT INTO closings VALUES (?, ?, ?, ?)", (job, kept, raw, _check_of(job, kept, raw)))
+        db.execute("INSERT INTO closings VALUES (?, ?, ?, ?, 0)", (job, kept, raw, check_of(job, kept, raw)))
         for name, more in (("evidence", -gone), ("closings", 1 - before)):
             db.execute("UPDATE about SET value = value + ? WHERE name = ?", (more, name))
 
@@ -166,7 +172,7 @@ def _add(db: sqlite3.Connection, table: str, statement: str, rows: Sequence[tupl
 
 def rows(db: sqlite3.Connection) -> Iterator[Row]:
     """All entries as stored, by account, incarnation and seq."""
-    for account, incarnation, seq, id_, raw, checked in _scan(db, "entries", "account, incarnation, seq, id"):
+    for account, incarnation, seq, id_, raw, checked in scan(db, "entries", "account, incarnation, seq, id"):
         if not type(account) is type(id_) is type(raw) is type(checked) is bytes:
             raise LedgerError(f"{path_of(db)} holds an entry without its bytes; {RESTORE}")
         yield Row(account, incarnation, seq, id_, raw, checked)
@@ -230,7 +236,7 @@ def evidence(db: sqlite3.Connection, *, closed: bool = False) -> Iterator[Eviden
     """
     without = "0" if closed else f"job IN ({_CLOSED})"
     found: Evidence | None = None
-    for job, kind, id_, raw in _scan(db, "evidence", "job, kind, id", without):
+    for job, kind, id_, raw in scan(db, "evidence", "job, kind, id", without):
         if found is None or job != found.job:
             if found is not None:
                 yield found
@@ -271,22 +277,22 @@ def closings(db: sqlite3.Connection) -> Iterator[Closing]:
     Raises:
         LedgerError: something is damaged, or the file is.
     """
-    for job, kept, raw, checked in _scan(db, "closings", "job"):
+    for job, kept, raw, checked, is_shut in scan(db, "closings", "job"):
         whole = type(job) is type(raw) is bytes and type(kept) is int and 0 <= kept < 1 << 63
         try:
-            closing = Closing.decode(raw) if whole and _check_of(job, kept, raw) == checked else None
+            closing = Closing.decode(raw) if whole and check_of(job, kept, raw) == checked else None
         except RemoteProtocolError as error:
             raise LedgerError(
                 f"what is kept of a closed job in {path_of(db)} is damaged ({error}); {RESTORE}"
             ) from error
-        if closing is None or closing.job != job:
+        if closing is None or closing.job != job or closing.is_shut != is_shut:
             raise LedgerError(f"what is kept of a closed job in {path_of(db)} is damaged; {RESTORE}")
         yield closing
 
 
 def forks(db: sqlite3.Connection) -> list[Fork]:
     """Proofs of forks, by account. Whoever reads them verifies them."""
-    return [Fork(AccountId(account), first, second) for account, first, second in _scan(db, "forks", "account")]
+    return [Fork(AccountId(account), first, second) for account, first, second in scan(db, "forks", "account")]
 
 
 def check(db: sqlite3.Connection) -> None:
@@ -310,25 +316,3 @@ def check(db: sqlite3.Connection) -> None:
         db.set_progress_handler(None, 0)
     if found != "ok":
         raise LedgerError(f"{path_of(db)} is damaged ({one_line(found)}); {RESTORE}")
-
-
-def _scan(db: sqlite3.Connection, table: str, order: str, without: str = "0") -> Iterator[tuple[Any, ...]]:
-    """All rows of a table but those left out, and an error at the end if not all that were added are there."""
-    added = f"(SELECT value FROM about WHERE name = '{table}')"  # noqa: S608
-    left_out = f"(SELECT COUNT(*) FROM {table} WHERE {without})"  # noqa: S608
-    query = f"SELECT {added} - {left_out}, * FROM {table} WHERE NOT ({without}) ORDER BY {order}"  # noqa: S608
-    read, expected = 0, None
-    with told(db):
-        for row in db.execute(query):
-            read, expected = read + 1, row[0]
-            yield row[1:]
-        if not read:  # nobody has said how many were added
-            counted = f"SELECT {added} - {left_out}, COUNT(*) FROM {table} WHERE NOT ({without})"  # noqa: S608
-            expected, read = db.execute(counted).fetchone()
-    if read != expected:
-        raise LedgerError(f"{path_of(db)} has lost {table}: {read} of {expected} are there; {RESTORE}")
-
-
-def _check_of(job: bytes, kept: int, raw: bytes) -> bytes:
-    """Of a closing. Against accidents only."""
-    return digest(job, kept.to_bytes(8), raw)[:_CHECK_BYTES]

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sparkle_ledger.genesis import GenesisRecord, decode_genesis
 from sparkle_protocol.errors import ConfigError, LedgerError, RemoteProtocolError
@@ -34,6 +35,13 @@ INSERT INTO about VALUES ('closings', 0);
     # A ledger from before genesis records was judged by what now is the default one.
     """
 INSERT OR IGNORE INTO about SELECT 'genesis', x'' FROM about WHERE name = 'network';
+""",
+    """
+ALTER TABLE closings ADD COLUMN shut INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE bases     (account BLOB PRIMARY KEY, raw BLOB NOT NULL, checked BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE base_sums (account BLOB NOT NULL, kind INTEGER NOT NULL, other BLOB NOT NULL, sums TEXT NOT NULL,
+    checked BLOB NOT NULL, PRIMARY KEY (account, kind, other)) WITHOUT ROWID;
+INSERT INTO about VALUES ('bases', 0), ('base_sums', 0);
 """,
 )
 SCHEMA_VERSION = len(MIGRATIONS)
@@ -149,7 +157,7 @@ def _settle_genesis(db: sqlite3.Connection, path: Path, genesis: GenesisRecord, 
 
 def holds_anything(db: sqlite3.Connection) -> bool:
     """Something was judged; else the record may be changed, as by who forgot to give the right one at first."""
-    tables = ("entries", "evidence", "forks", "closings")
+    tables = ("entries", "evidence", "forks", "closings", "bases")
     return any(db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)  # noqa: S608
 
 
@@ -236,3 +244,28 @@ def _complaint(path: Path | str, error: sqlite3.Error | UnicodeDecodeError) -> s
 def one_line(text: object) -> str:
     """Without line breaks and not too long: SQLite shows whole statements."""
     return " ".join(str(text).split())[:160]
+
+
+# --- reading ----------------------------------------------------------------------------------------------
+
+
+def scan(db: sqlite3.Connection, table: str, order: str, without: str = "0") -> Iterator[tuple[Any, ...]]:
+    """All rows of a table but those left out, and an error at the end if not all that were added are there."""
+    added = f"(SELECT value FROM about WHERE name = '{table}')"  # noqa: S608
+    left_out = f"(SELECT COUNT(*) FROM {table} WHERE {without})"  # noqa: S608
+    query = f"SELECT {added} - {left_out}, * FROM {table} WHERE NOT ({without}) ORDER BY {order}"  # noqa: S608
+    read, expected = 0, None
+    with told(db):
+        for row in db.execute(query):
+            read, expected = read + 1, row[0]
+            yield row[1:]
+        if not read:  # nobody has said how many were added
+            counted = f"SELECT {added} - {left_out}, COUNT(*) FROM {table} WHERE NOT ({without})"  # noqa: S608
+            expected, read = db.execute(counted).fetchone()
+    if read != expected:
+        raise LedgerError(f"{path_of(db)} has lost {table}: {read} of {expected} are there; {RESTORE}")
+
+
+def check_of(job: bytes, kept: int, raw: bytes) -> bytes:
+    """Of a closing. Against accidents only."""
+    return digest(job, kept.to_bytes(8), raw)[:_CHECK_BYTES]

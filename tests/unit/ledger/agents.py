@@ -10,10 +10,13 @@ from sparkle_ledger.agent.old_jobs import KEEP_MS
 from sparkle_ledger.book import Book
 from sparkle_ledger.closing import Closing
 from sparkle_ledger.economy import Economy
-from sparkle_ledger.entries import account_of
+from sparkle_ledger.entries import AccountId, account_of
 from sparkle_ledger.evidence import JobRecord
+from sparkle_ledger.folding import KEEP_ENTRIES, Base, Fold, shut
+from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
+from sparkle_protocol.codec import encode
 from sparkle_protocol.facts import FactCodec
 from sparkle_protocol.identity import Identity
 from sparkle_protocol.ids import JobId, PeerId
@@ -35,7 +38,9 @@ class Member:
         self.evidence: dict[JobId, tuple[dict[bytes, None], dict[bytes, None]]] = {}
         self.forks: list[tuple[bytes, bytes]] = []
         self.closings: dict[JobId, bytes] = {}
+        self.bases: dict[AccountId, Base] = {}
         self.keep_ms = KEEP_MS
+        self.keep_entries = KEEP_ENTRIES
         self.kept: dict[JobId, JobRecord] = {}
         self.told: list[fx.Notify] = []
         self.funded: dict[JobId, str | None] = {}
@@ -55,6 +60,8 @@ class Member:
         book = Book(NET, self.economy)
         for raw in self.closings.values():
             book.add_closing(Closing.decode(raw))
+        for base in self.bases.values():
+            book.add_base(base.copy())
         book.add_all(ENTRIES.open(raw) for raw in self.disk)
         codec = FactCodec(NET)
         for job, (facts, _) in self.evidence.items():
@@ -64,8 +71,9 @@ class Member:
                 record.add_all(opened)
                 book.add_record(record)
         self.agent = LedgerAgent(
-            self.who, book, codec, lambda: self.world.now // 1_000_000, self.kept.get, keep_ms=self.keep_ms
-        )
+            self.who, book, codec, lambda: self.world.now // 1_000_000, self.kept.get, self.proofs(),
+            keep_ms=self.keep_ms, keep_entries=self.keep_entries,
+        )  # fmt: skip
 
     def hear(self, event: object) -> None:
         """Give the agent an event, and perform what it wants."""
@@ -135,7 +143,23 @@ class Member:
             self.closings[job] = closing.raw
             if not closing.keep_evidence:
                 self.evidence.pop(job, None)
+        for raw in effect.folds:
+            self.fold(Fold.decode(raw))
         self.hear(fx.LedgerKept(effect.tag))
+
+    def fold(self, step: Fold) -> None:
+        account = AccountId(step.account)
+        self.bases.setdefault(account, Base(account)).add(step)
+        for one in step.jobs:
+            job = JobId(one.job)
+            self.closings[job] = encode(shut(Closing.decode(self.closings[job]), one))
+        for raw in list(self.disk):
+            entry = ENTRIES.open_known(raw)
+            if entry.account == account and not entry.incarnation and entry.seq <= step.seq:
+                del self.disk[raw]
+
+    def proofs(self) -> list[ForkProof]:
+        return [ForkProof.make(ENTRIES.open(one), ENTRIES.open(other)) for one, other in self.forks]
 
 
 class World:

@@ -92,7 +92,7 @@ def test_not_only_entries_were_judged(path: Path, what: str) -> None:
     elif what == "fork":
         store.keep_fork(db, store.Fork(AccountId(bytes(32)), b"one", b"two"))
     else:
-        db.execute("INSERT INTO closings VALUES (x'00', 0, x'00', x'00')")
+        db.execute("INSERT INTO closings VALUES (x'00', 0, x'00', x'00', 0)")
     db.close()
     with pytest.raises(ConfigError, match="was judged by the genesis record"):
         make(path, GENESIS)
