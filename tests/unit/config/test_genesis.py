@@ -127,7 +127,7 @@ BAD = [
     (f'network = "n"\n[founders]\n{ANN[:-1]} = ["trusted"]', ["founders.12D3Koo", "a whole peer id", "status"]),
     (f'network = "n"\n[founders]\n"…{ANN[-8:]}" = ["trusted"]', ["must be named by a whole peer id"]),
     (f'network = "n"\n[founders]\n"{ANN}\\n" = ["trusted"]\n{ANN} = ["trusted"]', [f"[founders] name {ANN} twice"]),
-    (f'network = "n"\n[founders]\n{ANN} = ["trustd"]', [f"founders.{ANN}", ROLE, "not 'trustd'; did you mean 'trusted'?"]),
+    (f'network = "n"\n[founders]\n{ANN} = ["trustd"]', [ROLE, "not 'trustd'; did you mean 'trusted'?"]),
     (f'network = "n"\n[founders]\n{ANN} = ["trusted", "king"]', [ROLE, "not 'king'"]),
     (f'network = "n"\n[founders]\n{ANN} = "trusted"', [ROLE, "not 'trusted'; put it into brackets"]),
     *(
