@@ -132,6 +132,7 @@ def test_a_picture_lands_in_its_file(sparkle: Sparkle, tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert f"wrote {picture} (264 B)" in said.err
     job = sparkle("jobs", "--json").document[0]["job"]
+    assert f"'sparkle result {job[:12]} -o result.png' writes it" in sparkle("wait", job).err
     described = sparkle("result", job, "--json").document
     assert (described["media_type"], described["size_bytes"], "data" in described) == ("image/png", 264, False)
     assert f"sparkle result {job[:12]} -o result.png" in sparkle("result", job).err
