@@ -58,7 +58,8 @@ def _submitted(entry: Entry) -> str:
 
 def _published(entry: Entry) -> str:
     keepers, holding = _number(entry, "keepers"), _number(entry, "holding")
-    return f"Published: {holding} of {many(keepers, 'keeper')} {'holds' if holding == 1 else 'hold'} its spec and inputs."
+    verb = "holds" if holding == 1 else "hold"
+    return f"Published: {holding} of {many(keepers, 'keeper')} {verb} its spec and inputs."
 
 
 def _keepers_changed(entry: Entry) -> str:
