@@ -46,6 +46,8 @@ def _as_parameters(arguments: Sequence[str], unknown: str) -> str:
     if not given and name.startswith("--") and behind and not behind[0].startswith("-"):
         value = behind[0]
     here = f", here -p {name.lstrip('-')}={value}" if value else ""
+    if value.endswith((".npy", ".png")):
+        return f"; arrays are given as --input NAME=FILE, here --input {name.lstrip('-')}={value}"
     return f"; parameters of a kernel are given as -p NAME=VALUE{here}"
 
 

@@ -116,7 +116,8 @@ def _tell_of_file(document: dict[str, Any]) -> None:
     """How to get what a line cannot show."""
     short, kind = output.short_job(document["job"]), document["media_type"]
     if is_array(document):
-        _tell(f"'sparkle result {short} -o result.npy' copies it; a .png shows it, if it is a picture")
+        picture = "; a .png shows it, if it is a picture" if len(document["value"]["shape"]) > 1 else ""
+        _tell(f"'sparkle result {short} -o result.npy' copies it{picture}")
     elif document["data"]:
         extension = kind.rpartition("/")[2]
         _tell(f"there is also a file ({kind}); 'sparkle result {short} -o result.{extension}' writes it")

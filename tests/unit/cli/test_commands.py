@@ -205,6 +205,7 @@ def test_status_says_what_is_weaker_with_few_peers(sparkle: Sparkle) -> None:
         (("submit", "--padding", "4", "conv2d"), 2, "here -p padding=4;"),
         (("submit", "conv2d", "--padding=4", "--wait"), 2, "here -p padding=4;"),
         (("submit", "conv2d", "padding=4"), 2, "here -p padding=4;"),
+        (("submit", "gemm", "a=a.npy"), 2, "arrays are given as --input NAME=FILE, here --input a=a.npy;"),
         (("submit", "conv2d", "4"), 2, "are given as -p NAME=VALUE;"),
         (("submit",), 2, "required: KERNEL"),
         (("ledger",), 2, "required: ACTION"),
