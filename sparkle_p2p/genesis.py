@@ -146,10 +146,13 @@ def _founders(table: dict[str, Any]) -> dict[str, Any]:
 def _roles(words: Any, where: str) -> list[str]:
     if isinstance(words, list) and words and all(word in ROLES for word in words):
         return words
-    strange = [word for word in words if word not in ROLES] if isinstance(words, list) else [words]
+    strange = [word for word in words if word not in ROLES] if isinstance(words, list) else []
     near = difflib.get_close_matches(str(strange[0])[:20], ROLES, n=1) if strange else []
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise ValueError(f'its {where} must be ["trusted"], ["unlimited"] or both in one list, not {_shown(words)}{hint}')
+    if words in ROLES:
+        hint = "; put it into brackets"
+    wrong = _shown(strange[0] if strange else words)
+    raise ValueError(f'its {where} must be ["trusted"], ["unlimited"] or both in one list, not {wrong}{hint}')
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,6 @@
 """A faster build of what a run spends its time in: mypyc makes C of the cores and of the simulator's inner parts.
 
-The code is the same, so runs are the same to the byte; they take about half the time. A build lies in the user's
+The code is the same, so runs are the same to the byte; they take two thirds of the time. A build lies in the user's
 cache under a name that is a digest of all sources and of the interpreter, so a build of other sources is never used:
 after a change the plain code runs until somebody compiles again. It needs mypy, setuptools and a C compiler (the
 extra ``compiled``).

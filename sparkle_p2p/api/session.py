@@ -14,6 +14,7 @@ from sparkle_p2p.api.words import ENDED, ending, short_job
 from sparkle_p2p.view import JobView, KernelView
 from sparkle_protocol.errors import ComputeError, ConfigError, RequestTimeout, SparkleError
 
+_LEVELS = ("fast", "final", "critical")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.25
 
 Document = dict[str, Any]
@@ -41,6 +42,13 @@ class Session:
         """What publishes a job and gives its id; its arrays lie in files while the block runs."""
         if not isinstance(kernel, str):
             raise ConfigError(f"a kernel has a name, as 'prime_count'; this is a {type(kernel).__name__[:40]}")
+        if not isinstance(inputs, Mapping | None):
+            raise ConfigError(
+                f"inputs are arrays by name, as inputs={{'a': array}}, not a {type(inputs).__name__[:40]}; "
+                "parameters are given by name, as stop=1000"
+            )
+        if verify not in _LEVELS:
+            raise ConfigError(f"verify is one of {', '.join(_LEVELS)}, not {str(verify)[:40]!r}")
         plain = {name: _plain(name, value) for name, value in params.items()}
         whole = _whole(units)
         with input_files(self._client.home, inputs or {}) as files:

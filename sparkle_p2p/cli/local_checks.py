@@ -72,6 +72,8 @@ def check_home(home: Path) -> Finding:
             os.fsync(file.fileno())
     except OSError as error:
         said = f"{place} cannot be written: {(error.strerror or str(error)).lower()}."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fix = "Free some space there, or choose another directory with --home."
         return Finding("home", "fail", Reason("home_unwritable", said), fix)
     what = "can be written" if place == home else "does not exist yet; it can be made"
     return Finding("home", "ok", Reason("home_writable", f"{home} {what}."))

@@ -46,21 +46,25 @@ def _as_parameters(arguments: Sequence[str], unknown: str) -> str:
     if not given and name.startswith("--") and behind and not behind[0].startswith("-"):
         value = behind[0]
     here = f", here -p {name.lstrip('-')}={value}" if value else ""
+    if value.endswith((".npy", ".png")):
+        return f"; arrays are given as --input NAME=FILE, here --input {name.lstrip('-')}={value}"
     return f"; parameters of a kernel are given as -p NAME=VALUE{here}"
 
 
 def _common_flags_last(arguments: Sequence[str]) -> list[str]:
     """``--home DIR`` and ``--json`` may stand before the command too; argparse wants them behind all its words."""
     rest, moved = list(arguments), []
+    words: list[str] = []
     while rest:
         if rest[0] == "--home" and len(rest) > 1:
             moved += [rest.pop(0), rest.pop(0)]
         elif rest[0] == "--json" or rest[0].startswith("--home="):
             moved.append(rest.pop(0))
+        elif rest[0] == "ledger" and not words:  # what to do with it is a word of the command, too
+            words.append(rest.pop(0))
         else:
             break
-    words = 2 if rest[:1] == ["ledger"] else 1
-    return [*rest[:words], *moved, *rest[words:]]
+    return [*words, *rest[:1], *moved, *rest[1:]] if rest else words or moved
 
 
 def add_home(parser: argparse.ArgumentParser) -> None:

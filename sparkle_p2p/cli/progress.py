@@ -9,13 +9,15 @@ from typing import Any, TextIO
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.api.display import TerminalLine
 from sparkle_p2p.api.words import ENDED as ENDED
-from sparkle_p2p.api.words import bar, clean, duration, share
+from sparkle_p2p.api.words import accepted, bar, clean, duration, share, short_job
 from sparkle_p2p.api.words import progress_text as progress_text
 
 POLL_S = 0.25
 _REDRAW_S = 0.1
 _ESTIMATE_FROM_S, _ESTIMATE_FROM = 1.0, 0.02  # before that the pace says little
 _PLAIN_STEP = 0.1  # elsewhere than in a terminal: a line for every tenth of the job
+STANDSTILL_S = 5.0  # nobody at work and nothing accepted for so long: say why
+_CAUSES = ("too_large", "wants_workers", "dead_units")  # what ``why`` may say of a job that nobody works for
 
 
 class ProgressLine:
@@ -38,6 +40,12 @@ class ProgressLine:
         if self._line is not None:
             self._line.end()
 
+    def say(self, sentence: str) -> None:
+        """A line that stays."""
+        self.clear()
+        self._stream.write(clean(sentence) + "\n")
+        self._stream.flush()
+
     def show(self, job: dict[str, Any]) -> None:
         """Show where the job stands."""
         if self._line is not None:
@@ -48,18 +56,40 @@ class ProgressLine:
             self._stream.flush()
 
 
-def follow(client: LocalClient, job: str, line: ProgressLine) -> dict[str, Any]:
-    """Wait until the job has ended, showing progress; its last document.
+def follow(
+    client: LocalClient,
+    job: str,
+    line: ProgressLine,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """Wait until the job has ended, showing progress, and once for each standstill why it stands; its last document.
 
     There is no time limit: a job may take days, and every single question has its own.
     """
+    told, moved, still_since = False, -1, clock()
     with line:
         while True:
             document = client.job(job)
             line.show(document)
             if document["state"] in ENDED:
                 return document
-            time.sleep(POLL_S)
+            if document["units"]["leased"] or accepted(document) != moved:
+                told, moved, still_since = False, accepted(document), clock()
+            elif not told and clock() - still_since >= STANDSTILL_S:
+                told = True
+                line.say(_why_it_stands(client, job))
+            sleep(POLL_S)
+
+
+def _why_it_stands(client: LocalClient, job: str) -> str:
+    """What has to happen before the job goes on; if that is only that somebody takes a unit, also why we do not."""
+    told = client.why(job)
+    cause = next((detail["sentence"] for detail in told["details"] if detail["code"] in _CAUSES), "")
+    if not cause:
+        here = client.status()
+        cause = f"{told['headline']['sentence']} This node is {here['state']}: {here['reason']['sentence']}"
+    return f"waiting: {cause} 'sparkle why {short_job(job)}' tells more"
 
 
 class WorkBar:

@@ -10,6 +10,7 @@ from typing import Any
 from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.cli import output
 from sparkle_p2p.runtime.locate import home_path
+from sparkle_protocol.errors import SparkleError
 
 
 def client_of(arguments: argparse.Namespace) -> LocalClient:
@@ -180,10 +181,21 @@ def eta_text(eta: dict[str, float] | None) -> str:
     return f"about {output.duration(eta['finish_s'])} ({low} to {high})"
 
 
+def _number_in(value: Mapping[str, Any]) -> str:
+    """What an array without axes holds; while its file cannot be read, that it is such a one."""
+    from sparkle_p2p.api.arrays import load_array
+
+    try:
+        return str(load_array(value)[()])
+    except SparkleError:
+        return "scalar"
+
+
 def result_text(value: Any) -> str:
     """A result on one line."""
     if isinstance(value, dict) and value.keys() == {"dtype", "shape", "path"}:
-        return f"{value['dtype']} {' x '.join(map(str, value['shape'])) or 'scalar'}, in {value['path']}"
+        shape = " x ".join(map(str, value["shape"])) or _number_in(value)
+        return f"{value['dtype']} {shape}, in {value['path']}"
     if isinstance(value, dict):
         return ", ".join(f"{name} {content}" for name, content in value.items())
     return str(value)

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from sparkle_p2p.api.arrays import input_path
 from sparkle_p2p.api.client import LocalClient
@@ -88,6 +89,8 @@ def _follow(client: LocalClient, job: str, arguments: argparse.Namespace) -> int
         output.print_json(document)
     elif not arguments.output:
         print(output.clean(result_text(document["result"])))
+        with suppress(SparkleError):  # the result was shown
+            _tell_of_file(client.result(job))
     return 0
 
 
@@ -105,13 +108,19 @@ def result(arguments: argparse.Namespace) -> int:
         output.print_json({**document, "size_bytes": size, "file": arguments.output})
     elif not arguments.output:
         print(output.clean(result_text(document["value"])))
-        short, kind = output.short_job(document["job"]), document["media_type"]
-        if is_array(document):
-            _tell(f"'sparkle result {short} -o result.npy' copies it; a .png shows it, if it is a picture")
-        elif document["data"]:
-            extension = kind.rpartition("/")[2]
-            _tell(f"there is also a file ({kind}); 'sparkle result {short} -o result.{extension}' writes it")
+        _tell_of_file(document)
     return 0
+
+
+def _tell_of_file(document: dict[str, Any]) -> None:
+    """How to get what a line cannot show."""
+    short, kind = output.short_job(document["job"]), document["media_type"]
+    if is_array(document):
+        picture = "; a .png shows it, if it is a picture" if len(document["value"]["shape"]) > 1 else ""
+        _tell(f"'sparkle result {short} -o result.npy' copies it{picture}")
+    elif document["data"]:
+        extension = kind.rpartition("/")[2]
+        _tell(f"there is also a file ({kind}); 'sparkle result {short} -o result.{extension}' writes it")
 
 
 def cancel(arguments: argparse.Namespace) -> int:

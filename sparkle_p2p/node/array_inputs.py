@@ -25,6 +25,7 @@ from sparkle_p2p.blobs.files import disk_errors, read_into, write_all
 from sparkle_p2p.blobs.sealing import JobCipher, input_label, sealed_bytes
 from sparkle_p2p.network_key import NetworkKey
 from sparkle_p2p.node.memory import UnitMemory, mib, says_most
+from sparkle_p2p.node.narrate import many
 from sparkle_p2p.view import SubmitRequest
 from sparkle_protocol.blobs.tree import BlobId
 from sparkle_protocol.errors import ConfigError
@@ -193,8 +194,8 @@ def choose_units(kernel: ArrayKernel, params: Mapping[str, Any], wanted: int | N
     if not _fits(kernel, params, wanted, memory.most):
         needs = kernel.cost(kernel.unit(params, wanted, 0)).memory_bytes
         raise ConfigError(
-            f"a unit of this {kernel.name} job in {wanted} units needs {mib(needs)} MB, {says_most(memory.most)}; "
-            f"cut it into {least} units or more"
+            f"a unit of this {kernel.name} job in {many(wanted, 'unit')} needs {mib(needs)} MB, "
+            f"{says_most(memory.most)}; cut it into {least} units or more"
         )
     return wanted
 

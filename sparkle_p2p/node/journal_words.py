@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from sparkle_p2p.node.journal import Entry
-from sparkle_p2p.node.narrate import many
+from sparkle_p2p.node.narrate import many, why_keepers
 from sparkle_p2p.view import Moment, Reason, Scalar
 from sparkle_protocol.ids import PeerId, short_peer
 
@@ -58,13 +58,14 @@ def _submitted(entry: Entry) -> str:
 
 def _published(entry: Entry) -> str:
     keepers, holding = _number(entry, "keepers"), _number(entry, "holding")
-    return f"Published: {holding} of {many(keepers, 'keeper')} hold its spec and inputs."
+    verb = "holds" if holding == 1 else "hold"
+    return f"Published: {holding} of {many(keepers, 'keeper')} {verb} its spec and inputs."
 
 
 def _keepers_changed(entry: Entry) -> str:
-    reason, now = _text(entry, "reason"), many(_number(entry, "keepers"), "keeper")
-    why = f" ({reason})" if reason else ""
-    return f"Keepers changed{_times(entry.count)}: {now} in view {_number(entry, 'view')}{why}."
+    reason, now = _text(entry, "reason"), many(_number(entry, "keepers"), "node")
+    why = f" ({why_keepers(reason)})" if reason else ""
+    return f"Keepers changed{_times(entry.count)}: kept by {now} now{why}."
 
 
 def _lost(entry: Entry) -> str:

@@ -29,6 +29,18 @@ def _job(fields: Fields) -> str:
     return str(fields["job"])[:8]
 
 
+def why_keepers(reason: str) -> str:
+    """Why others keep a job than before."""
+    return _KEEPERS_CHANGED.get(reason, reason)
+
+
+_KEEPERS_CHANGED = {
+    "grown": "more nodes can",
+    "agreed": "those that went were replaced",
+    "recovered": "too few of them could be reached",
+    "renewed": "they decide anew",
+}
+
 # what has become of this node's account in the ledger
 ACCOUNT_STATES = {
     "learning": "Credit: other nodes are asked for the state of this account",
@@ -48,7 +60,7 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
     ),
     "keepers_changed": (
         "info",
-        lambda f: f"Job {_job(f)}: {many(int(f['keepers']), 'keeper')} in view {f['view']} ({f['reason']})",
+        lambda f: f"Job {_job(f)} is kept by {many(int(f['keepers']), 'node')} now: {why_keepers(str(f['reason']))}",
     ),
     "job_done": ("good", lambda f: f"Job {_job(f)} is done"),
     "job_cancelled": ("info", lambda f: f"Job {_job(f)} was cancelled"),
@@ -116,7 +128,7 @@ _SENTENCES: dict[str, tuple[Level, Callable[[Fields], str]]] = {
     "bootstrap_is_self": ("warning", lambda f: f"The bootstrap address {f['address']} is this node itself"),
     "bootstrap_unreachable": (
         "warning",
-        lambda f: f"Bootstrap {f['address']} does not answer (try {f['attempt']}): {f['reason']}",
+        lambda f: f"No connection to bootstrap {f['address']} (try {f['attempt']}): {f['reason']}",
     ),
     "clock_off": (
         "warning",

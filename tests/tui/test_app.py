@@ -180,6 +180,20 @@ async def test_alone_offers_the_demo_and_d_starts_it() -> None:
         assert "…f7mTq4Ws" in seen.text("#peers")
 
 
+@pytest.mark.parametrize(
+    ("hosts", "said"),
+    [
+        (("ip4/127.0.0.1", "ip4/192.168.1.23"), "› Elsewhere: sparkle-node --bootstrap /ip4/192.168.1.23/"),
+        (("ip6/::1", "ip6/2001:db8::7"), "› Elsewhere: sparkle-node --bootstrap /ip6/2001:db8::7/"),
+        (("ip4/127.0.0.1",), "› On this computer only: sparkle-node --home DIR --bootstrap /ip4/127.0.0.1/"),
+    ],
+)
+async def test_other_machines_are_given_no_address_of_loopback(hosts: tuple[str, ...], said: str) -> None:
+    addresses = tuple(f"/{host}/tcp/41234/p2p/{scenes.ME}" for host in hosts)
+    async with screen(replace(scenes.ALONE, addresses=addresses), size=(160, 40)) as seen:
+        assert said.replace(" ", "") in "".join(seen.text("#peers").split())
+
+
 async def test_without_a_demo_of_its_own_the_command_is_named() -> None:
     async with screen(scenes.ALONE) as seen:
         assert "sparkle demo" in seen.text("#peers")

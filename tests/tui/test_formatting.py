@@ -54,6 +54,9 @@ def test_numbers_as_people_read_them() -> None:
     assert [fmt.tally(value) for value in (9999, 12_345, 3_400_000)] == ["9999", "12k", "3.4M"]
     assert fmt.credit(12_359_999) == "12.35"
     assert fmt.credit(-12_359_999) == "-12.35"
+    assert [fmt.credit(micro) for micro in (0, 72, -4_536, 9_000, 10_000)] == [
+        "0.00", "0.000072", "-0.004536", "0.009", "0.01",
+    ]  # fmt: skip
     assert fmt.size(131_000_000) == "131 MB"
     assert [fmt.latency(value) for value in (None, 0.42, 12.4, 1300)] == ["–", "0.4 ms", "12 ms", "1.3 s"]
 

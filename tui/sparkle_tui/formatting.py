@@ -149,8 +149,10 @@ def latency(milliseconds: float | None) -> str:
 
 
 def credit(micro: int) -> str:
-    """Credit with two decimals, rounded towards zero so that it never shows more than there is."""
+    """Credit with two decimals, never more than there is, so rounded towards zero; below 0.01 exactly."""
     sign = "-" if micro < 0 else ""
+    if 0 < abs(micro) < 10_000:
+        return f"{sign}0.{abs(micro):06}".rstrip("0")
     cents = abs(micro) // 10_000
     return f"{sign}{number(cents // 100)}.{cents % 100:02d}"
 

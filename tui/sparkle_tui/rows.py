@@ -27,6 +27,7 @@ _JOBS: Mapping[str, tuple[str, str, str]] = {
     "cancelled": ("–", "cancelled", MUTED),
     "failed": ("✗", "failed", BAD),
 }
+_LOOPBACK = ("/ip4/127.", "/ip6/::1/")  # of no use to another machine
 _LEVELS: Mapping[str, tuple[str, str]] = {
     "info": ("·", MUTED),
     "good": ("✓", GOOD),
@@ -134,9 +135,11 @@ def alone(shown: Shown, view: NodeView, width: int) -> list[Line]:
         demo = "Try it now in another terminal: sparkle demo"
     lines: list[Line] = [(("No other peers yet.", "bold $text-warning"),)]
     hints = [demo, "On your LAN: run sparkle-node there too."]
-    if view.addresses:
-        address = fmt.clean(view.addresses[0])
-        hints.append(f"Elsewhere: sparkle-node --bootstrap {address}")
+    outside = [address for address in view.addresses if not address.startswith(_LOOPBACK)]
+    if outside:
+        hints.append(f"Elsewhere: sparkle-node --bootstrap {fmt.clean(outside[0])}")
+    elif view.addresses:
+        hints.append(f"On this computer only: sparkle-node --home DIR --bootstrap {fmt.clean(view.addresses[0])}")
     for hint in hints:
         for number, row in enumerate(fmt.wrap(hint, width - 2)):
             lines.append((("  " if number else "› ", ACCENT), (row, "")))

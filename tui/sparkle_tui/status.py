@@ -138,8 +138,8 @@ def score(shown: Shown, width: int, rows: int) -> list[Line]:
             ("   Units ", MUTED),
             (f"{fmt.number(view.units_done)} done, {fmt.number(view.units_verified)} accepted", ""),
         )
-        if refused and width >= 60:
-            line = (*line, ("   Refused ", MUTED), (fmt.number(refused), BAD))
+        if refused and width >= 72:
+            line = (*line, ("   Refused ", MUTED), (f"{fmt.number(refused)} of others", BAD))
         return [fit(line, width)]
     recent = f"  +{shown.accepted_recently}/min" if shown.accepted_recently else ""
     lines: list[Line] = [
@@ -152,4 +152,4 @@ def score(shown: Shown, width: int, rows: int) -> list[Line]:
 
 
 def _refused(refused: int) -> str:
-    return f"✗ {fmt.plural(refused, 'result')}" if refused else "0"
+    return f"✗ {fmt.number(refused)} of others" if refused else "0"

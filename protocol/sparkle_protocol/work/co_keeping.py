@@ -332,7 +332,8 @@ class CoKeeping(Beats):
         else:
             over = refusal.code == "released" or (job.mine and not _may_give(job))
             self._channels.refused(channel, refusal.text or refusal.code, now_ns, for_good=over)
-            if channel.refusals == 1:
+            let_go = refusal.code == "released" and bool(job.outcome)  # as it should, once the job is over
+            if channel.refusals == 1 and not let_go:
                 self._notify("keeper_refused", job=job.state.id.hex(), peer=channel.peer, reason=channel.refused)
 
     @abstractmethod

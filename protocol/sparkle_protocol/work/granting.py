@@ -24,11 +24,20 @@ class Granting(Sealing):
     unit_s: float  # how long a unit was seen to occupy a worker
     _timed: int
     _answered: list[int]  # when the leases were granted that were answered in this step
+    _stated_before: set[tuple[int, PeerId]]  # open units of earlier views, and who committed to them there
 
     def _init_granting(self) -> None:
         self.unit_s = 0.0
         self._timed = 0
         self._answered = []
+        self._stated_before = set()
+
+    def _executed(self, unit: int, worker: PeerId) -> None:
+        """A commit is one more execution, unless its worker states in a new view what it computed in an older one."""
+        if (unit, worker) in self._stated_before:
+            self._stated_before.discard((unit, worker))
+        else:
+            self.replicas += 1
 
     def may_take(self, unit: int, worker: PeerId, now_ns: int) -> bool:
         """``worker`` can add something to the unit now."""

@@ -250,7 +250,7 @@ class KeptJob(Granting):
             self._answered.append(lease.granted_ns)
         if self._equivocated(unit, worker):
             return
-        self.replicas += 1
+        self._executed(unit, worker)
         self._conduct.of(worker).commits += 1
         if lease is not None and lease.copy and self._decision(unit).wanted > len(self.participants(unit)):
             self.leases.copy_again(unit, now_ns)
@@ -468,7 +468,7 @@ class KeptJob(Granting):
                     continue
                 self._dirty.add(item.unit)
                 if type(item) is CommitItem and not self._equivocated(item.unit, fact.author):
-                    self.replicas += 1
+                    self._executed(item.unit, fact.author)
                 elif type(item) is RevealItem:
                     if self.leases.shown(item.unit, fact.author):
                         self._conduct.of(fact.author).withheld -= 1
@@ -486,6 +486,8 @@ class KeptJob(Granting):
         if before is None or self._view is None or before.number == self._view.number:
             return
         heard = self.leases.silences()
+        stated = {(unit, worker) for worker, units in self._unsettled.items() for unit in units}
+        self._stated_before = {one for one in self._stated_before | stated if one[0] not in self.state.final_units}
         holders = [
             (unit, worker)
             for worker in (*self.leases.holders(), *self._unsettled)

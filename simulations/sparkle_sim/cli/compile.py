@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_parser(commands: "Commands") -> None:
     """Add the command."""
-    text = "compile the cores once, so that runs take about half the time"
+    text = "compile the cores once, so that runs take about two thirds of the time"
     parser: ArgumentParser = add_command(commands, "compile", text, run)
     parser.add_argument("--where", action="store_true", help="only say where the build of these sources lies")
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from sparkle_ledger.genesis import GenesisRecord
 from sparkle_p2p.net.addresses import split_address, split_listen
 from sparkle_p2p.net.libp2p.ask import Ask
 from sparkle_p2p.net.libp2p.bridge import Main, TrioThread
@@ -63,7 +64,8 @@ MAX_REDIALS = 3  # addresses tried of each
 class Libp2pOverlay(Overlay):
     """See ``Overlay``. One instance runs once at a time; it can be started again after ``stop``.
 
-    ``genesis``: the digest of the network's genesis record; peers that name another one are refused.
+    ``genesis``: the digest of the network's genesis record, if it is not the default one of its name; peers that name
+    another one are refused.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Libp2pOverlay(Overlay):
         self._agent = agent
         self._mdns_wanted = mdns
         self._network_key = network_key
-        self._genesis = genesis
+        self._genesis = genesis or GenesisRecord(net).digest
         self._reset()
 
     def _reset(self) -> None:

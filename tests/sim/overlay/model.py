@@ -63,7 +63,7 @@ class Model:
         return peer < len(self.overlays) and self.overlays[peer].up
 
     def link_up(self, peer: int, other: int) -> None:
-        if self.overlays[peer].net == self.overlays[other].net:
+        if not self.overlays[peer].is_foreign(self.overlays[other]):
             self.routing.link_up(peer, other)
             self.gossip.link_up(peer, other)
             self.overlays[peer].link_up(other)

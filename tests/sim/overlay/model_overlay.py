@@ -16,6 +16,7 @@ from sparkle_p2p.net.addresses import expand, split_address, split_listen
 from sparkle_p2p.net.distance import nearest
 from sparkle_p2p.net.overlay import (
     MAX_PENDING_PER_PEER,
+    OTHER_GENESIS,
     Link,
     Overlay,
     OverlayEvents,
@@ -46,13 +47,16 @@ RESTART_S = 0.1  # as the production overlay's first pause
 class ModelOverlay(Overlay):
     """One node; see ``Overlay``."""
 
-    def __init__(self, model: Model, *, net: str, listen: Sequence[str], agent: str, mdns: bool = False) -> None:
+    def __init__(
+        self, model: Model, *, net: str, listen: Sequence[str], agent: str, mdns: bool = False, genesis: str = ""
+    ) -> None:
         check_net(net)
         for address in listen:
             split_listen(address)
         if mdns:
             raise ConfigError("there is no mDNS in the model")
         self.net = net
+        self.genesis = genesis
         self.agent = agent
         self.up = False
         self.transports: tuple[str, ...] = ()
@@ -182,6 +186,8 @@ class ModelOverlay(Overlay):
         net = model.overlays[other].net
         if net != self.net:
             raise PeerUnreachable(f"{short_peer(peer)} belongs to the network '{net}', this node to '{self.net}'")
+        if self.is_foreign(model.overlays[other]):
+            raise PeerUnreachable(f"{short_peer(peer)} {OTHER_GENESIS}")
         if not worked or other not in self._links:
             raise PeerUnreachable(f"cannot connect to {short_peer(peer)}: nobody answers")
 
@@ -196,9 +202,14 @@ class ModelOverlay(Overlay):
         self._known[other] = None
         self._events.peer_up(self._links[other])
 
+    def is_foreign(self, other: "ModelOverlay") -> bool:
+        """It is of another network, or of one with another genesis record."""
+        return (other.net, other.genesis) != (self.net, self.genesis)
+
     def wrong_network(self, other: int) -> None:
-        """A connection stands with a node of another network: close it."""
-        self._events.violation(self._model.ids[other], "wrong network")
+        """A connection stands with a node that is foreign: close it."""
+        reason = "wrong network" if self._model.overlays[other].net != self.net else OTHER_GENESIS
+        self._events.violation(self._model.ids[other], reason)
         self._model.kernel.after(0, self._model.network.hang_up, self.number, other)
 
     def link_down(self, other: int, reason: str) -> None:

@@ -63,7 +63,9 @@ def test_numbers_of_numpy_are_numbers(mesh: sparkle.Mesh, node: ArrayNode) -> No
         ({"kernel": "prime_count", "stop": [1]}, "cannot be a list"),
         ({"kernel": "prime_count", "units": 1.5}, "units is a whole number"),
         ({"kernel": "prime_count", "units": 0}, "units, not 0"),
-        ({"kernel": "prime_count", "verify": "never"}, "never"),
+        ({"kernel": "prime_count", "verify": "never"}, "verify is one of fast, final, critical, not 'never'"),
+        ({"kernel": "prime_count", "inputs": 1000}, r"as inputs={'a': array}, not a int; parameters are"),
+        ({"kernel": "gemm", "inputs": [np.ones(3)]}, r"as inputs={'a': array}, not a list"),
     ],
 )
 def test_what_cannot_work_is_one_sentence(

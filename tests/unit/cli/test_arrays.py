@@ -71,6 +71,17 @@ def test_a_result_is_described_and_fetched_later(sparkle: Sparkle, node: ArrayNo
     assert np.array_equal(np.load("later.npy"), A @ A.T)
 
 
+def test_a_single_number_is_shown(sparkle: Sparkle, node: ArrayNode) -> None:
+    job = sparkle(*GEMM)[1].strip()
+    node.results[job] = np.array(16.5, dtype=np.float32)
+    assert sparkle("wait", job)[0] == 0
+    code, out, err = sparkle("result", job)
+    assert (code, out) == (0, f"float32 16.5, in {node.home / 'results' / job[:16]}.npy\n")
+    assert "picture" not in err
+    node.keeps_results = False
+    assert sparkle("result", job)[1].startswith("float32 scalar, in ")
+
+
 def test_a_result_can_be_piped(sparkle: Sparkle, monkeypatch: pytest.MonkeyPatch) -> None:
     stdout = io.TextIOWrapper(io.BytesIO())
     monkeypatch.setattr("sys.stdout", stdout)

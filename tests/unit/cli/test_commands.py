@@ -132,6 +132,7 @@ def test_a_picture_lands_in_its_file(sparkle: Sparkle, tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert f"wrote {picture} (264 B)" in said.err
     job = sparkle("jobs", "--json").document[0]["job"]
+    assert f"'sparkle result {job[:12]} -o result.png' writes it" in sparkle("wait", job).err
     described = sparkle("result", job, "--json").document
     assert (described["media_type"], described["size_bytes"], "data" in described) == ("image/png", 264, False)
     assert f"sparkle result {job[:12]} -o result.png" in sparkle("result", job).err
@@ -204,8 +205,12 @@ def test_status_says_what_is_weaker_with_few_peers(sparkle: Sparkle) -> None:
         (("submit", "--padding", "4", "conv2d"), 2, "here -p padding=4;"),
         (("submit", "conv2d", "--padding=4", "--wait"), 2, "here -p padding=4;"),
         (("submit", "conv2d", "padding=4"), 2, "here -p padding=4;"),
+        (("submit", "gemm", "a=a.npy"), 2, "arrays are given as --input NAME=FILE, here --input a=a.npy;"),
         (("submit", "conv2d", "4"), 2, "are given as -p NAME=VALUE;"),
         (("submit",), 2, "required: KERNEL"),
+        (("ledger",), 2, "required: ACTION"),
+        (("ledger", "--home", "/nowhere"), 2, "required: ACTION"),
+        (("ledger", "--home", "/nowhere", "verify"), 2, "there is no ledger at /nowhere/ledger.db"),
         (("statsu",), 2, "did you mean 'status'?"),
         (("zzz",), 2, "there is no command 'zzz'"),
         (("status", "--frobnicate", "--json"), 2, "unrecognized arguments: --frobnicate"),

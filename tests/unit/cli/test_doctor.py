@@ -1,9 +1,11 @@
 """What ``sparkle doctor`` finds on a machine without a node, and how it says so."""
 
+import errno
 import json
 import os
 import socket
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +136,16 @@ def test_a_directory_that_cannot_be_written_is_named(home: Path) -> None:
         assert only(home, "home").reason.code == "home_unwritable"
     finally:
         home.chmod(0o700)
+
+
+def test_a_full_disk_is_not_taken_for_wrong_permissions(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    finding = only(home, "home")
+    assert "no space left" in finding.reason.sentence
+    assert finding.fix.startswith("Free some space")
 
 
 def test_a_directory_that_everybody_can_write_into_or_that_is_none_is_named(home: Path, tmp_path: Path) -> None:

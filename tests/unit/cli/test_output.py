@@ -12,7 +12,7 @@ from sparkle_p2p.cli import output
 from sparkle_p2p.cli.demo import PRIMES_BELOW, Outcome, check, outcome_json, print_outcome
 from sparkle_p2p.cli.liar import falsify
 from sparkle_p2p.cli.logs import LineWriter
-from sparkle_p2p.cli.progress import ProgressLine
+from sparkle_p2p.cli.progress import ProgressLine, follow
 from sparkle_protocol.errors import VerificationError
 from sparkle_worker.kernels.base import Kernel
 from sparkle_worker.kernels.registry import KERNELS
@@ -77,6 +77,45 @@ def test_progress_moves_in_a_terminal_and_is_sparse_elsewhere() -> None:
     assert file.getvalue().splitlines()[0] == "prime_count 0/100 units, 12 s left"
     assert 10 <= len(file.getvalue().splitlines()) <= 12
     assert file.getvalue().splitlines()[-1] == "prime_count 100/100 units, done"
+
+
+class StandingJob:
+    """A node of which one job waits for a worker for a minute, and ends then."""
+
+    def __init__(self, code: str) -> None:
+        self.now, self.code = 0.0, code
+
+    def job(self, _: str) -> dict[str, Any]:
+        units = {"final": 3, "total": 10, "leased": 1 if self.now < 20 else 0}
+        return job(3, state="done" if self.now > 60 else "running", units=units, eta_s=None)
+
+    def why(self, _: str) -> dict[str, Any]:
+        headline = {"code": "job_running", "sentence": "3 of 10 units accepted, 7 for a worker."}
+        return {"headline": headline, "details": [{"code": self.code, "sentence": "2 more workers are needed."}]}
+
+    def status(self) -> dict[str, Any]:
+        return {"state": "paused", "reason": {"sentence": "Paused by you."}}
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("wants_workers", "2 more workers are needed."),
+        ("policy", "3 of 10 units accepted, 7 for a worker. This node is paused: Paused by you."),
+    ],
+)
+def test_whoever_waits_is_told_once_why_a_job_stands_still(code: str, said: str) -> None:
+    node, file = StandingJob(code), io.StringIO()
+    document = follow(node, "ab" * 32, ProgressLine(file), lambda: node.now, node.sleep)  # type: ignore[arg-type]
+    assert document["state"] == "done"
+    assert file.getvalue().splitlines() == [
+        "prime_count 3/10 units, estimating",
+        f"waiting: {said} 'sparkle why abababababab' tells more",
+        "prime_count 3/10 units, done",
+    ]
 
 
 def test_a_line_writer_survives_a_closed_reader() -> None:

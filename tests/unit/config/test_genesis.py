@@ -127,7 +127,9 @@ BAD = [
     (f'network = "n"\n[founders]\n{ANN[:-1]} = ["trusted"]', ["founders.12D3Koo", "a whole peer id", "status"]),
     (f'network = "n"\n[founders]\n"…{ANN[-8:]}" = ["trusted"]', ["must be named by a whole peer id"]),
     (f'network = "n"\n[founders]\n"{ANN}\\n" = ["trusted"]\n{ANN} = ["trusted"]', [f"[founders] name {ANN} twice"]),
-    (f'network = "n"\n[founders]\n{ANN} = ["trustd"]', [f"founders.{ANN}", ROLE, "did you mean 'trusted'?"]),
+    (f'network = "n"\n[founders]\n{ANN} = ["trustd"]', [ROLE, "not 'trustd'; did you mean 'trusted'?"]),
+    (f'network = "n"\n[founders]\n{ANN} = ["trusted", "king"]', [ROLE, "not 'king'"]),
+    (f'network = "n"\n[founders]\n{ANN} = "trusted"', [ROLE, "not 'trusted'; put it into brackets"]),
     *(
         (f'network = "n"\n[founders]\n{ANN} = {value}', [f"founders.{ANN}", ROLE])
         for value in ("[]", '"trusted"', "true", "[1]", '["trusted", 5]', '[["trusted"]]', "{trusted = true}")

@@ -97,7 +97,7 @@ async def test_the_story_of_a_job_goes_on_after_a_restart(store: Store) -> None:
     a = short_peer(A.peer_id)
     before = [
         "0 Submitted: square in 4 units.",
-        "0 Published: 1 of 1 keeper hold its spec and inputs.",
+        "0 Published: 1 of 1 keeper holds its spec and inputs.",
         f"3 {a} took the first unit.",
         "5 25 % reached: 1 of 4 units accepted.",
         f"6 Worker {a} lost with 1 unit in hand; 1 went to others.",

@@ -65,6 +65,24 @@ def test_every_event_has_a_plain_sentence(event: str) -> None:
     assert PEER not in line.text  # people get the short form
 
 
+@pytest.mark.parametrize(
+    ("event", "fields", "sentence"),
+    [
+        ("keepers_changed", {"keepers": 2, "reason": "grown"}, "Job abababab is kept by 2 nodes now: more nodes can"),
+        (
+            "bootstrap_unreachable",
+            {"address": "/ip4/192.0.2.1/tcp/1", "reason": "…6vwmW7B belongs to the network 'swarm'"},
+            "No connection to bootstrap /ip4/192.0.2.1/tcp/1 (try 2): …6vwmW7B belongs to the network 'swarm'",
+        ),
+    ],
+)
+def test_the_log_has_no_words_of_the_protocol(event: str, fields: dict[str, str | int], sentence: str) -> None:
+    diary = Diary()
+    narrate.tell(diary, Notify(event, {**FIELDS, **fields}))
+    (line,) = diary.lines
+    assert line.text == sentence
+
+
 def test_numbers_agree_with_their_words() -> None:
     assert [many(count, "peer") for count in (0, 1, 2)] == ["0 peers", "1 peer", "2 peers"]
 

@@ -145,6 +145,47 @@ def test_a_refusal_is_not_for_ever() -> None:
     assert len(owner.told("keeper_refused")) == 1
 
 
+def test_a_result_that_is_stated_again_in_a_new_view_was_computed_once() -> None:
+    owner = Owner(0, units=4)
+    workers = [peer(10), peer(11)]
+
+    def commit(worker: Identity) -> None:
+        epoch = owner.job.state.epoch(0)
+        sealed = f.commitment("test", owner.id, 0, epoch, worker.public_key, hash_result(RIGHT), b"n" * 16)
+        fact = CODEC.seal(worker, f.Commits(owner.id, [f.CommitItem(0, epoch, sealed)]))
+        owner.ask(worker, m.Report(owner.id, [fact.raw], [], []))
+
+    for worker in workers:
+        owner.ask(worker, m.LeaseRequest(4, ["square@1"], []))
+    commit(workers[0])
+    assert owner.job.replicas == 1
+    before = owner.view
+    owner.come(KEEPERS[0])
+    owner.wait(60)
+    assert owner.view > before
+    commit(workers[0])
+    assert owner.job.replicas == 1
+    commit(workers[1])
+    assert owner.job.replicas == 2
+    assert len(owner.job.state.committed(0)) == 2
+
+
+@pytest.mark.parametrize(("over", "told"), [(True, 0), (False, 1)])
+def test_that_a_keeper_let_go_is_told_only_while_the_job_goes_on(over: bool, told: int) -> None:
+    owner = Owner(2)
+    one = KEEPERS[0].peer_id
+    owner.answers[one] = lambda peer, message: (
+        m.Refusal("released", "it is over") if isinstance(message, m.Push) else owner.answer(peer, message)
+    )
+    pushed = owner.sent[one, "Push"]
+    if over:
+        owner.perform(owner.core.cancel(owner.id, "enough", owner.now))
+    owner.core._pass_on(owner.job, owner.facts[-1:], ME.peer_id)  # as what ended the job, a moment later
+    owner.wait(20)
+    assert owner.sent[one, "Push"] > pushed
+    assert len(owner.told("keeper_refused")) == told
+
+
 def test_a_keeper_that_always_lost_the_job_is_not_told_it_without_end() -> None:
     owner = Owner(4)
     one = KEEPERS[0].peer_id

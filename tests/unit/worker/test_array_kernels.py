@@ -405,7 +405,7 @@ def test_bad_arrays_get_one_clear_sentence(name, what):
         ("gemm", {}, {"a": (3,), "b": (3, 4)}, "'a' of gemm must be a matrix, but its shape is 3"),
         ("gemm", {}, {"a": (3, 4)}, "gemm needs the input 'b'"),
         ("gemm", {}, {"a": (3, 4), "b": (4, 5), "c": (1, 1)}, "gemm has no input 'c'; it takes a, b"),
-        ("gemm", {"m": 3}, {"a": (3, 4), "b": (4, 5)}, "gemm has no parameter 'm'"),
+        ("gemm", {"m": 3}, {"a": (3, 4), "b": (4, 5)}, "gemm has no parameter 'm'; it takes none, only arrays"),
         ("gemm", {}, {"a": (2**16, 1), "b": (1, 2**16)}, "the result of gemm would have 65536 x 65536 elements"),
         ("conv2d", {}, {"image": (5, 5, 3), "weights": (3, 3, 1, 2)}, "has 3 channels, but its weights have 1"),
         ("conv2d", {}, {"image": (5, 5), "weights": (2, 2)}, "padding=same needs filters of odd height"),

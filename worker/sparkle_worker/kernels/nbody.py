@@ -66,12 +66,12 @@ class NBody:
         }
     )
     inputs: Mapping[str, str] = MappingProxyType(
-        {"state": "optional: float64 array of systems x bodies x 7 (mass, position, velocity), or of one system"}
+        {"state": "float64 array of systems x bodies x 7 (mass, position, velocity), or of one system"}
     )
     optional_inputs: frozenset[str] = frozenset({"state"})
     verification: Verification = "exact"
     cost_law = "23 systems steps bodies²"
-    error_law = "none between machines: every operation is rounded correctly and in a fixed order"
+    error_law = "0 between machines: every operation is rounded correctly and in a fixed order"
     example = "sparkle submit nbody -p bodies=256 -p systems=16 -p steps=1000 --wait -o state.npy"
 
     def with_arrays(self, params: Params, arrays: Mapping[str, ArrayType]) -> dict[str, Any]:

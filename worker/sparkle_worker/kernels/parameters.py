@@ -30,7 +30,8 @@ def check_names(kernel: str, params: Mapping[str, Any], known: Iterable[str]) ->
         raise ConfigError(f"the parameters of {kernel} must be a table of names and values")
     for name in params:
         if name not in names:
-            raise ConfigError(f"{kernel} has no parameter {show(name)}; it takes {', '.join(names)}")
+            takes = ", ".join(names) or "none, only arrays as inputs"
+            raise ConfigError(f"{kernel} has no parameter {show(name)}; it takes {takes}")
 
 
 def whole_number(kernel: str, params: Mapping[str, Any], name: str, default: int | None, low: int, high: int) -> int:

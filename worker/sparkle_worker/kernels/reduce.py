@@ -63,7 +63,7 @@ class Reduce:
     optional_inputs: frozenset[str] = frozenset()
     verification: Verification = "tolerance"
     cost_law = "1 for each element"
-    error_law = "sum, mean: u |y| + γ Σ|x| (mean: / L), γ = L 2^-53 / (1 - L 2^-53), L = terms; max, min: 0"
+    error_law = "u |y| + γ Σ|x| for sum (mean: / L), 0 for max and min; γ = L 2^-53 / (1 - L 2^-53), L = terms"
     example = "sparkle submit reduce -p op=mean -p axis=0 --input x=x.npy --wait -o y.npy"
 
     def with_arrays(self, params: Params, arrays: Mapping[str, ArrayType]) -> dict[str, Any]:
