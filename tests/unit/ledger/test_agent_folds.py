@@ -2,7 +2,8 @@
 
 from sparkle_ledger.agent.old_entries import TIMES, OldEntries
 from sparkle_ledger.agent.old_jobs import KEEP_MS
-from sparkle_ledger.entries import AccountId, Entry, Hold, account_of
+from sparkle_ledger.agent.own import State
+from sparkle_ledger.entries import AccountId, Entry, Hold, Restore, account_of
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
 from sparkle_protocol import messages
@@ -188,3 +189,40 @@ def test_our_own_account_is_passed_over_even_if_everything_of_it_could_be_folded
         world.now += SECOND
         first.hear(fx.Tick())
     assert first.agent.account.folded == 0
+
+
+def test_a_store_from_before_what_others_folded_goes_on_after_that_in_a_new_incarnation() -> None:
+    world, people = closed_world(2)
+    first, *others = people
+    backup = {raw: None for raw in first.disk if ENTRIES.open_known(raw).account != account(first)}
+    backup |= {entry.raw: None for entry in list(first.agent.book.entries(account(first)))[:1]}
+    pass_days(world, FOLD_DAYS)
+    world.run(7200)
+    signed = list(first.agent.book.entries(account(first)))
+    keepers = [member for member in world.members.values() if member not in people]
+    for member in keepers:  # witnesses that know everything
+        world.leave(member)
+        del world.members[member.peer]
+    assert all(other.agent.book.account(account(first)).folded == 2 for other in others)
+    world.leave(first)
+    first.disk, first.closings, first.bases = backup, {}, {}
+    world.back(first)
+    world.run(7200)
+    for life in range(2):
+        assert first.agent.state is State.READY
+        restore, *later = list(first.agent.book.entries(account(first), 1))
+        assert restore.payload == Restore(signed[-1].seq, signed[-1].id)
+        assert len(later) == life
+        assert first.agent._own.sign(idle(7 + life)) is not None
+        first.hear(fx.Tick())
+        world.run(1200)
+        for other in others:
+            said = other.agent.book.account(account(first))
+            assert said.heads == first.agent.account.heads
+            assert not said.frozen
+            assert other.agent.book.sum_micro() == 0
+            assert other.violations == []
+        world.leave(first)
+        world.back(first)
+        world.run(1200)
+    assert first.violations == []
