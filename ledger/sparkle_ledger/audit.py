@@ -7,7 +7,8 @@
 - Apart from the book, from the job records alone: what all accepted executions together cost, and that each is
   settled by exactly one entry that counts. An execution that is settled twice, or was never accepted, is a violation.
   One that is settled by none is unseen: its worker has not claimed it, or the claim is not here.
-- Of jobs that were closed, whatever can be checked without their proofs (``closed_jobs.py``).
+- Of jobs that were closed, whatever can be checked without their proofs (``closed_jobs.py``). Of entries that were
+  folded nothing is left but sums: what accounts were paid by these is held against what was paid in shut jobs.
 
 A *violation* is what no honest copy of the ledger holds. What an account did against the rules is none: its entries
 do not count, and the outcomes say why. What is *unseen* is no fault either, but the sums may change once it comes.
@@ -17,6 +18,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 from sparkle_ledger.book import Book
@@ -26,6 +28,7 @@ from sparkle_ledger.closing import Closing
 from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, Work
 from sparkle_ledger.evidence import JobRecord
+from sparkle_ledger.folding import Base
 from sparkle_ledger.witnesses import Head
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import Fact, FactCodec, JobSpec
@@ -89,7 +92,7 @@ class Report:
         misdeeds, violations, unseen: sentences with places; the first thousand of each. ``violation_codes``: one
             for each violation (``entry_damaged``, ``signature``, ``fact_invalid``, ``seal_invalid``, ``unproven``,
             ``sum``, ``overdrawn``, ``settled_twice``, ``never_accepted``, and of closed jobs ``closing_invalid``,
-            ``final_lost``, ``final_wrong``, ``overpaid``).
+            ``final_lost``, ``final_wrong``, ``overpaid``, and of what is folded ``base_wrong``).
         violation_count, unseen_count: of all.
     """
 
@@ -147,6 +150,8 @@ class Audit:
         self._closed = ClosedJobs(facts, self.book, self._violations)
         self._absent: set[AccountId] = set()  # they are said to pay, and none of their entries is here
         self._outcomes: Counter[str] = Counter()
+        self._folded: list[tuple[int, int]] = []  # entries of each base, and when the last of them was signed
+        self._paid_by: Counter[bytes] = Counter()  # what bases say that accounts paid, less what shut jobs say
         self._jobs = self._executions = self._earned = self._final_price = self._unsettled = 0
 
     def steps(
@@ -155,6 +160,7 @@ class Audit:
         total: int,
         evidence: Iterable[RawEvidence],
         closings: Iterable[Closing] = (),
+        bases: Iterable[Base] = (),
     ) -> Iterator[tuple[int, int]]:
         """Check all of it; says now and then how much of how much is done.
 
@@ -163,9 +169,12 @@ class Audit:
             total: how many they are, about.
             evidence: about all jobs, also such as is kept about closed ones.
             closings: of jobs that were closed.
+            bases: of accounts whose oldest entries are folded.
         """
         for closing in closings:
             self._closed.take(closing)
+        for base in bases:
+            self._take_base(base)
         for one in evidence:
             self._take_evidence(one)
         done, whole = 0, 3 * total  # each is read, judged and counted
@@ -212,6 +221,14 @@ class Audit:
         )
 
     # --- reading ------------------------------------------------------------------------------------------
+
+    def _take_base(self, base: Base) -> None:
+        self._chains.begin_after(base)
+        self.book.add_base(base)
+        self._folded.append((base.seq + 1, base.time_ms))
+        self._earned += sum(base.paid.values())
+        for payer, micro in base.paid.items():
+            self._paid_by[payer] += micro
 
     def _take_row(self, row: RawEntry) -> None:
         self._read += 1
@@ -278,6 +295,7 @@ class Audit:
         for closing in self.book.closings():
             payable, paid = self._closed.settled(closing, self._claims.pop(closing.job, {}))
             self._add_up(closing.job, closing.price_micro, payable, paid)
+        self._settle_bases()
         for text in self._closed.unseen():
             self._unseen.add(text)
         for account in sorted(self._absent):
@@ -302,6 +320,22 @@ class Audit:
                 self._unseen.add(
                     f"witnesses know entry {head.seq} of account {account.hex()[:12]}, which is not here"
                 )
+
+    def _settle_bases(self) -> None:
+        """Hold what accounts were paid by folded entries against what was paid in shut jobs."""
+        for closing in self.book.closings():
+            for payer in closing.paid or ():
+                self._paid_by[payer.account] -= payer.micro
+        for account, micro in sorted(self._paid_by.items()):
+            if micro:
+                text = f"by its partners' folded entries account {account.hex()[:12]} paid {micro} micro-credits more"
+                self._violations.add(f"{text} than by the jobs that they were for", "base_wrong")
+        if self._folded:
+            entries, accounts = sum(count for count, _ in self._folded), len(self._folded)
+            of = "1 account" if accounts == 1 else f"{accounts} accounts"
+            latest = f"the last of them signed {_day(max(time_ms for _, time_ms in self._folded))}"
+            text = f"{entries} old entries of {of}, {latest}, are folded into sums: only this node saw what they were"
+            self._unseen.add(text)
 
     def _settled(self, record: JobRecord, claims: Claims) -> tuple[int, int]:
         """How many executions of a job are payable, and how many of these are paid."""
@@ -329,6 +363,14 @@ class Audit:
         why = "is settled twice" if accepted else "is paid for and was never accepted"
         code = "settled_twice" if accepted else "never_accepted"
         self._violations.add(f"unit {unit} of job {record.job.hex()[:12]} by {worker.hex()[:12]} {why}", code)
+
+
+def _day(time_ms: int) -> str:
+    """The day that an author's clock showed."""
+    try:
+        return datetime.fromtimestamp(time_ms // 1000, UTC).date().isoformat()
+    except (ValueError, OverflowError, OSError):
+        return "at no time that there is"
 
 
 def in_time(entries: list[Entry]) -> list[Entry]:

@@ -143,16 +143,31 @@ class Book(BookFolding):
             aside, placed = page.feed.place(one)
             if one is entry and aside is not None:
                 why = aside
-            if not page.feed.simple:
-                page.plain = None
-            for node in placed:
-                queue += self._enter(page, node)
-            moved = page.feed.take_moved()
-            if moved:
-                page.left = None
-                for node in moved:
-                    self._anew(node, deep=True)
+            queue += self._enter_all(page, placed)
         return why
+
+    def bridge(self, account: AccountId) -> bool:
+        """Have one's own account go on after entries that nobody has any more; False: there is nothing after them."""
+        page = self._page(account)
+        placed = page.feed.bridge()
+        for entry in self._enter_all(page, placed):
+            self._take(entry)
+        self._settle()
+        return bool(placed)
+
+    def _enter_all(self, page: Page, placed: list[Node]) -> list[Entry]:
+        """Note where new nodes of an account will be looked for; returns the entries that they carry."""
+        carried: list[Entry] = []
+        if not page.feed.simple:
+            page.plain = None
+        for node in placed:
+            carried += self._enter(page, node)
+        moved = page.feed.take_moved()
+        if moved:
+            page.left = None
+            for node in moved:
+                self._anew(node, deep=True)
+        return carried
 
     def _enter(self, page: Page, node: Node) -> tuple[Entry, ...]:
         """Note where a new node will be looked for; returns the entries that it carries."""

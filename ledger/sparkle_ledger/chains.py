@@ -12,6 +12,7 @@ Whether a key was in force, and what an entry is worth, is for the book to say.
 from dataclasses import dataclass, field
 
 from sparkle_ledger.entries import NO_PREV, Entry, EntryCodec
+from sparkle_ledger.folding import Base
 from sparkle_protocol.errors import RemoteProtocolError
 
 MAX_TOLD = 1000  # findings of a kind; the rest is counted
@@ -45,7 +46,7 @@ class ChainCheck:
     """
 
     __slots__ = (
-        "_before", "_codec", "_deep", "_feed", "_here", "_seq", "feeds", "gaps", "misdeeds", "verified",
+        "_bases", "_before", "_codec", "_deep", "_feed", "_here", "_seq", "feeds", "gaps", "misdeeds", "verified",
         "violations",
     )  # fmt: skip
 
@@ -54,6 +55,7 @@ class ChainCheck:
         self._deep = deep
         self._feed: tuple[bytes, int] | None = None
         self._seq = -1  # of the entries in ``_here``
+        self._bases: dict[bytes, Base] = {}
         self._before: dict[bytes, tuple[Entry, bool]] = {}  # those with seq - 1; is each vouched for by its follower
         self._here: dict[bytes, tuple[Entry, bool]] = {}
         self.feeds = 0
@@ -62,12 +64,21 @@ class ChainCheck:
         self.misdeeds = Findings()
         self.gaps = Findings()
 
+    def begin_after(self, base: Base) -> None:
+        """The oldest entries of an account are folded; to be said before its first one."""
+        self._bases[base.account] = base
+
     def take(self, entry: Entry) -> None:
         """The next entry."""
+        base = self._bases.get(entry.account) if not entry.incarnation else None
         if self._feed != (entry.account, entry.incarnation):
             self.end()
             self._feed = (entry.account, entry.incarnation)
             self.feeds += 1
+            self._seq = base.seq if base is not None else -1
+        if base is not None and entry.seq <= base.seq:
+            self.violations.add(f"{place_of(entry)} is here and among those that are folded", "base_wrong")
+            return
         if entry.seq != self._seq:
             self._advance(entry)
         elif any(other.key == entry.key for other, _ in self._here.values()):
@@ -105,8 +116,12 @@ class ChainCheck:
         if before is not None:
             if before[0].key == entry.key:
                 self._before[entry.prev] = (before[0], True)
-        elif self._before:
+        elif self._before or self._is_wrong_after_base(entry):
             self.misdeeds.add(f"{place_of(entry)} follows another entry {entry.seq - 1} than the one that is here")
+
+    def _is_wrong_after_base(self, entry: Entry) -> bool:
+        base = self._bases.get(entry.account) if not entry.incarnation else None
+        return base is not None and entry.seq == base.seq + 1 and entry.prev != base.id
 
     def _settle(self, entries: dict[bytes, tuple[Entry, bool]]) -> None:
         """Verify what no follower vouches for."""

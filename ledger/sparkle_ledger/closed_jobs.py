@@ -10,6 +10,9 @@ how many entries it has nothing but that. What can be seen without proofs is che
   no more executions than were accepted then. An entry that the closing does not name needs a proof that is here.
 
 Where proofs were kept, or came again, they are looked at like those of any other job.
+
+Of a job that is shut (``folding.py``) some entries are sums only, and its spec is gone. What is checked is that no
+more was paid than what was accepted then cost, and that entries which count are those that the closing names.
 """
 
 from collections import Counter
@@ -48,13 +51,22 @@ class ClosedJobs:
         self._book = book
         self._violations = violations
         self._specs: dict[bytes, JobSpec] = {}
+        self._shut: set[bytes] = set()
         self._jobs = self._entries = 0  # that rest on what was found when they were closed
 
     def __contains__(self, job: bytes) -> bool:
-        return job in self._specs
+        return job in self._specs or job in self._shut
 
     def take(self, closing: Closing) -> None:
         """Let the book know it, unless it is not in itself right."""
+        if closing.is_shut:
+            fault = self._fault_of_shut(closing)
+            if fault is None:
+                self._shut.add(closing.job)
+                self._book.add_closing(closing)
+            else:
+                self._violations.add(f"what is kept of shut {_name(closing)} is wrong: {fault}", "closing_invalid")
+            return
         try:
             fault = self._fault(closing)
         except RemoteProtocolError as error:
@@ -73,17 +85,30 @@ class ClosedJobs:
             return "its spec says another submitter or price"
         if not 0 <= closing.executions <= spec.units * spec.policy.max_replicas:
             return f"{closing.executions} executions are more than its spec allows"
-        if closing.job in self._specs or len({one.id for one in closing.finals}) < len(closing.finals):
+        fault = self._fault_of_finals(closing)
+        if fault is None:
+            self._specs[closing.job] = spec
+        return fault
+
+    def _fault_of_finals(self, closing: Closing) -> str | None:
+        if closing.job in self or len({one.id for one in closing.finals}) < len(closing.finals):
             return "it is there twice, or names an entry twice"
         for one in closing.finals:
             outcome = out.BY_CODE.get(one.code, out.GAP)
             if outcome.pending or not outcome.placed:
                 return f"'{one.code[:40]}' is no final outcome"
-        self._specs[closing.job] = spec
         return None
+
+    def _fault_of_shut(self, closing: Closing) -> str | None:
+        paid = [one.micro for one in closing.paid or ()]
+        if closing.spec or min(closing.executions, closing.price_micro, *paid) < 0:
+            return "it has a spec, or a number below 0"
+        return self._fault_of_finals(closing)
 
     def settled(self, closing: Closing, claims: Claims) -> Settled:
         """Hold what was paid for a job against all that is known of it."""
+        if closing.is_shut:
+            return self._settled_in_shut(closing, claims)
         record = self._book.record(closing.job)
         shown = {(one.worker, packed(one.unit, one.epoch)) for one in record.all_payable()} if record else set()
         final = self._finals(closing, shown if record else None)
@@ -108,6 +133,19 @@ class ClosedJobs:
                 self._violations.add(text, "overpaid")
         agreed = sum(min(most, times) for times in Counter(one >> 32 for _, one in shown | paid).values())
         return Settled(max(closing.executions, agreed) if record else closing.executions, len(paid))
+
+    def _settled_in_shut(self, closing: Closing, claims: Claims) -> Settled:
+        final = self._finals(closing, None)
+        folded = sum(one.micro for one in closing.paid or ())
+        price = closing.price_micro
+        if folded + price * len(final) > price * closing.executions:
+            self._violations.add(f"more was paid for {_name(closing)} than what was accepted cost", "overpaid")
+        paid = {(worker, one) for worker, ones in claims.items() for one in ones}
+        for worker, one in sorted(paid - final):
+            what = f"unit {one >> 32} of {_name(closing)} by {worker.hex()[:12]}"
+            self._violations.add(f"{what} is paid for, and nothing here proves that it was done", "unproven")
+        settled = folded // price + len(paid) if price else closing.executions
+        return Settled(closing.executions, settled)
 
     def unseen(self) -> Iterator[str]:
         """What nobody can see any more, in one sentence."""
@@ -154,9 +192,11 @@ class ClosedJobs:
 
     def _unpayable(self, closing: Closing, work: Work) -> str | None:
         """What there is against an entry that counts, whatever was proven."""
-        spec = self._specs[closing.job]
         if work.worker == closing.submitter:
             return "pays the job's submitter"
+        if closing.is_shut:  # its price is looked at with what moved
+            return None
+        spec = self._specs[closing.job]
         if max(one.unit for one in work.units) >= spec.units:
             return "names a unit that the job does not have"
         if work.amount_micro != closing.price_micro * len(work.units):

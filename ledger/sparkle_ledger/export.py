@@ -4,6 +4,9 @@
 is the amount that it names. ``balance_micro`` is the account's balance after it, incarnations one after another;
 only an account's own entries move its balance, so that the last one is what the book says today.
 
+An account whose oldest entries are folded here begins with one row of kind ``folded`` in their place: its number and
+id are those of the last of them, and the amount is what they moved together.
+
 Ids are hexadecimal and everything else is a number or a word of ours: no text of a stranger gets into a table.
 """
 
@@ -16,6 +19,7 @@ from io import StringIO
 from sparkle_ledger import outcomes as out
 from sparkle_ledger.book import Book
 from sparkle_ledger.entries import Entry, EntryCodec, Hold, Penalty, Release, Work
+from sparkle_ledger.folding import Base
 from sparkle_protocol.errors import RemoteProtocolError
 
 
@@ -50,6 +54,10 @@ def table(book: Book, entries: Iterable[Entry]) -> Iterator[TableRow]:
     for entry in entries:
         if entry.account != account:
             account, balance = entry.account, 0
+            base = book.base(entry.account)
+            if base is not None:
+                balance = base.strict
+                yield _opening(base)
         outcome = book.outcome(entry.id) or out.GAP
         moved = book.moved(entry.id)
         balance += moved
@@ -70,6 +78,15 @@ def table(book: Book, entries: Iterable[Entry]) -> Iterator[TableRow]:
             outcome.code,
             outcome.text,
         )
+
+
+def _opening(base: Base) -> TableRow:
+    """What stands for all entries of an account that are folded."""
+    reason = "the account's entries up to this one are kept here as sums only"
+    return TableRow(
+        base.account.hex(), 0, base.seq, base.id.hex(), base.time_ms, "folded", "", "", 0, 0,
+        base.strict, base.strict, "folded", reason,
+    )  # fmt: skip
 
 
 def as_csv(rows: Iterable[TableRow]) -> Iterator[str]:

@@ -156,17 +156,20 @@ class Feed:
         fault, node = self._try(entry)
         if node is None:
             return self._put_aside(entry, fault or out.GAP), []
+        return None, self._with_waiting(node)
+
+    def _with_waiting(self, node: Node) -> list[Node]:
+        """An entry that was put in its place, and those that waited for it."""
         placed = [node]
-        if self._waiting:
-            for one in placed:  # grows meanwhile
-                for waiting in self._waiting.pop(one.entry.id, ()):
-                    self._drop_loose(waiting)
-                    fault, following = self._try(waiting)
-                    if following is not None:
-                        placed.append(following)
-                    elif fault is not None:
-                        self._put_aside(waiting, fault)
-        return None, placed
+        for one in placed if self._waiting else ():  # grows meanwhile
+            for waiting in self._waiting.pop(one.entry.id, ()):
+                self._drop_loose(waiting)
+                fault, following = self._try(waiting)
+                if following is not None:
+                    placed.append(following)
+                elif fault is not None:
+                    self._put_aside(waiting, fault)
+        return placed
 
     def _try(self, entry: Entry) -> tuple[Outcome | None, Node | None]:
         payload, parent = entry.payload, None
@@ -285,11 +288,33 @@ class Feed:
         self._changes = Counter({first: rest[-1].changes})
         self.begin(base)
         for entry in [one for one in self.loose() if self._is_folded(one)]:
-            self._drop_loose(entry)
-            before = EntryId(entry.payload.last) if isinstance(entry.payload, Restore) else entry.prev
-            waiting = [one for one in self._waiting.pop(before, ()) if one.id != entry.id]
-            if waiting:
-                self._waiting[before] = waiting
+            self._forget_loose(entry)
+
+    def _forget_loose(self, entry: Entry) -> None:
+        """It waits no more."""
+        self._drop_loose(entry)
+        before = EntryId(entry.payload.last) if isinstance(entry.payload, Restore) else entry.prev
+        waiting = [one for one in self._waiting.pop(before, ()) if one.id != entry.id]
+        if waiting:
+            self._waiting[before] = waiting
+
+    def bridge(self) -> list[Node]:
+        """Have the next entry that waits follow the end of the line, as all between them is gone; returns what did.
+
+        For one's own account only: its owner alone need not see what it signed to go on after it.
+        """
+        tip = self.tip
+        if tip is None or self.frozen:
+            return []
+        incarnation, end = tip.order  # an entry right after it would follow another one in its place: a fork
+        later = [
+            one for one in self.loose() if (one.incarnation, one.key) == (incarnation, tip.key) and one.seq > end + 1
+        ]
+        if not later:
+            return []
+        entry = min(later, key=lambda one: (one.seq, one.id))
+        self._forget_loose(entry)
+        return self._with_waiting(self._grow(Node(entry, tip, *self._keys_after(entry, tip.key, tip.keys))))
 
     def prove(self, proof: ForkProof) -> bool:
         """Take two entries for a folded place; True: by them the account forked there, which was not known."""

@@ -79,7 +79,7 @@ def audited(db: store.Database, tell: Tell, *, deep: bool = False) -> Audited:
             tell("evidence", read, facts)
 
     with _no_search_for_garbage():
-        for done, whole in audit.steps(accounts, entries, counted(), store.closings(db)):
+        for done, whole in audit.steps(accounts, entries, counted(), store.closings(db), store.bases(db)):
             tell("entries", done, whole)
     report = audit.report()
     forks, broken = _proofs(db, codec)

@@ -55,6 +55,10 @@ class CreditReading:
 
     def steps(self) -> Iterator[None]:
         """Read all of its entries, then look into its escrows, a lot at a time."""
+        base = self._book.base(self._account)
+        if base is not None:
+            self._history.add(base.time_ms, base.strict)
+            self._jobs = dict.fromkeys(base.held)
         for number, entry in enumerate(self._book.entries(self._account), start=1):
             self._read(entry)
             if not number % LOT:

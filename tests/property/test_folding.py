@@ -17,12 +17,25 @@ from sparkle_ledger.closing import Closing
 from sparkle_ledger.entries import AccountId, Entry, EntryId, Work
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.folding import Base, Fold, shut
+from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.walk import JobSums
 from sparkle_protocol.codec import encode
 from sparkle_protocol.errors import LocalProtocolError
-from tests.property.ledger_worlds import ECONOMY, Action, Item, World, adds_up, drawn, give, in_order, jobs, play
+from tests.property.ledger_worlds import (
+    ECONOMY,
+    WORKERS,
+    Action,
+    Item,
+    World,
+    adds_up,
+    drawn,
+    give,
+    in_order,
+    jobs,
+    play,
+)  # fmt: skip
 from tests.property.test_ledger import orders, worlds
-from tests.unit.ledger.ledgers import NET
+from tests.unit.ledger.ledgers import ENTRIES, NET, idle
 
 TRIES = 200
 MUTANT_TRIES = 3000  # some are found out in one world of hundreds
@@ -178,6 +191,56 @@ def test_the_worlds_are_worth_looking_at() -> None:
         seen += try_to_break(grown(seed), seed, 2)
     assert min(seen["folded"], seen["refused"], seen["shut"]) > TRIES
     assert min(seen["late"], seen["keys"]) > TRIES // 20
+
+
+def forked(base: Base, seq: int) -> ForkProof | None:
+    """Two entries for a folded place, by the key that was in force there."""
+    signer = next((one for one in WORKERS if one.public_key == base.signer(seq)), None)
+    if signer is None:
+        return None
+    one, other = (
+        ENTRIES.seal(signer, idle(number), seq=seq, prev=bytes(31) + b"p", time_ms=0, account=base.account)
+        for number in (1, 2)
+    )
+    return ForkProof.make(one, other)
+
+
+def test_a_fork_at_a_folded_place_breaks_no_law_and_what_counted_there_stays() -> None:
+    """It comes to the same in another life, where it becomes known after all else."""
+    seen: Counter[str] = Counter()
+    for seed in range(TRIES):
+        random = Random(seed)
+        world, copy = grown(seed), Copy()
+        for item in in_order(world, seed):
+            copy.give(item)
+        for job in jobs():
+            if copy.book.is_closable(job.id, though_some_wait=True):
+                copy.close(job.id)
+        fold_some(copy, random, Counter())
+        for base in list(copy.bases.values()):
+            proof = forked(base, random.randint(0, base.seq))
+            if proof is not None:
+                freeze(copy, base, proof)
+                seen["frozen"] += 1
+                seen["works"] += any(base.paid.values())
+                seen["after"] += any(copy.book.outcome(one) is out.FORKED for one in copy.entries)
+    assert min(seen.values()) > TRIES // 20, seen
+
+
+def freeze(copy: Copy, base: Base, proof: ForkProof) -> None:
+    """Have a copy know that an account forked at a folded place."""
+    before = copy.book.account(base.account)
+    copy.book.add_proof(proof)
+    adds_up(copy.book)
+    assert copy.book.is_frozen(base.account)
+    after = copy.book.account(base.account)
+    assert (after.spendable_micro, after.folded, after.earned_micro) == (0, base.seq + 1, before.earned_micro)
+    copy.book, known = Book(NET, ECONOMY), copy.book
+    copy.read_again()
+    for one in known.fork_proofs():
+        copy.book.add_proof(one)
+    for account in known.accounts():
+        assert copy.book.account(account) == known.account(account)
 
 
 # --- the properties see what is broken --------------------------------------------------------------------------

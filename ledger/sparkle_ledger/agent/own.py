@@ -14,11 +14,11 @@ cloned     signs nothing: two nodes run with its key, and the next entry of one 
 Every start begins with learning: a store that was put back from a copy looks as whole as any other, and to sign from
 there would be a fork, which ends the account. Asked are its witnesses, and who is nearest to the account in the whole
 network. Half of the witnesses have to answer, the others to fail three times in a row, and what any of them shows is
-fetched. If a later entry of ours turns up whose predecessors cannot be had, a Restore begins a new incarnation after
-the last entry that is known. With fewer than two other peers there is nobody whom the account could have told, so
-that after ``ALONE_NS`` it goes on, whatever; a node that never met anybody, and was told of nobody, does so after
-``GRACE_NS``. A key that was made in this very life has signed nothing elsewhere: its
-account is ready at once.
+fetched. If a later entry of ours turns up whose predecessors cannot be had (others fold the oldest ones), a Restore
+begins a new incarnation after it, the last that is known. With fewer than two other peers there is nobody whom the
+account could have told, so that after ``ALONE_NS`` it goes on, whatever; a node that never met anybody, and was told
+of nobody, does so after ``GRACE_NS``. A key that was made in this very life has signed nothing elsewhere: its account
+is ready at once.
 
 Genesis is signed with time 0: it has to be the same entry whenever an account is opened again.
 """
@@ -149,8 +149,17 @@ class OwnAccount:
         return self._desk.now_ns - (self._started_ns or 0) >= time_ns
 
     def _begin_anew(self) -> bool:
-        """Begin a new incarnation after the last entry that is known; False: even that would be a fork."""
+        """Begin a new incarnation after the last entry that is known; False: even that would be a fork.
+
+        Where partners show what follows entries that they folded themselves, it is after those: they take nothing
+        that begins before. What nobody has is missing in our own sums from then on.
+        """
         book, own = self._desk.book, self._desk.account
+        before = max(book.account(own).heads, default=0)
+        while book.bridge(own):
+            pass
+        if max(book.account(own).heads, default=0) > before and book.next_place(own) is not None:
+            return True  # we did so in an earlier life
         last: Entry | None = None
         for entry in book.entries(own):
             last = entry

@@ -174,7 +174,7 @@ def test_entries_of_ours_whose_predecessors_are_gone_begin_a_new_incarnation() -
     world.back(node)
     world.run(60)
     assert node.agent.state is State.READY
-    assert entries_of(node, node)[-1] == Restore(2, author.entries[2].id)
+    assert entries_of(node, node)[-1] == Restore(last.seq, last.id)
     assert node.agent.book.fork_of(author.account) is None
 
 

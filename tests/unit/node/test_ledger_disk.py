@@ -10,6 +10,8 @@ from sparkle_ledger.book import Book
 from sparkle_ledger.entries import Entry, Release
 from sparkle_ledger.evidence import JobRecord
 from sparkle_p2p.node.ledger_disk import LEDGER_FILE, LedgerDisk
+from sparkle_protocol.codec import encode
+from sparkle_protocol.effects import KeepLedger
 from sparkle_protocol.errors import ConfigError, LedgerError
 from sparkle_protocol.ids import JobId
 from tests.unit.ledger.ledgers import ECONOMY, GENESIS, KEEPERS, NET, PRICE, Author, Job, person
@@ -116,6 +118,35 @@ async def test_what_came_after_a_job_was_closed_is_not_forgotten(disk: LedgerDis
     found = (await disk.load()).book
     assert findings(found, entries) == findings(book, entries)
     assert found.account(world.alice.account).held_micro == book.account(world.alice.account).held_micro > 0
+
+
+async def test_with_entries_folded_it_loads_to_what_it_was_also_if_that_is_kept_twice(
+    disk: LedgerDisk, home: Path
+) -> None:
+    world = World()
+    book = world.book()
+    written(home, world, book, keep_evidence=False)
+    await disk.load()
+    before = project(book)
+    folds = []
+    for author in (world.alice, world.bob, world.carol):
+        folds += book.fold(author.account, book.foldable(author.account, 0, 1))
+    late = world.alice.state(Release(world.jobs[1].id, 1))
+    effect = KeepLedger(1, entries=(late.raw,), folds=tuple(encode(fold) for fold in folds))
+    await disk.keep(effect)
+    await disk.keep(effect)  # the disk failed after that
+    await disk.close()
+    again = LedgerDisk(home, GENESIS)
+    found = (await again.load()).book
+    await again.close()
+    book.add(late)
+    assert [found.account(one).folded for one in sorted(found.accounts())] == [
+        book.account(one).folded for one in sorted(book.accounts())
+    ]
+    assert sum(base.seq + 1 for base in found.bases()) == len(folds) + 4 == 7
+    assert project(found) == project(book)
+    assert project(found).pairs == before.pairs
+    assert found.sum_micro() == 0
 
 
 async def test_evidence_of_a_closed_job_is_shown_if_it_was_kept(disk: LedgerDisk, home: Path) -> None:
