@@ -81,6 +81,7 @@ def test_status_json_is_the_documented_document(sparkle: Sparkle, home: Path) ->
         document
     )
     assert document["known_workers"] == 2
+    assert document["units_running"] == 1  # of two that it holds: the other one was handed in
     assert {"cpu_percent", "pss_bytes", "limits", "missing_protections", "version"} <= set(document)
     for form in (("--home", str(home)), (f"--home={home}",)):
         assert sparkle("status", *form, "--json").document["peer_id"] == document["peer_id"]
@@ -149,6 +150,7 @@ def test_an_unwritable_target_is_refused_before_the_job_is_submitted(sparkle: Sp
 
 def test_cancelled_jobs_end_a_wait_with_exit_code_1(sparkle: Sparkle) -> None:
     job = sparkle("submit", "endless").out.strip()
+    assert f"'sparkle why {job[:12]}' says why" in sparkle("job", job).out
     assert sparkle("cancel", job).out == f"{job[:12]}: cancelled\n"
     said = sparkle("wait", job)
     assert said.code == 1
