@@ -232,7 +232,14 @@ def test_without_a_node_the_exit_code_is_4(sparkle: Sparkle, tmp_path: Path) -> 
     for command in (("status", "--json"), ("status",), ("jobs",), ("submit", "prime_count"), ("pause",)):
         said = sparkle(*command, "--home", str(tmp_path / "nowhere"))
         assert (said.code, said.out) == (4, "")
-        assert "start one with 'sparkle-node'" in said.err
+        assert f"start one with 'sparkle-node --home {tmp_path / 'nowhere'}'" in said.err
+
+
+def test_a_node_of_the_usual_home_is_started_without_naming_it(
+    sparkle: Sparkle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARKLE_HOME", str(tmp_path / "nowhere"))
+    assert "start one with 'sparkle-node'\n" in sparkle("status").err
 
 
 def test_help_and_version_need_no_node(sparkle: Sparkle) -> None:
