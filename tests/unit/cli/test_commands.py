@@ -197,6 +197,7 @@ def test_status_says_what_is_weaker_with_few_peers(sparkle: Sparkle) -> None:
         (("submit", "prime_count", "-p", "stop"), 2, "write it as -p name=value"),
         (("submit", "prime_count", "-p", "a=1", "-p", "a=2"), 2, "'a' is given twice"),
         (("submit", "prime_count", "-o", "x.json"), 2, "-o needs --wait"),
+        (("submit", "mandelbrot", "--wait", "-o", "picture.JPG"), 2, "written as .png, not as .JPG; name such"),
         (("submit", "prime_count", "--units", "0"), 2, "0 is not between 1 and"),
         (("submit", "prime_count", "--verify", "never"), 2, "invalid choice: 'never'"),
         (
