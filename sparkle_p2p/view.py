@@ -372,7 +372,7 @@ def status_json(view: NodeView) -> dict[str, Any]:
             "peers": view.safety.peers,
         },
         "known_workers": view.known_workers,
-        "units_running": len(view.units),
+        "units_running": sum(unit.state == "running" for unit in view.units),  # others wait, or are handed in
         "units_done": view.units_done,
         "units_verified": view.units_verified,
         "credit_micro": view.credit_micro,

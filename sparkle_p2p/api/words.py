@@ -6,6 +6,7 @@ ENDED = ("done", "cancelled", "failed")
 JOB_ID_SHOWN = 12
 _BAR_WIDTH = 24
 _NARROW_BAR_WIDTH = 8
+_PATIENT_S = 5.0  # a word that does not change for longer looks like a fault
 
 
 def clean(text: object) -> str:
@@ -59,10 +60,16 @@ def progress_text(job: dict[str, Any]) -> str:
         parts.append(f"{job['rejected']} rejected")
     if job["state"] in ("queued", "running"):
         left = job["eta_s"]
-        parts.append("estimating" if left is None else f"{duration(left)} left")
+        parts.append(_estimating(job) if left is None else f"{duration(left)} left")
     else:
         parts.append(job["state"])
     return ", ".join(parts)
+
+
+def _estimating(job: dict[str, Any]) -> str:
+    """Shows at least that time passes while nothing can be foreseen, as with a single long unit."""
+    age_s = job.get("age_s", 0.0)
+    return "estimating" if age_s < _PATIENT_S else f"estimating for {duration(age_s)}"
 
 
 def progress_line(job: dict[str, Any], width: int, suffix: str = "") -> str:

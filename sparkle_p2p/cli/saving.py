@@ -12,6 +12,7 @@ from sparkle_p2p.cli import output
 from sparkle_protocol.errors import ConfigError
 
 ARRAY_ENDINGS = ("", ".npy", ".png")
+OTHER_PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".tif", ".tiff", ".webp")  # no result is written as any of these
 
 
 def check_writable(target: str | None, *, for_array: bool = False) -> None:
@@ -29,6 +30,8 @@ def check_writable(target: str | None, *, for_array: bool = False) -> None:
         raise ConfigError(f"the directory {path.parent} does not exist; make it first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ConfigError(f"{target} may not be written; choose another file")
+    if path.suffix.lower() in OTHER_PICTURES:
+        raise ConfigError(f"pictures are written as .png, not as {path.suffix}; name such a file")
     if for_array and path.suffix.lower() not in ARRAY_ENDINGS:
         raise ConfigError(f"an array is written as .npy or .png, not as {path.suffix}; name such a file")
 

@@ -159,7 +159,8 @@ def _print_job(document: dict[str, Any]) -> None:
         ("age", output.duration(document["age_s"])),
     ]
     if document["state"] in ("queued", "running"):
-        rows += [("left", eta_text(document["eta"])), ("kept by", output.many(len(document["keepers"]), "node"))]
+        rows.append(("left", eta_text(document["eta"], document["job"])))
+        rows.append(("kept by", output.many(len(document["keepers"]), "node")))
     for peer, count in sorted(document["workers"].items(), key=lambda pair: (-pair[1], pair[0])):
         rows.append(("peer", f"{peer}  {output.many(count, 'unit')} accepted"))
     for rejection in document["rejections"]:
@@ -173,10 +174,10 @@ def _print_job(document: dict[str, Any]) -> None:
         print(f"  {name:8} {output.clean(value)}")
 
 
-def eta_text(eta: dict[str, float] | None) -> str:
+def eta_text(eta: dict[str, float] | None, job: str) -> str:
     """How long something will probably take, and how sure that is."""
     if eta is None:
-        return "nobody can tell yet; 'sparkle why JOB' says why"
+        return f"nobody can tell yet; 'sparkle why {output.short_job(job)}' says why"
     low, high = output.duration(eta["low_s"]), output.duration(eta["high_s"])
     return f"about {output.duration(eta['finish_s'])} ({low} to {high})"
 

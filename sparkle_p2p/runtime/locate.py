@@ -58,7 +58,8 @@ def find_node(home: str) -> RunningNode:
         ConfigError: the files belong to somebody else.
     """
     if not is_locked(home):
-        raise NodeNotRunning(f"no node is running in {home}; start one with 'sparkle-node'")
+        elsewhere = "" if home == home_path(None, os.environ) else f" --home {home}"
+        raise NodeNotRunning(f"no node is running in {home}; start one with 'sparkle-node{elsewhere}'")
     text = _read_small(os.path.join(home, NODE_FILE))
     token = _read_small(os.path.join(home, TOKEN_FILE))
     # Written by HomeDir.announce with exactly this spacing; importing json would double the time of 'status'.

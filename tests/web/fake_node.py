@@ -68,7 +68,10 @@ class FakeControl:
                 PeerView(OTHER, ("/ip4/10.0.0.2/tcp/4001",), "out", 1.25, "sparkle/0.1.0", 60.0, 31, 0),
                 PeerView(LIAR, ("/ip4/10.0.0.3/tcp/4001",), "in", None, "x/1", 5.0, 0, 2, 1, "rejected"),
             ),
-            units=(UnitView("ab" * 32, 3, "prime_count", "running", 0.25, 1.5, OTHER),),
+            units=(
+                UnitView("ab" * 32, 3, "prime_count", "running", 0.25, 1.5, OTHER),
+                UnitView("ab" * 32, 4, "prime_count", "committed", 1.0, 2.5, OTHER),
+            ),
             jobs=tuple(self.records.values()), units_done=7, units_verified=5, credit_micro=1_500_000,
             cpu_percent=42.126, pss_bytes=100 << 20, limits={"slots": 1},
             log=(LogLine(1_700_000_000.0, "good", "hello"),),

@@ -81,6 +81,7 @@ def test_status_json_is_the_documented_document(sparkle: Sparkle, home: Path) ->
         document
     )
     assert document["known_workers"] == 2
+    assert document["units_running"] == 1  # of two that it holds: the other one was handed in
     assert {"cpu_percent", "pss_bytes", "limits", "missing_protections", "version"} <= set(document)
     for form in (("--home", str(home)), (f"--home={home}",)):
         assert sparkle("status", *form, "--json").document["peer_id"] == document["peer_id"]
@@ -149,6 +150,7 @@ def test_an_unwritable_target_is_refused_before_the_job_is_submitted(sparkle: Sp
 
 def test_cancelled_jobs_end_a_wait_with_exit_code_1(sparkle: Sparkle) -> None:
     job = sparkle("submit", "endless").out.strip()
+    assert f"'sparkle why {job[:12]}' says why" in sparkle("job", job).out
     assert sparkle("cancel", job).out == f"{job[:12]}: cancelled\n"
     said = sparkle("wait", job)
     assert said.code == 1
@@ -195,6 +197,7 @@ def test_status_says_what_is_weaker_with_few_peers(sparkle: Sparkle) -> None:
         (("submit", "prime_count", "-p", "stop"), 2, "write it as -p name=value"),
         (("submit", "prime_count", "-p", "a=1", "-p", "a=2"), 2, "'a' is given twice"),
         (("submit", "prime_count", "-o", "x.json"), 2, "-o needs --wait"),
+        (("submit", "mandelbrot", "--wait", "-o", "picture.JPG"), 2, "written as .png, not as .JPG; name such"),
         (("submit", "prime_count", "--units", "0"), 2, "0 is not between 1 and"),
         (("submit", "prime_count", "--verify", "never"), 2, "invalid choice: 'never'"),
         (
@@ -230,7 +233,14 @@ def test_without_a_node_the_exit_code_is_4(sparkle: Sparkle, tmp_path: Path) -> 
     for command in (("status", "--json"), ("status",), ("jobs",), ("submit", "prime_count"), ("pause",)):
         said = sparkle(*command, "--home", str(tmp_path / "nowhere"))
         assert (said.code, said.out) == (4, "")
-        assert "start one with 'sparkle-node'" in said.err
+        assert f"start one with 'sparkle-node --home {tmp_path / 'nowhere'}'" in said.err
+
+
+def test_a_node_of_the_usual_home_is_started_without_naming_it(
+    sparkle: Sparkle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARKLE_HOME", str(tmp_path / "nowhere"))
+    assert "start one with 'sparkle-node'\n" in sparkle("status").err
 
 
 def test_help_and_version_need_no_node(sparkle: Sparkle) -> None:

@@ -79,6 +79,15 @@ def test_progress_moves_in_a_terminal_and_is_sparse_elsewhere() -> None:
     assert file.getvalue().splitlines()[-1] == "prime_count 100/100 units, done"
 
 
+def test_a_job_that_cannot_be_foreseen_shows_that_time_passes() -> None:
+    terminal = Terminal()
+    with ProgressLine(terminal) as line:
+        for age_s in (2.0, 7.0, 75.0):
+            line.show(job(0, 1, eta_s=None, age_s=age_s))
+    ends = [shown.rpartition("units, ")[2] for shown in terminal.getvalue().split("\r\x1b[K") if shown]
+    assert ends == ["estimating", "estimating for 7.0 s", "estimating for 1 min 15 s"]
+
+
 class StandingJob:
     """A node of which one job waits for a worker for a minute, and ends then."""
 
