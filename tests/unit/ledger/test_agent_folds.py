@@ -1,8 +1,11 @@
 """Others' oldest entries are folded: what agents keep of them, show of them and still refuse."""
 
+import pytest
+
 from sparkle_ledger.agent.old_entries import TIMES, OldEntries
 from sparkle_ledger.agent.old_jobs import KEEP_MS
 from sparkle_ledger.agent.own import State
+from sparkle_ledger.agent.serving import MAX_ACCOUNT_BYTES, Shelf
 from sparkle_ledger.entries import AccountId, Entry, Hold, Restore, account_of
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
@@ -226,3 +229,16 @@ def test_a_store_from_before_what_others_folded_goes_on_after_that_in_a_new_inca
         world.back(first)
         world.run(1200)
     assert first.violations == []
+
+
+@pytest.mark.parametrize("dealings", [True, False])
+def test_what_is_folded_makes_room_for_more_of_the_account(*, dealings: bool) -> None:
+    shelf, other = Shelf(AccountId(b"o" * 32)), AccountId(b"a" * 32)
+    if dealings:
+        shelf.concern(other)
+    shelf.add(other, MAX_ACCOUNT_BYTES)
+    assert not shelf.admits(other, 1)
+    shelf.remove(other, 1000)
+    assert shelf.admits(other, 1000)
+    assert not shelf.admits(other, 1001)
+    shelf.remove(AccountId(b"n" * 32), 10)  # of which nothing was counted
