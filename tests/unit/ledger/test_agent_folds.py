@@ -194,11 +194,13 @@ def test_our_own_account_is_passed_over_even_if_everything_of_it_could_be_folded
     assert first.agent.account.folded == 0
 
 
-def test_a_store_from_before_what_others_folded_goes_on_after_that_in_a_new_incarnation() -> None:
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_store_from_before_what_others_folded_goes_on_after_that_in_a_new_incarnation(left: int) -> None:
+    """Or no store at all: whoever opens an account again opens it with the same entry."""
     world, people = closed_world(2)
     first, *others = people
     backup = {raw: None for raw in first.disk if ENTRIES.open_known(raw).account != account(first)}
-    backup |= {entry.raw: None for entry in list(first.agent.book.entries(account(first)))[:1]}
+    backup |= {entry.raw: None for entry in list(first.agent.book.entries(account(first)))[:left]}
     pass_days(world, FOLD_DAYS)
     world.run(7200)
     signed = list(first.agent.book.entries(account(first)))
@@ -212,6 +214,7 @@ def test_a_store_from_before_what_others_folded_goes_on_after_that_in_a_new_inca
     world.back(first)
     world.run(7200)
     for life in range(2):
+        assert first.agent.account.heads.keys() == {0, 1}
         assert first.agent.state is State.READY
         restore, *later = list(first.agent.book.entries(account(first), 1))
         assert restore.payload == Restore(signed[-1].seq, signed[-1].id)
