@@ -29,6 +29,7 @@ from sparkle_ledger.economy import Economy
 from sparkle_ledger.entries import AccountId, Entry, EntryCodec, Work
 from sparkle_ledger.evidence import JobRecord
 from sparkle_ledger.folding import Base
+from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.witnesses import Head
 from sparkle_protocol.errors import RemoteProtocolError
 from sparkle_protocol.facts import Fact, FactCodec, JobSpec
@@ -126,6 +127,7 @@ class Audit:
         entries, facts: codecs that verify signatures.
         deep: verify every entry's signature, not only those that vouch for all others.
         heads: the highest heads that witnesses named.
+        forks: verified proofs; those of folded places are known by nothing else.
     """
 
     def __init__(
@@ -136,12 +138,14 @@ class Audit:
         *,
         deep: bool = False,
         heads: Mapping[AccountId, Head] | None = None,
+        forks: Iterable[ForkProof] = (),
     ) -> None:
         self.book = Book(entries.network, economy)
         self._entry_codec = entries
         self._fact_codec = facts
         self._chains = ChainCheck(entries, deep=deep)
         self._heads = heads or {}
+        self._forks = list(forks)
         self._read = 0
         self._entries: list[Entry] = []
         self._claims: dict[bytes, dict[bytes, array[int]]] = {}  # by job
@@ -191,6 +195,8 @@ class Audit:
             self.book.add_all(batch)
             done += len(batch)
             yield done, whole
+        for proof in self._forks:
+            self.book.add_proof(proof)
         for entry in self._entries:
             self._count(entry)
             done += 1

@@ -47,7 +47,8 @@ from sparkle_ledger.entries import (
     Work,
 )
 from sparkle_ledger.evidence import JobRecord
-from sparkle_ledger.feed import Feed, Node, Room
+from sparkle_ledger.feed import Node, Room
+from sparkle_ledger.feed_folding import FoldableFeed
 from sparkle_ledger.folding import Base, Fold
 from sparkle_ledger.forks import ForkProof
 from sparkle_ledger.outcomes import Outcome
@@ -426,7 +427,7 @@ class Book(BookFolding):
     def _page(self, account: AccountId) -> Page:
         found = self._pages.get(account)
         if found is None:
-            feed = Feed(self.network, account, self._nodes, self._verify, self._room)
+            feed = FoldableFeed(self.network, account, self._nodes, self._verify, self._room)
             found = self._pages[account] = Page(feed, self.economy)
         return found
 

@@ -13,6 +13,7 @@ from sparkle_ledger.entries import (
     Hold,
     Settled,
     Work,
+    account_of,
 )
 from sparkle_ledger.evidence import Execution, JobRecord
 from sparkle_ledger.feed import NO_KEY
@@ -203,7 +204,10 @@ class BookReading(Rulings):
         if page is not None and page.feed.frozen:
             return None
         if page is None or tip is None:
-            return NextPlace(0, 0, EntryId(NO_PREV))
+            opened = page is not None and any(
+                account_of(self.network, entry.key) == account for entry in page.feed.loose()
+            )
+            return None if opened else NextPlace(0, 0, EntryId(NO_PREV))
         later = (tip.entry.incarnation, tip.entry.seq + 1)
         if tip.key == NO_KEY or any(
             entry.key == tip.key and (entry.incarnation, entry.seq) >= later for entry in page.feed.loose()

@@ -20,7 +20,8 @@ from sparkle_ledger.entries import (
     Work,
 )
 from sparkle_ledger.evidence import JobRecord
-from sparkle_ledger.feed import Feed, Node
+from sparkle_ledger.feed import Node
+from sparkle_ledger.feed_folding import FoldableFeed
 from sparkle_ledger.folding import Base
 from sparkle_ledger.money import Money
 from sparkle_ledger.outcomes import Outcome
@@ -40,7 +41,7 @@ class Page:
 
     __slots__ = ("dirty", "feed", "holds", "left", "plain", "walk")
 
-    def __init__(self, feed: Feed, economy: Economy) -> None:
+    def __init__(self, feed: FoldableFeed, economy: Economy) -> None:
         self.feed = feed
         self.walk = Walk()
         self.plain: PlainSums | None = PlainSums(economy)

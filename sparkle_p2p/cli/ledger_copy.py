@@ -67,7 +67,8 @@ def audited(db: store.Database, tell: Tell, *, deep: bool = False) -> Audited:
     genesis = store.genesis_of(db)
     network = genesis.network
     codec = EntryCodec(network)
-    audit = Audit(codec, FactCodec(network), genesis.economy, deep=deep)
+    forks, broken = _proofs(db, codec)
+    audit = Audit(codec, FactCodec(network), genesis.economy, deep=deep, forks=forks)
     facts, entries = store.count_evidence(db), store.count(db)
     accounts = _Accounts(store.rows(db))
 
@@ -82,13 +83,12 @@ def audited(db: store.Database, tell: Tell, *, deep: bool = False) -> Audited:
         for done, whole in audit.steps(accounts, entries, counted(), store.closings(db), store.bases(db)):
             tell("entries", done, whole)
     report = audit.report()
-    forks, broken = _proofs(db, codec)
     return Audited(
         network,
         genesis.fingerprint,
         report,
         accounts.count,
-        forks,
+        len(forks),
         [*zip(report.violation_codes, report.violations, strict=True), *broken],
         report.violation_count + len(broken),
     )
@@ -122,9 +122,10 @@ class _Accounts:
             yield row
 
 
-def _proofs(db: store.Database, codec: EntryCodec) -> tuple[int, list[tuple[str, str]]]:
-    """How many proofs of forks hold, and what is wrong with the others."""
-    held, broken = 0, []
+def _proofs(db: store.Database, codec: EntryCodec) -> tuple[list[ForkProof], list[tuple[str, str]]]:
+    """The proofs of forks that hold, and what is wrong with the others."""
+    held: list[ForkProof] = []
+    broken: list[tuple[str, str]] = []
     for fork in store.forks(db):
         name = f"the proof that account {fork.account.hex()[:12]} forked"
         try:
@@ -134,7 +135,8 @@ def _proofs(db: store.Database, codec: EntryCodec) -> tuple[int, list[tuple[str,
             continue
         if proof.first.account != fork.account:
             broken.append(("proof_invalid", f"{name} is about another account"))
-        held += proof.first.account == fork.account
+        else:
+            held.append(proof)
     return held, broken
 
 
@@ -187,6 +189,8 @@ def loaded(db: store.Database, tell: Tell) -> Book:
     for start in range(0, len(found), LOT):
         book.add_all(found[start : start + LOT])
         tell("entries", start, entries)
+    for proof in _proofs(db, EntryCodec(network))[0]:
+        book.add_proof(proof)
     return book
 
 

@@ -155,6 +155,8 @@ class OwnAccount:
         that begins before. What nobody has is missing in our own sums from then on.
         """
         book, own = self._desk.book, self._desk.account
+        if not book.account(own).entries:
+            self._seal(Genesis(), 0, 0, EntryId(NO_PREV))  # the same as ever
         before = max(book.account(own).heads, default=0)
         while book.bridge(own):
             pass

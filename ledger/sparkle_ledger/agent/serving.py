@@ -85,9 +85,10 @@ class Shelf:
 
     def remove(self, account: AccountId, size: int) -> None:
         """So much of it is folded."""
-        self._bytes[account] -= size
-        if account not in self._concerns:
-            self._strange_bytes -= size
+        if account in self._bytes:
+            self._bytes[account] -= size
+            if account not in self._concerns:
+                self._strange_bytes -= size
 
     def add(self, account: AccountId, size: int) -> None:
         """So much more is kept of it."""

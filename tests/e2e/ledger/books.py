@@ -44,6 +44,8 @@ def _read(db: store.Database, book: Book) -> int:
     store.check(db)
     for closing in store.closings(db):
         book.add_closing(closing)
+    for base in store.bases(db):
+        book.add_base(base)
     for evidence in store.evidence(db):
         opened = [facts.open(raw) for raw in evidence.facts]
         spec = next(fact for fact in opened if isinstance(fact.payload, JobSpec))

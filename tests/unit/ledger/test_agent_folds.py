@@ -1,8 +1,11 @@
 """Others' oldest entries are folded: what agents keep of them, show of them and still refuse."""
 
+import pytest
+
 from sparkle_ledger.agent.old_entries import TIMES, OldEntries
 from sparkle_ledger.agent.old_jobs import KEEP_MS
 from sparkle_ledger.agent.own import State
+from sparkle_ledger.agent.serving import MAX_ACCOUNT_BYTES, Shelf
 from sparkle_ledger.entries import AccountId, Entry, Hold, Restore, account_of
 from sparkle_ledger.forks import ForkProof
 from sparkle_protocol import effects as fx
@@ -191,11 +194,13 @@ def test_our_own_account_is_passed_over_even_if_everything_of_it_could_be_folded
     assert first.agent.account.folded == 0
 
 
-def test_a_store_from_before_what_others_folded_goes_on_after_that_in_a_new_incarnation() -> None:
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_store_from_before_what_others_folded_goes_on_after_that_in_a_new_incarnation(left: int) -> None:
+    """Or no store at all: whoever opens an account again opens it with the same entry."""
     world, people = closed_world(2)
     first, *others = people
     backup = {raw: None for raw in first.disk if ENTRIES.open_known(raw).account != account(first)}
-    backup |= {entry.raw: None for entry in list(first.agent.book.entries(account(first)))[:1]}
+    backup |= {entry.raw: None for entry in list(first.agent.book.entries(account(first)))[:left]}
     pass_days(world, FOLD_DAYS)
     world.run(7200)
     signed = list(first.agent.book.entries(account(first)))
@@ -209,6 +214,7 @@ def test_a_store_from_before_what_others_folded_goes_on_after_that_in_a_new_inca
     world.back(first)
     world.run(7200)
     for life in range(2):
+        assert first.agent.account.heads.keys() == {0, 1}
         assert first.agent.state is State.READY
         restore, *later = list(first.agent.book.entries(account(first), 1))
         assert restore.payload == Restore(signed[-1].seq, signed[-1].id)
@@ -226,3 +232,16 @@ def test_a_store_from_before_what_others_folded_goes_on_after_that_in_a_new_inca
         world.back(first)
         world.run(1200)
     assert first.violations == []
+
+
+@pytest.mark.parametrize("dealings", [True, False])
+def test_what_is_folded_makes_room_for_more_of_the_account(*, dealings: bool) -> None:
+    shelf, other = Shelf(AccountId(b"o" * 32)), AccountId(b"a" * 32)
+    if dealings:
+        shelf.concern(other)
+    shelf.add(other, MAX_ACCOUNT_BYTES)
+    assert not shelf.admits(other, 1)
+    shelf.remove(other, 1000)
+    assert shelf.admits(other, 1000)
+    assert not shelf.admits(other, 1001)
+    shelf.remove(AccountId(b"n" * 32), 10)  # of which nothing was counted

@@ -12,6 +12,7 @@ from sparkle_ledger.closing import Closing, PaidBy
 from sparkle_ledger.entries import Entry
 from sparkle_ledger.export import table
 from sparkle_ledger.folding import Base
+from sparkle_ledger.forks import ForkProof
 from tests.unit.ledger.ledgers import ECONOMY, ENTRIES, FACTS, NET, PRICE, Author, Job, idle, person
 from tests.unit.ledger.test_audit import Copy, audited, economy
 
@@ -28,11 +29,14 @@ class Folded:
     bases: list[Base]
 
     def audited(self) -> Report:
-        audit = Audit(ENTRIES, FACTS, ECONOMY)
+        return self.audit().report()
+
+    def audit(self, *forks: ForkProof) -> Audit:
+        audit = Audit(ENTRIES, FACTS, ECONOMY, forks=forks)
         rows = Copy(self.entries, []).rows()
         for _ in audit.steps(rows, len(rows), [], self.closings, self.bases):
             pass
-        return audit.report()
+        return audit
 
 
 def story() -> tuple[Copy, Job, dict[str, Author]]:
@@ -118,6 +122,16 @@ def test_an_entry_that_is_folded_and_here_is_found(folded: Folded) -> None:
     _, _, people = story()
     folded.entries.append(people["bob"].entries[1])
     assert "base_wrong" in folded.audited().violation_codes
+
+
+def test_a_fork_at_a_folded_place_is_judged_as_by_the_node(folded: Folded) -> None:
+    carol = Author(CAROL)
+    twin = carol.twin()
+    proof = ForkProof.make(carol.state(idle(1)), twin.state(idle(2)))
+    audit = folded.audit(proof)
+    assert audit.report().ok
+    assert audit.report().earned_micro == folded.audited().earned_micro
+    assert audit.book.is_frozen(carol.account)
 
 
 def test_a_work_of_a_shut_job_that_nobody_proves_does_not_count(folded: Folded) -> None:
