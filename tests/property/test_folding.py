@@ -37,7 +37,7 @@ from tests.property.ledger_worlds import (
 from tests.property.test_ledger import orders, worlds
 from tests.unit.ledger.ledgers import ENTRIES, NET, idle
 
-TRIES = 200
+TRIES = 100
 MUTANT_TRIES = 3000  # some are found out in one world of hundreds
 LATER = 5  # how often the items of a world are gone through: what is old by then comes again
 
@@ -169,7 +169,7 @@ def try_to_break(world: World, seed: int, times: int = 1) -> Counter[str]:
     return seen
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(worlds, orders)
 def test_what_is_folded_changes_nothing(done: list[Action], seed: int) -> None:
     try_to_break(play(done), seed)
