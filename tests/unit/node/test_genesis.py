@@ -79,7 +79,9 @@ async def test_a_node_with_another_record_is_refused_and_both_say_why(
             assert f"…{peer[-8:]} {OTHER_GENESIS}; the one here is " in finding.reason.sentence
             assert any(OTHER_GENESIS in line.text for line in node.view().log)
             assert not node.membership.links
-        assert any("No connection to bootstrap" in line.text and OTHER_GENESIS in line.text for line in second.view().log)
+        assert any(
+            "No connection to bootstrap" in line.text and OTHER_GENESIS in line.text for line in second.view().log
+        )
 
 
 def test_several_strangers_are_told_of_in_one_sentence() -> None:
