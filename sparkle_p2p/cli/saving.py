@@ -15,8 +15,8 @@ ARRAY_ENDINGS = ("", ".npy", ".png")
 OTHER_PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".tif", ".tiff", ".webp")  # no result is written as any of these
 
 
-def check_writable(target: str | None, *, for_array: bool = False) -> None:
-    """Return if a result can be written there: better known before a long job than after it.
+def check_writable(target: str | None) -> None:
+    """Return if a file can be written there: better known before long work than after it.
 
     Raises:
         ConfigError: it cannot.
@@ -30,10 +30,20 @@ def check_writable(target: str | None, *, for_array: bool = False) -> None:
         raise ConfigError(f"the directory {path.parent} does not exist; make it first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ConfigError(f"{target} may not be written; choose another file")
-    if path.suffix.lower() in OTHER_PICTURES:
-        raise ConfigError(f"pictures are written as .png, not as {path.suffix}; name such a file")
-    if for_array and path.suffix.lower() not in ARRAY_ENDINGS:
-        raise ConfigError(f"an array is written as .npy or .png, not as {path.suffix}; name such a file")
+
+
+def check_result(target: str | None, *, for_array: bool = False) -> None:
+    """Return if a result can be written there, in the format that the file's name promises.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    check_writable(target)
+    ending = Path(target or "-").suffix
+    if ending.lower() in OTHER_PICTURES:
+        raise ConfigError(f"pictures are written as .png, not as {ending}; name such a file")
+    if for_array and ending.lower() not in ARRAY_ENDINGS:
+        raise ConfigError(f"an array is written as .npy or .png, not as {ending}; name such a file")
 
 
 def is_array(document: dict[str, Any]) -> bool:
@@ -58,7 +68,7 @@ def save(document: dict[str, Any], target: str) -> None:
         ConfigError: the file may not be written, or the array is no picture.
         StorageError: the node's file is gone.
     """
-    check_writable(target, for_array=is_array(document))
+    check_result(target, for_array=is_array(document))
     if is_array(document) and Path(target).suffix.lower() != ".png":
         load_array(document["value"], copy=False)  # a file that is gone or damaged is said before ours is touched
         return _copy(document["value"]["path"], target)

@@ -12,7 +12,7 @@ from sparkle_p2p.api.client import LocalClient
 from sparkle_p2p.api.words import ending
 from sparkle_p2p.cli import output
 from sparkle_p2p.cli.progress import ProgressLine, follow
-from sparkle_p2p.cli.saving import check_writable, is_array, save, size_of
+from sparkle_p2p.cli.saving import check_result, is_array, save, size_of
 from sparkle_p2p.cli.show import client_of, result_text
 from sparkle_p2p.runtime.program import INTERRUPTED
 from sparkle_protocol.errors import ConfigError, SparkleError
@@ -26,7 +26,7 @@ def submit(arguments: argparse.Namespace) -> int:
     if arguments.output and not arguments.wait:
         raise ConfigError("-o needs --wait; without it, 'sparkle result ID -o FILE' fetches the result later")
     inputs = parse_inputs(arguments.input)
-    check_writable(arguments.output, for_array=bool(inputs))
+    check_result(arguments.output, for_array=bool(inputs))
     client = client_of(arguments)
     with _why_it_takes_long(client):
         job = client.submit(
@@ -96,7 +96,7 @@ def _follow(client: LocalClient, job: str, arguments: argparse.Namespace) -> int
 
 def result(arguments: argparse.Namespace) -> int:
     """Fetch a result, into a file or onto stdout."""
-    check_writable(arguments.output)
+    check_result(arguments.output)
     document = client_of(arguments).result(arguments.job)
     if arguments.output:
         save(document, arguments.output)
