@@ -7,12 +7,14 @@ import time
 import msgpack
 import pytest
 
+from sparkle_ledger.genesis import GenesisRecord
 from sparkle_p2p.net.libp2p.frames import PROTOCOL_ID, Hello, Kind, encode, encode_hello
 from sparkle_p2p.net.overlay import MAX_REQUEST_BYTES
 from sparkle_protocol.errors import ConfigError, OverlayDown, PeerUnreachable
 from sparkle_protocol.identity import Identity
 
-HELLO = encode_hello(Hello("test", "hostile/1", ()))
+GENESIS = GenesisRecord("test").digest
+HELLO = encode_hello(Hello("test", "hostile/1", (), GENESIS))
 
 
 def hello_of(*fields):
@@ -48,8 +50,8 @@ BAD_STREAMS = {
     "http": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "larger than the limit"),
     "no hello first": (encode(1, Kind.REQUEST, b"x"), "not a hello"),
     "hello that is no msgpack": (encode(0, Kind.HELLO, b"\xc1\xc1"), "msgpack"),
-    "hello of the wrong types": (hello_of("1", 2, 3, 4), "fields"),
-    "hello without a network": (hello_of(1, "", "x", []), "name"),
+    "hello of the wrong types": (hello_of("2", 3, 4, 5, 6), "fields"),
+    "hello without a network": (hello_of(2, "", "x", [], GENESIS), "name"),
     "hello that is deeply nested": (encode(0, Kind.HELLO, b"\x91" * 5000), "msgpack"),
     "huge hello": (encode(0, Kind.HELLO, bytes(10000)), "larger than the limit"),
     "oversized frame": (HELLO + (2 * MAX_REQUEST_BYTES).to_bytes(4, "big"), "larger than the limit"),
@@ -78,7 +80,7 @@ async def test_a_stream_that_breaks_the_format_is_reset_and_recorded(real_world,
 
 async def test_a_hello_of_another_version_ends_the_connection(real_world, hostile):
     victim = await real_world.node()
-    await hostile.run(say, victim.address, hello_of(2, "test", "future/9", []), False)
+    await hostile.run(say, victim.address, hello_of(3, "test", "future/9", [], GENESIS), False)
     assert victim.up == []
 
 

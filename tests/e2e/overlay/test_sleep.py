@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from sparkle_ledger.genesis import GenesisRecord
 from sparkle_p2p.net.libp2p import gossip, rpc, sessions, wakeful
 from sparkle_p2p.net.libp2p.frames import PROTOCOL_ID, Hello, Kind, encode, encode_hello
 from sparkle_p2p.net.libp2p.host import BROKEN
@@ -15,7 +16,7 @@ from sparkle_p2p.net.overlay import MAX_REQUEST_BYTES
 from sparkle_protocol.errors import PeerUnreachable
 
 TOPIC = "/sparkle/test/jobs/1"
-HELLO = encode_hello(Hello("test", "peer/1", ()))
+HELLO = encode_hello(Hello("test", "peer/1", (), GenesisRecord("test").digest))
 
 
 def freeze(node, seconds):
