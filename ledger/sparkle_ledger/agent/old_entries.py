@@ -8,9 +8,9 @@ alone may have all of it.
 
 from collections.abc import Iterator
 
-from sparkle_ledger.agent.desk import SECOND_NS, Desk
-from sparkle_ledger.agent.old_jobs import MS_NS, ROUND_NS, ROUNDS, STEP_NS
+from sparkle_ledger.agent.desk import Desk
 from sparkle_ledger.agent.own import WallMs
+from sparkle_ledger.agent.rounds import Rounds
 from sparkle_ledger.agent.serving import Shelf
 from sparkle_ledger.entries import AccountId
 
@@ -19,33 +19,15 @@ LEAST_PART = 4  # a fourth of an account's entries are folded at once, or more
 PASSED_OVER = 64  # accounts of which nothing is folded, in one step
 
 
-class OldEntries:
-    """The accounts of a book, looked through now and then."""
+class OldEntries(Rounds):
+    """Rounds through the accounts of a book."""
 
     def __init__(self, desk: Desk, shelf: Shelf, wall_ms: WallMs, keep_ms: int, keep_entries: int) -> None:
-        self._desk = desk
+        super().__init__(desk, keep_ms)
         self._shelf = shelf
         self._wall_ms = wall_ms
         self._old_ms = max(TIMES * keep_ms, 0)
         self._keep_entries = keep_entries
-        self._round_ns = min(max(keep_ms * MS_NS // ROUNDS, SECOND_NS), ROUND_NS)
-        self._steps: Iterator[None] | None = None  # of the round that is under way
-        self.due_ns: int | None = None
-
-    def tick(self) -> None:
-        """Go one step on, if it is time."""
-        now_ns = self._desk.now_ns
-        if self.due_ns is None:  # a life begins with other things
-            self.due_ns = now_ns + self._round_ns
-        if self.due_ns > now_ns:
-            return
-        if self._steps is None:
-            self._steps = self._round()
-        for _ in self._steps:
-            self.due_ns = now_ns + STEP_NS
-            return
-        self._steps = None
-        self.due_ns = now_ns + self._round_ns
 
     def _round(self) -> Iterator[None]:
         for number, account in enumerate(list(self._desk.book.accounts()), start=1):

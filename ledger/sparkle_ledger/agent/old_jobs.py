@@ -19,53 +19,32 @@ from collections.abc import Iterator
 from itertools import islice
 
 from sparkle_ledger.agent.claims import ASKED_MS, Claims
-from sparkle_ledger.agent.desk import SECOND_NS, Desk
+from sparkle_ledger.agent.desk import Desk
 from sparkle_ledger.agent.fetching import NO_UNITS, Fetching
 from sparkle_ledger.agent.own import WallMs
+from sparkle_ledger.agent.rounds import Rounds
 from sparkle_ledger.evidence import Execution, JobRecord
 from sparkle_protocol.facts import KeeperSet
 from sparkle_protocol.ids import JobId, peer_id_from_key
 
 KEEP_MS = ASKED_MS  # after the end of a job's time: as long as claims of earlier lives are gone on with
-ROUND_NS = 3600 * SECOND_NS
-ROUNDS = KEEP_MS // 3_600_000  # of the time that evidence is kept, where that is shorter
 PATIENCE = 4
-STEP_NS = SECOND_NS // 4
 EXECUTIONS = 1024  # looked at in one step
 PASSED_OVER = 256  # jobs that are not to be closed, in one step
 MAX_ASKS = 8  # about one job, and
 MAX_ASKED = 64  # jobs in one round
-MS_NS = 1_000_000
 
 
-class OldJobs:
-    """The jobs of a book, looked through now and then."""
+class OldJobs(Rounds):
+    """Rounds through the jobs of a book."""
 
     def __init__(self, desk: Desk, fetching: Fetching, claims: Claims, wall_ms: WallMs, keep_ms: int) -> None:
-        self._desk = desk
+        super().__init__(desk, keep_ms)
         self._fetching = fetching
         self._claims = claims
         self._wall_ms = wall_ms
         self._keep_ms = keep_ms
-        self._round_ns = min(max(keep_ms * MS_NS // ROUNDS, SECOND_NS), ROUND_NS)
-        self._steps: Iterator[None] | None = None  # of the round that is under way
         self._asked: dict[JobId, int] = {}  # how often about jobs that are not over
-        self.due_ns: int | None = None
-
-    def tick(self) -> None:
-        """Go one step on, if it is time."""
-        now_ns = self._desk.now_ns
-        if self.due_ns is None:  # a life begins with other things
-            self.due_ns = now_ns + self._round_ns
-        if self.due_ns > now_ns:
-            return
-        if self._steps is None:
-            self._steps = self._round()
-        for _ in self._steps:
-            self.due_ns = now_ns + STEP_NS
-            return
-        self._steps = None
-        self.due_ns = now_ns + self._round_ns
 
     def _round(self) -> Iterator[None]:
         book = self._desk.book

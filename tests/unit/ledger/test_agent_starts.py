@@ -6,8 +6,8 @@ import pytest
 
 from sparkle_ledger.agent.core import LedgerAgent
 from sparkle_ledger.agent.events import Accepted, Cloned, Fund, Over, WorkEnded
-from sparkle_ledger.agent.old_jobs import ROUND_NS
 from sparkle_ledger.agent.own import GRACE_NS, State
+from sparkle_ledger.agent.rounds import ROUND_NS
 from sparkle_ledger.book import Book
 from sparkle_ledger.entries import NO_PREV, Entry, Genesis, Hold, Restore, Settled, Work, account_of
 from sparkle_protocol import effects as fx
